@@ -1,0 +1,82 @@
+"""What a long job is: a generator that yields its progress and returns its result.
+
+The command line draws the progress, a widget runs the generator in a worker thread, a notebook loops
+over it. Whoever stops iterating cancels the job: its ``finally`` clauses leave what is on disk
+complete and resumable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+__all__ = ["Job", "Progress", "run"]
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job has come.
+
+    Parameters
+    ----------
+    done : float
+        Units finished so far.
+    total : float or None
+        Units in all, or ``None`` while that is not known.
+    unit : str
+        What is counted, in the plural: ``"images"``, ``"steps"``.
+    message : str
+        One short line for the user on what is happening now.
+    preview : mapping or None
+        Intermediate results worth showing, by name (arrays and numbers).
+    """
+
+    done: float
+    total: float | None
+    unit: str
+    message: str = ""
+    preview: Mapping[str, Any] | None = None
+
+
+Job = Generator[Progress, None, Result]
+"""A long job: iterate it for its `Progress`; its return value is the result."""
+
+
+def run(job: Job[Result], on_progress: Callable[[Progress], object] | None = None) -> Result:
+    """Run a job to its end and return its result.
+
+    Parameters
+    ----------
+    job : Job
+        The generator to exhaust. It is closed whatever happens, so that its clean-up runs.
+    on_progress : callable, optional
+        Called with every `Progress`.
+
+    Returns
+    -------
+    Result
+        What the job returns.
+
+    Examples
+    --------
+    >>> def count(n):
+    ...     for i in range(n):
+    ...         yield Progress(i + 1, n, "numbers")
+    ...     return n * (n - 1) // 2
+    >>> run(count(4))
+    6
+    """
+    try:
+        while True:
+            try:
+                progress = next(job)
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+            if on_progress is not None:
+                on_progress(progress)
+    finally:
+        job.close()
