@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from napari_cmrir.comir.settings import TrainingSettings
 
@@ -38,6 +38,8 @@ class UNet(nn.Module):
         super().__init__()
         self.stem_stride = stem
         self.stride = stem * 2 ** (len(widths) - 1)
+        seen = sum(stem * 2**level * (4 if level < len(widths) - 1 else 2) for level in range(len(widths)))
+        self.halo = -(-(seen + 2 * self.stride) // self.stride) * self.stride  # pixels that an output sees
         kernel = 3 if stem == 1 else 2 * stem
         self.stem = nn.Conv2d(in_channels, widths[0], kernel, stride=stem, padding=(kernel - stem + 1) // 2)
         self.down = nn.ModuleList(
@@ -121,7 +123,9 @@ class _TransitionUp(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.upsampling_layer = nn.Sequential(
-            nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
         )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -149,6 +153,7 @@ class Tiramisu(nn.Module):
     """
 
     stride = 64
+    halo = 256  # what an output practically sees; in theory it is four times as much
     depth, layers, growth, compression, dropout = 6, 4, 12, 0.75, 0.2
 
     def __init__(self, in_channels: int, out_channels: int) -> None:

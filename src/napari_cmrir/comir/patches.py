@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 __all__ = ["PatchSampler", "disc", "rotate"]
 
@@ -101,7 +101,9 @@ class PatchSampler:
     def _cut(self, windows: list[Tensor], angle: Tensor, scale: Tensor, flip: Tensor) -> Tensor:
         largest = max(w.shape[-1] for w in windows)
         stacked = torch.stack([_pad(w, largest) for w in windows])
-        ratio = torch.tensor([min(self.size * float(s), w.shape[-1]) for s, w in zip(scale, windows, strict=True)])
+        ratio = torch.tensor(
+            [min(self.size * float(s), w.shape[-1]) for s, w in zip(scale, windows, strict=True)]
+        )
         return _sample(stacked, angle, ratio / largest, flip, self.size)
 
 

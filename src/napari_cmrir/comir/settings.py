@@ -36,12 +36,14 @@ class TrainingSettings(BaseModel):
     )
     stem: Literal[1, 2, 4] = Field(
         2,
-        description="Pixels (a side) that the unet's first layer takes together; its CoMIR is interpolated back.",
+        description="Side in pixels that the unet's first layer takes as one; its CoMIR is interpolated back.",
     )
     channels: int = Field(1, ge=1, le=8, description="Channels of a CoMIR; the paper uses 1.")
     steps: int = Field(1000, ge=1, description="Optimisation steps; the paper takes 23 x 32.")
     batch_size: int = Field(
-        24, ge=2, description="Pairs of patches a step, N; 2N - 2 are the negatives of each (paper: 46, N = 24)."
+        24,
+        ge=2,
+        description="Pairs of patches a step, N; 2N - 2 are the negatives of each (paper: 46, N = 24).",
     )
     patch_size: int = Field(
         128, ge=32, multiple_of=16, description="Side of a training patch, in pixels (paper: 128)."
@@ -61,6 +63,10 @@ class TrainingSettings(BaseModel):
     )
     learning_rate: float = Field(2e-3, gt=0, description="Highest learning rate (paper: 1e-2 with SGD).")
     weight_decay: float = Field(1e-4, ge=0, description="Weight decay of the optimiser (paper: 1e-5).")
+    comparison_step: Literal[1, 2, 4] = Field(
+        2,
+        description="CoMIRs are averaged over squares of this many pixels a side before they are compared.",
+    )
     free_rotation: float = Field(
         45.0,
         ge=0,
@@ -81,6 +87,7 @@ PRESETS: dict[str, TrainingSettings] = {
         optimiser="sgd",
         learning_rate=1e-2,
         weight_decay=1e-5,
+        comparison_step=1,
         free_rotation=0.0,
     ),
 }

@@ -1,0 +1,1 @@
+"""The searchable repository on disk."""

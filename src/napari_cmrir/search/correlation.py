@@ -7,9 +7,11 @@ import math
 import scipy.fft
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 __all__ = ["correlate", "peaks", "turn"]
+
+_FLAT = 1e-3  # share of an image's variance under which an overlap counts as flat
 
 
 def turn(query: Tensor, mask: Tensor, degrees: float) -> tuple[Tensor, Tensor]:
@@ -116,9 +118,11 @@ def correlate(
     covariance = product - (field_sum * query_sum).sum(1) / count
     query_variance = query_square - query_sum.square().sum(0) / count
     field_variance = field_square - field_sum.square().sum(1) / count
-    floor = 1e-3 * count * query.square().sum() / mask.sum().clamp_min(1)
-    floor_field = 1e-3 * count * fields.square().sum(1).mean((-2, -1))[:, None, None]
-    denominator = (query_variance.clamp_min(floor.clamp_min(1e-9)) * field_variance.clamp_min(1e-9).maximum(floor_field)).sqrt()
+    query_floor = _FLAT * count * query.square().sum() / mask.sum().clamp_min(1)
+    field_floor = _FLAT * count * fields.square().sum(1).mean((-2, -1))[:, None, None]
+    query_variance = query_variance.maximum(query_floor).clamp_min(1e-9)
+    field_variance = field_variance.maximum(field_floor).clamp_min(1e-9)
+    denominator = (query_variance * field_variance).sqrt()
     scores = (covariance / denominator).clamp(-1, 1)
     enough = count >= min_overlap * mask.sum()
     return scores.masked_fill(~enough, -torch.inf), (1 - height, 1 - width)

@@ -1,0 +1,1 @@
+"""Stage II: from CoMIRs to descriptors, visual words and bags of words."""
