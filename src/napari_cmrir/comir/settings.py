@@ -26,7 +26,7 @@ class TrainingSettings(BaseModel):
 
     network: Literal["unet", "tiramisu"] = Field(
         "unet",
-        description="Network of each modality: unet (small, fast) or tiramisu (the paper's; arXiv:1611.09326).",
+        description="Network of each modality: unet (small, fast) or paper's tiramisu, arXiv:1611.09326.",
     )
     widths: tuple[int, ...] = Field(
         (24, 48, 96, 128),
@@ -36,7 +36,7 @@ class TrainingSettings(BaseModel):
     )
     stem: Literal[1, 2, 4] = Field(
         2,
-        description="Side in pixels that the unet's first layer takes as one; its CoMIR is interpolated back.",
+        description="Side in pixels that the unet's first layer takes as one; its CoMIR is enlarged back.",
     )
     channels: int = Field(1, ge=1, le=8, description="Channels of a CoMIR; the paper uses 1.")
     steps: int = Field(1000, ge=1, description="Optimisation steps; the paper takes 23 x 32.")

@@ -97,10 +97,11 @@ def correlate(
     fields = fields - centres
 
     def transform(image: Tensor) -> Tensor:
-        return torch.fft.rfft2(image, s=size)
+        spectrum: Tensor = torch.fft.rfft2(image, s=size)
+        return spectrum
 
     def at_shifts(product: Tensor) -> Tensor:
-        full = torch.fft.irfft2(product, s=size)
+        full: Tensor = torch.fft.irfft2(product, s=size)
         return full.roll((height - 1, width - 1), (-2, -1))[..., : rows + height - 1, : columns + width - 1]
 
     query_f, mask_f = transform(query).conj(), transform(mask).conj()
