@@ -1,1 +1,1 @@
-"""Stage II: from CoMIRs to descriptors, visual words and bags of words."""
+"""Stage II: descriptors of a CoMIR, the vocabulary they are named by, and bags of words that are ranked."""
