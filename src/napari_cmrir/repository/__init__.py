@@ -1,5 +1,1 @@
-<<<<<<< HEAD
-"""The searchable repository on disk."""
-=======
 """The searchable repository on disk: building it, adding to it, opening it."""
->>>>>>> repository
