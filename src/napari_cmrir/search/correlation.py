@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["correlate", "peaks", "turn"]
+__all__ = ["FieldSpectra", "correlate", "peaks", "turn"]
 
 _FLAT = 1e-3  # share of an image's variance under which an overlap counts as flat
 
@@ -54,6 +54,69 @@ def turn(query: Tensor, mask: Tensor, degrees: float) -> tuple[Tensor, Tensor]:
     return sampled[:-1] / sampled[-1].clamp_min(1e-6) * inside, inside
 
 
+class FieldSpectra:
+    """Fields made ready for correlation with many turned versions of one query.
+
+    Parameters
+    ----------
+    fields : (n, channel, y, x) float tensor
+        Fields of equal size.
+    frame : (int, int)
+        Height and width of the largest query that will come.
+    """
+
+    def __init__(self, fields: Tensor, frame: tuple[int, int]) -> None:
+        self.shape = fields.shape[-2:]
+        self._size = [
+            scipy.fft.next_fast_len(side + extra - 1, real=True)
+            for side, extra in zip(self.shape, frame, strict=True)
+        ]
+        fields = fields - fields.mean((-2, -1), keepdim=True)
+        squares = fields.square().sum(1)
+        self._fields = self._transform(fields)
+        self._squares = self._transform(squares)
+        self._ones = self._transform(torch.ones_like(fields[0, 0]))
+        self._variance = squares.mean((-2, -1))[:, None, None]
+
+    def _transform(self, image: Tensor) -> Tensor:
+        spectrum: Tensor = torch.fft.rfft2(image, s=self._size)
+        return spectrum
+
+    def correlate(
+        self, query: Tensor, mask: Tensor, *, min_overlap: float = 0.5
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """Correlate one query with every field at every shift; see `correlate`."""
+        height, width = mask.shape
+        rows, columns = self.shape[0] + height - 1, self.shape[1] + width - 1
+
+        def at_shifts(product: Tensor) -> Tensor:
+            full: Tensor = torch.fft.irfft2(product, s=self._size)
+            return full.roll((height - 1, width - 1), (-2, -1))[..., :rows, :columns]
+
+        weight = mask.sum().clamp_min(1)
+        query = (query - (query * mask).sum((-2, -1), keepdim=True) / weight) * mask
+        query_f, mask_f = self._transform(query).conj(), self._transform(mask).conj()
+        squares_f = self._transform(query.square().sum(0)).conj()
+
+        count = at_shifts(mask_f * self._ones).round().clamp_min(1)  # (sy, sx)
+        query_sum = at_shifts(query_f * self._ones)  # (channel, sy, sx)
+        query_square = at_shifts(squares_f * self._ones)
+        field_sum = at_shifts(mask_f * self._fields)  # (n, channel, sy, sx)
+        field_square = at_shifts(mask_f * self._squares)
+        product = at_shifts((query_f * self._fields).sum(1))  # (n, sy, sx)
+
+        covariance = product - (field_sum * query_sum).sum(1) / count
+        query_variance = query_square - query_sum.square().sum(0) / count
+        field_variance = field_square - field_sum.square().sum(1) / count
+        query_floor = _FLAT * count * query.square().sum() / weight
+        field_floor = _FLAT * count * self._variance
+        query_variance = query_variance.maximum(query_floor).clamp_min(1e-9)
+        field_variance = field_variance.maximum(field_floor).clamp_min(1e-9)
+        scores = (covariance / (query_variance * field_variance).sqrt()).clamp(-1, 1)
+        scores = scores.masked_fill(count < min_overlap * weight, -torch.inf)
+        return scores, (1 - height, 1 - width)
+
+
 def correlate(
     query: Tensor, mask: Tensor, fields: Tensor, *, min_overlap: float = 0.5
 ) -> tuple[Tensor, tuple[int, int]]:
@@ -61,7 +124,7 @@ def correlate(
 
     Means and variances are those of the overlap alone (Padfield, "Masked object registration in the
     Fourier domain", IEEE TIP 21, 2012, doi:10.1109/TIP.2011.2181402); channels are pooled after each has
-    lost its own mean.
+    lost its own mean. Where either image is all but flat, the correlation goes to 0.
 
     Parameters
     ----------
@@ -88,45 +151,8 @@ def correlate(
     >>> (best // scores.shape[2] + origin[0], best % scores.shape[2] + origin[1])
     (5, 7)
     """
-    (height, width), (rows, columns) = mask.shape, fields.shape[-2:]
-    size = [scipy.fft.next_fast_len(n, real=True) for n in (rows + height - 1, columns + width - 1)]
-
-    mean = (query * mask).sum((-2, -1), keepdim=True) / mask.sum().clamp_min(1)
-    query = (query - mean) * mask
-    centres = fields.mean((-2, -1), keepdim=True)
-    fields = fields - centres
-
-    def transform(image: Tensor) -> Tensor:
-        spectrum: Tensor = torch.fft.rfft2(image, s=size)
-        return spectrum
-
-    def at_shifts(product: Tensor) -> Tensor:
-        full: Tensor = torch.fft.irfft2(product, s=size)
-        return full.roll((height - 1, width - 1), (-2, -1))[..., : rows + height - 1, : columns + width - 1]
-
-    query_f, mask_f = transform(query).conj(), transform(mask).conj()
-    squares_f = transform(query.square().sum(0)).conj()
-    ones_f = transform(torch.ones_like(fields[0, 0]))
-    fields_f = transform(fields)
-
-    count = at_shifts(mask_f * ones_f).round().clamp_min(1)  # (sy, sx)
-    query_sum = at_shifts(query_f * ones_f)  # (channel, sy, sx)
-    query_square = at_shifts(squares_f * ones_f)
-    field_sum = at_shifts(mask_f * fields_f)  # (n, channel, sy, sx)
-    field_square = at_shifts(mask_f * transform(fields.square().sum(1)))
-    product = at_shifts((query_f * fields_f).sum(1))  # (n, sy, sx)
-
-    covariance = product - (field_sum * query_sum).sum(1) / count
-    query_variance = query_square - query_sum.square().sum(0) / count
-    field_variance = field_square - field_sum.square().sum(1) / count
-    query_floor = _FLAT * count * query.square().sum() / mask.sum().clamp_min(1)
-    field_floor = _FLAT * count * fields.square().sum(1).mean((-2, -1))[:, None, None]
-    query_variance = query_variance.maximum(query_floor).clamp_min(1e-9)
-    field_variance = field_variance.maximum(field_floor).clamp_min(1e-9)
-    denominator = (query_variance * field_variance).sqrt()
-    scores = (covariance / denominator).clamp(-1, 1)
-    enough = count >= min_overlap * mask.sum()
-    return scores.masked_fill(~enough, -torch.inf), (1 - height, 1 - width)
+    height, width = mask.shape
+    return FieldSpectra(fields, (height, width)).correlate(query, mask, min_overlap=min_overlap)
 
 
 def peaks(scores: Tensor) -> tuple[Tensor, Tensor]:
