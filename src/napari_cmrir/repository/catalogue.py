@@ -284,17 +284,25 @@ def text(path: Path) -> str:
 
 
 def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
-    options: dict[str, Any] = {"isolation_level": None, "timeout": 30.0, "check_same_thread": False}
     if writable:
-        return sqlite3.connect(path, **options)
-    uri = path.absolute().as_uri()
-    connection = sqlite3.connect(f"{uri}?mode=ro", uri=True, **options)
+        return _open_uri(path, "rwc")
+    connection = _open_uri(path, "ro")
     try:
         connection.execute("PRAGMA user_version")
     except sqlite3.OperationalError:
         # On a medium that cannot be written to, SQLite can only read a database that nobody changes.
         connection.close()
-        return sqlite3.connect(f"{uri}?immutable=1", uri=True, **options)
+        return _open_uri(path, "ro&immutable=1")
     except sqlite3.DatabaseError:
         pass  # reported by the checks of the format
     return connection
+
+
+def _open_uri(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=30.0,
+        isolation_level=None,
+        check_same_thread=False,  # a viewer opens a repository in one thread and searches it in another
+    )
