@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_cmrir.words.nearest import Found, Piece, means, nearest_exact, prepare
+from napari_cmrir.words.threads import spread
 
 __all__ = ["Cells", "cell_centres", "make_cells", "nearest_in_cells"]
 
@@ -119,10 +120,15 @@ def nearest_in_cells(descriptors: torch.Tensor, cells: Cells) -> Iterator[Found]
     order = np.argsort(home, kind="stable")
     stops = np.cumsum(np.bincount(home, minlength=len(cells.members)))
     sorted_descriptors = descriptors[torch.from_numpy(order)]
-    start = 0
-    for stop, members, pieces in zip(stops, cells.members, cells.pieces, strict=True):
-        if stop == start:
-            continue
-        for which, names, values in nearest_exact(sorted_descriptors[start:stop], pieces):
-            yield order[start:stop][which], members[names], values
-        start = stop
+    starts = np.append(0, stops[:-1])
+    tasks = [
+        task for task in zip(starts, stops, cells.members, cells.pieces, strict=True) if task[0] < task[1]
+    ]
+
+    def search(task: tuple[int, int, NDArray[np.int64], list[Piece]]) -> list[Found]:
+        start, stop, members, pieces = task
+        found = nearest_exact(sorted_descriptors[start:stop], pieces)
+        return [(order[start:stop][which], members[names], values) for which, names, values in found]
+
+    for found in spread(search, tasks):
+        yield from found

@@ -17,14 +17,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["Band", "Wavelet", "across", "along", "bands", "haar_responses", "haar_wavelet", "response_maps"]
+__all__ = [
+    "Band",
+    "Growth",
+    "Wavelet",
+    "across",
+    "along",
+    "bands",
+    "growths",
+    "haar_responses",
+    "haar_wavelet",
+    "response_maps",
+]
 
 FLAT = 1e-4
 """Slope, as a share of the image's range, within which its sign fades from one side to the other."""
-ROWS_A_BAND = 48
+ROWS_A_BAND = 32
 
 Band = tuple[slice, slice, torch.Tensor]
 """Rows of a matrix, the columns that they use, and that part of the matrix."""
+Growth = tuple[torch.Tensor, torch.Tensor]
+"""Each pixel's difference to the next along y and along x."""
 
 
 class Wavelet(NamedTuple):
@@ -122,13 +135,18 @@ def _coverage(starts: NDArray[np.float64], stops: NDArray[np.float64], length: i
     return np.asarray(np.maximum(cover, 0.0))
 
 
-def haar_responses(image: torch.Tensor, rows: Wavelet, columns: Wavelet) -> tuple[torch.Tensor, torch.Tensor]:
+def growths(image: torch.Tensor) -> Growth:
+    """Return each pixel's difference to the next along y and along x, 0 at the end; (channel, y, x) each."""
+    return torch.diff(image, dim=1, append=image[:, -1:]), torch.diff(image, dim=2, append=image[:, :, -1:])
+
+
+def haar_responses(growth: Growth, rows: Wavelet, columns: Wavelet) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the Haar responses along x and y at every crossing of rows and columns.
 
     Parameters
     ----------
-    image : (channel, y, x) float32 tensor
-        The CoMIR.
+    growth : (channel, y, x) float32 tensors
+        From `growths` of the CoMIR.
     rows, columns : Wavelet
         From `haar_wavelet`, along y and along x.
 
@@ -141,14 +159,13 @@ def haar_responses(image: torch.Tensor, rows: Wavelet, columns: Wavelet) -> tupl
     --------
     >>> ramp = torch.arange(8.0).repeat(1, 8, 1)
     >>> wavelet = haar_wavelet(np.array([4.0]), 2.0, 8)
-    >>> dx, dy = haar_responses(ramp, wavelet, wavelet)
+    >>> dx, dy = haar_responses(growths(ramp), wavelet, wavelet)
     >>> dx.item(), dy.item()
     (2.0, 0.0)
     """
-    growth_y = torch.diff(image, dim=1, append=image[:, -1:])
-    growth_x = torch.diff(image, dim=2, append=image[:, :, -1:])
-    dx = across(columns.tent, along(rows.mean, growth_x))
-    dy = across(columns.mean, along(rows.tent, growth_y))
+    along_y, along_x = growth
+    dx = across(columns.tent, along(rows.mean, along_x))
+    dy = across(columns.mean, along(rows.tent, along_y))
     return dx, dy
 
 

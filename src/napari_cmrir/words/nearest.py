@@ -8,10 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from napari_cmrir.words.threads import spread
+
 __all__ = ["Found", "Piece", "means", "nearest_exact", "nearest_several", "prepare"]
 
 ROWS_AT_ONCE, WORDS_AT_ONCE = 256, 1024
 """Similarities at once on a CPU: 1 MB, to stay in its cache."""
+ROWS_A_TASK = 2048
+"""Descriptors that one thread takes on at once."""
 VALUES_ON_DEVICE = 100_000_000
 """Similarities at once on a GPU."""
 
@@ -50,16 +54,23 @@ def nearest_exact(descriptors: torch.Tensor, pieces: Sequence[Piece]) -> Iterato
     if descriptors.device.type != "cpu":
         yield from _nearest_on_device(descriptors, *pieces[0][:2])
         return
-    room = torch.empty(ROWS_AT_ONCE * WORDS_AT_ONCE)
-    for start in range(0, len(descriptors), ROWS_AT_ONCE):
-        block = descriptors[start : start + ROWS_AT_ONCE]
-        which = np.arange(start, start + len(block))
-        names, best = _least(block, *pieces[0], room)
+    starts = range(0, len(descriptors), ROWS_A_TASK)
+    tasks = [(descriptors[i : i + ROWS_A_TASK], i) for i in starts]
+    yield from spread(lambda task: _nearest_on_cpu(*task, pieces), tasks)
+
+
+def _nearest_on_cpu(descriptors: torch.Tensor, start: int, pieces: Sequence[Piece]) -> Found:
+    names = np.empty(len(descriptors), dtype=np.int64)
+    best = np.empty(len(descriptors), dtype=np.float32)
+    room = torch.empty(min(ROWS_AT_ONCE, len(descriptors)) * min(WORDS_AT_ONCE, len(pieces[0][1])))
+    for first in range(0, len(descriptors), ROWS_AT_ONCE):
+        block = slice(first, first + ROWS_AT_ONCE)
+        names[block], best[block] = _least(descriptors[block], *pieces[0], room)
         for piece in pieces[1:]:
-            here, values = _least(block, *piece, room)
-            closer = values < best
-            names[closer], best[closer] = here[closer], values[closer]
-        yield which, names, best
+            here, values = _least(descriptors[block], *piece, room)
+            closer = values < best[block]
+            names[block][closer], best[block][closer] = here[closer], values[closer]
+    return np.arange(start, start + len(names)), names, best
 
 
 def _least(

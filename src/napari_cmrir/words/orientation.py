@@ -19,7 +19,7 @@ from napari_cmrir.words.grid import (
     sample_offsets,
     sample_weights,
 )
-from napari_cmrir.words.haar import haar_responses, haar_wavelet, response_maps
+from napari_cmrir.words.haar import Growth, haar_responses, haar_wavelet, response_maps
 from napari_cmrir.words.settings import DescriptorSettings
 
 __all__ = ["dominant_orientations", "dominant_values"]
@@ -31,13 +31,13 @@ WINDOW = 12
 POINTS_AT_ONCE = 1024
 
 
-def dominant_orientations(image: torch.Tensor, width: int, settings: DescriptorSettings) -> torch.Tensor:
+def dominant_orientations(growth: Growth, width: int, settings: DescriptorSettings) -> torch.Tensor:
     """Return the direction of the dominant gradient at all grid points for one block width.
 
     Parameters
     ----------
-    image : (channel, y, x) float32 tensor
-        The CoMIR.
+    growth : (channel, y, x) float32 tensors
+        From `haar.growths` of the CoMIR.
     width : int
         Block width, px.
     settings : DescriptorSettings
@@ -50,24 +50,25 @@ def dominant_orientations(image: torch.Tensor, width: int, settings: DescriptorS
 
     Examples
     --------
+    >>> from napari_cmrir.words.haar import growths
     >>> downwards = torch.arange(64.0).repeat(1, 64, 1).transpose(1, 2)
-    >>> angles = dominant_orientations(downwards, 32, DescriptorSettings(first=32, grid_step=64))
+    >>> angles = dominant_orientations(growths(downwards), 32, DescriptorSettings(first=32, grid_step=64))
     >>> round(angles.item() / np.pi, 3)
     0.5
     """
     scale = width / SAMPLES
     steps = np.arange(-RADIUS + 1, RADIUS, dtype=np.float64)
     wavelets, indices = [], []
-    for length in image.shape[1:]:
+    for length in growth[0].shape[1:]:
         lattice, index = sample_lattice(grid_axis(length, settings), steps * scale)
-        wavelets.append(haar_wavelet(lattice, 2 * scale, length, image.device))
+        wavelets.append(haar_wavelet(lattice, 2 * scale, length, growth[0].device))
         indices.append(index)
-    dx, dy = haar_responses(image, *wavelets)
+    dx, dy = haar_responses(growth, *wavelets)
     near_y, near_x = np.nonzero(steps[:, None] ** 2 + steps**2 < RADIUS**2)
     weight = np.exp(-(steps[near_y] ** 2 + steps[near_x] ** 2) / (2 * SIGMA**2))
-    rows = torch.from_numpy(indices[0][:, near_y]).to(image.device)[:, None]
-    columns = torch.from_numpy(indices[1][:, near_x]).to(image.device)[None]
-    weights = torch.from_numpy(weight).to(image)
+    rows = torch.from_numpy(indices[0][:, near_y]).to(growth[0].device)[:, None]
+    columns = torch.from_numpy(indices[1][:, near_x]).to(growth[0].device)[None]
+    weights = torch.from_numpy(weight).to(growth[0])
     vx, vy = ((r[:, rows, columns] * weights).permute(1, 2, 0, 3).flatten(2) for r in (dx, dy))
     return _longest_sum(vx, vy)
 
@@ -83,19 +84,19 @@ def _longest_sum(vx: torch.Tensor, vy: torch.Tensor) -> torch.Tensor:
     return torch.atan2(sums[1].gather(2, best), sums[0].gather(2, best))[..., 0]
 
 
-def dominant_values(image: torch.Tensor, width: int, settings: DescriptorSettings) -> torch.Tensor:
+def dominant_values(growth: Growth, width: int, settings: DescriptorSettings) -> torch.Tensor:
     """Return the raw turned descriptors of all grid points for one block width, (rows x columns, d)."""
     scale = width / SAMPLES
-    angles = dominant_orientations(image, width, settings).flatten()
+    angles = dominant_orientations(growth, width, settings).flatten()
     margin = int(np.ceil(SAMPLES / 2 * scale * np.sqrt(2))) + 1
     wavelets = [
-        haar_wavelet(np.arange(-margin, n + margin, dtype=np.float64), scale, n, image.device)
-        for n in image.shape[1:]
+        haar_wavelet(np.arange(-margin, n + margin, dtype=np.float64), scale, n, growth[0].device)
+        for n in growth[0].shape[1:]
     ]
-    responses = torch.stack(haar_responses(image, *wavelets), dim=1)  # (channel, 2, y, x) with margins
-    rows, columns = (grid_axis(n, settings) + margin for n in image.shape[1:])
+    responses = torch.stack(haar_responses(growth, *wavelets), dim=1)  # (channel, 2, y, x) with margins
+    rows, columns = (grid_axis(n, settings) + margin for n in growth[0].shape[1:])
     y, x = np.meshgrid(rows, columns, indexing="ij")
-    centres = torch.from_numpy(np.stack([x.ravel(), y.ravel()], axis=-1)).to(image)
+    centres = torch.from_numpy(np.stack([x.ravel(), y.ravel()], axis=-1)).to(growth[0])
     parts = zip(torch.split(centres, POINTS_AT_ONCE), torch.split(angles, POINTS_AT_ONCE), strict=True)
     return torch.cat([_turned(responses, c, a, scale, settings.extended) for c, a in parts])
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from napari_cmrir.words.features import Features, as_channels, checked_mask, finish, stretch
 from napari_cmrir.words.grid import grid_points
+from napari_cmrir.words.haar import growths
 from napari_cmrir.words.orientation import dominant_orientations
 from napari_cmrir.words.settings import DescriptorSettings
 
@@ -65,8 +66,8 @@ def _angles(channels: torch.Tensor, settings: DescriptorSettings, points: int) -
     """Return each point's direction in degrees, clockwise as seen on the screen from the x axis."""
     if settings.orientation == "upright":
         return np.zeros(points)
-    image = stretch(channels)
-    found = [dominant_orientations(image, width, settings) for width in settings.block_widths]
+    growth = growths(stretch(channels))
+    found = [dominant_orientations(growth, width, settings) for width in settings.block_widths]
     radians = torch.stack(found).flatten().cpu().numpy()
     return np.asarray(np.degrees(radians) % 360, dtype=np.float64)
 

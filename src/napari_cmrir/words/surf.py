@@ -32,16 +32,19 @@ from napari_cmrir.words.grid import (
 )
 from napari_cmrir.words.haar import (
     Band,
+    Growth,
     Wavelet,
     across,
     along,
     bands,
+    growths,
     haar_responses,
     haar_wavelet,
     response_maps,
 )
 from napari_cmrir.words.orientation import dominant_values
 from napari_cmrir.words.settings import DescriptorSettings
+from napari_cmrir.words.threads import spread
 
 __all__ = ["surf", "turn_descriptors"]
 
@@ -89,22 +92,27 @@ def surf(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | Non
     size = channels.shape[0] * (128 if settings.extended else 64)
     if len(points) == 0:
         return Features(points, np.zeros((0, size), np.float32), np.zeros(0, np.float32))
-    image = stretch(channels)
-    values = image.new_empty((len(settings.block_widths), len(points) // len(settings.block_widths), size))
+    growth = growths(stretch(channels))
+    values = growth[0].new_empty(
+        (len(settings.block_widths), len(points) // len(settings.block_widths), size)
+    )
     describe = upright_values if settings.orientation == "upright" else dominant_values
-    for width, out in zip(settings.block_widths, values, strict=True):
-        found = describe(image, width, settings)
-        out.view(found.shape).copy_(found)
+
+    def fill(scale: int) -> None:
+        found = describe(growth, settings.block_widths[scale], settings)
+        values[scale].view(found.shape).copy_(found)
+
+    list(spread(fill, range(len(settings.block_widths))))
     return finish(points, values.flatten(0, 1), settings, finite, mask, floor=NOTHING)
 
 
-def upright_values(image: torch.Tensor, width: int, settings: DescriptorSettings) -> torch.Tensor:
+def upright_values(growth: Growth, width: int, settings: DescriptorSettings) -> torch.Tensor:
     """Return the raw upright descriptors of all grid points for one block width.
 
     Parameters
     ----------
-    image : (channel, y, x) float32 tensor
-        The CoMIR.
+    growth : (channel, y, x) float32 tensors
+        From `haar.growths` of the CoMIR.
     width : int
         Block width, px.
     settings : DescriptorSettings
@@ -115,10 +123,10 @@ def upright_values(image: torch.Tensor, width: int, settings: DescriptorSettings
     (rows, columns, channel, 4, 4, 4 or 8) float32 tensor
         A view.
     """
-    device = str(image.device)
-    wavelet_y, regions_y = _axis(image.shape[1], width, settings.first, settings.grid_step, device)
-    wavelet_x, regions_x = _axis(image.shape[2], width, settings.first, settings.grid_step, device)
-    maps = response_maps(*haar_responses(image, wavelet_y, wavelet_x), settings.extended)
+    height, length, device = *growth[0].shape[1:], str(growth[0].device)
+    wavelet_y, regions_y = _axis(height, width, settings.first, settings.grid_step, device)
+    wavelet_x, regions_x = _axis(length, width, settings.first, settings.grid_step, device)
+    maps = response_maps(*haar_responses(growth, wavelet_y, wavelet_x), settings.extended)
     sums = across(regions_x, along(regions_y, maps))  # (channel, kind, 4 rows, 4 columns)
     channels, kinds, rows, columns = sums.shape
     sums = sums.reshape(channels, kinds, rows // REGIONS, REGIONS, columns // REGIONS, REGIONS)
