@@ -7,9 +7,17 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["fetch"]
+__all__ = ["datasets"]
+
+datasets = typer.Typer(name="datasets", help="Fetch published data.", no_args_is_help=True)
 
 
+@datasets.callback()
+def _verbs() -> None:
+    """Fetch published data."""
+
+
+@datasets.command()
 def fetch(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the data.")] = Path("shg_bf"),
     server: Annotated[

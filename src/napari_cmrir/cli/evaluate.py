@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from napari_cmrir.cli.lists import Lists
+from napari_cmrir.cli.query import Rerank
+from napari_cmrir.cli.train import Device, Preset
 
-__all__ = ["evaluate", "evaluate_command"]
+__all__ = ["QuerySize", "evaluate", "evaluate_command"]
 
 evaluate_command = Lists.of("--k")
+
+
+class QuerySize(StrEnum):
+    """What is asked with."""
+
+    full = "full"
+    patch = "patch"
+    both = "both"
 
 
 def evaluate(
@@ -25,8 +36,8 @@ def evaluate(
         int, typer.Option(help="Side of the fields that larger pairs are cut into, px.")
     ] = 256,
     query: Annotated[
-        Literal["full", "patch", "both"], typer.Option(help="Ask with whole fields, patches or both.")
-    ] = "both",
+        QuerySize, typer.Option(help="Ask with whole fields, patches or both.")
+    ] = QuerySize.both,
     patch_size: Annotated[
         int | None, typer.Option(help="Side of the central patch, px; 3/8 of the field if not given.")
     ] = None,
@@ -41,14 +52,12 @@ def evaluate(
     within: Annotated[bool, typer.Option(help="Also search each modality with itself, as a control.")] = True,
     untransformed: Annotated[bool, typer.Option(help="Also ask untransformed queries.")] = True,
     descriptor: Annotated[str, typer.Option(help="Features that are counted: surf or sift.")] = "surf",
-    rerank: Annotated[
-        Literal["none", "bow", "registration"], typer.Option(help="How the shortlist is ordered.")
-    ] = "registration",
+    rerank: Annotated[Rerank, typer.Option(help="How the shortlist is ordered.")] = Rerank.registration,
     shortlist: Annotated[int, typer.Option(help="Fields that are re-ranked.")] = 30,
     preset: Annotated[
-        Literal["fast", "paper"],
+        Preset,
         typer.Option(help="Vocabulary and weights: the default, or the published ones (20,000 words)."),
-    ] = "fast",
+    ] = Preset.fast,
     k: Annotated[list[int] | None, typer.Option("--k", help="Success among the first K (1 5 10 15).")] = None,
     report_shortlist: Annotated[
         bool,
@@ -64,9 +73,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for report.html, JSON, CSV, repositories.")
     ] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where CoMIRs are computed.")
-    ] = "auto",
+    device: Annotated[Device, typer.Option(help="Where CoMIRs are computed.")] = Device.auto,
 ) -> None:
     """Measure how often, and how well located, the right image is found by one of another modality."""
     from napari_cmrir.cli.progress import draw
@@ -81,11 +88,11 @@ def evaluate(
     from napari_cmrir.search.settings import SearchSettings
 
     other = None if compare is None else read_evaluation(compare)
-    repository = RepositorySettings.paper() if preset == "paper" else RepositorySettings()
+    repository = RepositorySettings.paper() if preset is Preset.paper else RepositorySettings()
     described = repository.descriptor.model_copy(update={"name": descriptor})
     settings = EvaluationSettings(
         field_size=field_size,
-        query=query,
+        query=query.value,
         patch_size=patch_size,
         max_rotation=max_rotation,
         max_shift=max_shift,
@@ -95,11 +102,11 @@ def evaluate(
         report_shortlist=report_shortlist,
         seed=seed,
         repository=repository.model_copy(update={"descriptor": described}),
-        search=SearchSettings(rerank=rerank, shortlist=shortlist),
+        search=SearchSettings(rerank=rerank.value, shortlist=shortlist),
     )
     found = find_pairs(pairs, modalities)
     job = measure(
-        load_model(model), found, modalities, settings, output=output, queries=queries, device=device
+        load_model(model), found, modalities, settings, output=output, queries=queries, device=device.value
     )
     report = draw(job)
     for title, rows in evaluation_tables(report.summaries()).items():

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 from typer.core import TyperCommand
-
-if TYPE_CHECKING:
-    import click
 
 __all__ = ["Lists", "spread"]
 
@@ -26,7 +23,7 @@ class Lists(TyperCommand):
         """Make the class of a command with these options."""
         return type(cls.__name__, (cls,), {"options": options})
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Repeat the name of an option before each of its values."""
         return super().parse_args(ctx, spread(args, self.options))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from napari_cmrir.cli.evaluate import QuerySize
 from napari_cmrir.cli.lists import Lists
+from napari_cmrir.cli.train import Device, Preset
 
 __all__ = ["study", "study_command"]
 
@@ -29,23 +31,21 @@ def study(
     rerankers: Annotated[list[str] | None, typer.Option(help="none bow-15 bow registration")] = None,
     field_size: Annotated[int, typer.Option(help="Side of the fields, px.")] = 256,
     query: Annotated[
-        Literal["full", "patch", "both"], typer.Option(help="Ask with whole fields, patches or both.")
-    ] = "both",
+        QuerySize, typer.Option(help="Ask with whole fields, patches or both.")
+    ] = QuerySize.both,
     patch_size: Annotated[int | None, typer.Option(help="Side of the central patch, px.")] = None,
     within: Annotated[bool, typer.Option(help="Also search each modality with itself.")] = True,
     untransformed: Annotated[bool, typer.Option(help="Also ask untransformed queries.")] = True,
     preset: Annotated[
-        Literal["fast", "paper"],
+        Preset,
         typer.Option(help="Vocabulary and weights: the default, or the published ones (20,000 words)."),
-    ] = "fast",
-    bow_vocabulary: Annotated[
-        Literal["new", "repository"],
-        typer.Option(help="Words that 'bow' counts: new ones of the shortlist (paper), or the repository's."),
-    ] = "new",
+    ] = Preset.fast,
+    new_vocabulary: Annotated[
+        bool,
+        typer.Option(help="Let 'bow' learn new words from each shortlist (paper), or take the repository's."),
+    ] = True,
     seed: Annotated[int, typer.Option(help="Seed of the transforms.")] = 0,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where CoMIRs are computed.")
-    ] = "auto",
+    device: Annotated[Device, typer.Option(help="Where CoMIRs are computed.")] = Device.auto,
 ) -> None:
     """Evaluate representations x descriptors x re-rankings, beside the paper's Tables 1 to 3."""
     from napari_cmrir.cli.progress import draw
@@ -60,21 +60,23 @@ def study(
 
     evaluation = EvaluationSettings(
         field_size=field_size,
-        query=query,
+        query=query.value,
         patch_size=patch_size,
         kinds=("cross", "within") if within else ("cross",),
         poses=("transformed", "untransformed") if untransformed else ("transformed",),
         hits=1,
         seed=seed,
-        repository=RepositorySettings.paper() if preset == "paper" else RepositorySettings(),
-        search=SearchSettings(bow_vocabulary=bow_vocabulary),
+        repository=RepositorySettings.paper() if preset is Preset.paper else RepositorySettings(),
+        search=SearchSettings(bow_vocabulary="new" if new_vocabulary else "repository"),
     )
     chosen = {"representations": representations, "descriptors": descriptors, "rerankings": rerankers}
     settings = StudySettings(
         evaluation=evaluation, **{name: tuple(names) for name, names in chosen.items() if names}
     )
     found = find_pairs(pairs, modalities)
-    report = draw(run_study(load_model(model), found, modalities, settings, output=output, device=device))
+    report = draw(
+        run_study(load_model(model), found, modalities, settings, output=output, device=device.value)
+    )
     tables = study_tables(report)
     typer.echo(tables)
     write_whole(output / "study.md", (tables + "\n").encode())

@@ -79,8 +79,8 @@ def compare_evaluations(ours: dict[str, Any], other: dict[str, Any]) -> list[lis
             name: box for name, (box, _) in theirs[cell].items()
         }:
             raise InputError(
-                "The two evaluations asked different queries; give both the same pairs, sizes, rotation, shift"
-                " and seed."
+                "The two evaluations asked different queries; give both the same pairs, sizes, rotation,"
+                " shift and seed."
             )
         for k in ours["settings"]["ranks"]:
             found = [_among(rank, k) for _, rank in queries.values()]

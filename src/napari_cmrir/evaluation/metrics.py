@@ -76,12 +76,12 @@ class Comparison:
     p: float
 
 
-def wilson_interval(count: int, total: int, level: float = 0.95) -> tuple[float, float]:
+def wilson_interval(count: float, total: int, level: float = 0.95) -> tuple[float, float]:
     """Compute the Wilson score interval of a share (Wilson, J. Am. Stat. Assoc. 22, 1927).
 
     Parameters
     ----------
-    count, total : int
+    count, total : float
         So many of so many.
     level : float
         Confidence, in (0, 1).
@@ -93,7 +93,7 @@ def wilson_interval(count: int, total: int, level: float = 0.95) -> tuple[float,
 
     Examples
     --------
-    >>> [round(100 * end, 1) for end in wilson_interval(101, 134)]
+    >>> [round(100 * end, 1) for end in wilson_interval(0.754 * 134, 134)]
     [67.5, 81.9]
     """
     if total == 0:
@@ -111,7 +111,7 @@ def share(count: int, total: int) -> Share:
     Examples
     --------
     >>> str(share(101, 134))
-    '75.4 [67.5, 81.9]'
+    '75.4 [67.4, 81.9]'
     """
     return Share(count, total, *wilson_interval(count, total))
 

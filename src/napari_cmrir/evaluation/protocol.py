@@ -110,15 +110,15 @@ def evaluate(
         folder = Path(output) if output is not None else Path(stack.enter_context(_temporary()))
         repositories: dict[str, Repository] = {}
         for done, modality in enumerate(searched):
-            job = bench.build(modality, folder / "repositories")
+            building = bench.build(modality, folder / "repositories")
             before = done * len(bench.fields)
-            repository = yield from _within(job, before, len(bench.fields), total)
+            repository = yield from _within(building, before, len(bench.fields), total)
             repositories[modality] = stack.enter_context(repository)
         before = len(searched) * len(bench.fields)
         for cell in cells:
             for question in bench.questions(cell):
-                job = bench.ask(question, repositories[cell.repository])
-                results.append((yield from _within(job, before + len(results), 1, total, str(cell))))
+                asking = bench.ask(question, repositories[cell.repository])
+                results.append((yield from _within(asking, before + len(results), 1, total, str(cell))))
     yield Progress(total, total, "steps", f"{len(results)} queries answered")
     return EvaluationReport(
         modalities=modalities,
