@@ -90,9 +90,14 @@ def evaluate(
     InputError
         If the model does not have the modalities, a pair cannot be read, or a ready query has no pair.
     """
+    from napari_cmrir.words.descriptors import DESCRIPTORS
+
     settings = settings or EvaluationSettings()
     for modality in modalities:
         model.require_modality(modality)
+    descriptor = settings.repository.descriptor.name
+    if descriptor not in DESCRIPTORS:
+        raise InputError(f"There is no descriptor {descriptor!r}; choose one of {', '.join(DESCRIPTORS)}.")
     if not pairs:
         raise InputError("There is no pair to evaluate on; give a folder of pairs.")
     yield Progress(0, None, "steps", "Reading the pairs")
