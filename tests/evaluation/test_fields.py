@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +23,7 @@ def test_a_grid_is_as_many_whole_fields_as_fit_about_the_centre(height, width, s
         last = max(getattr(field, start) + getattr(field, side) for field in fields)
         assert 0 <= (length - last) - first <= 1
         starts = sorted({getattr(field, start) for field in fields})
-        assert all(b - a == size for a, b in zip(starts, starts[1:], strict=False))
+        assert all(b - a == size for a, b in pairwise(starts))
 
 
 def test_a_pair_smaller_than_a_field_is_one_field():

@@ -33,17 +33,19 @@ def evaluate(
     ],
     modalities: Annotated[tuple[str, str], typer.Option(help="The two modalities, such as SHG BF.")],
     field_size: Annotated[
-        int, typer.Option(help="Side of the fields that larger pairs are cut into, px.")
+        int, typer.Option(min=64, help="Side of the fields that larger pairs are cut into, px.")
     ] = 256,
     query: Annotated[
         QuerySize, typer.Option(help="Ask with whole fields, patches or both.")
     ] = QuerySize.both,
     patch_size: Annotated[
-        int | None, typer.Option(help="Side of the central patch, px; 3/8 of the field if not given.")
+        int | None, typer.Option(min=32, help="Side of the central patch, px; 3/8 of the field if not given.")
     ] = None,
-    max_rotation: Annotated[float, typer.Option(help="Transformed queries are turned by up to this.")] = 30.0,
+    max_rotation: Annotated[
+        float, typer.Option(min=0, max=180, help="Transformed queries are turned by up to this, degrees.")
+    ] = 30.0,
     max_shift: Annotated[
-        float, typer.Option(help="They are shifted by up to this share of the field's side.")
+        float, typer.Option(min=0, max=0.5, help="They are shifted by up to this share of the field's side.")
     ] = 0.12,
     queries: Annotated[
         Path | None,
@@ -53,12 +55,14 @@ def evaluate(
     untransformed: Annotated[bool, typer.Option(help="Also ask untransformed queries.")] = True,
     descriptor: Annotated[str, typer.Option(help="Features that are counted: surf or sift.")] = "surf",
     rerank: Annotated[Rerank, typer.Option(help="How the shortlist is ordered.")] = Rerank.registration,
-    shortlist: Annotated[int, typer.Option(help="Fields that are re-ranked.")] = 30,
+    shortlist: Annotated[int, typer.Option(min=1, help="Fields that are re-ranked.")] = 30,
     preset: Annotated[
         Preset,
         typer.Option(help="Vocabulary and weights: the default, or the published ones (20,000 words)."),
     ] = Preset.fast,
-    k: Annotated[list[int] | None, typer.Option("--k", help="Success among the first K (1 5 10 15).")] = None,
+    k: Annotated[
+        list[int] | None, typer.Option("--k", min=1, help="Success among the first K (1 5 10 15).")
+    ] = None,
     report_shortlist: Annotated[
         bool,
         typer.Option(
@@ -69,7 +73,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder of another evaluation of the same queries, for McNemar's test."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the transforms.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the transforms.")] = 0,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for report.html, JSON, CSV, repositories.")
     ] = None,
@@ -102,7 +106,7 @@ def evaluate(
         report_shortlist=report_shortlist,
         seed=seed,
         repository=repository.model_copy(update={"descriptor": described}),
-        search=SearchSettings(rerank=rerank.value, shortlist=shortlist),
+        search=SearchSettings(rerank=rerank.value, shortlist=shortlist, max_rotation=max(30.0, max_rotation)),
     )
     found = find_pairs(pairs, modalities)
     job = measure(

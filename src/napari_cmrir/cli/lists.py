@@ -38,14 +38,14 @@ def spread(arguments: Sequence[str], options: Iterable[str]) -> list[str]:
     >>> spread(["model", "--k", "1", "5", "--seed", "3"], ["--k"])
     ['model', '--k', '1', '--k', '5', '--seed', '3']
     """
-    options, spreaded, current = set(options), [], None
-    for argument in arguments:
-        if argument in options:
-            current = argument
-            continue
-        if argument.startswith("-"):
-            current = None
-        if current is not None:
+    wanted, spreaded = set(options), []
+    current: str | None = None
+    for position, argument in enumerate(arguments):
+        before = arguments[position - 1] if position else ""
+        is_value = not argument.startswith("-")
+        if is_value and current is not None and before != current:
             spreaded.append(current)
+        elif not is_value:
+            current = argument if argument in wanted else None
         spreaded.append(argument)
     return spreaded

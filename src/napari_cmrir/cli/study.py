@@ -29,11 +29,11 @@ def study(
     representations: Annotated[list[str] | None, typer.Option(help="original comir")] = None,
     descriptors: Annotated[list[str] | None, typer.Option(help="sift surf")] = None,
     rerankers: Annotated[list[str] | None, typer.Option(help="none bow-15 bow registration")] = None,
-    field_size: Annotated[int, typer.Option(help="Side of the fields, px.")] = 256,
+    field_size: Annotated[int, typer.Option(min=64, help="Side of the fields, px.")] = 256,
     query: Annotated[
         QuerySize, typer.Option(help="Ask with whole fields, patches or both.")
     ] = QuerySize.both,
-    patch_size: Annotated[int | None, typer.Option(help="Side of the central patch, px.")] = None,
+    patch_size: Annotated[int | None, typer.Option(min=32, help="Side of the central patch, px.")] = None,
     within: Annotated[bool, typer.Option(help="Also search each modality with itself.")] = True,
     untransformed: Annotated[bool, typer.Option(help="Also ask untransformed queries.")] = True,
     preset: Annotated[
@@ -44,7 +44,7 @@ def study(
         bool,
         typer.Option(help="Let 'bow' learn new words from each shortlist (paper), or take the repository's."),
     ] = True,
-    seed: Annotated[int, typer.Option(help="Seed of the transforms.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the transforms.")] = 0,
     device: Annotated[Device, typer.Option(help="Where CoMIRs are computed.")] = Device.auto,
 ) -> None:
     """Evaluate representations x descriptors x re-rankings, beside the paper's Tables 1 to 3."""

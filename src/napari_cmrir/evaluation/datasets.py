@@ -29,7 +29,7 @@ __all__ = ["DOI", "Dataset", "fetch_dataset", "place_image"]
 DOI = "10.5281/zenodo.3874362"
 DOWNLOADS = "downloads"
 
-_CHUNK = 2**18
+_CHUNK = 2**17
 _TIMEOUT = 30.0
 _NAME = re.compile(
     r"^(?:(?P<before>[RT])_)?(?P<identifier>.+?)_(?P<modality>SHG|BF)(?:_(?P<after>[RT]))?$", re.IGNORECASE
@@ -157,7 +157,10 @@ def _plain(folder: str) -> str:
 def _registry(folder: Path, doi: str, server: str | None) -> Pooch:
     """Ask the record for its files, their addresses and checksums."""
     import pooch as pooch_
+    import requests
     from pooch.downloaders import ZenodoRepository, doi_to_repository
+
+    pooch_.get_logger().setLevel("WARNING")  # the job tells how far it is
 
     try:
         if server is None:
@@ -169,7 +172,7 @@ def _registry(folder: Path, doi: str, server: str | None) -> Pooch:
         registry = pooch_.create(path=folder, base_url="", registry={})
         repository.populate_registry(registry)
         registry.urls = {name: repository.download_url(name) for name in registry.registry}
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, requests.exceptions.JSONDecodeError) as error:
         raise InputError(f"There is no record {doi} with files; check the DOI.") from error
     return registry
 
@@ -246,39 +249,38 @@ def _lay_out(folder: Path, names: list[str]) -> Job[Dataset]:
     unplaced: list[Path] = []
     for name in names:
         path = folder / DOWNLOADS / name
-        n_placed = 0
-        for done, (place, n_members) in enumerate(_unpack(folder, path)):
-            yield Progress(done, n_members, "files", f"Unpacking {name}")
-            if place is not None:
-                parts[place.parts[0]] = parts.get(place.parts[0], 0) + 1
-                n_placed += 1
-        if not n_placed:
+        done = 0
+        for done, (place, n_images) in enumerate(_unpack(folder, path), 1):
+            yield Progress(done, n_images, "images", f"Unpacking {name}")
+            parts[place.parts[0]] = parts.get(place.parts[0], 0) + 1
+        if not done:
             unplaced.append(path)
-    yield Progress(1, 1, "files", f"{sum(parts.values())} images in {folder}")
+    yield Progress(1, 1, "images", f"{sum(parts.values())} images in {folder}")
     return Dataset(folder, dict(sorted(parts.items())), tuple(unplaced))
 
 
-def _unpack(folder: Path, path: Path) -> Iterator[tuple[Path | None, int]]:
-    """Put the images of an archive, or an image, where they belong; yield each place, or ``None``."""
+def _unpack(folder: Path, path: Path) -> Iterator[tuple[Path, int]]:
+    """Put the images of an archive, or an image, where they belong; yield each place, of so many."""
     if not zipfile.is_zipfile(path):
         place = place_image(path.name)
         if place is not None:
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / place)
-        yield place, 1
+            yield place, 1
         return
     with zipfile.ZipFile(path) as archive:
         members = [member for member in archive.infolist() if not member.is_dir()]
-        shared = _shared_folders([member.filename for member in members if place_image(member.filename)])
+        images = [member for member in members if place_image(member.filename) is not None]
+        shared = _shared_folders([member.filename for member in images])
         taken: set[Path] = set()
-        for member in members:
+        for member in images:
             place = place_image("/".join(PurePosixPath(member.filename).parts[shared:]))
             while place in taken:
                 place = Path(f"{place.parts[0]}-other", place.name)
             if place is not None:
                 taken.add(place)
                 _extract(archive, member, folder / place)
-            yield place, len(members)
+                yield place, len(images)
 
 
 def _shared_folders(names: list[str]) -> int:
