@@ -15,8 +15,9 @@ from napari_cmrir.evaluation.metrics import (
     share_at_most,
     wilson_interval,
 )
-from napari_cmrir.evaluation.results import Cell, Localisation, QueryResult, summarise
+from napari_cmrir.evaluation.results import Cell, Localisation, QueryResult
 from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.summaries import summarise
 
 CELL = Cell("BF", "SHG", "transformed", "full")
 

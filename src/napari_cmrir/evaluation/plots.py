@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cmrir.evaluation.metrics import share_at_most
-from napari_cmrir.evaluation.results import LIMIT_DEGREES, LIMIT_WIDTH, Cell, QueryResult
+from napari_cmrir.evaluation.results import Cell, QueryResult
+from napari_cmrir.evaluation.summaries import LIMIT_DEGREES, LIMIT_WIDTH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ from typing import Any
 
 from napari_cmrir.evaluation import published
 from napari_cmrir.evaluation.metrics import Share
-from napari_cmrir.evaluation.results import CellSummary
 from napari_cmrir.evaluation.study import StudyReport, Variant
+from napari_cmrir.evaluation.summaries import CellSummary
 
 __all__ = ["as_markdown", "evaluation_tables", "study_tables"]
 
