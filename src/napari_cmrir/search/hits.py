@@ -75,6 +75,8 @@ class SearchResult:
         Where the query counts.
     shortlist : (n,) int array
         All fields that were re-ranked, best first (more than ``hits``, and several an image).
+    ranking : (n,) int array
+        The best field of every image, best image first: ``hits`` are the first of them.
     """
 
     hits: tuple[Hit, ...]
@@ -83,3 +85,4 @@ class SearchResult:
     comir: NDArray[np.uint8]
     mask: NDArray[np.bool_]
     shortlist: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    ranking: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
