@@ -28,7 +28,7 @@ check: $(VENV)/installed ## Run the linters, the type checker, the import contra
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/npe2 validate napari.yaml
 
 constraints: $(VENV)/installed ## Write the versions installed in the virtual environment to constraints.txt

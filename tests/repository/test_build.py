@@ -128,6 +128,20 @@ def test_readers_keep_their_state_while_images_are_replaced(
     assert [hits[0][0] for hits in rankings(reader)] == [f"core{i}_BF.tif" for i in range(5)]
 
 
+def test_a_repository_is_opened_in_its_former_state_while_it_is_added_to(
+    folder, model, tmp_path, index, write_image
+):
+    path = tmp_path / "a.cmrir"
+    index([folder], model, path)
+    write_image(folder / "core9_BF.tif", 9)
+    sizes = []
+    for _ in build_repository([folder], model, "BF", path):
+        with open_repository(path) as reader:
+            sizes.append(len(reader.bag_index))
+    assert set(sizes) == {5, 6}
+    assert sizes == sorted(sizes)
+
+
 def test_a_file_of_the_same_content_elsewhere_is_the_moved_image(folder, model, tmp_path, index):
     index([folder], model, tmp_path / "a.cmrir")
     moved = tmp_path / "elsewhere"
@@ -173,6 +187,13 @@ def test_an_unreadable_file_is_reported_and_does_not_stop_the_others(folder, mod
     assert "No such file" in repository.failures[str(folder / "vanished_BF.tif")]
     assert len(repository) == 4
     assert "4 images indexed, 3 not" in seen[-1].message
+
+
+def test_an_image_too_small_to_describe_is_reported(folder, model, tmp_path, index):
+    sources = [folder, Source("tiny", np.full((2, 2, 1), 9, np.uint8))]
+    repository = index(sources, model, tmp_path / "a.cmrir")
+    assert repository.failures == {"tiny": "tiny (2 x 2 px) is blank or too small to be described."}
+    assert len(repository) == 5
 
 
 def test_a_failed_file_is_tried_again(folder, model, tmp_path, index):

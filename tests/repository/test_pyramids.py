@@ -52,6 +52,14 @@ def test_ome_zarrs_own_reader_opens_it_with_levels_that_lie_on_each_other(pyrami
     assert translation["translation"] == [0, 1.5, 1.5]
 
 
+def test_napari_opens_it_as_an_image_of_all_levels(pyramid, comir):
+    npe2 = pytest.importorskip("npe2")
+    npe2.PluginManager.instance().discover()
+    ((levels, *_),) = npe2.read([str(pyramid)], stack=False, plugin_name="napari")
+    assert [level.shape for level in levels] == [(2, 300, 515), (2, 150, 257), (2, 75, 128)]
+    np.testing.assert_array_equal(levels[0], comir)
+
+
 def test_its_metadata_are_valid_ome_zarr(pyramid):
     models = pytest.importorskip("ome_zarr_models")
     image = models.open_ome_zarr(zarr.open_group(pyramid, mode="r"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from napari_cmrir import __version__
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job
-from napari_cmrir.repository.catalogue import CATALOGUE_NAME, Catalogue
+from napari_cmrir.repository.catalogue import CATALOGUE_NAME, Catalogue, ImageRow
 from napari_cmrir.repository.lock import writer_lock
 from napari_cmrir.repository.publishing import digest, explained, publishing, remove_partials
 from napari_cmrir.repository.settings import RepositorySettings
@@ -114,7 +114,7 @@ def _index(indexing: Indexing) -> Job[None]:
     failures = [row for row in rows if row.state == "failed"]
     message = f"{len(rows) - len(failures)} images indexed"
     if failures:
-        message += f", {len(failures)} not: {failures[0].reason}"
+        message += f", {len(failures)} not: {_why(failures[0])}"
     yield indexing.progress(total, message)
 
 
@@ -123,7 +123,12 @@ def _refuse_nothing(indexing: Indexing, n_sources: int) -> None:
     failures = [row for row in rows if row.state == "failed"]
     if len(failures) == n_sources:
         which = "The image" if n_sources == 1 else f"None of the {n_sources} images"
-        raise InputError(f"{which} could be indexed; {failures[0].reason}")
+        raise InputError(f"{which} could be indexed; {_why(failures[0])}")
+
+
+def _why(failure: ImageRow) -> str:
+    reason = failure.reason or ""
+    return reason if failure.name in reason else f"{failure.name}: {reason}"
 
 
 @contextmanager

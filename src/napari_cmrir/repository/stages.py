@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,6 +39,9 @@ SEGMENT_FIELDS = 1024
 SEGMENT_SECONDS = 60.0
 """A segment is published when it has so many fields or is so old: what a killed job loses at most."""
 
+REMEMBERED_BYTES = 2**29
+"""Descriptors kept in memory from the vocabulary to the words, so that they are not computed twice."""
+
 Result = TypeVar("Result")
 
 
@@ -59,6 +62,8 @@ class Indexing:
         The number of each image to index, and where to read it.
     device : str
         Where CoMIRs are computed.
+    remembered : dict
+        Features of fields, by image number, y and x, up to `REMEMBERED_BYTES`.
     """
 
     folder: Path
@@ -68,6 +73,7 @@ class Indexing:
     settings: RepositorySettings
     images: Sequence[tuple[int, Path | Source]]
     device: str
+    remembered: dict[tuple[int, ...], Features] = field(default_factory=dict)
 
     def represented(self) -> list[ImageRow]:
         """List the images whose CoMIRs are stored and wait for their words."""
@@ -132,16 +138,17 @@ def learn_vocabulary(indexing: Indexing, start: float, stop: float) -> Job[Vocab
     from napari_cmrir.words.vocabulary import train_vocabulary
 
     settings = indexing.settings
-    fields = [(row, field) for row in indexing.represented() for field in _fields(row, settings)]
+    fields = [(row, rectangle) for row in indexing.represented() for rectangle in _fields(row, settings)]
     if len(fields) > settings.vocabulary_fields:
         evenly = np.linspace(0, len(fields) - 1, settings.vocabulary_fields).astype(int)
         fields = [fields[position] for position in evenly]
     middle = (start + stop) / 2
     samples = []
-    for position, (row, field) in enumerate(fields):
+    for position, (row, rectangle) in enumerate(fields):
         done = start + (middle - start) * position / len(fields)
         yield indexing.progress(done, f"vocabulary: describing {row.name}")
-        features = _describe(indexing, row, field)
+        features = _describe(indexing, row, rectangle)
+        _remember(indexing, row, rectangle, features)
         samples.append(sample_field(features, len(fields), settings.vocabulary, seed=position))
     descriptors = keep_strongest(samples, settings.vocabulary)
     job = train_vocabulary(descriptors, settings.vocabulary)
@@ -154,6 +161,8 @@ def learn_vocabulary(indexing: Indexing, start: float, stop: float) -> Job[Vocab
 
 def index_words(indexing: Indexing, vocabulary: Vocabulary, start: float, stop: float) -> Job[None]:
     """Count the words of every represented image and publish them, segment by segment.
+
+    Fields without any word, such as empty glass, are left out.
 
     Parameters
     ----------
@@ -171,12 +180,17 @@ def index_words(indexing: Indexing, vocabulary: Vocabulary, start: float, stop: 
             done = start + (stop - start) * position / len(rows)
             fields = _fields(row, indexing.settings)
             bags = []
-            for field in fields:
+            for rectangle in fields:
                 yield indexing.progress(done, f"words of {row.name}: describing")
-                features = _describe(indexing, row, field)
+                features = _describe(indexing, row, rectangle)
                 yield indexing.progress(done, f"words of {row.name}: naming")
                 bags.append(count_words(vocabulary.assign(features.descriptors), len(vocabulary)))
-            batch.add(row.id, fields, bags)
+            something = [i for i, bag in enumerate(bags) if len(bag.words)]
+            if something:
+                batch.add(row.id, fields[something], [bags[i] for i in something])
+            else:
+                reason = f"{row.name} ({row.height} x {row.width} px) is blank or too small to be described."
+                indexing.catalogue.change_image(row.id, state="failed", reason=reason)
     except (GeneratorExit, KeyboardInterrupt):
         batch.publish()
         raise
@@ -235,13 +249,24 @@ def _fields(row: ImageRow, settings: RepositorySettings) -> npt.NDArray[np.int64
     return cut_fields(row.height, row.width, settings.field_size, settings.field_overlap)
 
 
-def _describe(indexing: Indexing, row: ImageRow, field: npt.NDArray[np.int64]) -> Features:
+def _describe(indexing: Indexing, row: ImageRow, rectangle: npt.NDArray[np.int64]) -> Features:
     from napari_cmrir.words.descriptors import describe
 
-    y, x, height, width = field
+    y, x, height, width = rectangle.tolist()
+    remembered = indexing.remembered.pop((row.id, y, x), None)
+    if remembered is not None:
+        return remembered
     assert row.comir is not None
     comir = open_level(indexing.folder / row.comir)[:, y : y + height, x : x + width]
     return describe(np.asarray(comir), indexing.settings.descriptor)
+
+
+def _remember(
+    indexing: Indexing, row: ImageRow, rectangle: npt.NDArray[np.int64], features: Features
+) -> None:
+    held = sum(other.descriptors.nbytes for other in indexing.remembered.values())
+    if held + features.descriptors.nbytes <= REMEMBERED_BYTES:
+        indexing.remembered[row.id, *rectangle[:2].tolist()] = features
 
 
 def _part_of(job: Job[Result], start: float, stop: float, indexing: Indexing, message: str) -> Job[Result]:

@@ -75,7 +75,7 @@ def refine_poses(
     for iteration in range(iterations + 1):
         sampled, weight, (dy, dx) = points.sample(gradients, poses)
         channels = fields.shape[1]
-        seen, along_y, along_x = sampled.unflatten(1, (3, channels)).unbind(1)  # (n, channel, point)
+        seen, along_y, along_x = sampled.view(len(poses), 3, channels, -1).unbind(1)
         scores = points.score(seen, weight, min_overlap)
         better = scores > best_scores
         best_poses = torch.where(better[:, None], poses, best_poses)
