@@ -196,7 +196,7 @@ def _match_box(hit: Hit, shape: tuple[int, ...], transform: Mapping[str, Any]) -
         name=f"{hit_name(hit)} · match",
         features=features,
         text={
-            "string": f"{hit.rank}   score {hit.score:.2f}   {hit.rotation_degrees:+.0f}°",
+            "string": "{rank}   score {score:.2f}   {rotation_degrees:+.0f}°",
             "color": BOX_COLOUR,
             "anchor": "upper_left",
             "size": 11,
