@@ -111,8 +111,7 @@ def test_closing_a_dock_stops_its_job(viewer, wait_for):
     wait_for(lambda: job.closed_in is not None, timeout=1000)
     QApplication.processEvents()
     assert results == []
-    widget.close()
-    widget.deleteLater()
+    assert not widget.panel.is_running
 
 
 def test_deleting_the_widget_stops_its_job(wait_for):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from napari.qt.threading import GeneratorWorker, create_worker
 from napari.utils.notifications import show_error
@@ -61,11 +61,12 @@ class JobPanel(QWidget):
         self.start_button.clicked.connect(self._request_start)
         self.stop_button.clicked.connect(self.stop)
         self._worker: _JobWorker | None = None
+        self._relay: _Relay | None = None
         self._outcome: _Outcome | None = None
         self._on_result: Callable[[Any], object] = _ignore
         self._clock = _Clock()
-        self._workers: set[_JobWorker] = set()
-        self.destroyed.connect(partial(_quit_all, self._workers))
+        self._relays: set[_Relay] = set()
+        self.destroyed.connect(partial(_detach_all, self._relays))
         self._show_running(False)
 
     @property
@@ -92,10 +93,14 @@ class JobPanel(QWidget):
             return
         self._outcome, self._on_result, self._clock = None, on_result, _Clock()
         worker = create_worker(_Titled(title, _start), make_job, _worker_class=_JobWorker)
-        for signal, slot in self._slots(worker):
-            signal.connect(slot)
         self._worker = worker
-        self._workers.add(worker)
+        self._relay = _Relay(
+            worker,
+            self._relays,
+            yielded=self._show_progress,
+            returned=self._keep_outcome,
+            finished=self._finish,
+        )
         self._show_running(True)
         self.bar.setRange(0, 0)
         self.tell(f"{title} …")
@@ -110,13 +115,9 @@ class JobPanel(QWidget):
 
     def abandon(self) -> None:
         """Stop the job and take no more notice of it: its widget goes."""
-        worker = self._worker
-        if worker is None:
-            return
-        worker.quit()
-        for signal, slot in self._slots(worker):
-            signal.disconnect(slot)
-        self._become_idle("Stopped.")
+        if self._relay is not None:
+            self._relay.detach()
+            self._become_idle("Stopped.")
 
     def refuse(self, error: InputError) -> None:
         """Show what cannot be done, as one notification.
@@ -139,13 +140,6 @@ class JobPanel(QWidget):
         """
         self.message.setText(message)
         self.message.setToolTip(message)
-
-    def _slots(self, worker: _JobWorker) -> list[tuple[Any, Callable[..., object]]]:
-        return [
-            (worker.yielded, self._show_progress),
-            (worker.returned, self._keep_outcome),
-            (worker.finished, self._finish),
-        ]
 
     def _request_start(self) -> None:
         self.start_requested.emit()
@@ -181,9 +175,7 @@ class JobPanel(QWidget):
             on_result(outcome.result)
 
     def _become_idle(self, message: str, share: float = 0.0) -> None:
-        if self._worker is not None:
-            self._workers.discard(self._worker)
-        self._worker, self._outcome, self._on_result = None, None, _ignore
+        self._worker, self._relay, self._outcome, self._on_result = None, None, None, _ignore
         self.bar.setRange(0, _BAR_STEPS)
         self.bar.setValue(round(_BAR_STEPS * share))
         self.tell(message)
@@ -208,6 +200,8 @@ class Inquiry(QObject):
         super().__init__(parent)
         self._question: Callable[[], Any] = _ignore
         self._number = 0
+        self._relays: set[_Relay] = set()
+        self.destroyed.connect(partial(_detach_all, self._relays))
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(_TYPING_MILLISECONDS)
@@ -231,9 +225,9 @@ class Inquiry(QObject):
         self._timer.stop()
 
     def _start(self) -> None:
-        create_silent_worker(
-            _answer, self._number, self._question, _connect={"returned": self._receive}, _start_thread=True
-        )
+        worker = create_silent_worker(_answer, self._number, self._question)
+        _Relay(worker, self._relays, returned=self._receive, finished=_ignore)
+        worker.start()
 
     def _receive(self, answer: tuple[int, Any, str | None]) -> None:
         number, value, refusal = answer
@@ -243,6 +237,48 @@ class Inquiry(QObject):
             self.refused.emit(refusal)
         else:
             self.answered.emit(value)
+
+
+class _Relay(QObject):
+    """Takes a worker's signals in the window's thread for a widget that may be deleted before it ends.
+
+    A slot of the widget itself could be deleted while the other thread emits, which PyQt does not survive.
+
+    Parameters
+    ----------
+    worker : WorkerBase
+        The worker.
+    running : set
+        Where the widget keeps its relays: this one is in it until its worker has finished.
+    **slots : callable
+        What to call, by the name of the signal; among them ``finished``.
+    """
+
+    _all: ClassVar[set[_Relay]] = set()
+
+    def __init__(self, worker: Any, running: set[_Relay], **slots: Callable[..., object]) -> None:
+        super().__init__()
+        self._worker, self._running, self._to = worker, running, slots
+        self._all.add(self)
+        running.add(self)
+        for name in slots:
+            getattr(worker, name).connect(getattr(self, f"_{name}"))
+
+    def detach(self) -> None:
+        """Quit the worker and pass nothing on any more."""
+        self._worker.quit()
+        self._to = dict.fromkeys(self._to, _ignore)
+
+    def _yielded(self, progress: Progress) -> None:
+        self._to["yielded"](progress)
+
+    def _returned(self, result: Any) -> None:
+        self._to["returned"](result)
+
+    def _finished(self) -> None:
+        self._all.discard(self)
+        self._running.discard(self)
+        self._to["finished"]()
 
 
 class _Outcome:
@@ -323,9 +359,9 @@ def _count(progress: Progress) -> str:
     return f"{progress.done:.0f} of {progress.total:.0f} {progress.unit}"
 
 
-def _quit_all(workers: set[_JobWorker], *_: object) -> None:
-    for worker in workers:
-        worker.quit()
+def _detach_all(relays: set[_Relay], *_: object) -> None:
+    for relay in list(relays):
+        relay.detach()
 
 
 def _ignore(*_: object) -> None:
