@@ -7,7 +7,7 @@ import sys
 import typer
 
 from napari_cmrir import __version__
-from napari_cmrir.cli import demo, index, info, query, represent, train
+from napari_cmrir.cli import datasets, demo, evaluate, index, info, query, represent, study, train
 from napari_cmrir.errors import InputError
 
 __all__ = ["app", "main"]
@@ -23,6 +23,9 @@ app = typer.Typer(
 
 for verb in (demo.demo, train.train, represent.represent, index.index, query.query, info.info):
     app.command()(verb)
+app.command(cls=evaluate.evaluate_command)(evaluate.evaluate)
+app.command(cls=study.study_command)(study.study)
+app.add_typer(datasets.datasets)
 
 
 def _print_version(wanted: bool) -> None:

@@ -22,8 +22,8 @@ class Hit:
     image : str
         Path of the image, or the name of an array that was indexed.
     score : float
-        What the hits are ordered by: correlation of the registered CoMIRs in [-1, 1], or the cosine of the
-        bags of words in [0, 1] with ``rerank`` none or bow.
+        What the hits are ordered by: correlation of the registered CoMIRs times their overlap, in [-1, 1], or
+        the cosine of the bags of words, in [0, 1], with ``rerank`` none or bow.
     box : (4, 2) array
         Corners (y, x) of the query in the image's pixels: its top-left, top-right, bottom-right, bottom-left.
     rotation_degrees : float
@@ -75,6 +75,8 @@ class SearchResult:
         Where the query counts.
     shortlist : (n,) int array
         All fields that were re-ranked, best first (more than ``hits``, and several an image).
+    ranking : (n,) int array
+        The best field of every image, best image first: ``hits`` are the first of them.
     """
 
     hits: tuple[Hit, ...]
@@ -83,3 +85,4 @@ class SearchResult:
     comir: NDArray[np.uint8]
     mask: NDArray[np.bool_]
     shortlist: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    ranking: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))

@@ -93,23 +93,24 @@ def search(
         shortlist = shortlist[np.argsort(-values, kind="stable")]
     with clock.stage("locate"):
         ranked = np.concatenate((shortlist, order[len(shortlist) :]))
-        chosen = _one_an_image(repository, ranked, settings.hits)
+        ranking = _one_an_image(repository, ranked)
+        chosen: list[int] = ranking[: settings.hits].tolist()
         unlocated = [field for field in chosen if field not in question.poses]
         yield from _portion(question.register(unlocated), 85, 100)
     hits = _hits(question, chosen)
-    return SearchResult(hits, clock.total, clock.seconds, comir, counts, shortlist)
+    return SearchResult(hits, clock.total, clock.seconds, comir, counts, shortlist, ranking)
 
 
 def _registers_all(settings: SearchSettings, n_fields: int) -> bool:
     return settings.rerank == "registration" and n_fields <= settings.register_all
 
 
-def _one_an_image(repository: Repository, ranked: NDArray[np.int64], limit: int) -> list[int]:
+def _one_an_image(repository: Repository, ranked: NDArray[np.int64]) -> NDArray[np.int64]:
     """The best field of each image, best image first."""
     images = repository.fields["image"][ranked]
     _, first = np.unique(images, return_index=True)
-    chosen: list[int] = ranked[np.sort(first)[:limit]].tolist()
-    return chosen
+    best: NDArray[np.int64] = ranked[np.sort(first)]
+    return best
 
 
 def _hits(question: Question, chosen: list[int]) -> tuple[Hit, ...]:
