@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_cmrir.comir.detail import detail
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.search.correlation import FieldSpectra, peaks, turn
 from napari_cmrir.search.refinement import pose_scores, refine_poses
@@ -22,7 +23,7 @@ from napari_cmrir.search.settings import SearchSettings
 if TYPE_CHECKING:
     from napari_cmrir.repository.store import Repository
 
-__all__ = ["Pose", "RegisteredQuery", "detail", "register", "rotations"]
+__all__ = ["Pose", "RegisteredQuery", "register", "rotations"]
 
 _COARSE, _FINE = 2, 1  # pyramid levels: quarter and half resolution
 _SMALLEST_SIDE = 20  # pixels that a query keeps at the coarse level
@@ -85,7 +86,7 @@ class RegisteredQuery:
         weight = F.avg_pool2d(self._mask[None], side)[0]
         comir = F.avg_pool2d(self._comir * self._mask, side) / weight.clamp_min(1e-6)
         mask = (weight > 0.5).float()
-        return detail(comir[None], mask, level)[0], mask
+        return detail(comir[None], mask, _BAND / side)[0], mask
 
     def corners(self, pose: Pose) -> NDArray[np.float64]:
         """Corners (4, 2) of the query, without its padding, in the field's pixels."""
@@ -96,43 +97,6 @@ class RegisteredQuery:
         matrix = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
         posed: NDArray[np.float64] = corners @ matrix.T + np.array(pose.centre)
         return posed
-
-
-def detail(images: Tensor, mask: Tensor, level: int) -> Tensor:
-    """Take from every pixel the mean of its neighbourhood.
-
-    What varies slowly over an image agrees by chance between any two tissues; what is left tells them apart.
-
-    Parameters
-    ----------
-    images : (n, channel, y, x) float tensor
-    mask : (y, x) float tensor
-        1 where the images count; the mean is that of these pixels.
-    level : int
-        Pyramid level of the images: the neighbourhood is a Gaussian of 16 pixels at full resolution.
-
-    Returns
-    -------
-    (n, channel, y, x) tensor
-        0 outside the mask.
-
-    Examples
-    --------
-    >>> detail(torch.full((1, 1, 8, 8), 5.0), torch.ones(8, 8), 0).abs().max().item() < 1e-5
-    True
-    """
-    deviation = _BAND / 2**level
-    reach = math.ceil(3 * deviation)
-    offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (offsets / deviation).square())
-
-    def smooth(x: Tensor) -> Tensor:  # (n, 1, y, x)
-        x = F.conv2d(x, kernel[None, None, :, None], padding=(reach, 0))
-        return F.conv2d(x, kernel[None, None, None], padding=(0, reach))
-
-    total = smooth(mask[None, None]).clamp_min(1e-6)
-    flat = (images * mask).flatten(0, 1)[:, None]  # (n * channel, 1, y, x)
-    return (images - (smooth(flat) / total).view_as(images)) * mask
 
 
 def rotations(settings: SearchSettings) -> list[float]:
@@ -205,7 +169,7 @@ def _stack(repository: Repository, fields: Sequence[int], level: int, query: Reg
     stored = max(0, min(level, _stored_level(repository, fields[0])))
     comirs = np.stack([repository.comir(field, stored) for field in fields])
     images = F.avg_pool2d(torch.from_numpy(comirs).to(query.device).float(), 2 ** (level - stored))
-    return detail(images, torch.ones_like(images[0, 0]), level)
+    return detail(images, torch.ones_like(images[0, 0]), _BAND / 2**level)
 
 
 def _stored_level(repository: Repository, field: int) -> int:
