@@ -71,8 +71,8 @@ class TrainingSettings(BaseModel):
         16.0,
         ge=0,
         le=256,
-        description="The mean of a Gaussian neighbourhood of this standard deviation, in pixels, is taken from"
-        " the CoMIRs before they are compared; 0 compares them as they are (paper).",
+        description="CoMIRs are compared without the mean of a Gaussian neighbourhood of this standard"
+        " deviation, in pixels; 0 compares them as they are (paper).",
     )
     free_rotation: float = Field(
         45.0,
