@@ -2,6 +2,71 @@
 
 Breznik, Wetzer, Lindblad & Sladoje, "Cross-modality sub-image retrieval using contrastive multimodal
 image representations", Scientific Reports 14, 18798 (2024), doi:10.1038/s41598-024-68800-1.
+
+Each public name is imported from its room when it is first used, so that importing the package, and
+with it the plugin's discovery and ``napari-cmrir --help``, loads neither torch nor OpenCV nor napari.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from napari_cmrir.comir.inference import represent
+    from napari_cmrir.comir.model import load_model
+    from napari_cmrir.comir.training import train
+    from napari_cmrir.errors import InputError
+    from napari_cmrir.evaluation.protocol import evaluate
+    from napari_cmrir.images.pairs import find_pairs
+    from napari_cmrir.images.readers import find_images, read_image
+    from napari_cmrir.jobs import Progress, run
+    from napari_cmrir.repository.build import build_repository
+    from napari_cmrir.repository.store import open_repository
+    from napari_cmrir.search.query import search as query
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "InputError",
+    "Progress",
+    "build_repository",
+    "evaluate",
+    "find_images",
+    "find_pairs",
+    "load_model",
+    "open_repository",
+    "query",
+    "read_image",
+    "represent",
+    "run",
+    "train",
+]
+
+_HOMES = {
+    "InputError": "errors:InputError",
+    "Progress": "jobs:Progress",
+    "build_repository": "repository.build:build_repository",
+    "evaluate": "evaluation.protocol:evaluate",
+    "find_images": "images.readers:find_images",
+    "find_pairs": "images.pairs:find_pairs",
+    "load_model": "comir.model:load_model",
+    "open_repository": "repository.store:open_repository",
+    # not "search": that name is the package's, once anything in it has been imported
+    "query": "search.query:search",
+    "read_image": "images.readers:read_image",
+    "represent": "comir.inference:represent",
+    "run": "jobs:run",
+    "train": "comir.training:train",
+}
+
+if not TYPE_CHECKING:  # a type checker shall still report a name that is not there
+
+    def __getattr__(name):
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module, _, attribute = _HOMES[name].partition(":")
+        value = getattr(import_module(f"{__name__}.{module}"), attribute)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""The paper's protocol, its replacement study and reports."""

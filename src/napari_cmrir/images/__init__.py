@@ -1,0 +1,1 @@
+"""Images: files in, arrays out; pairs, intensities, turned regions and generated samples."""

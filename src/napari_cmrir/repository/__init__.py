@@ -1,0 +1,1 @@
+"""The searchable repository on disk: building it, adding to it, opening it."""

@@ -1,0 +1,1 @@
+"""A query: shortlist, re-ranking, registration, hits."""

@@ -1,0 +1,164 @@
+"""Kill indexing at random moments; what is left must open or say that it is unfinished, and resume.
+
+Run it as ``python benchmarks/kill_indexing.py 200``. It indexes generated images in child processes that it
+kills (SIGKILL) after a random while, opens and verifies what is left, goes on until the index is whole, and
+compares the rankings, byte for byte, with those of an index built in peace. POSIX only.
+"""
+
+import argparse
+import os
+import pickle
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+import numpy as np
+import tifffile
+import torch
+from scipy.ndimage import gaussian_filter
+
+from napari_cmrir import jobs
+from napari_cmrir.comir.model import ComirModel, OutputScale
+from napari_cmrir.comir.networks import build_network
+from napari_cmrir.comir.settings import TrainingSettings
+from napari_cmrir.errors import InputError
+from napari_cmrir.images.intensity import Intensity
+from napari_cmrir.repository import stages
+from napari_cmrir.repository.build import build_repository
+from napari_cmrir.repository.settings import RepositorySettings
+from napari_cmrir.repository.store import open_repository
+from napari_cmrir.words.bags import count_words
+from napari_cmrir.words.descriptors import describe
+from napari_cmrir.words.settings import DescriptorSettings, VocabularySettings
+
+SETTINGS = RepositorySettings(
+    descriptor=DescriptorSettings(block_widths=(16, 32)),
+    vocabulary=VocabularySettings(size=50, samples=4000, iterations=6),
+)
+
+
+def make_model() -> ComirModel:
+    settings = TrainingSettings(widths=(4, 8), stem=1)
+    torch.manual_seed(0)
+    networks = {modality: build_network(settings, 1).eval() for modality in ("BF", "SHG")}
+    intensities = dict.fromkeys(networks, Intensity(low=(0.0,), high=(255.0,)))
+    scales = dict.fromkeys(networks, OutputScale((-0.1572,), (0.0007,)))
+    return ComirModel(("BF", "SHG"), settings, intensities, networks, scales)
+
+
+def write_images(folder: Path, seeds: range) -> None:
+    folder.mkdir(exist_ok=True)
+    for seed in seeds:
+        noise = gaussian_filter(np.random.default_rng(seed).normal(size=(150, 160)), 2)
+        pixels = np.clip(128 + 500 * noise, 0, 255).astype(np.uint8)
+        tifffile.imwrite(folder / f"core{seed:02d}.tif", pixels)
+
+
+def index(images: Path, path: Path) -> None:
+    stages.SEGMENT_FIELDS = 4  # publish often, to be killed in it
+    jobs.run(build_repository([images], make_model(), "BF", path, SETTINGS))
+
+
+def rank_all(path: Path) -> list[tuple[str, bytes, list[str]]]:
+    repository = open_repository(path)
+    problems = repository.verify()
+    assert not problems, problems
+    names = [repository.image_name(field) for field in range(len(repository))]
+    ranked = []
+    for field, name in enumerate(names):
+        features = describe(repository.comir(field), repository.descriptor_settings)
+        bag = count_words(repository.vocabulary.assign(features.descriptors), len(repository.vocabulary))
+        order = [names[other] for other in repository.bag_index.rank(bag)]
+        ranked.append((name, repository.bag_index.scores(bag).tobytes(), order))
+    return ranked
+
+
+def open_or_say_why(path: Path) -> str:
+    try:
+        repository = open_repository(path)
+    except InputError as error:
+        if "unfinished" in str(error):
+            return "unfinished"
+        if (path / "catalogue.sqlite").exists():
+            raise
+        return "nothing yet"
+    problems = repository.verify()
+    assert not problems, problems
+    return f"{len(repository)} searchable"
+
+
+def in_child(function, *arguments, killed_after: float | None = None):
+    """Run a function in a child; ``None`` if it was killed first."""
+    receiver, sender = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(receiver)
+            answer = pickle.dumps(function(*arguments))
+            while answer:
+                answer = answer[os.write(sender, answer) :]
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    os.close(sender)
+    if killed_after is not None:
+        time.sleep(killed_after)
+        os.kill(child, signal.SIGKILL)
+    with os.fdopen(receiver, "rb") as answer_file:
+        answer = answer_file.read()
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return None
+    if os.WEXITSTATUS(status):
+        sys.exit("A child failed.")
+    return (pickle.loads(answer),)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kills", type=int, nargs="?", default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    generator = np.random.default_rng(options.seed)
+    folder = Path(tempfile.mkdtemp())
+    write_images(folder / "images", range(12))
+    started = time.perf_counter()
+    in_child(index, folder / "images", folder / "peace.cmrir")
+    seconds = time.perf_counter() - started
+    (first,) = in_child(rank_all, folder / "peace.cmrir")
+    write_images(folder / "images", range(16))
+    in_child(index, folder / "images", folder / "peace.cmrir")
+    (second,) = in_child(rank_all, folder / "peace.cmrir")
+    kills, rounds, states = 0, 0, {}
+    while kills < options.kills:
+        path = folder / f"killed{rounds}.cmrir"
+        for n_images, expected in ((12, first), (16, second)):
+            shutil.rmtree(folder / "images")
+            write_images(folder / "images", range(n_images))
+            while (
+                in_child(index, folder / "images", path, killed_after=generator.uniform(0, seconds)) is None
+                and kills < options.kills
+            ):
+                kills += 1
+                (state,) = in_child(open_or_say_why, path)
+                states[state] = states.get(state, 0) + 1
+            in_child(index, folder / "images", path)
+            (ranked,) = in_child(rank_all, path)
+            assert ranked == expected, "The resumed index ranks otherwise."
+        rounds += 1
+        shutil.rmtree(path)
+    shutil.rmtree(folder)
+    print(f"{kills} kills in {rounds} indexes of 12, then 16 images ({seconds:.1f} s in peace for the first)")
+    for state, number in sorted(states.items()):
+        print(f"  {state}: {number} times")
+    print("Every one opened or said that it was unfinished, verified, and ranked as one built in peace.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""``napari-cmrir info``: what a model or a repository is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["info"]
+
+
+def info(
+    path: Annotated[Path, typer.Argument(help="Model file or repository.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Check every checksum of a repository.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what a model or a repository says of itself."""
+    from napari_cmrir.errors import InputError
+
+    if not path.exists():
+        raise InputError(f"There is no {path}; give a model file or a repository.")
+    card = _repository_card(path) if path.is_dir() else _model_card(path)
+    if as_json:
+        typer.echo(json.dumps(card, indent=1))
+    else:
+        _print_card(card)
+    if verify and path.is_dir():
+        from napari_cmrir.repository.store import open_repository
+
+        problems = open_repository(path).verify()
+        for problem in problems:
+            typer.echo(problem, err=True)
+        if problems:
+            raise typer.Exit(1)
+        typer.echo("Every checksum is right.")
+
+
+def _model_card(path: Path) -> dict[str, Any]:
+    from napari_cmrir.comir.model import load_model
+
+    model = load_model(path)
+    return {
+        "model": str(path),
+        "modalities": list(model.modalities),
+        "fingerprint": model.fingerprint,
+        "intensity": {m: i.model_dump(mode="json") for m, i in model.intensities.items()},
+        "settings": model.settings.model_dump(mode="json"),
+        "last loss": model.history[-1]["loss"] if model.history else None,
+        "training seconds": round(sum(entry["seconds"] for entry in model.history), 1),
+        **model.provenance,
+    }
+
+
+def _repository_card(path: Path) -> dict[str, Any]:
+    from napari_cmrir.repository.store import open_repository
+
+    return open_repository(path).summary()
+
+
+def _print_card(card: dict[str, Any], indent: str = "") -> None:
+    for name, value in card.items():
+        if isinstance(value, dict) and value:
+            typer.echo(f"{indent}{name}:")
+            _print_card(value, indent + "  ")
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            typer.echo(f"{indent}{name}: {shown}")

@@ -1,0 +1,106 @@
+"""``napari-cmrir query``: an image or a region of it in, ranked hits out."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_cmrir.cli.train import Device
+
+if TYPE_CHECKING:
+    from napari_cmrir.search.hits import SearchResult
+
+__all__ = ["answer", "print_hits", "query", "write_answers"]
+
+
+class Rerank(StrEnum):
+    """How the shortlist is ordered."""
+
+    none = "none"
+    bow = "bow"
+    registration = "registration"
+
+
+def query(
+    repository: Annotated[Path, typer.Argument(help="Repository (.cmrir).")],
+    images: Annotated[list[Path], typer.Argument(help="Query images.")],
+    modality: Annotated[str, typer.Option(help="Modality of the query images.")],
+    region: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(help="Part of the images to find, in pixels.", metavar="Y X HEIGHT WIDTH"),
+    ] = None,
+    hits: Annotated[int, typer.Option("-k", min=1, help="Hits to return.")] = 10,
+    rerank: Annotated[Rerank, typer.Option(help="How the shortlist is ordered.")] = Rerank.registration,
+    max_rotation: Annotated[
+        float, typer.Option(min=0, max=180, help="Rotations looked for, degrees either way; 180 is all.")
+    ] = 30.0,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    output: Annotated[Path | None, typer.Option("--json", help="Write the hits to this file.")] = None,
+    timings: Annotated[bool, typer.Option("--timings", help="Print the seconds of every stage.")] = False,
+) -> None:
+    """Find the tissue of images, or of a region of them, in a repository."""
+    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.images.geometry import Region
+    from napari_cmrir.images.readers import find_images, read_image
+    from napari_cmrir.repository.store import open_repository
+    from napari_cmrir.search.query import search
+    from napari_cmrir.search.settings import SearchSettings
+
+    settings = SearchSettings(rerank=rerank.value, hits=hits, max_rotation=max_rotation, device=device.value)
+    opened = open_repository(repository)
+    opened.model.require_modality(modality)
+    found = find_images(images, modality)
+    answers = []
+    for path in found:
+        pixels = read_image(path)
+        part = Region.from_rectangle(*region) if region else None
+        result = draw(search(opened, pixels, modality, region=part, settings=settings), path.name)
+        answers.append(answer(path, region or (0, 0, *pixels.shape[:2]), result))
+        print_hits(path.name, result)
+        if timings:
+            typer.echo("  ".join(f"{stage} {seconds:.3f} s" for stage, seconds in result.timings.items()))
+    if output is not None:
+        write_answers(output, answers)
+
+
+def answer(path: Path, region: tuple[float, float, float, float], result: SearchResult) -> dict[str, Any]:
+    """Put what was asked, an image's region (y, x, height, width), and what was found into JSON's terms."""
+    return {
+        "image": str(path),
+        "region": list(region),
+        "seconds": round(result.seconds, 4),
+        "hits": [hit.as_dict() for hit in result.hits],
+    }
+
+
+def write_answers(path: Path, answers: list[dict[str, Any]]) -> None:
+    """Write the answers to one or more queries as a JSON file, whole or not at all."""
+    from napari_cmrir.comir.model import write_whole
+
+    write_whole(path, (json.dumps({"queries": answers}, indent=1) + "\n").encode())
+
+
+def print_hits(title: str, result: SearchResult) -> None:
+    """Print the hits of one query as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{title}, {result.seconds:.2f} s", title_justify="left")
+    for name in ("rank", "score", "confidence", "rotation", "box centre (y, x)"):
+        table.add_column(name, justify="right")
+    table.add_column("image", overflow="fold")
+    for hit in result.hits:
+        y, x = hit.box.mean(0)
+        table.add_row(
+            str(hit.rank),
+            f"{hit.score:.3f}",
+            f"{hit.confidence:.2f}",
+            f"{hit.rotation_degrees:.1f}°",
+            f"{y:.0f}, {x:.0f}",
+            Path(hit.image).name,
+        )
+    Console().print(table)

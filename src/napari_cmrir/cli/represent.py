@@ -1,0 +1,38 @@
+"""``napari-cmrir represent``: images in, CoMIRs out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_cmrir.cli.train import Device
+
+__all__ = ["represent"]
+
+
+def represent(
+    model: Annotated[Path, typer.Argument(help="Model file.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
+    modality: Annotated[str, typer.Option(help="Modality of the images.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for <name>_CoMIR.tif files.")],
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+) -> None:
+    """Write the CoMIRs of images as 8-bit TIFF files."""
+    import tifffile
+
+    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.comir.inference import represent as comir_of
+    from napari_cmrir.comir.model import load_model
+    from napari_cmrir.images.readers import find_images, image_stem, read_image
+
+    loaded = load_model(model)
+    loaded.require_modality(modality)
+    found = find_images(images, modality)
+    output.mkdir(parents=True, exist_ok=True)
+    for path in found:
+        comir = draw(comir_of(loaded, read_image(path), modality, device=device.value), path.name)
+        target = output / f"{image_stem(path)}_CoMIR.tif"
+        tifffile.imwrite(target, comir[0] if len(comir) == 1 else comir, photometric="minisblack")
+        typer.echo(str(target))

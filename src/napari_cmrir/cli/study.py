@@ -1,0 +1,82 @@
+"""``napari-cmrir study``: the paper's replacement study as a loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_cmrir.cli.evaluate import QuerySize
+from napari_cmrir.cli.lists import Lists
+from napari_cmrir.cli.train import Device, Preset
+
+__all__ = ["study", "study_command"]
+
+study_command = Lists.of("--representations", "--descriptors", "--rerankers")
+
+
+def study(
+    model: Annotated[Path, typer.Argument(help="Model file that 'train' wrote.")],
+    pairs: Annotated[
+        list[Path],
+        typer.Argument(help="Folder of <identifier>_<MODALITY>.<ext> files, or two of equal file names."),
+    ],
+    modalities: Annotated[tuple[str, str], typer.Option(help="The two modalities, such as SHG BF.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder of the study: a run that was broken off goes on.")
+    ],
+    representations: Annotated[list[str] | None, typer.Option(help="original comir")] = None,
+    descriptors: Annotated[list[str] | None, typer.Option(help="sift surf")] = None,
+    rerankers: Annotated[list[str] | None, typer.Option(help="none bow-15 bow registration")] = None,
+    field_size: Annotated[int, typer.Option(min=64, help="Side of the fields, px.")] = 256,
+    query: Annotated[
+        QuerySize, typer.Option(help="Ask with whole fields, patches or both.")
+    ] = QuerySize.both,
+    patch_size: Annotated[int | None, typer.Option(min=32, help="Side of the central patch, px.")] = None,
+    within: Annotated[bool, typer.Option(help="Also search each modality with itself.")] = True,
+    untransformed: Annotated[bool, typer.Option(help="Also ask untransformed queries.")] = True,
+    preset: Annotated[
+        Preset,
+        typer.Option(help="Vocabulary and weights: the default, or the published ones (20,000 words)."),
+    ] = Preset.fast,
+    new_vocabulary: Annotated[
+        bool,
+        typer.Option(help="Let 'bow' learn new words from each shortlist (paper), or take the repository's."),
+    ] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the transforms.")] = 0,
+    device: Annotated[Device, typer.Option(help="Where CoMIRs are computed.")] = Device.auto,
+) -> None:
+    """Evaluate representations x descriptors x re-rankings, beside the paper's Tables 1 to 3."""
+    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.comir.model import load_model, write_whole
+    from napari_cmrir.evaluation.settings import EvaluationSettings
+    from napari_cmrir.evaluation.study import StudySettings
+    from napari_cmrir.evaluation.study import study as run_study
+    from napari_cmrir.evaluation.tables import study_tables
+    from napari_cmrir.images.pairs import find_pairs
+    from napari_cmrir.repository.settings import RepositorySettings
+    from napari_cmrir.search.settings import SearchSettings
+
+    evaluation = EvaluationSettings(
+        field_size=field_size,
+        query=query.value,
+        patch_size=patch_size,
+        kinds=("cross", "within") if within else ("cross",),
+        poses=("transformed", "untransformed") if untransformed else ("transformed",),
+        hits=1,
+        seed=seed,
+        repository=RepositorySettings.paper() if preset is Preset.paper else RepositorySettings(),
+        search=SearchSettings(bow_vocabulary="new" if new_vocabulary else "repository"),
+    )
+    chosen = {"representations": representations, "descriptors": descriptors, "rerankings": rerankers}
+    settings = StudySettings(
+        evaluation=evaluation, **{name: tuple(names) for name, names in chosen.items() if names}
+    )
+    found = find_pairs(pairs, modalities)
+    report = draw(
+        run_study(load_model(model), found, modalities, settings, output=output, device=device.value)
+    )
+    tables = study_tables(report)
+    typer.echo(tables)
+    write_whole(output / "study.md", (tables + "\n").encode())

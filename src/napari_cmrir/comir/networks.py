@@ -1,0 +1,212 @@
+"""The networks that turn one modality into CoMIRs: the paper's Tiramisu and a small U-Net."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_cmrir.comir.settings import TrainingSettings
+
+__all__ = ["Tiramisu", "UNet", "build_network"]
+
+
+class UNet(nn.Module):
+    """A U-Net of 3 x 3 convolutions with batch normalisation, mean-pooled down and interpolated up.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels of the image and of its CoMIR.
+    widths : tuple of int
+        Feature maps at each resolution, finest first.
+    stem : int
+        Side in pixels of the square that the first convolution takes together. The CoMIR is computed at
+        that coarser resolution and interpolated back to the image's.
+
+    Notes
+    -----
+    Height and width of the input must be multiples of `stride`.
+
+    Examples
+    --------
+    >>> UNet(3, 1, (8, 16))(torch.zeros(2, 3, 32, 48)).shape
+    torch.Size([2, 1, 32, 48])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, widths: tuple[int, ...], stem: int = 1) -> None:
+        super().__init__()
+        self.stem_stride = stem
+        self.stride = stem * 2 ** (len(widths) - 1)
+        seen = sum(stem * 2**level * (4 if level < len(widths) - 1 else 2) for level in range(len(widths)))
+        self.halo = -(-(seen + 2 * self.stride) // self.stride) * self.stride  # pixels that an output sees
+        kernel = 3 if stem == 1 else 2 * stem
+        self.stem = nn.Conv2d(in_channels, widths[0], kernel, stride=stem, padding=(kernel - stem + 1) // 2)
+        self.down = nn.ModuleList(
+            _double_convolution(before, after)
+            for before, after in zip((widths[0], *widths), widths, strict=False)
+        )
+        self.up = nn.ModuleList(
+            _double_convolution(fine + coarse, fine)
+            for fine, coarse in zip(widths[-2::-1], widths[:0:-1], strict=True)
+        )
+        self.head = nn.Conv2d(widths[0], out_channels, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the CoMIR, (batch, out_channels, y, x), of an image (batch, in_channels, y, x)."""
+        x = self.stem(image)
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else F.avg_pool2d(x, 2))
+            skips.append(x)
+        for block, skip in zip(self.up, skips[-2::-1], strict=True):
+            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+            x = block(torch.cat((skip, x), 1))
+        comir: Tensor = self.head(x)
+        if self.stem_stride > 1:
+            comir = F.interpolate(
+                comir, scale_factor=float(self.stem_stride), mode="bilinear", align_corners=False
+            )
+        return comir
+
+
+def _double_convolution(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, padding=1, bias=False),
+        nn.BatchNorm2d(after),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(after, after, 3, padding=1, bias=False),
+        nn.BatchNorm2d(after),
+        nn.ReLU(inplace=True),
+    )
+
+
+class _DenseLayer(nn.Module):
+    def __init__(self, channels: int, growth: int, dropout: float) -> None:
+        super().__init__()
+        self.batchnorm = nn.BatchNorm2d(channels)
+        self.conv = nn.Conv2d(channels, growth, 3, padding=1)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.dropout(self.conv(F.relu(self.batchnorm(x))))
+        return out
+
+
+class _DenseBlock(nn.Module):
+    def __init__(self, channels: int, layers: int, growth: int, dropout: float, *, keep_input: bool) -> None:
+        super().__init__()
+        self.keep_input = keep_input
+        self.layers = nn.ModuleList(
+            _DenseLayer(channels + i * growth, growth, dropout) for i in range(layers)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = x.shape[1]
+        for layer in self.layers:
+            x = torch.cat((x, layer(x)), 1)
+        return x if self.keep_input else x[:, channels:]
+
+
+class _TransitionDown(nn.Module):
+    def __init__(self, before: int, after: int, dropout: float) -> None:
+        super().__init__()
+        self.batchnorm = nn.BatchNorm2d(before)
+        self.conv = nn.Conv2d(before, after, 1)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(self.dropout(self.conv(F.relu(self.batchnorm(x)))), 2)
+
+
+class _TransitionUp(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.upsampling_layer = nn.Sequential(
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+        )
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = self.upsampling_layer(x)
+        top, left = (x.shape[-2] - skip.shape[-2]) // 2, (x.shape[-1] - skip.shape[-1]) // 2
+        return torch.cat((skip, x[..., top : top + skip.shape[-2], left : left + skip.shape[-1]]), 1)
+
+
+class Tiramisu(nn.Module):
+    """The fully convolutional DenseNet of the published CoMIRs, parameter for parameter.
+
+    Jégou et al., "The one hundred layers tiramisu", arXiv:1611.09326, with the sizes of Pielawski,
+    Wetzer et al., NeurIPS 2020: 32 first filters, six blocks of four layers of growth 12 each way,
+    compression 0.75. Parameter names are those of the released checkpoints.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels of the image and of its CoMIR.
+
+    Examples
+    --------
+    >>> sum(p.numel() for p in Tiramisu(1, 1).parameters())
+    1053244
+    """
+
+    stride = 64
+    halo = 256  # what an output practically sees; in theory it is four times as much
+    depth, layers, growth, compression, dropout = 6, 4, 12, 0.75, 0.2
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        new = self.layers * self.growth
+        self.conv_init = nn.Conv2d(in_channels, 32, 3, padding=1)
+        self.layers_down, self.transitions_down = nn.ModuleList(), nn.ModuleList()
+        channels, skips = 32, []
+        for _ in range(self.depth):
+            self.layers_down.append(self._block(channels, keep_input=True))
+            skips.append(channels + new)
+            channels = int(self.compression * skips[-1])
+            self.transitions_down.append(_TransitionDown(skips[-1], channels, self.dropout))
+        self.bottleneck = self._block(channels, keep_input=False)
+        self.transitions_up = nn.ModuleList(_TransitionUp(new) for _ in skips)
+        self.layers_up = nn.ModuleList(
+            self._block(skip + new, keep_input=i == self.depth - 1) for i, skip in enumerate(skips[::-1])
+        )
+        self.final_conv = nn.Conv2d(skips[0] + 2 * new, out_channels, 1, bias=False)
+
+    def _block(self, channels: int, *, keep_input: bool) -> _DenseBlock:
+        return _DenseBlock(channels, self.layers, self.growth, self.dropout, keep_input=keep_input)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the CoMIR, (batch, out_channels, y, x), of an image (batch, in_channels, y, x)."""
+        x = self.conv_init(image)
+        skips = []
+        for block, transition in zip(self.layers_down, self.transitions_down, strict=True):
+            x = block(x)
+            skips.append(x)
+            x = transition(x)
+        x = self.bottleneck(x)
+        for block, transition, skip in zip(self.layers_up, self.transitions_up, skips[::-1], strict=True):
+            x = block(transition(x, skip))
+        comir: Tensor = self.final_conv(x)
+        return comir
+
+
+def build_network(settings: TrainingSettings, in_channels: int) -> UNet | Tiramisu:
+    """Return the untrained network of one modality.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+        Chooses the network, its size and the channels of its CoMIR.
+    in_channels : int
+        Channels of the modality's images.
+
+    Examples
+    --------
+    >>> build_network(TrainingSettings(stem=2, widths=(8, 16)), 3).stride
+    4
+    """
+    if settings.network == "tiramisu":
+        return Tiramisu(in_channels, settings.channels)
+    return UNet(in_channels, settings.channels, settings.widths, settings.stem)

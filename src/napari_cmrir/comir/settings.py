@@ -1,0 +1,101 @@
+"""The settings of Stage I: one value a training."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["PRESETS", "TrainingSettings"]
+
+
+class TrainingSettings(BaseModel):
+    """How two networks are trained together to give one common representation.
+
+    The defaults are the preset ``fast``, made for a laptop; `PRESETS` holds the published one too.
+
+    Examples
+    --------
+    >>> TrainingSettings().network
+    'unet'
+    >>> PRESETS["paper"].temperature
+    0.5
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    network: Literal["unet", "tiramisu"] = Field(
+        "unet",
+        description="Network of each modality: unet (small, fast) or paper's tiramisu, arXiv:1611.09326.",
+    )
+    widths: tuple[int, ...] = Field(
+        (16, 32, 64, 96),
+        min_length=2,
+        max_length=6,
+        description="Feature maps of the unet at each resolution, finest first; not used by tiramisu.",
+    )
+    stem: Literal[1, 2, 4] = Field(
+        2,
+        description="Side in pixels that the unet's first layer takes as one; its CoMIR is enlarged back.",
+    )
+    channels: int = Field(1, ge=1, le=8, description="Channels of a CoMIR; the paper uses 1.")
+    steps: int = Field(1000, ge=1, description="Optimisation steps; the paper takes 23 x 32.")
+    batch_size: int = Field(
+        24,
+        ge=2,
+        description="Pairs of patches a step, N; 2N - 2 are the negatives of each (paper: 46, N = 24).",
+    )
+    patch_size: int = Field(
+        128, ge=32, multiple_of=16, description="Side of a training patch, in pixels (paper: 128)."
+    )
+    critic: Literal["mse", "cosine"] = Field(
+        "cosine",
+        description="Similarity of two CoMIRs: negative mean squared difference (paper) or zero-mean cosine.",
+    )
+    temperature: float = Field(
+        0.1, gt=0, description="Divides the similarity before the cross entropy (paper: 0.5 with mse)."
+    )
+    activation_decay: float = Field(
+        1e-4, ge=0, description="Weight of the L1 and of the L2 norm of the CoMIRs in the loss (paper: 1e-4)."
+    )
+    optimiser: Literal["adamw", "sgd"] = Field(
+        "adamw", description="AdamW with a one-cycle rate, or the paper's SGD with momentum 0.9."
+    )
+    learning_rate: float = Field(2e-3, gt=0, description="Highest learning rate (paper: 1e-2 with SGD).")
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay of the optimiser (paper: 1e-5).")
+    comparison_step: Literal[1, 2, 4] = Field(
+        2,
+        description="CoMIRs are averaged over squares of this many pixels a side before they are compared.",
+    )
+    detail: float = Field(
+        16.0,
+        ge=0,
+        le=256,
+        description="CoMIRs are compared without the mean of a Gaussian neighbourhood of this standard"
+        " deviation, in pixels; 0 compares them as they are (paper).",
+    )
+    free_rotation: float = Field(
+        45.0,
+        ge=0,
+        le=45,
+        description="The two inputs are turned against each other by up to this many degrees, on top of the"
+        " quarter turns of the paper, and their CoMIRs turned back before the loss.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of weights, patches and augmentation.")
+
+
+PRESETS: dict[str, TrainingSettings] = {
+    "fast": TrainingSettings(),
+    "paper": TrainingSettings(
+        network="tiramisu",
+        steps=23 * 32,
+        critic="mse",
+        temperature=0.5,
+        optimiser="sgd",
+        learning_rate=1e-2,
+        weight_decay=1e-5,
+        comparison_step=1,
+        detail=0.0,
+        free_rotation=0.0,
+    ),
+}

@@ -1,0 +1,260 @@
+"""The pairs of an evaluation, and what is done with them: fields indexed, queries made and asked."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.evaluation.fields import GridField, cut_grid, identifier_of
+from napari_cmrir.evaluation.queries import (
+    Query,
+    box_in_field,
+    centre_of,
+    cut_query,
+    draw_region,
+    find_queries,
+)
+from napari_cmrir.evaluation.results import Cell, Found, Localisation, QueryResult
+from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.images.geometry import Region, corner_error, rotation_difference
+from napari_cmrir.images.pairs import Pair, read_pair
+from napari_cmrir.images.readers import read_image
+from napari_cmrir.jobs import Job
+from napari_cmrir.search.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from napari_cmrir.comir.model import ComirModel
+    from napari_cmrir.repository.store import Repository
+    from napari_cmrir.search.hits import Hit, SearchResult
+
+__all__ = ["Bench", "Question"]
+
+Box = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A query, and what would be the right answer.
+
+    Parameters
+    ----------
+    cell : Cell
+    name : str
+        Of the field that it was cut from; of a ready query, the identifier of its pair.
+    query : Query
+    region : Region or None
+        Where it was cut, in the pixels of the pair's images; ``None`` for a ready query.
+    field : GridField or None
+        The field; ``None`` for a ready query.
+    """
+
+    cell: Cell
+    name: str
+    query: Query
+    region: Region | None
+    field: GridField | None
+
+    def is_right(self, image: str) -> bool:
+        """Tell whether a field of that name is the right answer; names are compared whole."""
+        return image == self.name if self.field is not None else identifier_of(image) == self.name
+
+
+class Bench:
+    """The pairs in memory; fields are views of their images.
+
+    Parameters
+    ----------
+    model : ComirModel
+    modalities : tuple of two str
+        In the order of the pairs' paths.
+    settings : EvaluationSettings
+    device : str
+        Where CoMIRs are computed.
+
+    Attributes
+    ----------
+    images : dict
+        Image (y, x, channel) of every pair by modality and identifier.
+    fields : list of GridField
+    ready : dict
+        File of every ready query by modality and identifier.
+    """
+
+    def __init__(
+        self,
+        model: ComirModel,
+        modalities: tuple[str, str],
+        settings: EvaluationSettings,
+        device: str,
+    ) -> None:
+        self.model, self.modalities, self.settings, self.device = model, modalities, settings, device
+        self.images: dict[str, dict[str, NDArray[Any]]] = {modality: {} for modality in modalities}
+        self.fields: list[GridField] = []
+        self.ready: dict[str, dict[str, Path]] = {}
+
+    def add(self, pair: Pair) -> None:
+        """Read a pair and cut its grid."""
+        pixels = read_pair(pair)
+        for modality, image in zip(self.modalities, pixels, strict=True):
+            self.images[modality][pair.identifier] = image
+        height, width = pixels[0].shape[:2]
+        self.fields += cut_grid(pair.identifier, height, width, self.settings.field_size)
+
+    def find_ready(self, folder: Path) -> None:
+        """Find the ready queries of either modality."""
+        identifiers = set(self.images[self.modalities[0]])
+        self.ready = {modality: find_queries(folder, modality, identifiers) for modality in self.modalities}
+
+    def cells(self) -> list[Cell]:
+        """List the cells of the table, the use case first: cross-modality, transformed, full."""
+        settings = self.settings
+        return [
+            Cell(query, repository, pose, size)
+            for size, kind, pose in product(settings.sizes, settings.kinds, settings.poses)
+            for query, repository in product(self.modalities, reversed(self.modalities))
+            if (query == repository) == (kind == "within")
+        ]
+
+    def count(self, cell: Cell) -> int:
+        """Count the queries of a cell."""
+        ready = self.ready.get(cell.query) if cell.pose == "transformed" else None
+        return len(self.fields) if ready is None else len(ready)
+
+    def build(self, modality: str, folder: Path) -> Job[Repository]:
+        """Index the fields of a modality."""
+        from napari_cmrir.repository.build import Source, build_repository
+
+        images = self.images[modality]
+        sources = [Source(field.name, field.crop(images[field.identifier])) for field in self.fields]
+        content = hashlib.sha256(self.settings.repository.model_dump_json().encode())
+        content.update(self.model.fingerprint.encode())
+        for source in sources:
+            content.update(source.name.encode() + np.ascontiguousarray(source.pixels).tobytes())
+        path = folder / f"{modality}-{content.hexdigest()[:12]}.cmrir"
+        repository = yield from build_repository(
+            sources, self.model, modality, path, self.settings.repository, device=self.device
+        )
+        repository.model = self.model  # a stand-in for a model can not be read back from its file
+        if repository.failures:
+            name, reason = next(iter(repository.failures.items()))
+            raise InputError(f"The field {name} cannot be indexed: {reason}")
+        return repository
+
+    def questions(self, cell: Cell) -> Iterator[Question]:
+        """Make the queries of a cell, one after the other."""
+        if cell.pose == "transformed" and cell.query in self.ready:
+            for identifier, path in self.ready[cell.query].items():
+                yield self._ready_question(cell, identifier, path)
+            return
+        for field in self.fields:
+            image = self.images[cell.query][field.identifier]
+            region = field.region
+            if cell.pose == "transformed":
+                region = draw_region(field, image.shape, self.settings)
+            if cell.size == "patch":
+                region = centre_of(region, self.settings.side_of_patch)
+            yield Question(cell, field.name, cut_query(image, region), region, field)
+
+    def _ready_question(self, cell: Cell, identifier: str, path: Path) -> Question:
+        pixels = read_image(path)
+        region = Region.whole(pixels.shape)
+        if cell.size == "patch":
+            region = centre_of(region, self.settings.side_of_patch)
+        return Question(cell, identifier, cut_query(pixels, region), None, None)
+
+    def ask(self, question: Question, repository: Repository) -> Job[QueryResult]:
+        """Search with a query and see what became of it."""
+        settings = self.settings.search.model_copy(update={"hits": self.settings.hits, "device": self.device})
+        result = yield from _searched(question, repository, settings)
+        shortlist_rank = exhaustive_rank = None
+        rank = _rank(question, repository, result)
+        if self.settings.report_shortlist:
+            alone = settings.model_copy(update={"rerank": "none", "hits": 1})
+            every = settings.model_copy(
+                update={"rerank": "registration", "register_all": len(self.fields), "hits": 1}
+            )
+            shortlist_rank = yield from _rank_with(question, repository, alone, settings, rank)
+            exhaustive_rank = yield from _rank_with(question, repository, every, settings, rank)
+        right = next((hit for hit in result.hits if question.is_right(hit.image)), None)
+        return QueryResult(
+            cell=question.cell,
+            field=question.name,
+            inside=round(question.query.inside, 6),
+            box=_true_box(question),
+            rotation_degrees=None if question.region is None else round(question.region.rotation_degrees, 6),
+            rank=rank,
+            shortlist_rank=shortlist_rank,
+            exhaustive_rank=exhaustive_rank,
+            localisation=_localise(question, right),
+            hits=tuple(_found(hit) for hit in result.hits),
+            right=None if right is None else _found(right),
+            seconds=result.seconds,
+        )
+
+
+def _searched(question: Question, repository: Repository, settings: SearchSettings) -> Job[SearchResult]:
+    from napari_cmrir.search.query import search
+
+    query = question.query
+    result = yield from search(
+        repository, query.pixels, question.cell.query, mask=query.mask, settings=settings
+    )
+    return result
+
+
+def _rank(question: Question, repository: Repository, result: SearchResult) -> int | None:
+    """Rank of the right image among all, ``None`` if the search left it out."""
+    ranked = (repository.image_name(int(field)) for field in result.ranking)
+    return next((rank for rank, image in enumerate(ranked, 1) if question.is_right(image)), None)
+
+
+def _rank_with(
+    question: Question,
+    repository: Repository,
+    settings: SearchSettings,
+    asked: SearchSettings,
+    rank: int | None,
+) -> Job[int | None]:
+    """Rank of the right image under other settings, or the rank at hand where they come to the same."""
+    if settings.rerank == asked.rerank and (
+        settings.rerank == "none" or len(repository) <= asked.register_all
+    ):
+        return rank
+    result = yield from _searched(question, repository, settings)
+    return _rank(question, repository, result)
+
+
+def _true_box(question: Question) -> Box | None:
+    if question.region is None or question.field is None:
+        return None
+    return _as_tuple(box_in_field(question.region, question.field))
+
+
+def _localise(question: Question, hit: Hit | None) -> Localisation | None:
+    if hit is None or question.region is None or question.field is None or not np.isfinite(hit.box).all():
+        return None
+    error = corner_error(hit.box, box_in_field(question.region, question.field))
+    degrees = rotation_difference(hit.rotation_degrees, question.region.rotation_degrees)
+    return Localisation(round(error, 4), round(error / question.field.width, 6), round(degrees, 4))
+
+
+def _found(hit: Hit) -> Found:
+    return Found(
+        image=hit.image,
+        score=round(hit.score, 6),
+        rotation_degrees=round(hit.rotation_degrees, 3),
+        box=_as_tuple(hit.box),
+        confidence=round(hit.confidence, 6),
+    )
+
+
+def _as_tuple(box: NDArray[np.float64]) -> Box:
+    return tuple((round(float(y), 3), round(float(x), 3)) for y, x in box)

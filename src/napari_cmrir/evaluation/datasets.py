@@ -1,0 +1,300 @@
+"""The published data set: fetched by its DOI, checked, and laid out as pairs.
+
+Eliceiri, Li & Keikhosravi, "Multimodal biomedical dataset for evaluating registration methods (patches from
+TMA cores)", Zenodo 2020, doi:10.5281/zenodo.3874362: brightfield (BF) and second harmonic generation (SHG)
+images of tissue cores.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.images.readers import IMAGE_SUFFIXES
+from napari_cmrir.jobs import Job, Progress
+
+if TYPE_CHECKING:
+    from pooch import Pooch
+
+__all__ = ["DOI", "Dataset", "fetch_dataset", "place_image"]
+
+DOI = "10.5281/zenodo.3874362"
+DOWNLOADS = "downloads"
+
+_CHUNK = 2**17
+_TIMEOUT = 30.0
+_NAME = re.compile(
+    r"^(?:(?P<before>[RT])_)?(?P<identifier>.+?)_(?P<modality>SHG|BF)(?:_(?P<after>[RT]))?$", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What was fetched.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds a folder of pairs for each part of the data set.
+    parts : dict
+        Number of images by part, such as ``train``, ``validation1``, ``test`` and ``test-transformed``.
+    unplaced : tuple of Path
+        Files of the record that hold no image whose name tells its modality.
+    """
+
+    folder: Path
+    parts: dict[str, int]
+    unplaced: tuple[Path, ...]
+
+
+def fetch_dataset(
+    folder: str | os.PathLike[str], *, doi: str = DOI, server: str | None = None
+) -> Job[Dataset]:
+    """Fetch the published data set, or what of it is missing.
+
+    Every file of the record is downloaded, checked against the checksum that the record states and unpacked.
+    A download that was broken off goes on where it stopped.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where to; the files as they are published stay in its ``downloads``.
+    doi : str
+        DOI of a record on Zenodo.
+    server : str, optional
+        Address of a server to ask instead of Zenodo, with the same interface, such as a mirror.
+
+    Yields
+    ------
+    Progress
+        In MB.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    InputError
+        If the server cannot be reached or answers with an error, a checksum differs, or the disk is full.
+
+    Examples
+    --------
+    >>> from napari_cmrir import run
+    >>> run(fetch_dataset("data", server="http://127.0.0.1:9"))
+    Traceback (most recent call last):
+        ...
+    napari_cmrir.errors.InputError: 127.0.0.1:9 cannot be reached; check the network and run the same ...
+    """
+    import requests
+
+    folder = Path(folder)
+    where = "zenodo.org" if server is None else server.split("//")[-1]
+    yield Progress(0, None, "MB", f"Asking {where} for {doi}")
+    try:
+        pooch = _registry(folder / DOWNLOADS, doi, server)
+        yield from _download_all(pooch, folder / DOWNLOADS)
+        return (yield from _lay_out(folder, sorted(pooch.registry)))
+    except requests.exceptions.HTTPError as error:
+        raise InputError(f"{where} answers {error}; try again later.") from error
+    except requests.exceptions.RequestException as error:
+        raise InputError(
+            f"{where} cannot be reached; check the network and run the same command again, which goes on"
+            " where it stopped."
+        ) from error
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written: {error.strerror or error}.") from error
+
+
+def place_image(name: str) -> Path | None:
+    """Say where an image of the record belongs.
+
+    Names are ``<identifier>_<MODALITY>``, in the test set with R for the reference and T for the transformed
+    image, before or after: ``R_1B_A1_SHG.tif``, ``T_1B_A1_BF.tif``.
+
+    Parameters
+    ----------
+    name : str
+        Path of the image in its archive, with forward slashes.
+
+    Returns
+    -------
+    Path or None
+        Part of the data set and file name; ``None`` if it is no image whose name tells its modality.
+
+    Examples
+    --------
+    >>> place_image("TrainSet/1B_A2_SHG.tif").as_posix()
+    'train/1B_A2_SHG.tif'
+    >>> place_image("TestSet/T_1B_B10_BF.tif").as_posix()
+    'test-transformed/1B_B10_BF.tif'
+    """
+    path = PurePosixPath(name)
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    match = _NAME.match(path.stem)
+    if hidden or match is None or path.suffix.lower() not in IMAGE_SUFFIXES:
+        return None
+    part = "-".join(_plain(folder) for folder in path.parts[:-1]) or "images"
+    if (match["before"] or match["after"] or "").upper() == "T":
+        part += "-transformed"
+    return Path(part, f"{match['identifier']}_{match['modality'].upper()}{path.suffix.lower()}")
+
+
+def _plain(folder: str) -> str:
+    """Name a part of the data set by its folder: ``TrainSet`` is ``train``."""
+    plain = re.sub(r"[^\w-]+", "-", folder).strip("-.").lower()
+    return re.sub(r"[_-]?set$", "", plain) or plain or "images"
+
+
+def _registry(folder: Path, doi: str, server: str | None) -> Pooch:
+    """Ask the record for its files, their addresses and checksums."""
+    import pooch as pooch_
+    import requests
+    from pooch.downloaders import ZenodoRepository, doi_to_repository
+
+    pooch_.get_logger().setLevel("WARNING")  # the job tells how far it is
+
+    try:
+        if server is None:
+            repository = doi_to_repository(doi)
+        else:
+            record = doi.rpartition(".")[2]
+            repository = ZenodoRepository(doi, f"{server.rstrip('/')}/records/{record}")
+            repository.base_api_url = f"{server.rstrip('/')}/api/records"
+        registry = pooch_.create(path=folder, base_url="", registry={})
+        repository.populate_registry(registry)
+        registry.urls = {name: repository.download_url(name) for name in registry.registry}
+    except (KeyError, TypeError, requests.exceptions.JSONDecodeError) as error:
+        raise InputError(f"There is no record {doi} with files; check the DOI.") from error
+    return registry
+
+
+def _download_all(pooch: Pooch, folder: Path) -> Job[None]:
+    import requests
+
+    folder.mkdir(parents=True, exist_ok=True)
+    names = sorted(pooch.registry)
+    for position, name in enumerate(names, 1):
+        _require_plain(name)
+        message = f"{name} ({position} of {len(names)})"
+        yield Progress(0, None, "MB", f"Checking {message}")
+        if _is_whole(pooch, folder / name):
+            continue
+        partial = folder / f"{name}.part"
+        with requests.Session() as session:
+            yield from _download(session, pooch.get_url(name), partial, message)
+        yield Progress(0, None, "MB", f"Checking {message}")
+        _accept(pooch, name, partial)
+
+
+def _download(session: Any, url: str, partial: Path, message: str) -> Job[None]:
+    """Download a file, from where the last attempt stopped if the server lets us."""
+    there = partial.stat().st_size if partial.exists() else 0
+    headers = {"Range": f"bytes={there}-"} if there else {}
+    with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
+        if response.status_code == 416:  # nothing is left to send
+            return
+        response.raise_for_status()
+        if response.status_code != 206:
+            there = 0
+        length = response.headers.get("content-length")
+        total = None if length is None else (there + int(length)) / 1e6
+        with partial.open("ab" if there else "wb") as file:
+            for chunk in response.iter_content(_CHUNK):
+                file.write(chunk)
+                there += len(chunk)
+                yield Progress(there / 1e6, total, "MB", message)
+
+
+def _accept(pooch: Pooch, name: str, partial: Path) -> None:
+    """Let pooch take the download, if its checksum is right."""
+
+    def hand_over(url: str, output_file: str, pooch: Pooch) -> None:
+        shutil.copyfile(partial, output_file)
+
+    try:
+        pooch.fetch(name, downloader=hand_over)
+    except ValueError as error:
+        raise InputError(
+            f"{name} was not downloaded as it is published: its checksum differs; run the command again."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _is_whole(pooch: Pooch, path: Path) -> bool:
+    import pooch as pooch_
+
+    known = pooch.registry[path.name]
+    algorithm = known.partition(":")[0] if ":" in known else "sha256"
+    return path.exists() and pooch_.file_hash(str(path), alg=algorithm) == known.rpartition(":")[2]
+
+
+def _require_plain(name: str) -> None:
+    if name != PurePosixPath(name).name or name in ("", ".", ".."):
+        raise InputError(f"The record holds a file named {name!r}, which cannot be stored.")
+
+
+def _lay_out(folder: Path, names: list[str]) -> Job[Dataset]:
+    """Unpack every image to its place."""
+    parts: dict[str, int] = {}
+    unplaced: list[Path] = []
+    for name in names:
+        path = folder / DOWNLOADS / name
+        done = 0
+        for done, (place, n_images) in enumerate(_unpack(folder, path), 1):
+            yield Progress(done, n_images, "images", f"Unpacking {name}")
+            parts[place.parts[0]] = parts.get(place.parts[0], 0) + 1
+        if not done:
+            unplaced.append(path)
+    yield Progress(1, 1, "images", f"{sum(parts.values())} images in {folder}")
+    return Dataset(folder, dict(sorted(parts.items())), tuple(unplaced))
+
+
+def _unpack(folder: Path, path: Path) -> Iterator[tuple[Path, int]]:
+    """Put the images of an archive, or an image, where they belong; yield each place, of so many."""
+    if not zipfile.is_zipfile(path):
+        place = place_image(path.name)
+        if place is not None:
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / place)
+            yield place, 1
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        images = [member for member in members if place_image(member.filename) is not None]
+        shared = _shared_folders([member.filename for member in images])
+        taken: set[Path] = set()
+        for member in images:
+            place = place_image("/".join(PurePosixPath(member.filename).parts[shared:]))
+            while place in taken:
+                place = Path(f"{place.parts[0]}-other", place.name)
+            if place is not None:
+                taken.add(place)
+                _extract(archive, member, folder / place)
+                yield place, len(images)
+
+
+def _shared_folders(names: list[str]) -> int:
+    """Count the outermost folders that all images of an archive lie in, except the last of each."""
+    folders = [PurePosixPath(name).parts[:-2] for name in names]
+    levels = zip(*folders, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda level: len(set(level)) == 1, levels))
+
+
+def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+    if target.exists() and target.stat().st_size == member.file_size:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.part")
+    with archive.open(member) as source, partial.open("wb") as file:
+        shutil.copyfileobj(source, file)
+    partial.replace(target)

@@ -1,0 +1,133 @@
+"""The paper's protocol: fields of one modality indexed, fields of either one searched among them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.evaluation.bench import Bench
+from napari_cmrir.evaluation.results import EvaluationReport, QueryResult
+from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.images.pairs import Pair
+from napari_cmrir.jobs import Job, Progress
+
+if TYPE_CHECKING:
+    from napari_cmrir.comir.model import ComirModel
+    from napari_cmrir.repository.store import Repository
+
+__all__ = ["evaluate"]
+
+Result = TypeVar("Result")
+
+
+def evaluate(
+    model: ComirModel,
+    pairs: Sequence[Pair],
+    modalities: tuple[str, str],
+    settings: EvaluationSettings | None = None,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    queries: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+) -> Job[EvaluationReport]:
+    """Measure how well images of one modality are found by those of the other.
+
+    Breznik et al. 2024, "Evaluation" and Tables 1 to 3, with the identifiers compared whole. Every pair is
+    cut into a grid of fields; the fields of each modality make one repository, and the fields of both, as
+    they are and turned and shifted, whole and as a patch, are searched in it.
+
+    Parameters
+    ----------
+    model : ComirModel
+        Trained on other pairs than these.
+    pairs : sequence of Pair
+        See `find_pairs`.
+    modalities : tuple of two str
+        In the order of the pairs' paths.
+    settings : EvaluationSettings, optional
+    output : path-like, optional
+        Folder that keeps the repositories, for a later run to use again; else they are temporary.
+    queries : path-like, optional
+        Folder of ready transformed images ``<identifier>_<MODALITY>.<ext>``, asked instead of drawn ones.
+    device : str
+        Where CoMIRs are computed.
+
+    Yields
+    ------
+    Progress
+        In fields indexed and queries asked.
+
+    Returns
+    -------
+    EvaluationReport
+
+    Raises
+    ------
+    InputError
+        If the model does not have the modalities, a pair cannot be read, or a ready query has no pair.
+    """
+    from napari_cmrir.words.descriptors import DESCRIPTORS
+
+    settings = settings or EvaluationSettings()
+    for modality in modalities:
+        model.require_modality(modality)
+    descriptor = settings.repository.descriptor.name
+    if descriptor not in DESCRIPTORS:
+        raise InputError(f"There is no descriptor {descriptor!r}; choose one of {', '.join(DESCRIPTORS)}.")
+    if not pairs:
+        raise InputError("There is no pair to evaluate on; give a folder of pairs.")
+    yield Progress(0, None, "steps", "Reading the pairs")
+    bench = Bench(model, modalities, settings, device)
+    for pair in pairs:
+        yield Progress(0, None, "steps", f"Reading {pair.identifier}")
+        bench.add(pair)
+    if queries is not None:
+        bench.find_ready(Path(queries))
+    cells = bench.cells()
+    searched = list(dict.fromkeys(cell.repository for cell in cells))
+    total = len(searched) * len(bench.fields) + sum(bench.count(cell) for cell in cells)
+    results: list[QueryResult] = []
+    with ExitStack() as stack:
+        folder = Path(output) if output is not None else Path(stack.enter_context(_temporary()))
+        repositories: dict[str, Repository] = {}
+        for done, modality in enumerate(searched):
+            building = bench.build(modality, folder / "repositories")
+            before = done * len(bench.fields)
+            repository = yield from _within(building, before, len(bench.fields), total)
+            repositories[modality] = stack.enter_context(repository)
+        before = len(searched) * len(bench.fields)
+        for cell in cells:
+            for question in bench.questions(cell):
+                asking = bench.ask(question, repositories[cell.repository])
+                results.append((yield from _within(asking, before + len(results), 1, total, str(cell))))
+    yield Progress(total, total, "steps", f"{len(results)} queries answered")
+    return EvaluationReport(
+        modalities=modalities,
+        settings=settings,
+        model=model.fingerprint,
+        pairs=tuple(pairs),
+        fields=tuple(bench.fields),
+        results=tuple(results),
+        ready={modality: dict(found) for modality, found in bench.ready.items()},
+    )
+
+
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="napari-cmrir-")
+
+
+def _within(job: Job[Result], before: float, weight: float, total: float, message: str = "") -> Job[Result]:
+    """Run a job as ``weight`` of the steps of this one."""
+    while True:
+        try:
+            progress = next(job)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        share = min(1.0, progress.done / progress.total) if progress.total else 0.0
+        yield Progress(before + weight * share, total, "steps", message or progress.message)

@@ -1,0 +1,216 @@
+"""The queries of an evaluation: fields of one modality, as they are or turned and shifted."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.evaluation.fields import GridField
+from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.images.geometry import Region, cut
+from napari_cmrir.images.readers import find_images, image_stem
+
+__all__ = ["Query", "box_in_field", "centre_of", "cut_query", "draw_region", "find_queries"]
+
+_TRIES = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """What is searched with.
+
+    Parameters
+    ----------
+    pixels : ndarray, (y, x, channel)
+        The image.
+    mask : ndarray of bool, (y, x), or None
+        Where it counts, if not everywhere: what lies beyond the larger image does not.
+    """
+
+    pixels: NDArray[Any]
+    mask: NDArray[np.bool_] | None
+
+    @property
+    def inside(self) -> float:
+        """Share of the query that counts, 0 to 1."""
+        return 1.0 if self.mask is None else float(self.mask.mean())
+
+
+def draw_region(field: GridField, image_shape: tuple[int, ...], settings: EvaluationSettings) -> Region:
+    """Turn and shift a field at random.
+
+    The rotation is drawn once. The shift is drawn again, up to 32 times, until the region lies inside the
+    larger image; where that never happens, the draw of which most lies inside is taken. The draws depend on
+    the seed and the field's name alone: every modality, size and configuration has the same.
+
+    Parameters
+    ----------
+    field : GridField
+        What is transformed.
+    image_shape : tuple of int
+        (y, x, ...) of the pair's images, px.
+    settings : EvaluationSettings
+        Its ``max_rotation``, ``max_shift`` and ``seed``.
+
+    Returns
+    -------
+    Region
+        In the pixels of the pair's images, of the field's size.
+
+    Examples
+    --------
+    >>> field = GridField("a", 0, 0, 100, 100, 64, 64)
+    >>> region = draw_region(field, (264, 264), EvaluationSettings(max_shift=0))
+    >>> region.centre, abs(region.rotation_degrees) <= 30
+    ((131.5, 131.5), True)
+    """
+    rng = np.random.default_rng([settings.seed, zlib.crc32(field.name.encode())])
+    rotation = float(rng.uniform(-settings.max_rotation, settings.max_rotation))
+    reach = settings.max_shift * np.array([field.height, field.width])
+    best, most = field.region, -1.0
+    for _ in range(_TRIES):
+        dy, dx = rng.uniform(-reach, reach)
+        centre = (field.region.centre[0] + float(dy), field.region.centre[1] + float(dx))
+        region = Region(centre, field.height, field.width, rotation)
+        inside = _share_inside(region, image_shape)
+        if inside > most:
+            best, most = region, inside
+        if most >= 1:
+            break
+    return best
+
+
+def centre_of(region: Region, side: int) -> Region:
+    """Give the patch in the middle of a region, turned with it.
+
+    Parameters
+    ----------
+    region : Region
+        The whole.
+    side : int
+        Side of the patch in px; a shorter side of the region is taken whole.
+
+    Returns
+    -------
+    Region
+        About the same centre, to half a pixel if it is not turned, so that it consists of whole pixels.
+
+    Examples
+    --------
+    >>> centre_of(Region.from_rectangle(0, 0, 9, 12), 4).corners()[0].tolist()
+    [1.5, 3.5]
+    """
+    height, width = min(side, region.height), min(side, region.width)
+    y, x = region.centre
+    if region.rotation_degrees == 0:  # a query that is not turned stays an exact copy of pixels
+        y, x = y - (region.height - height) % 2 / 2, x - (region.width - width) % 2 / 2
+    return Region((y, x), height, width, region.rotation_degrees)
+
+
+def cut_query(pixels: NDArray[Any], region: Region) -> Query:
+    """Cut a query from the larger image that it lies in.
+
+    Parameters
+    ----------
+    pixels : ndarray, (y, x, channel)
+        Image of a pair.
+    region : Region
+        In its pixels.
+
+    Returns
+    -------
+    Query
+        With a mask if the region reaches beyond the image.
+
+    Examples
+    --------
+    >>> pixels = np.zeros((80, 80, 1), np.uint8)
+    >>> cut_query(pixels, Region.from_rectangle(0, 40, 80, 80)).inside
+    0.5
+    """
+    patch, mask = cut(pixels, region)
+    return Query(patch, None if mask.all() else mask)
+
+
+def box_in_field(region: Region, field: GridField) -> NDArray[np.float64]:
+    """Give a query's corners in the field's own pixels.
+
+    Parameters
+    ----------
+    region : Region
+        The query in the pixels of the pair's images.
+    field : GridField
+        The field.
+
+    Returns
+    -------
+    ndarray, (4, 2)
+        (y, x) of the query's top-left, top-right, bottom-right and bottom-left corner.
+
+    Examples
+    --------
+    >>> field = GridField("a", 0, 0, 10, 20, 64, 64)
+    >>> box_in_field(field.region, field)[2].tolist()
+    [63.5, 63.5]
+    """
+    box: NDArray[np.float64] = region.corners() - [field.y, field.x]
+    return box
+
+
+def find_queries(folder: Path, modality: str, identifiers: set[str]) -> dict[str, Path]:
+    """Find ready queries, named ``<identifier>_<MODALITY>.<ext>``.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they lie.
+    modality : str
+        Those of this modality.
+    identifiers : set of str
+        The pairs that there are.
+
+    Returns
+    -------
+    dict
+        File of each identifier, in the order of the files.
+
+    Raises
+    ------
+    InputError
+        If there is none of the modality, or one belongs to no pair or to one that has one already.
+    """
+    ending = f"_{modality}".lower()
+    found: dict[str, Path] = {}
+    for path in find_images([folder], modality):
+        if not image_stem(path).lower().endswith(ending):
+            continue
+        stem = image_stem(path)[: -len(ending)]
+        nested = path.relative_to(folder).with_name(stem).as_posix()
+        identifier = nested if nested in identifiers else stem
+        if identifier not in identifiers:
+            raise InputError(f"The query {path} belongs to no pair; remove it or add the pair {identifier}.")
+        if identifier in found:
+            raise InputError(f"{found[identifier]} and {path} are both queries of {identifier}; remove one.")
+        found[identifier] = path
+    if not found:
+        raise InputError(f"{folder} holds no query named <identifier>_{modality}.<ext>.")
+    return found
+
+
+def _share_inside(region: Region, image_shape: tuple[int, ...]) -> float:
+    """Share of a region that lies in an image, 1 only if all of it does."""
+    corners = region.corners()
+    size = np.array(image_shape[:2])
+    if (corners >= -0.5).all() and (corners <= size - 0.5).all():
+        return 1.0
+    steps = (np.arange(32) + 0.5) / 32
+    down, right = corners[3] - corners[0], corners[1] - corners[0]
+    points = corners[0] + steps[:, None, None] * down + steps[None, :, None] * right
+    inside = ((points >= -0.5) & (points <= size - 0.5)).all(axis=-1)
+    return min(float(inside.mean()), 1 - 1e-6)

@@ -1,0 +1,198 @@
+"""What an evaluation answers: the result of every query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_cmrir.evaluation.fields import GridField
+from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.images.pairs import Pair
+
+if TYPE_CHECKING:
+    from napari_cmrir.evaluation.summaries import CellSummary
+
+__all__ = ["Cell", "EvaluationReport", "Found", "Localisation", "QueryResult"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A kind of query: a cell of the paper's Table 1.
+
+    Parameters
+    ----------
+    query, repository : str
+        Modality of the query and of the images searched.
+    pose : {"transformed", "untransformed"}
+    size : {"full", "patch"}
+    """
+
+    query: str
+    repository: str
+    pose: Literal["transformed", "untransformed"]
+    size: Literal["full", "patch"]
+
+    @property
+    def kind(self) -> Literal["cross", "within"]:
+        """Whether another modality is searched."""
+        return "within" if self.query == self.repository else "cross"
+
+    def __str__(self) -> str:
+        transformed = "(T)" if self.pose == "transformed" else ""
+        return f"{self.query}{transformed} in {self.repository}, {self.size}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """One hit of a query, as it is reported.
+
+    Parameters
+    ----------
+    image : str
+        Name of the field.
+    score : float
+    rotation_degrees : float
+    box : tuple
+        Corners (y, x) in the field's pixels.
+    confidence : float
+    """
+
+    image: str
+    score: float
+    rotation_degrees: float
+    box: tuple[tuple[float, float], ...]
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Localisation:
+    """How well the hit on the right field lies where the query was cut.
+
+    Parameters
+    ----------
+    corner_error : float
+        Mean distance of the corners, px of the field.
+    relative_error : float
+        The same as a share of the field's width.
+    rotation_error : float
+        Degrees, 0 to 180.
+    """
+
+    corner_error: float
+    relative_error: float
+    rotation_error: float
+
+
+@dataclass(frozen=True)
+class QueryResult:
+    """What became of one query.
+
+    Parameters
+    ----------
+    cell : Cell
+    field : str
+        Name of the field that it was cut from; of a ready query, its identifier.
+    inside : float
+        Share of the query that lies in the larger image.
+    box : tuple or None
+        Where it was cut, corners (y, x) in the field's pixels; ``None`` for a ready query.
+    rotation_degrees : float or None
+        How it was turned.
+    rank : int or None
+        Of the right image; ``None`` if it is not among the hits.
+    shortlist_rank, exhaustive_rank : int or None
+        Of the right image by bag of words alone, and if every field is registered; if asked for.
+    localisation : Localisation or None
+        Of the hit on the right field.
+    hits : tuple of Found
+        The first ones.
+    right : Found or None
+        The hit on the right field, if it is among those that were located.
+    seconds : float
+        The search took.
+    """
+
+    cell: Cell
+    field: str
+    inside: float
+    box: tuple[tuple[float, float], ...] | None
+    rotation_degrees: float | None
+    rank: int | None
+    shortlist_rank: int | None
+    exhaustive_rank: int | None
+    localisation: Localisation | None
+    hits: tuple[Found, ...]
+    right: Found | None
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as JSON can hold it, without the seconds."""
+        content = asdict(self)
+        del content["seconds"]
+        return content
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationReport:
+    """All that an evaluation found.
+
+    Parameters
+    ----------
+    modalities : tuple of two str
+    settings : EvaluationSettings
+    model : str
+        Fingerprint of the model.
+    pairs : tuple of Pair
+    fields : tuple of GridField
+        What was searched, in either modality.
+    results : tuple of QueryResult
+        Cell by cell.
+    ready : dict
+        File of each ready query by its modality and identifier.
+    """
+
+    modalities: tuple[str, str]
+    settings: EvaluationSettings
+    model: str
+    pairs: tuple[Pair, ...]
+    fields: tuple[GridField, ...]
+    results: tuple[QueryResult, ...]
+    ready: dict[str, dict[str, Path]] = field(default_factory=dict)
+
+    def cells(self) -> Iterator[tuple[Cell, list[QueryResult]]]:
+        """Iterate over the cells and their queries."""
+        by_cell: dict[Cell, list[QueryResult]] = {}
+        for result in self.results:
+            by_cell.setdefault(result.cell, []).append(result)
+        yield from by_cell.items()
+
+    def summaries(self) -> list[CellSummary]:
+        """Compute the figures of every cell."""
+        from napari_cmrir.evaluation.summaries import summarise
+
+        return [summarise(cell, results, len(self.fields), self.settings) for cell, results in self.cells()]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it; all that the clock tells is under ``seconds``."""
+        from napari_cmrir import __version__
+
+        summaries = self.summaries()
+        return {
+            "format": 1,
+            "napari_cmrir": __version__,
+            "model": self.model,
+            "modalities": list(self.modalities),
+            "settings": self.settings.model_dump(mode="json"),
+            "pairs": len(self.pairs),
+            "fields": len(self.fields),
+            "cells": [summary.as_dict() for summary in summaries],
+            "queries": [result.as_dict() for result in self.results],
+            "seconds": {
+                "cells": [
+                    {"median": summary.median_seconds, "p95": summary.p95_seconds} for summary in summaries
+                ],
+                "queries": [round(result.seconds, 4) for result in self.results],
+            },
+        }

@@ -1,0 +1,91 @@
+"""The settings of an evaluation: one value a run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from napari_cmrir.repository.settings import RepositorySettings
+from napari_cmrir.search.settings import SearchSettings
+
+__all__ = ["EvaluationSettings"]
+
+
+class EvaluationSettings(BaseModel):
+    """Which queries are asked of which repositories, and how they are built and searched.
+
+    The defaults follow the paper's protocol (Breznik et al. 2024, "Evaluation"), at the size of the data at
+    hand: its images are 834 px, its shifts up to 100 px, its patches 256 px.
+
+    Examples
+    --------
+    >>> EvaluationSettings().max_rotation
+    30.0
+    >>> EvaluationSettings(field_size=256).side_of_patch
+    96
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    field_size: int = Field(
+        256,
+        ge=64,
+        le=16384,
+        description="Side of a field, px. Larger pairs are cut into a centred grid of fields; a smaller pair"
+        " is one field. Paper: 834.",
+    )
+    query: Literal["full", "patch", "both"] = Field(
+        "both", description="Ask with whole fields, with a patch from the middle of each, or with both."
+    )
+    patch_size: int | None = Field(
+        None, ge=32, description="Side of a patch, px; 3/8 of field_size if not given. Paper: 256."
+    )
+    max_rotation: float = Field(
+        30.0, ge=0, le=180, description="Transformed queries are turned by up to this, degrees either way."
+    )
+    max_shift: float = Field(
+        0.12,
+        ge=0,
+        le=0.5,
+        description="They are shifted by up to this share of the field's side, in y and in x (paper: 100 of"
+        " 834 px).",
+    )
+    kinds: tuple[Literal["cross", "within"], ...] = Field(
+        ("cross", "within"),
+        min_length=1,
+        description="Search the other modality, or, as a control, the query's own.",
+    )
+    poses: tuple[Literal["transformed", "untransformed"], ...] = Field(
+        ("transformed", "untransformed"), min_length=1, description="Queries with and without a transform."
+    )
+    ranks: tuple[int, ...] = Field(
+        (1, 5, 10, 15), min_length=1, description="K of the success rates among the first K images."
+    )
+    hits: int = Field(
+        15, ge=1, description="Hits of each query that are located in full and kept; every image is ranked."
+    )
+    report_shortlist: bool = Field(
+        False,
+        description="Also ask every query of the bags of words alone and of the registration of every field.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the transforms.")
+    repository: RepositorySettings = Field(
+        RepositorySettings(), description="How the fields of each modality are indexed."
+    )
+    search: SearchSettings = Field(
+        SearchSettings(),
+        description="How they are searched; its `hits` and `device` are set by the evaluation.",
+    )
+
+    @property
+    def side_of_patch(self) -> int:
+        """Side of a patch, px."""
+        return self.patch_size if self.patch_size is not None else self.field_size * 3 // 8
+
+    @property
+    def sizes(self) -> tuple[Literal["full", "patch"], ...]:
+        """The sizes of query that are asked."""
+        if self.query == "both":
+            return ("full", "patch")
+        return (self.query,)

@@ -1,0 +1,250 @@
+"""The replacement study: every representation with every descriptor and every re-ranking."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from napari_cmrir.comir.model import write_whole
+from napari_cmrir.errors import InputError
+from napari_cmrir.evaluation.protocol import evaluate
+from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.images.pairs import Pair, read_pair
+from napari_cmrir.jobs import Job, Progress
+
+if TYPE_CHECKING:
+    from napari_cmrir.comir.model import ComirModel
+
+__all__ = ["RERANKINGS", "StudyReport", "StudySettings", "Variant", "study"]
+
+RERANKINGS: dict[str, dict[str, Any]] = {
+    "none": {"rerank": "none"},
+    "bow-15": {"rerank": "bow", "shortlist": 15},
+    "bow": {"rerank": "bow", "shortlist": 30},
+    "registration": {"rerank": "registration"},
+}
+"""What a study asks of Stage III, by name: changes to the `SearchSettings`."""
+
+
+class StudySettings(BaseModel):
+    """Which variants a study compares, and how each is evaluated.
+
+    Examples
+    --------
+    >>> len(list(StudySettings().variants()))
+    16
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    representations: tuple[str, ...] = Field(
+        ("original", "comir"), min_length=1, description="Stage I: images as they are, or their CoMIRs."
+    )
+    descriptors: tuple[str, ...] = Field(("sift", "surf"), min_length=1, description="Stage II's features.")
+    rerankings: tuple[str, ...] = Field(
+        ("none", "bow-15", "bow", "registration"),
+        min_length=1,
+        description="Stage III: none; bow, the paper's, of the first 30; bow-15, of 15; or registration.",
+    )
+    evaluation: EvaluationSettings = Field(
+        EvaluationSettings(hits=1), description="The protocol, the same for every variant."
+    )
+
+    def variants(self) -> Iterator[Variant]:
+        """Iterate over all combinations, those of one repository together."""
+        for names in product(self.descriptors, self.representations, self.rerankings):
+            yield Variant(*names)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One choice for every stage.
+
+    Parameters
+    ----------
+    descriptor, representation, reranking : str
+        Names in `DESCRIPTORS`, `REPRESENTATIONS` and `RERANKINGS`.
+    """
+
+    descriptor: str
+    representation: str
+    reranking: str
+
+    def __str__(self) -> str:
+        return f"{self.descriptor} on {self.representation}, re-ranking {self.reranking}"
+
+    def settings(self, common: EvaluationSettings) -> EvaluationSettings:
+        """Give the settings of the evaluation with this variant's choices."""
+        descriptor = common.repository.descriptor.model_copy(update={"name": self.descriptor})
+        changed = {
+            **common.model_dump(),
+            "repository": {**common.repository.model_dump(), "descriptor": descriptor.model_dump()},
+            "search": {**common.search.model_dump(), **RERANKINGS[self.reranking]},
+        }
+        return EvaluationSettings.model_validate(changed)
+
+
+@dataclass(frozen=True, eq=False)
+class StudyReport:
+    """What a study found.
+
+    Parameters
+    ----------
+    modalities : tuple of two str
+    settings : StudySettings
+    variants : mapping of Variant to dict
+        The evaluation of each, as JSON holds it.
+    """
+
+    modalities: tuple[str, str]
+    settings: StudySettings
+    variants: Mapping[Variant, dict[str, Any]]
+
+    def cell(
+        self, variant: Variant, query: str, repository: str, pose: str, size: str
+    ) -> dict[str, Any] | None:
+        """Give the figures of a cell, ``None`` if it was not asked for."""
+        wanted = {"query": query, "repository": repository, "pose": pose, "size": size}
+        cells = self.variants[variant]["cells"] if variant in self.variants else []
+        return next((cell for cell in cells if wanted.items() <= cell.items()), None)
+
+
+def study(
+    model: ComirModel,
+    pairs: Sequence[Pair],
+    modalities: tuple[str, str],
+    settings: StudySettings | None = None,
+    *,
+    output: str | os.PathLike[str],
+    device: str = "auto",
+) -> Job[StudyReport]:
+    """Evaluate all combinations of representations, descriptors and re-rankings on the same queries.
+
+    Whoever breaks it off takes it up with the same call: what was evaluated with the same settings, model
+    and images is read from ``output``.
+
+    Parameters
+    ----------
+    model : ComirModel
+        Trained on other pairs than these.
+    pairs : sequence of Pair
+    modalities : tuple of two str
+        In the order of the pairs' paths.
+    settings : StudySettings, optional
+    output : path-like
+        Folder that keeps the evaluations and the repositories.
+    device : str
+        Where CoMIRs are computed.
+
+    Yields
+    ------
+    Progress
+        In variants.
+
+    Returns
+    -------
+    StudyReport
+
+    Raises
+    ------
+    InputError
+        If a name is unknown, or as `evaluate`.
+    """
+    from napari_cmrir.evaluation.representations import REPRESENTATIONS
+
+    settings = settings or StudySettings()
+    _require_names(settings)
+    folder, variants = Path(output), list(settings.variants())
+    yield Progress(0, len(variants), "variants", "Reading the pairs")
+    content = yield from _digest(pairs, len(variants))
+    models: dict[str, ComirModel] = {}
+    found: dict[Variant, dict[str, Any]] = {}
+    for done, variant in enumerate(variants):
+        yield Progress(done, len(variants), "variants", str(variant))
+        asked = variant.settings(settings.evaluation)
+        file = folder / "cells" / f"{_key(model, modalities, variant, asked, content)}.json"
+        if not file.exists():
+            if variant.representation not in models:
+                represent = REPRESENTATIONS[variant.representation]
+                models[variant.representation] = represent(model, _images(pairs, modalities))
+            job = evaluate(
+                models[variant.representation], pairs, modalities, asked, output=folder, device=device
+            )
+            report = yield from _as_variant(job, done, len(variants), str(variant))
+            evaluation = {"variant": vars(variant), **report.as_dict()}
+            write_whole(file, json.dumps(evaluation, indent=1).encode())
+        found[variant] = json.loads(file.read_bytes())
+    yield Progress(len(variants), len(variants), "variants", f"{len(variants)} variants evaluated")
+    return StudyReport(modalities, settings, found)
+
+
+def _require_names(settings: StudySettings) -> None:
+    from napari_cmrir.evaluation.representations import REPRESENTATIONS
+    from napari_cmrir.words.descriptors import DESCRIPTORS
+
+    for what, given, known in (
+        ("representation", settings.representations, REPRESENTATIONS),
+        ("descriptor", settings.descriptors, DESCRIPTORS),
+        ("re-ranking", settings.rerankings, RERANKINGS),
+    ):
+        for name in given:
+            if name not in known:
+                raise InputError(f"There is no {what} {name!r}; choose from {', '.join(sorted(known))}.")
+
+
+def _images(pairs: Sequence[Pair], modalities: tuple[str, str]) -> dict[str, list[Any]]:
+    pixels = [read_pair(pair) for pair in pairs]
+    return {modality: [pair[side] for pair in pixels] for side, modality in enumerate(modalities)}
+
+
+def _digest(pairs: Sequence[Pair], total: int) -> Job[str]:
+    """SHA-256 of all that the pairs hold."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        yield Progress(0, total, "variants", f"Reading {pair.identifier}")
+        for path in pair.paths:
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{pair.identifier}\0{content}\0".encode())
+    return digest.hexdigest()
+
+
+def _key(
+    model: ComirModel,
+    modalities: tuple[str, str],
+    variant: Variant,
+    settings: EvaluationSettings,
+    content: str,
+) -> str:
+    """Name of a variant's file: other settings, another model or other images have another."""
+    from napari_cmrir import __version__
+
+    key = {
+        "format": 1,
+        "version": __version__,
+        "model": model.fingerprint,
+        "modalities": modalities,
+        "variant": vars(variant),
+        "settings": settings.model_dump(mode="json"),
+        "pairs": content,
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return f"{variant.descriptor}-{variant.representation}-{variant.reranking}-{digest[:16]}"
+
+
+def _as_variant(job: Job[Any], done: int, total: int, message: str) -> Job[Any]:
+    """Run an evaluation as one of the variants."""
+    while True:
+        try:
+            progress = next(job)
+        except StopIteration as end:
+            return end.value
+        share = min(1.0, progress.done / progress.total) if progress.total else 0.0
+        yield Progress(done + share, total, "variants", f"{message}: {progress.message}")

@@ -1,0 +1,166 @@
+"""The figures of every kind of query: a cell of the paper's tables, and more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from napari_cmrir.evaluation.metrics import (
+    Share,
+    mean_reciprocal_rank,
+    percentile,
+    share_at_most,
+)
+from napari_cmrir.evaluation.results import Cell, QueryResult
+from napari_cmrir.evaluation.settings import EvaluationSettings
+
+__all__ = ["LIMIT_DEGREES", "LIMIT_WIDTH", "CellSummary", "summarise"]
+
+LIMIT_WIDTH = 0.02
+"""Share of the field's width up to which a box's mean corner error counts as located."""
+
+LIMIT_DEGREES = 5.0
+"""Rotation error up to which a hit's rotation counts as right."""
+
+
+@dataclass(frozen=True)
+class CellSummary:
+    """The figures of a cell.
+
+    Parameters
+    ----------
+    cell : Cell
+    queries, fields : int
+        So many queries, each searched among so many fields.
+    success : dict
+        Share of the queries whose image is among the first K, by K.
+    chance : dict
+        The same of a random order.
+    mean_reciprocal_rank : float
+    median_rank, p90_rank : float or None
+        A query whose image is not found counts as last.
+    localised : int
+        Queries whose right field is among the hits and whose true box is known; of these:
+    median_corner_error : float or None
+        Px.
+    within_width : Share
+        Corner error up to 2 % of the field's width.
+    within_degrees : Share
+        Rotation error up to 5 degrees.
+    shortlist : dict or None
+        Recall of the bags of words alone among the first 10, 30 and 100.
+    exhaustive : dict or None
+        Success if every field is registered, by K.
+    lost : dict or None
+        Queries not among the first K for the largest K, by whose fault: ``shortlist`` or ``reranking``.
+    median_seconds, p95_seconds : float
+        A query.
+    """
+
+    cell: Cell
+    queries: int
+    fields: int
+    success: dict[int, Share]
+    chance: dict[int, float]
+    mean_reciprocal_rank: float
+    median_rank: float | None
+    p90_rank: float | None
+    localised: int
+    median_corner_error: float | None
+    within_width: Share
+    within_degrees: Share
+    shortlist: dict[int, Share] | None
+    exhaustive: dict[int, Share] | None
+    lost: dict[str, int] | None
+    median_seconds: float | None
+    p95_seconds: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON can hold them, without the seconds."""
+
+        def shares(by_rank: dict[int, Share] | None) -> dict[str, Any] | None:
+            return None if by_rank is None else {str(k): value.as_dict() for k, value in by_rank.items()}
+
+        return {
+            **asdict(self.cell),
+            "kind": self.cell.kind,
+            "queries": self.queries,
+            "fields": self.fields,
+            "success": shares(self.success),
+            "chance": {str(k): round(value, 6) for k, value in self.chance.items()},
+            "mean_reciprocal_rank": round(self.mean_reciprocal_rank, 6),
+            "median_rank": self.median_rank,
+            "p90_rank": self.p90_rank,
+            "localisation": {
+                "queries": self.localised,
+                "median_corner_error_px": _rounded(self.median_corner_error),
+                "within_2_percent_of_width": self.within_width.as_dict(),
+                "within_5_degrees": self.within_degrees.as_dict(),
+            },
+            "shortlist_recall": shares(self.shortlist),
+            "exhaustive_success": shares(self.exhaustive),
+            "lost": self.lost,
+        }
+
+
+def summarise(
+    cell: Cell, results: Sequence[QueryResult], n_fields: int, settings: EvaluationSettings
+) -> CellSummary:
+    """Compute the figures of a cell.
+
+    Parameters
+    ----------
+    cell : Cell
+    results : sequence of QueryResult
+        Of the cell.
+    n_fields : int
+        Fields that were searched.
+    settings : EvaluationSettings
+        Its ``ranks``, ``report_shortlist`` and ``search``.
+
+    Returns
+    -------
+    CellSummary
+    """
+    ranks = [result.rank for result in results]
+    at_worst = [n_fields if rank is None else rank for rank in ranks]
+    located = [result.localisation for result in results if result.localisation is not None]
+    seconds = [result.seconds for result in results]
+    shortlist = [result.shortlist_rank for result in results]
+    exhaustive = [result.exhaustive_rank for result in results]
+    return CellSummary(
+        cell=cell,
+        queries=len(results),
+        fields=n_fields,
+        success={k: share_at_most(ranks, k) for k in settings.ranks},
+        chance={k: min(1.0, k / n_fields) for k in settings.ranks},
+        mean_reciprocal_rank=mean_reciprocal_rank(ranks),
+        median_rank=percentile(at_worst, 50),
+        p90_rank=percentile(at_worst, 90),
+        localised=len(located),
+        median_corner_error=percentile([found.corner_error for found in located], 50),
+        within_width=share_at_most([found.relative_error for found in located], LIMIT_WIDTH),
+        within_degrees=share_at_most([found.rotation_error for found in located], LIMIT_DEGREES),
+        shortlist={k: share_at_most(shortlist, k) for k in (10, 30, 100)}
+        if settings.report_shortlist
+        else None,
+        exhaustive={k: share_at_most(exhaustive, k) for k in settings.ranks}
+        if settings.report_shortlist
+        else None,
+        lost=_lost(results, settings) if settings.report_shortlist else None,
+        median_seconds=_rounded(percentile(seconds, 50)),
+        p95_seconds=_rounded(percentile(seconds, 95)),
+    )
+
+
+def _lost(results: Sequence[QueryResult], settings: EvaluationSettings) -> dict[str, int]:
+    """Whose fault it is that images are not among the first K."""
+    limit, length = max(settings.ranks), settings.search.shortlist
+    lost = [result for result in results if result.rank is None or result.rank > limit]
+    missed = [result for result in lost if result.shortlist_rank is None or result.shortlist_rank > length]
+    return {"shortlist": len(missed), "reranking": len(lost) - len(missed)}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -1,0 +1,178 @@
+"""How pixel values become the numbers that a network sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from napari_cmrir.errors import InputError
+
+__all__ = ["Intensity", "choose_intensity"]
+
+_LOWEST, _HIGHEST = -0.5, 2.0
+_SAMPLES_PER_IMAGE = 2**14
+
+
+class Intensity(BaseModel):
+    """A fixed mapping of a modality's pixel values to about 0 to 1.
+
+    ``low`` becomes 0 and ``high`` becomes 1. Values beyond are kept up to -0.5 and 2, so that a brighter
+    image than those it was chosen from is not flattened, while a dead pixel cannot drown the rest. ``log``
+    then takes log2(1 + x), which is the paper's log(1 + x) of SHG scaled to [0, 1], rescaled to [0, 1]
+    (Breznik et al. 2024, doi:10.1038/s41598-024-68800-1, Methods).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    transform: Literal["linear", "log"] = Field(
+        default="linear", description="linear, or log2(1 + x) of the scaled value, as the paper does for SHG"
+    )
+    low: tuple[float, ...] = Field(
+        min_length=1, description="Pixel value that becomes 0, for each channel", examples=[(0.0,)]
+    )
+    high: tuple[float, ...] = Field(
+        min_length=1, description="Pixel value that becomes 1, for each channel", examples=[(255.0,)]
+    )
+
+    @model_validator(mode="after")
+    def _ends_match(self) -> Intensity:
+        if len(self.low) != len(self.high):
+            raise ValueError("low and high must have one value a channel")
+        if not all(np.isfinite((*self.low, *self.high))):
+            raise ValueError("low and high must be finite")
+        if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError("low must be below high")
+        return self
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of the result."""
+        return len(self.low)
+
+    def apply(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Scale an image.
+
+        Parameters
+        ----------
+        pixels : ndarray, (y, x, channel) or (y, x)
+            Grey is repeated for a model of several channels; several equal channels count as grey for a
+            model of one.
+
+        Returns
+        -------
+        ndarray, (channel, y, x), float32
+            0 at ``low``, 1 at ``high``, at least -0.5 (log: -1) and at most 2 (log: 1.58). NaN becomes 0.
+
+        Raises
+        ------
+        InputError
+            The image has another number of channels.
+
+        Examples
+        --------
+        >>> intensity = Intensity(transform="log", low=(0,), high=(100,))
+        >>> intensity.apply(np.array([[0, 50, 100]], np.uint8)).round(3).tolist()
+        [[[0.0, 0.5849999785423279, 1.0]]]
+        """
+        planes = np.moveaxis(_with_channels(pixels, self.channels), -1, 0)  # (channel, y, x)
+        scaled = np.empty(planes.shape, np.float32)
+        for plane, low, high, out in zip(planes, self.low, self.high, scaled, strict=True):
+            np.subtract(plane, np.float32(low), out=out, dtype=np.float32)
+            out /= np.float32(high - low)
+        np.nan_to_num(scaled, copy=False, nan=0.0, posinf=_HIGHEST, neginf=_LOWEST)
+        np.clip(scaled, _LOWEST, _HIGHEST, out=scaled)
+        if self.transform == "log":
+            np.log1p(scaled, out=scaled)
+            scaled /= np.float32(np.log(2))
+        return scaled
+
+
+def choose_intensity(images: Iterable[NDArray[Any]]) -> Intensity:
+    """Choose the scaling of a modality from some of its images.
+
+    ``low`` and ``high`` are the 0.1 and 99.9 percentiles of each channel, pooled over the images. A grey
+    modality whose median lies below a tenth of that range, as SHG's does, gets the logarithm.
+
+    Parameters
+    ----------
+    images : iterable of ndarray, (y, x, channel) or (y, x)
+        Images of one modality; grey and RGB may mix, and RGB with equal channels counts as grey. They are
+        looked at one by one, so that a generator needs memory for one only.
+
+    Returns
+    -------
+    Intensity
+        For one channel if all images are grey. Not-a-number and infinite pixels do not count; where all
+        pixels are equal, the range is one.
+
+    Raises
+    ------
+    InputError
+        No images, or images of different numbers of channels.
+
+    Examples
+    --------
+    >>> choose_intensity([np.arange(101.0).reshape(1, -1, 1)]).low
+    (0.1,)
+    """
+    samples = [_thinned(pixels) for pixels in images]
+    if not samples:
+        raise InputError("There is no image to choose the intensity scaling from; give at least one.")
+    channels = max(sample.shape[-1] for sample in samples)
+    for sample in samples:
+        if sample.shape[-1] not in (1, channels):
+            raise InputError(
+                f"Images of one modality have {sample.shape[-1]} and {channels} channels; "
+                "give images of one kind."
+            )
+    pooled = np.concatenate([np.broadcast_to(s, (len(s), channels)) for s in samples])
+    finite = [channel[np.isfinite(channel)] for channel in pooled.T]
+    ends = [_ends(values) for values in finite]
+    low, high = zip(*ends, strict=True)
+    skewed = channels == 1 and finite[0].size > 0 and np.median(finite[0]) - low[0] < 0.1 * (high[0] - low[0])
+    return Intensity(transform="log" if skewed else "linear", low=low, high=high)
+
+
+def _ends(values: NDArray[np.float64]) -> tuple[float, float]:
+    if values.size == 0:
+        return 0.0, 1.0
+    low, high = (float(value) for value in np.percentile(values, (0.1, 99.9)))
+    if not high > low:  # nearly constant: what little there is
+        low, high = float(values.min()), float(values.max())
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def _thinned(pixels: NDArray[Any]) -> NDArray[np.float64]:
+    """Pick pixels on a regular grid, (n, channel), with equal channels as one."""
+    pixels = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
+    if pixels.shape[-1] > 1 and _is_grey(pixels):
+        pixels = pixels[..., :1]
+    step = max(1, int(np.sqrt(pixels.shape[0] * pixels.shape[1] / _SAMPLES_PER_IMAGE)))
+    return pixels[::step, ::step].reshape(-1, pixels.shape[-1]).astype(np.float64)
+
+
+def _is_grey(pixels: NDArray[Any]) -> bool:
+    first = pixels[..., 0]
+    equal_nan = pixels.dtype.kind == "f"
+    return all(np.array_equal(first, pixels[..., i], equal_nan=equal_nan) for i in range(1, pixels.shape[-1]))
+
+
+def _with_channels(pixels: NDArray[Any], channels: int) -> NDArray[Any]:
+    """Bring an image to a number of channels, (y, x, channels)."""
+    if pixels.ndim not in (2, 3):
+        raise InputError(f"The image has {pixels.ndim} dimensions; give one of (y, x) or (y, x, channel).")
+    pixels = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
+    if pixels.shape[-1] == channels:
+        return pixels
+    if pixels.shape[-1] == 1:
+        return np.broadcast_to(pixels, (*pixels.shape[:2], channels))
+    if channels == 1 and pixels.shape[-1] == 3 and _is_grey(pixels):
+        return pixels[..., :1]
+    raise InputError(
+        f"The image has {pixels.shape[-1]} channels but the modality has {channels}; "
+        "check that the image is of the modality given."
+    )

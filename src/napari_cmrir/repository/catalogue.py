@@ -1,0 +1,308 @@
+"""The catalogue of a repository: one SQLite database that says what is published, and since when.
+
+Files are written and synced first; what the catalogue does not name does not exist. A reader sees the
+state before or after a transaction, never a mixture.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from napari_cmrir.errors import InputError
+
+__all__ = ["CATALOGUE_NAME", "FORMAT_VERSION", "Catalogue", "ImageRow", "SegmentRow", "State"]
+
+CATALOGUE_NAME = "catalogue.sqlite"
+FORMAT_VERSION = 1
+APPLICATION_ID = int.from_bytes(b"CMIR")
+
+State = Literal["pending", "represented", "indexed", "failed", "retired"]
+"""``pending``: known, nothing stored; ``represented``: its CoMIR is stored; ``indexed``: it is searched;
+``failed``: it could not be used, for the reason given; ``retired``: a changed file took its place."""
+
+SCHEMA = """
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE segments (
+    id INTEGER PRIMARY KEY,
+    file TEXT NOT NULL UNIQUE,    -- below the repository
+    sha256 TEXT NOT NULL,
+    n_fields INTEGER NOT NULL
+);
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,           -- what it is called in a list of hits
+    relative_path TEXT,           -- from the repository's folder, NULL for an array and on another drive
+    absolute_path TEXT,           -- NULL for an array
+    sha256 TEXT,                  -- of the file, or of the array
+    n_bytes INTEGER,
+    mtime_ns INTEGER,
+    height INTEGER,
+    width INTEGER,
+    comir TEXT,                   -- OME-Zarr folder below the repository
+    comir_sha256 TEXT,
+    segment INTEGER REFERENCES segments (id),
+    replaces INTEGER REFERENCES images (id),
+    state TEXT NOT NULL CHECK (state IN ('pending', 'represented', 'indexed', 'failed', 'retired')),
+    reason TEXT                   -- why it failed
+);
+CREATE INDEX images_name ON images (name);
+CREATE INDEX images_relative_path ON images (relative_path);
+CREATE INDEX images_absolute_path ON images (absolute_path);
+CREATE INDEX images_state ON images (state);
+"""
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """What the catalogue knows of an image; the fields are those of the table ``images``."""
+
+    id: int
+    name: str
+    relative_path: str | None
+    absolute_path: str | None
+    sha256: str | None
+    n_bytes: int | None
+    mtime_ns: int | None
+    height: int | None
+    width: int | None
+    comir: str | None
+    comir_sha256: str | None
+    segment: int | None
+    replaces: int | None
+    state: State
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class SegmentRow:
+    """What the catalogue knows of a segment; the fields are those of the table ``segments``."""
+
+    id: int
+    file: str
+    sha256: str
+    n_fields: int
+
+
+class Catalogue:
+    """An open catalogue.
+
+    Parameters
+    ----------
+    folder : Path
+        The repository's folder.
+    writable : bool
+        Open to write, and make the catalogue where there is none. The caller holds the writer's lock.
+
+    Raises
+    ------
+    InputError
+        If there is no catalogue, it is damaged, or it is of a newer format.
+    """
+
+    def __init__(self, folder: Path, *, writable: bool = False) -> None:
+        self.folder = folder
+        path = folder / CATALOGUE_NAME
+        if not writable and not path.is_file():
+            raise InputError(f"{folder} is not a repository; give a folder made by 'napari-cmrir index'.")
+        self._connection = _connect(path, writable=writable)
+        try:
+            if writable:
+                self._refuse_foreign()
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute("PRAGMA synchronous = FULL")
+                self._connection.execute("PRAGMA foreign_keys = ON")
+                self._create()
+            self._refuse_foreign()
+            self._check_format()
+        except sqlite3.DatabaseError as error:
+            self.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            raise InputError(f"{path} is not a catalogue or is damaged; restore it from a copy.") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the database."""
+        self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Publish everything written inside at once, or nothing of it when an exception leaves it."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read one state throughout, whatever a writer publishes meanwhile."""
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("ROLLBACK")
+
+    def about(self, key: str) -> Any:
+        """Return what was noted under a key, or ``None``."""
+        row = self._connection.execute("SELECT value FROM about WHERE key = ?", [key]).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def note(self, **values: Any) -> None:
+        """Note values that JSON can hold under their keys."""
+        rows = [(key, json.dumps(value)) for key, value in values.items()]
+        self._connection.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", rows)
+
+    def image(self, image_id: int) -> ImageRow:
+        """Return the image of that number."""
+        return next(self._images("WHERE id = ?", [image_id]))
+
+    def images(self, *states: State) -> Iterator[ImageRow]:
+        """Iterate over all images in one of the states, in the order of their numbers."""
+        marks = ", ".join("?" * len(states))
+        return self._images(f"WHERE state IN ({marks}) ORDER BY id", states)
+
+    def image_ids(self, state: State) -> list[int]:
+        """Return the numbers of all images in a state, ascending."""
+        query = "SELECT id FROM images WHERE state = ? ORDER BY id"
+        return [row[0] for row in self._connection.execute(query, [state])]
+
+    def count_images(self) -> dict[str, int]:
+        """Count how many images are in each state that occurs."""
+        query = "SELECT state, count(*) FROM images GROUP BY state"
+        return dict(self._connection.execute(query).fetchall())
+
+    def find_array(self, name: str) -> ImageRow | None:
+        """Return the newest entry of the array of that name."""
+        condition = "WHERE name = ? AND absolute_path IS NULL AND state != 'retired' ORDER BY id DESC"
+        return next(self._images(condition, [name]), None)
+
+    def find_file(self, path: Path) -> ImageRow | None:
+        """Return the newest entry of the file at that path, also if it moved along with the repository."""
+        relative, absolute = self.relative_path(path), text(path)
+        for column, value in [("relative_path", relative), ("absolute_path", absolute)]:
+            condition = f"WHERE {column} = ? AND state != 'retired' ORDER BY id DESC"
+            row = next(self._images(condition, [value]), None)
+            if row is not None:
+                return row
+        return None
+
+    def add_image(self, name: str, **columns: Any) -> int:
+        """Add an image and return its number; a column that is not given stays empty."""
+        columns = {"name": name, "state": "pending", **columns}
+        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+        query = f"INSERT INTO images ({names}) VALUES ({marks})"
+        image_id = self._connection.execute(query, list(columns.values())).lastrowid
+        assert image_id is not None
+        return image_id
+
+    def change_image(self, image_id: int, **columns: Any) -> None:
+        """Set columns of an image."""
+        assignments = ", ".join(f"{name} = ?" for name in columns)
+        query = f"UPDATE images SET {assignments} WHERE id = ?"
+        self._connection.execute(query, [*columns.values(), image_id])
+
+    def segments(self) -> list[SegmentRow]:
+        """Return all published segments, in the order of their numbers."""
+        rows = self._connection.execute("SELECT * FROM segments ORDER BY id")
+        return [SegmentRow(*row) for row in rows]
+
+    def publish_segment(
+        self, segment_id: int, file: str, sha256: str, n_fields: int, image_ids: Iterable[int]
+    ) -> None:
+        """Make a segment and its images searchable; those that they replace are retired."""
+        execute = self._connection.execute
+        with self.transaction():
+            execute("INSERT INTO segments VALUES (?, ?, ?, ?)", [segment_id, file, sha256, n_fields])
+            for image_id in image_ids:
+                self.change_image(image_id, state="indexed", segment=segment_id, reason=None)
+                replaced = "SELECT replaces FROM images WHERE id = ?"
+                execute(f"UPDATE images SET state = 'retired' WHERE id = ({replaced})", [image_id])
+
+    def relative_path(self, path: Path) -> str | None:
+        """Return the path from the repository's folder, or ``None`` where there is none (another drive)."""
+        try:
+            return text(Path(os.path.relpath(path, self.folder)))
+        except ValueError:
+            return None
+
+    def resolve(self, row: ImageRow) -> Path | None:
+        """Find an image's file, which may have moved along with the repository; ``None`` for an array."""
+        if row.absolute_path is None:
+            return None
+        if row.relative_path is not None:
+            beside = Path(os.path.normpath(self.folder / row.relative_path))
+            if beside.exists():
+                return beside
+        return Path(row.absolute_path)
+
+    def _images(self, condition: str, values: Sequence[Any]) -> Iterator[ImageRow]:
+        for row in self._connection.execute(f"SELECT * FROM images {condition}", values):
+            yield ImageRow(*row)
+
+    def _create(self) -> None:
+        with self.transaction():
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            if version:
+                return
+            for statement in SCHEMA.split(";"):
+                self._connection.execute(statement)
+            self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            self._connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+
+    def _refuse_foreign(self) -> None:
+        (application,) = self._connection.execute("PRAGMA application_id").fetchone()
+        (n_tables,) = self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application != APPLICATION_ID and n_tables:
+            raise InputError(f"{self.folder / CATALOGUE_NAME} is not a repository's catalogue.")
+
+    def _check_format(self) -> None:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            raise InputError(f"{self.folder} is unfinished; index the images into it again to finish it.")
+        if version > FORMAT_VERSION:
+            raise InputError(
+                f"{self.folder} has repository format {version}, newer than this napari-cmrir reads"
+                f" ({FORMAT_VERSION}); update napari-cmrir."
+            )
+
+
+def text(path: Path) -> str:
+    """Write a path with forward slashes, as text that every encoding of Unicode can hold."""
+    return path.as_posix().encode("utf-8", "backslashreplace").decode()
+
+
+def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
+    if writable:
+        return _open_uri(path, "rwc")
+    connection = _open_uri(path, "ro")
+    try:
+        connection.execute("PRAGMA user_version")
+    except sqlite3.OperationalError:
+        # On a medium that cannot be written to, SQLite can only read a database that nobody changes.
+        connection.close()
+        return _open_uri(path, "ro&immutable=1")
+    except sqlite3.DatabaseError:
+        pass  # reported by the checks of the format
+    return connection
+
+
+def _open_uri(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=30.0,
+        isolation_level=None,
+        check_same_thread=False,  # a viewer opens a repository in one thread and searches it in another
+    )

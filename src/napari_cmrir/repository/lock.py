@@ -1,0 +1,79 @@
+"""One writer at a time: a lock that names its holder and ends with the holder's process."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from napari_cmrir.errors import InputError
+
+__all__ = ["writer_lock"]
+
+PATIENCE = 0.5
+"""Seconds that a second writer waits before it is refused."""
+
+
+@contextmanager
+def writer_lock(path: Path) -> Iterator[None]:
+    """Hold the only right to write to a repository.
+
+    The lock is an open transaction of a small SQLite database, so the operating system gives it
+    free when the process that holds it ends, however it ends.
+
+    Parameters
+    ----------
+    path : Path
+        The lock's file; it is made where it is missing and stays.
+
+    Raises
+    ------
+    InputError
+        If another process, or another thread of this one, is writing; the message names it.
+    """
+    with closing(_connect(path)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            holder = _sign(connection)
+            connection.execute("COMMIT")
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            raise _refusal(path, _read_holder(connection)) from None
+        if _read_holder(connection) != holder:  # another writer signed between the two transactions
+            raise _refusal(path, _read_holder(connection))
+        try:
+            yield
+        finally:
+            connection.execute("ROLLBACK")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # A job may be closed by another thread than ran it, as the garbage collector does.
+    return sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+
+
+def _sign(connection: sqlite3.Connection) -> str:
+    since = datetime.now(UTC).isoformat(timespec="microseconds")
+    holder = f"process {os.getpid()} on {platform.node() or 'this computer'} since {since}"
+    connection.execute("CREATE TABLE IF NOT EXISTS holder (description TEXT NOT NULL)")
+    connection.execute("DELETE FROM holder")
+    connection.execute("INSERT INTO holder VALUES (?)", [holder])
+    return holder
+
+
+def _read_holder(connection: sqlite3.Connection) -> str:
+    try:
+        row = connection.execute("SELECT description FROM holder").fetchone()
+    except sqlite3.OperationalError:
+        row = None
+    return str(row[0]) if row else "another process"
+
+
+def _refusal(path: Path, holder: str) -> InputError:
+    return InputError(f"{path.parent} is being written by {holder}; wait for it to end or stop it.")

@@ -1,0 +1,130 @@
+"""Files and folders that appear on disk whole or not at all, and the digests that prove it later."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from napari_cmrir.errors import InputError
+
+__all__ = ["digest", "explained", "publishing", "remove_partials"]
+
+PARTIAL_PREFIX = ".partial-"
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextmanager
+def publishing(path: Path) -> Iterator[Path]:
+    """Write a file or a folder so that it appears at ``path`` complete or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        Where it shall appear. What is there already is replaced.
+
+    Yields
+    ------
+    Path
+        A name beside ``path`` to write the file or folder to. On leaving, it is synced to the disk and
+        renamed; on an exception it is removed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with publishing(folder / "note.txt") as partial:
+    ...     _ = partial.write_text("whole")
+    >>> [entry.name for entry in folder.iterdir()]
+    ['note.txt']
+    """
+    partial = path.with_name(f"{PARTIAL_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        yield partial
+        _sync(partial)
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(partial, path)
+        _sync_entry(path.parent)
+    except BaseException:
+        _remove(partial)
+        raise
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what killed writers left half-written in a folder; call it only while holding its lock."""
+    for partial in folder.glob(f"{PARTIAL_PREFIX}*"):
+        _remove(partial)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of all files below a folder.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read or does not exist.
+    """
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    total = hashlib.sha256()
+    for file_path in sorted(entry for entry in path.rglob("*") if entry.is_file()):
+        total.update(f"{file_path.relative_to(path).as_posix()}\0{digest(file_path)}\n".encode())
+    return total.hexdigest()
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn a full disk or a folder that cannot be written to into an `InputError` that says so."""
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        code = error.errno if isinstance(error, OSError) else None
+        reason = str(error)
+        if code in NO_ROOM or "disk is full" in reason:
+            message = f"The disk of {folder} is full; make room and index again: finished images are kept."
+        elif code in NO_ACCESS or "readonly" in reason or "unable to open" in reason:
+            message = f"{folder} cannot be written to; check its permissions or give another folder."
+        else:
+            raise
+        raise InputError(message) from error
+
+
+def _sync(path: Path) -> None:
+    files = [entry for entry in path.rglob("*") if entry.is_file()] if path.is_dir() else [path]
+    for file_path in files:
+        with file_path.open("rb+") as file:
+            os.fsync(file.fileno())
+    if path.is_dir():
+        for folder in {file_path.parent for file_path in files} | {path}:
+            _sync_entry(folder)
+
+
+def _sync_entry(folder: Path) -> None:
+    if os.name == "nt":  # Windows cannot open a folder to sync it
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

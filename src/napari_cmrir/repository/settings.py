@@ -1,0 +1,58 @@
+"""The settings of a repository: one value that it is built with and keeps."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from napari_cmrir.words.settings import BagSettings, DescriptorSettings, VocabularySettings
+
+__all__ = ["RepositorySettings"]
+
+
+class RepositorySettings(BaseModel):
+    """How images are cut, described and counted; all that is added later follows the same.
+
+    Examples
+    --------
+    >>> RepositorySettings().field_size
+    1024
+    >>> RepositorySettings.paper().vocabulary.size
+    20000
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    field_size: int = Field(
+        1024,
+        ge=256,
+        le=16384,
+        multiple_of=64,
+        description="Longest side of a field, the unit that is ranked, px: a larger image is cut into"
+        " overlapping fields. The paper's images (834 px) are a field each.",
+    )
+    field_overlap: float = Field(
+        0.25, ge=0, le=0.75, description="Smallest overlap of neighbouring fields, as a share of field_size."
+    )
+    vocabulary_fields: int = Field(
+        512,
+        ge=1,
+        description="Fields that the vocabulary is learned from at most, spread evenly over the collection.",
+    )
+    descriptor: DescriptorSettings = Field(
+        DescriptorSettings(), description="Where a CoMIR is described, and how."
+    )
+    vocabulary: VocabularySettings = Field(
+        VocabularySettings(), description="How the visual words are learned from the repository's own CoMIRs."
+    )
+    bags: BagSettings = Field(BagSettings(), description="How words are weighted and bags compared.")
+
+    @classmethod
+    def paper(cls) -> Self:
+        """Return the published configuration."""
+        return cls(
+            descriptor=DescriptorSettings.paper(),
+            vocabulary=VocabularySettings.paper(),
+            bags=BagSettings.paper(),
+        )

@@ -1,0 +1,215 @@
+"""What is given to a repository, and which of it is new to the catalogue."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.images.readers import find_images, read_image
+from napari_cmrir.repository.catalogue import Catalogue, ImageRow, text
+from napari_cmrir.repository.publishing import digest
+
+__all__ = ["Source", "Stamp", "find_work", "list_sources", "read_source", "stamp"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image that is in memory: a layer of a viewer, a transformed image of an evaluation.
+
+    Parameters
+    ----------
+    name : str
+        What it is called in a list of hits; one array of a repository a name.
+    pixels : ndarray, (y, x, channel)
+        The image.
+    """
+
+    name: str
+    pixels: npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """By what a changed image is recognised: size and time of change at a glance, the digest surely."""
+
+    sha256: str | None
+    n_bytes: int
+    mtime_ns: int | None
+
+
+def list_sources(
+    sources: Iterable[str | os.PathLike[str] | Source], modality: str
+) -> dict[str, Path | Source]:
+    """List every image once.
+
+    Parameters
+    ----------
+    sources : iterable of path-like or Source
+        Image files, folders of them (see `find_images`) and arrays.
+    modality : str
+        Which images of a folder are meant, where their names tell.
+
+    Returns
+    -------
+    dict
+        Absolute path of each file, or `Source`, in the order given; the keys tell them apart.
+
+    Raises
+    ------
+    InputError
+        If there is none, a folder holds none, or two different arrays have one name.
+    """
+    if isinstance(sources, (str, os.PathLike, Source)):
+        sources = [sources]
+    found: dict[str, Path | Source] = {}
+    for source in sources:
+        if isinstance(source, Source):
+            earlier = found.setdefault(f"array {source.name}", source)
+            if earlier is not source:
+                raise InputError(f"Two arrays are named {source.name!r}; give each its own name.")
+            continue
+        paths = find_images([source], modality) if Path(source).is_dir() else [Path(source)]
+        for path in paths:
+            absolute = Path(os.path.abspath(path))
+            found.setdefault(f"file {absolute}", absolute)
+    if not found:
+        raise InputError("There is no image to index; give image files or folders.")
+    return found
+
+
+def read_source(source: Path | Source) -> npt.NDArray[Any]:
+    """Read an image as (y, x, channel)."""
+    if isinstance(source, Path):
+        return read_image(source)
+    return np.atleast_3d(source.pixels)
+
+
+def stamp(source: Path | Source, *, thorough: bool = True) -> Stamp:
+    """Take an image's stamp.
+
+    Parameters
+    ----------
+    source : Path or Source
+        The image.
+    thorough : bool
+        With the digest, for which a file is read through; that of an array is always taken.
+
+    Raises
+    ------
+    OSError
+        If the file is not there or cannot be read.
+    """
+    if isinstance(source, Path):
+        status = source.stat()
+        return Stamp(digest(source) if thorough else None, status.st_size, status.st_mtime_ns)
+    header = f"{source.pixels.shape} {source.pixels.dtype.str} "
+    content = hashlib.sha256(header.encode())
+    content.update(np.ascontiguousarray(source.pixels).data)
+    return Stamp(content.hexdigest(), source.pixels.nbytes, None)
+
+
+def find_work(catalogue: Catalogue, sources: Iterable[Path | Source]) -> Iterator[tuple[int, Path | Source]]:
+    """Find what is to do, entering new and changed images into the catalogue.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+        Open to write, in a transaction.
+    sources : iterable of Path or Source
+        The images that shall be searchable.
+
+    Yields
+    ------
+    (int, Path or Source)
+        The number of each image that is not yet, or no longer, searchable, and where to read it.
+    """
+    vanished = _Vanished(catalogue)
+    for source in sources:
+        row = catalogue.find_file(source) if isinstance(source, Path) else catalogue.find_array(source.name)
+        row = row or vanished.claim(source)
+        if row is None:
+            yield catalogue.add_image(**_names(catalogue, source)), source
+        elif row.state == "pending" or row.state == "failed":
+            catalogue.change_image(row.id, state="pending", reason=None, **_names(catalogue, source))
+            yield row.id, source
+        else:
+            yield from _compare(catalogue, row, source)
+
+
+def _compare(
+    catalogue: Catalogue, row: ImageRow, source: Path | Source
+) -> Iterator[tuple[int, Path | Source]]:
+    """Compare a represented or indexed image with what the catalogue remembers of it."""
+    names = _names(catalogue, source)
+    if (row.relative_path, row.absolute_path) != (names["relative_path"], names["absolute_path"]):
+        catalogue.change_image(row.id, **names)
+    if _changed(catalogue, row, source):
+        if row.state == "indexed":
+            yield catalogue.add_image(replaces=row.id, **names), source
+        else:
+            catalogue.change_image(row.id, state="pending")
+            yield row.id, source
+    elif row.state == "represented":
+        yield row.id, source
+
+
+def _changed(catalogue: Catalogue, row: ImageRow, source: Path | Source) -> bool:
+    try:
+        now = stamp(source, thorough=False)
+        if now.mtime_ns is not None and (now.n_bytes, now.mtime_ns) == (row.n_bytes, row.mtime_ns):
+            return False
+        now = stamp(source)
+    except OSError:
+        return False  # gone since it was listed: what is stored of it stays
+    if now.sha256 != row.sha256:
+        return True
+    catalogue.change_image(row.id, n_bytes=now.n_bytes, mtime_ns=now.mtime_ns)
+    return False
+
+
+def _names(catalogue: Catalogue, source: Path | Source) -> dict[str, Any]:
+    if isinstance(source, Path):
+        relative = catalogue.relative_path(source)
+        return {"name": text(Path(source.name)), "relative_path": relative, "absolute_path": text(source)}
+    return {"name": source.name, "relative_path": None, "absolute_path": None}
+
+
+class _Vanished:
+    """Indexed files that are no longer where they were, to be claimed by files of the same content."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._by_size: dict[int, list[ImageRow]] | None = None
+
+    def claim(self, source: Path | Source) -> ImageRow | None:
+        if not isinstance(source, Path):
+            return None
+        if self._by_size is None:
+            self._by_size = self._find()
+        try:
+            candidates = self._by_size.get(source.stat().st_size, [])
+            if not candidates:
+                return None
+            content = digest(source)
+        except OSError:
+            return None
+        row = next((row for row in candidates if row.sha256 == content), None)
+        if row is not None:
+            candidates.remove(row)
+        return row
+
+    def _find(self) -> dict[int, list[ImageRow]]:
+        by_size: dict[int, list[ImageRow]] = {}
+        for row in list(self._catalogue.images("represented", "indexed")):
+            path = self._catalogue.resolve(row)
+            if row.n_bytes is not None and path is not None and not path.exists():
+                by_size.setdefault(row.n_bytes, []).append(row)
+        return by_size

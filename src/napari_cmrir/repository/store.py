@@ -1,0 +1,235 @@
+"""A repository opened to search: everything is mapped or read when it is asked for."""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.repository.catalogue import FORMAT_VERSION, Catalogue, ImageRow
+from napari_cmrir.repository.publishing import digest
+from napari_cmrir.repository.pyramids import open_level
+from napari_cmrir.repository.segments import join_bags, map_segment
+from napari_cmrir.repository.settings import RepositorySettings
+
+if TYPE_CHECKING:
+    from napari_cmrir.comir.model import ComirModel
+    from napari_cmrir.words.bags import BagIndex
+    from napari_cmrir.words.settings import DescriptorSettings
+    from napari_cmrir.words.vocabulary import Vocabulary
+
+__all__ = ["MODEL_NAME", "VOCABULARY_NAME", "Repository", "open_repository"]
+
+MODEL_NAME = "model.safetensors"
+VOCABULARY_NAME = "vocabulary.safetensors"
+
+
+def open_repository(path: str | os.PathLike[str]) -> Repository:
+    """Open a repository to search it; any number of readers may, also while it is written.
+
+    Parameters
+    ----------
+    path : path-like
+        The repository's folder.
+
+    Returns
+    -------
+    Repository
+        The state published when it was opened.
+
+    Raises
+    ------
+    InputError
+        If it is not a repository, is unfinished, of a newer format, or misses a file.
+    """
+    return Repository(Path(os.path.abspath(path)))
+
+
+class Repository:
+    """What is published of a repository at the moment it is opened.
+
+    Parameters
+    ----------
+    path : Path
+        The repository's folder.
+
+    Attributes
+    ----------
+    path : Path
+        The repository's folder.
+    modality : str
+        The modality of its images.
+    settings : RepositorySettings
+        What it was built with.
+    fields : ndarray, (n,) of `FIELD_DTYPE`
+        Image number, y, x, height and width in pixels of every field, in the order of `bag_index`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._catalogue = Catalogue(path)
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        with self._catalogue.snapshot():
+            self._require_finished()
+            self.modality: str = self._catalogue.about("modality")
+            self.settings = RepositorySettings.model_validate(self._catalogue.about("settings"))
+            self._searched = np.array(self._catalogue.image_ids("indexed"), dtype=np.int64)
+            files = [segment.file for segment in self._catalogue.segments()]
+        for name in (MODEL_NAME, VOCABULARY_NAME):
+            if not (self.path / name).is_file():
+                raise InputError(
+                    f"{self.path} misses its {name}; restore it from a copy or index again elsewhere."
+                )
+        self._segments = [map_segment(self.path / file) for file in files]
+        fields = np.concatenate([segment.fields for segment in self._segments])
+        self._is_searched = np.isin(fields["image"], self._searched)
+        self.fields: npt.NDArray[np.void] = fields[self._is_searched]
+
+    def _require_finished(self) -> None:
+        counts = self._catalogue.count_images()
+        if not counts.get("indexed"):
+            known, stored = sum(counts.values()), counts.get("represented", 0)
+            raise InputError(
+                f"{self.path} is unfinished ({stored} of {known} CoMIRs stored, no image searchable yet);"
+                " index the same images into it again to finish it."
+            )
+
+    def close(self) -> None:
+        """Close the catalogue; what was read stays usable."""
+        self._catalogue.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Repository {self.path.name}: {len(self._searched)} {self.modality} images>"
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    @cached_property
+    def model(self) -> ComirModel:
+        """The model that represents queries, loaded when first asked for."""
+        from napari_cmrir.comir.model import load_model
+
+        return load_model(self.path / MODEL_NAME)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The visual words, loaded when first asked for."""
+        from napari_cmrir.words.vocabulary import load_vocabulary
+
+        return load_vocabulary(self.path / VOCABULARY_NAME)
+
+    @cached_property
+    def bag_index(self) -> BagIndex:
+        """The bags of all fields, mapped from the disk: row ``i`` is field ``i``."""
+        return join_bags(self._segments, self._is_searched, len(self.vocabulary), self.settings.bags)
+
+    @property
+    def descriptor_settings(self) -> DescriptorSettings:
+        """How its CoMIRs are described."""
+        return self.settings.descriptor
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why, by path or name, an image that was given could not be used."""
+        rows = self._catalogue.images("failed")
+        return {row.absolute_path or row.name: row.reason or "" for row in rows}
+
+    def image_name(self, field: int) -> str:
+        """Name of the image that a field lies in: its file's name, or an array's."""
+        return self._image(field).name
+
+    def image_path(self, field: int) -> Path | None:
+        """Find the file that a field lies in, if need be beside the repository; ``None`` for an array."""
+        return self._catalogue.resolve(self._image(field))
+
+    def comir_path(self, field: int) -> Path:
+        """Return the OME-Zarr pyramid that holds the CoMIR of a field's image."""
+        row = self._image(field)
+        assert row.comir is not None
+        return self.path / row.comir
+
+    def comir(self, field: int, level: int = 0) -> npt.NDArray[np.uint8]:
+        """Read the CoMIR of a field.
+
+        Parameters
+        ----------
+        field : int
+            Row in `fields`.
+        level : int
+            0 is full resolution; each further one averages 2 x 2 pixels of that before.
+
+        Returns
+        -------
+        ndarray, (channel, height // 2**level, width // 2**level) uint8
+
+        Raises
+        ------
+        InputError
+            If the pyramid is missing or has no such level.
+        """
+        _, y, x, height, width = (int(value) >> level for value in self.fields[field].item())
+        pixels = open_level(self.comir_path(field), level)[:, y : y + height, x : x + width]
+        return np.asarray(pixels, dtype=np.uint8)
+
+    def verify(self) -> list[str]:
+        """Read every file again and compare it with its checksum.
+
+        Returns
+        -------
+        list of str
+            What is wrong and what to do about it, a sentence each; empty if all is well.
+        """
+        about = self._catalogue.about
+        files = {MODEL_NAME: about("model_sha256"), VOCABULARY_NAME: about("vocabulary_sha256")}
+        with self._catalogue.snapshot():
+            files |= {segment.file: segment.sha256 for segment in self._catalogue.segments()}
+            for row in self._catalogue.images("represented", "indexed"):
+                files[str(row.comir)] = row.comir_sha256
+        return [problem for file, sha256 in files.items() if (problem := self._check(file, sha256))]
+
+    def summary(self) -> dict[str, Any]:
+        """Describe the repository in numbers and names, as JSON can hold them."""
+        about = self._catalogue.about
+        return {
+            "path": str(self.path),
+            "format": FORMAT_VERSION,
+            "created": about("created"),
+            "created_by": about("created_by"),
+            "modality": self.modality,
+            "model": about("model_fingerprint"),
+            "images": self._catalogue.count_images(),
+            "fields": len(self.fields),
+            "words": len(self.vocabulary),
+            "segments": len(self._segments),
+            "settings": self.settings.model_dump(mode="json"),
+            "failures": self.failures,
+        }
+
+    def _image(self, field: int) -> ImageRow:
+        return self._catalogue.image(int(self.fields["image"][field]))
+
+    def _check(self, file: str, sha256: str | None) -> str | None:
+        advice = "restore it from a copy, or index the images into a new repository"
+        try:
+            if digest(self.path / file) == sha256:
+                return None
+        except OSError as error:
+            return f"{file} cannot be read ({error.strerror}); {advice}."
+        return f"{file} is not as it was written: its checksum differs; {advice}."

@@ -1,0 +1,88 @@
+"""What a query finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Hit", "SearchResult"]
+
+
+@dataclass(frozen=True, eq=False)
+class Hit:
+    """A place in an image of the repository where the query's tissue may be.
+
+    Parameters
+    ----------
+    rank : int
+        1 is the best.
+    image : str
+        Path of the image, or the name of an array that was indexed.
+    score : float
+        What the hits are ordered by: correlation of the registered CoMIRs times their overlap, in [-1, 1], or
+        the cosine of the bags of words, in [0, 1], with ``rerank`` none or bow.
+    box : (4, 2) array
+        Corners (y, x) of the query in the image's pixels: its top-left, top-right, bottom-right, bottom-left.
+    rotation_degrees : float
+        How far the query is turned counter-clockwise, as seen on the screen, to lie on the image.
+    confidence : float
+        Probability in [0, 1] that no wrong image would score as high, from the scores of the others.
+    field : int
+        Row of the repository's fields.
+    scores : dict
+        Score of every stage: ``"words"``, ``"bow"``, ``"registration"``.
+    """
+
+    rank: int
+    image: str
+    score: float
+    box: NDArray[np.float64]
+    rotation_degrees: float
+    confidence: float
+    field: int
+    scores: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the hit as the command line writes it to JSON."""
+        return {
+            "rank": self.rank,
+            "image": self.image,
+            "score": round(self.score, 6),
+            "box": np.round(self.box, 3).tolist(),
+            "rotation_degrees": round(self.rotation_degrees, 3),
+            "confidence": round(self.confidence, 6),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class SearchResult:
+    """The ranked hits of one query.
+
+    Parameters
+    ----------
+    hits : tuple of Hit
+        Best first, at most one an image.
+    seconds : float
+        Time taken.
+    timings : dict
+        Seconds of each stage by its name.
+    comir : (channel, y, x) uint8 array
+        The query's CoMIR, upright.
+    mask : (y, x) bool array
+        Where the query counts.
+    shortlist : (n,) int array
+        All fields that were re-ranked, best first (more than ``hits``, and several an image).
+    ranking : (n,) int array
+        The best field of every image, best image first: ``hits`` are the first of them.
+    """
+
+    hits: tuple[Hit, ...]
+    seconds: float
+    timings: dict[str, float]
+    comir: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    shortlist: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    ranking: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))

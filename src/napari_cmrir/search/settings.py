@@ -1,0 +1,58 @@
+"""The settings of a query."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ["SearchSettings"]
+
+
+class SearchSettings(BaseModel):
+    """How a query is answered.
+
+    Examples
+    --------
+    >>> SearchSettings().rerank
+    'registration'
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rerank: Literal["none", "bow", "registration"] = Field(
+        "registration",
+        description="How the shortlist is ordered: none keeps the order of the bags of words; bow compares"
+        " query-sized patches under a new vocabulary (the paper's Stage III); registration correlates the"
+        " CoMIRs over rotations and shifts. The box of a hit always comes from registration.",
+    )
+    hits: int = Field(10, ge=1, description="Images to return at most.")
+    shortlist: int = Field(
+        30, ge=1, description="Fields that are re-ranked, the best by bag of words (paper: 15 or 30)."
+    )
+    register_all: int = Field(
+        300,
+        ge=0,
+        description="Repositories of up to this many fields are registered whole, without a shortlist.",
+    )
+    max_rotation: float = Field(
+        30.0,
+        ge=0,
+        le=180,
+        description="Rotations looked for, in degrees either way; 180 is the full circle (paper: up to 30).",
+    )
+    rotation_step: float = Field(
+        6.0, gt=0, le=45, description="Distance between the rotations tried first, in degrees."
+    )
+    min_overlap: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of the query that has to lie on a field; whole images may hang over the edge.",
+    )
+    bow_vocabulary: Literal["new", "repository"] = Field(
+        "new",
+        description="Words that rerank='bow' counts: new ones of the shortlist's patches (paper), or the"
+        " repository's own (quick).",
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to compute.")

@@ -1,0 +1,98 @@
+import json
+
+import pytest
+import torch
+
+from napari_cmrir.cli.lists import spread
+from napari_cmrir.cli.main import main
+from napari_cmrir.comir.model import ComirModel, OutputScale
+from napari_cmrir.comir.networks import build_network
+from napari_cmrir.comir.settings import TrainingSettings
+from napari_cmrir.images.intensity import Intensity
+from napari_cmrir.images.samples import write_sample_folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three small pairs and an untrained model."""
+    folder = tmp_path_factory.mktemp("verbs")
+    write_sample_folder(folder / "pairs", range(3), 96, ("SHG", "BF"))
+    settings = TrainingSettings(widths=(4, 8), stem=1)
+    torch.manual_seed(0)
+    intensities = {"SHG": Intensity(low=(0,), high=(4095,)), "BF": Intensity(low=(0,) * 3, high=(255,) * 3)}
+    networks = {m: build_network(settings, i.channels).eval() for m, i in intensities.items()}
+    scales = {}
+    for modality, network in networks.items():
+        with torch.inference_mode():
+            output = network(torch.rand(1, intensities[modality].channels, 64, 64))
+        scales[modality] = OutputScale((float(output.mean()),), (float(output.std()) / 4,))
+    model = ComirModel(("SHG", "BF"), settings, intensities, networks, scales)
+    model.save(folder / "model.safetensors")
+    return folder
+
+
+def run(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    return stop.value.code, *capsys.readouterr()
+
+
+def test_evaluate_prints_the_table_and_writes_the_report(folder, tmp_path, capsys):
+    ask = ["evaluate", folder / "model.safetensors", folder / "pairs", "--modalities", "SHG", "BF"]
+    ask += ["--field-size", "96", "--query", "full", "--no-within", "--no-untransformed"]
+    status, out, err = run([*ask, "--k", "1", "2", "-o", tmp_path / "out", "--rerank", "none"], capsys)
+    assert status == 0, err
+    assert "Acc@1" in out
+    assert "Acc@2" in out
+    assert "Acc@5" not in out
+    assert "SHG(T) in BF, full" in out
+    content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert content["settings"]["ranks"] == [1, 2]
+    assert (tmp_path / "out" / "report.html").exists()
+    status, out, err = run([*ask, "--k", "1", "--compare", tmp_path / "out"], capsys)
+    assert status == 0, err
+    assert "p (McNemar)" in out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--modalities", "SHG", "CT"], "no pair"),
+        (["--field-size", "3"], "--field-size"),
+        (["--descriptor", "orb"], "There is no descriptor 'orb'"),
+        (["--compare", "nowhere"], "is not the evaluation.json"),
+    ],
+)
+def test_bad_use_is_one_line_and_status_2(folder, capsys, change, message):
+    ask = ["evaluate", folder / "model.safetensors", folder / "pairs", "--modalities", "SHG", "BF", *change]
+    status, out, err = run(ask, capsys)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_study_prints_the_papers_tables(folder, tmp_path, capsys):
+    ask = ["study", folder / "model.safetensors", folder / "pairs", "--modalities", "SHG", "BF"]
+    ask += ["--field-size", "96", "--query", "full", "--no-within", "--no-untransformed", "-o", tmp_path]
+    ask += ["--representations", "original", "comir", "--descriptors", "surf", "--rerankers", "none"]
+    status, out, err = run(ask, capsys)
+    assert status == 0, err
+    assert "Table 1: full image, top-10 success, no re-ranking" in out
+    assert "paper: BF" in out
+    assert (tmp_path / "study.md").read_text().strip() == out.strip()
+    assert len(list((tmp_path / "cells").iterdir())) == 2
+
+
+def test_datasets_without_network_is_status_2(tmp_path, capsys):
+    status, _, err = run(["datasets", "fetch", "-o", tmp_path, "--server", "http://127.0.0.1:9"], capsys)
+    assert status == 2
+    assert "cannot be reached; check the network" in err
+
+
+def test_options_take_all_values_up_to_the_next():
+    assert spread(["m", "--k", "1", "5", "-o", "x", "--k", "7"], ["--k"]) == [
+        *("m", "--k", "1", "--k", "5", "-o", "x", "--k", "7")
+    ]
+    assert spread(["--k"], ["--k"]) == ["--k"]
+    assert spread(["--k", "--seed", "1"], ["--k"]) == ["--k", "--seed", "1"]
+    assert spread(["--k=3", "p"], ["--k"]) == ["--k=3", "p"]

@@ -1,0 +1,182 @@
+import hashlib
+import io
+import json
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_cmrir import jobs
+from napari_cmrir.errors import InputError
+from napari_cmrir.evaluation.datasets import fetch_dataset, place_image
+from napari_cmrir.images.pairs import find_pairs
+
+
+def tiff(value, colours):
+    buffer = io.BytesIO()
+    pixels = np.full((300, 280, 3) if colours else (300, 280), value, np.uint8)
+    tifffile.imwrite(buffer, pixels, photometric="rgb" if colours else "minisblack")
+    return buffer.getvalue()
+
+
+def archive():
+    names = [
+        *(f"BioData/TrainSet/1B_A{i}_{m}.tif" for i in (2, 5) for m in ("SHG", "BF")),
+        *(f"BioData/TestSet/{t}_1B_B1_{m}.tif" for t in "RT" for m in ("SHG", "BF")),
+        "BioData/TestSet/metadata.csv",
+        "../evil_SHG.tif",
+        "__MACOSX/TrainSet/._1B_A2_SHG.tif",
+    ]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
+        for value, name in enumerate(names):
+            file.writestr(name, tiff(value, name.endswith("_BF.tif")))
+    return buffer.getvalue()
+
+
+class Record(ThreadingHTTPServer):
+    """A server with the interface of Zenodo that holds one record of one file."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.content = archive()
+        self.checksum = "md5:" + hashlib.md5(self.content).hexdigest()
+        self.cut_after = None
+        self.asked = []
+        self.address = f"http://127.0.0.1:{self.server_port}"
+
+
+class Answer(BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        server.asked.append((self.path, self.headers.get("Range")))
+        if self.path == "/api/records/3874362":
+            link = f"{server.address}/api/records/3874362/files/HighRes_Splits.zip/content"
+            file = {"key": "HighRes_Splits.zip", "checksum": server.checksum, "links": {"self": link}}
+            self.reply(200, json.dumps({"id": 3874362, "files": [file]}).encode())
+        elif self.path.endswith("HighRes_Splits.zip/content"):
+            start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
+            self.reply(206 if start else 200, server.content[start:], server.cut_after)
+        else:
+            self.send_error(404)
+
+    def reply(self, status, content, cut_after=None):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[:cut_after])
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def record():
+    with Record() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def fetch(record, folder):
+    record.asked.clear()
+    return jobs.run(fetch_dataset(folder, server=record.address))
+
+
+def test_the_record_is_fetched_checked_and_laid_out_as_pairs(record, tmp_path):
+    seen = []
+    dataset = jobs.run(fetch_dataset(tmp_path, server=record.address), seen.append)
+    assert dataset.parts == {"test": 2, "test-transformed": 2, "train": 4}
+    assert dataset.unplaced == ()
+    assert [p.identifier for p in find_pairs(tmp_path / "train", ("SHG", "BF"))] == ["1B_A2", "1B_A5"]
+    assert [p.identifier for p in find_pairs(tmp_path / "test", ("SHG", "BF"))] == ["1B_B1"]
+    assert tifffile.imread(tmp_path / "test-transformed" / "1B_B1_BF.tif")[0, 0].tolist() == [7, 7, 7]
+    assert not list(tmp_path.rglob("*evil*"))
+    assert not (tmp_path.parent / "evil_SHG.tif").exists()
+    sizes = [progress.done for progress in seen if progress.unit == "MB" and progress.total]
+    assert sizes
+    assert sizes[-1] == len(record.content) / 1e6
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_what_is_there_is_not_fetched_again(record, tmp_path):
+    fetch(record, tmp_path)
+    (tmp_path / "train" / "1B_A5_BF.tif").unlink()
+    assert fetch(record, tmp_path).parts["train"] == 4
+    assert [path for path, _ in record.asked] == ["/api/records/3874362"]
+    assert (tmp_path / "train" / "1B_A5_BF.tif").exists()
+
+
+def test_a_broken_download_goes_on_where_it_stopped(record, tmp_path):
+    record.cut_after = 700_000
+    with pytest.raises(InputError, match=r"127\.0\.0\.1.*run the same command again"):
+        fetch(record, tmp_path)
+    partial = tmp_path / "downloads" / "HighRes_Splits.zip.part"
+    there = partial.read_bytes()
+    assert 400_000 < len(there) <= 700_000
+    assert record.content.startswith(there)
+    record.cut_after = None
+    assert fetch(record, tmp_path).parts["train"] == 4
+    assert record.asked[-1][1] == f"bytes={len(there)}-"
+    assert (tmp_path / "downloads" / "HighRes_Splits.zip").read_bytes() == record.content
+
+
+def test_whoever_stops_the_job_keeps_what_was_downloaded(record, tmp_path):
+    job = fetch_dataset(tmp_path, server=record.address)
+    while next(job).total is None:
+        pass
+    job.close()
+    assert (tmp_path / "downloads" / "HighRes_Splits.zip.part").stat().st_size > 0
+
+
+def test_a_wrong_checksum_is_refused_and_the_next_run_starts_afresh(record, tmp_path):
+    right, record.checksum = record.checksum, "md5:" + "0" * 32
+    with pytest.raises(InputError, match="its checksum differs; run the command again"):
+        fetch(record, tmp_path)
+    assert list((tmp_path / "downloads").iterdir()) == []
+    record.checksum = right
+    assert fetch(record, tmp_path).parts["test"] == 2
+    assert record.asked[-1][1] is None
+
+
+def test_a_damaged_file_is_fetched_again(record, tmp_path):
+    fetch(record, tmp_path)
+    (tmp_path / "downloads" / "HighRes_Splits.zip").write_bytes(b"damaged")
+    fetch(record, tmp_path)
+    assert len(record.asked) == 2
+    assert (tmp_path / "downloads" / "HighRes_Splits.zip").read_bytes() == record.content
+
+
+def test_without_network_one_sentence_says_so(tmp_path):
+    with Record() as gone:
+        address = gone.address
+    with pytest.raises(InputError, match=r"127\.0\.0\.1:\d+ cannot be reached; check the network"):
+        jobs.run(fetch_dataset(tmp_path, server=address))
+
+
+def test_a_record_that_is_not_there_is_told(record, tmp_path):
+    with pytest.raises(InputError, match=r"There is no record 10\.5281/zenodo\.7"):
+        jobs.run(fetch_dataset(tmp_path, doi="10.5281/zenodo.7", server=record.address))
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("1B_A1_SHG.tif", "images/1B_A1_SHG.tif"),
+        ("a/b/Validation1Set/sa-95_bf.TIFF", "a-b-validation1/sa-95_BF.tiff"),
+        ("TestSet/1B_A1_SHG_T.tif", "test-transformed/1B_A1_SHG.tif"),
+        ("TestSet/R_1B_A1_SHG.tif", "test/1B_A1_SHG.tif"),
+        ("TestSet/info.csv", None),
+        ("TestSet/overview.tif", None),
+        (".hidden/1B_A1_SHG.tif", None),
+        ("../1B_A1_SHG.tif", None),
+    ],
+)
+def test_places_of_images(name, place):
+    found = place_image(name)
+    assert (found and found.as_posix()) == place

@@ -1,0 +1,167 @@
+import numpy as np
+import pytest
+import tifffile
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.evaluation.metrics import wilson_interval
+from napari_cmrir.evaluation.protocol import evaluate
+from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.images.pairs import Pair, find_pairs, read_pair
+
+
+@pytest.mark.parametrize("rerank", ["none", "bow", "registration"])
+def test_noise_is_found_as_often_as_chance_would(noise_model, pairs, measure, rerank):
+    report = measure(noise_model, pairs, rerank=rerank, query="full", kinds=("cross",), hits=1)
+    ranks = np.array([result.rank for result in report.results])
+    n_fields = len(report.fields)
+    assert (n_fields, len(ranks)) == (12, 4 * 12)
+    assert ranks.min() >= 1
+    assert ranks.max() <= n_fields
+    for k in (1, 4, 8):
+        low, high = wilson_interval(int((ranks <= k).sum()), len(ranks), 0.999)
+        assert low <= k / n_fields <= high
+    assert abs(ranks.mean() - (n_fields + 1) / 2) < 3.3 * n_fields / np.sqrt(12 * len(ranks))
+
+
+@pytest.mark.parametrize("rerank", ["none", "registration"])
+def test_a_modality_searched_with_itself_is_always_found(grey_model, pairs, measure, rerank):
+    report = measure(grey_model, pairs, rerank=rerank, kinds=("within",), poses=("untransformed",))
+    assert [str(cell) for cell, _ in report.cells()] == [
+        "SHG in SHG, full",
+        "BF in BF, full",
+        "SHG in SHG, patch",
+        "BF in BF, patch",
+    ]
+    for summary in report.summaries():
+        if rerank == "registration" or summary.cell.size == "full":
+            assert summary.success[1].value == 1, summary.cell
+
+
+def test_what_was_turned_and_shifted_is_found_where_it_was_cut(grey_model, pairs, measure):
+    report = measure(grey_model, pairs, kinds=("within",), poses=("transformed",), query="full")
+    for summary in report.summaries():
+        assert summary.success[1].value > 0.9
+        assert summary.median_corner_error < 1
+        assert summary.within_width.value > 0.8
+        assert summary.within_degrees.value > 0.9
+    turned = [result.rotation_degrees for result in report.results]
+    assert min(turned) < -15
+    assert max(turned) > 15
+
+
+def test_every_kind_of_query_is_asked_both_ways(report):
+    cells = [cell for cell, _ in report.cells()]
+    assert len(cells) == len(set(cells)) == 16
+    assert str(cells[0]) == "SHG(T) in BF, full"
+    assert {(cell.query, cell.repository) for cell in cells if cell.kind == "cross"} == {
+        ("SHG", "BF"),
+        ("BF", "SHG"),
+    }
+    names = [field.name for field in report.fields]
+    for cell, results in report.cells():
+        assert [result.field for result in results] == names, cell
+
+
+def test_modalities_and_sizes_have_the_same_transform(report):
+    of_field = {}
+    for result in report.results:
+        if result.cell.pose == "transformed":
+            of_field.setdefault(result.field, set()).add(result.rotation_degrees)
+            centre = np.mean(result.box, axis=0)
+            of_field.setdefault((result.field, "centre"), []).append(centre)
+    for name, values in of_field.items():
+        if isinstance(name, tuple):
+            np.testing.assert_allclose(values, [values[0]] * len(values), atol=0.01)
+        else:
+            assert len(values) == 1
+
+
+def test_the_shortlist_and_the_registration_of_all_are_reported_beside(grey_model, pairs, measure):
+    three = pairs[:3]
+    both = measure(
+        grey_model, three, rerank="registration", register_all=0, shortlist=2, report_shortlist=True,
+        kinds=("cross",), query="full",
+    )  # fmt: skip
+    words = measure(grey_model, three, rerank="none", kinds=("cross",), query="full")
+    every = measure(grey_model, three, rerank="registration", kinds=("cross",), query="full")
+    assert [r.shortlist_rank for r in both.results] == [r.rank for r in words.results]
+    assert [r.exhaustive_rank for r in both.results] == [r.rank for r in every.results]
+    assert [r.rank for r in both.results] != [r.rank for r in every.results]
+    for summary, (_, results) in zip(both.summaries(), both.cells(), strict=True):
+        lost = [result for result in results if result.rank > 5]
+        assert summary.lost["shortlist"] == sum(result.shortlist_rank > 2 for result in lost)
+        assert summary.lost["shortlist"] + summary.lost["reranking"] == len(lost)
+        assert summary.shortlist[10].count == len(results)
+
+
+def test_repositories_that_are_kept_are_used_again(grey_model, pairs, measure, tmp_path):
+    asked = {"query": "full", "kinds": ("cross",), "poses": ("untransformed",)}
+    first = measure(grey_model, pairs[:2], tmp_path, **asked)
+    files = {file: file.stat().st_mtime_ns for file in tmp_path.glob("repositories/*/segments/*")}
+    assert len(files) == 2
+    again = measure(grey_model, pairs[:2], tmp_path, **asked)
+    assert {file: file.stat().st_mtime_ns for file in files} == files
+    assert len(list((tmp_path / "repositories").iterdir())) == 2
+    assert [result.rank for result in again.results] == [result.rank for result in first.results]
+    measure(grey_model, pairs[:3], tmp_path, **asked)
+    assert len(list((tmp_path / "repositories").iterdir())) == 4
+
+
+def test_identifiers_are_compared_whole(grey_model, pairs, measure, tmp_path):
+    """A ready query of 1B_B1 that shows 1B_B10 finds 1B_B10, which is wrong."""
+    folder, queries = tmp_path / "pairs", tmp_path / "queries"
+    folder.mkdir()
+    queries.mkdir()
+    pixels = {}
+    for identifier, pair in zip(("1B_B1", "1B_B10", "B1"), pairs, strict=False):
+        for modality, image in zip(("SHG", "BF"), read_pair(pair), strict=True):
+            pixels[identifier, modality] = image.squeeze()
+            tifffile.imwrite(folder / f"{identifier}_{modality}.tif", image.squeeze())
+    for modality in ("SHG", "BF"):
+        tifffile.imwrite(queries / f"1B_B1_{modality}.tif", pixels["1B_B10", modality])
+        tifffile.imwrite(queries / f"B1_{modality}.tif", pixels["B1", modality])
+    report = measure(
+        grey_model, find_pairs(folder, ("SHG", "BF")), queries=queries, field_size=1024,
+        kinds=("within",), poses=("transformed",), query="full",
+    )  # fmt: skip
+    for _, (swapped, true) in report.cells():
+        assert (swapped.field, swapped.hits[0].image) == ("1B_B1", "1B_B10/0-0")
+        assert swapped.rank > 1
+        assert (true.field, true.hits[0].image, true.rank) == ("B1", "B1/0-0", 1)
+        assert swapped.box is true.box is true.localisation is None
+
+
+def test_a_query_without_a_pair_is_refused(grey_model, pairs, measure, tmp_path):
+    tifffile.imwrite(tmp_path / "nobody_SHG.tif", np.zeros((80, 80), np.uint8))
+    with pytest.raises(InputError, match=r"nobody_SHG\.tif belongs to no pair"):
+        measure(grey_model, pairs[:1], queries=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pairs": []}, "no pair to evaluate on"),
+        ({"modalities": ("SHG", "CT")}, "trained on SHG and BF, not on CT"),
+        ({"descriptor": "orb"}, "There is no descriptor 'orb'"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_computed(grey_model, changes, message):
+    missing = [Pair("a", ("nothing_SHG.tif", "nothing_BF.tif"))]
+    settings = EvaluationSettings()
+    if "descriptor" in changes:
+        described = settings.repository.descriptor.model_copy(update={"name": changes["descriptor"]})
+        repository = settings.repository.model_copy(update={"descriptor": described})
+        settings = settings.model_copy(update={"repository": repository})
+    job = evaluate(
+        grey_model, changes.get("pairs", missing), changes.get("modalities", ("SHG", "BF")), settings
+    )
+    with pytest.raises(InputError, match=message):
+        next(job)
+
+
+def test_progress_never_goes_back_and_ends_at_its_total(grey_model, pairs, small):
+    settings = small.model_copy(update={"query": "full", "kinds": ("cross",), "poses": ("transformed",)})
+    seen = list(evaluate(grey_model, pairs[:1], ("SHG", "BF"), settings))
+    done = [progress.done for progress in seen]
+    assert done == sorted(done)
+    assert done[-1] == seen[-1].total == 2 * 2 + 2 * 2

@@ -1,0 +1,167 @@
+import json
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_cmrir import jobs
+from napari_cmrir.comir.inference import represent
+from napari_cmrir.errors import InputError
+from napari_cmrir.evaluation.published import REPLACEMENT, RERANKING
+from napari_cmrir.evaluation.representations import original
+from napari_cmrir.evaluation.study import StudyReport, StudySettings, study
+from napari_cmrir.evaluation.tables import study_tables
+
+BOTH = ("SHG", "BF")
+
+
+@pytest.fixture(scope="module")
+def asked(small):
+    evaluation = small.model_copy(
+        update={"query": "full", "kinds": ("cross",), "poses": ("transformed",), "ranks": (1, 10), "hits": 1}
+    )
+    return StudySettings(descriptors=("surf",), rerankings=("none", "registration"), evaluation=evaluation)
+
+
+def test_a_study_that_was_broken_off_goes_on_where_it_stopped(grey_model, pairs, asked, tmp_path):
+    two, cells = pairs[:2], tmp_path / "study" / "cells"
+    job = study(grey_model, two, BOTH, asked, output=tmp_path / "study")
+    for _ in job:
+        if len(list(cells.glob("*.json"))) == 2:
+            break
+    job.close()
+    done = {file: file.stat().st_mtime_ns for file in cells.glob("*.json")}
+    assert len(done) == 2
+    report = jobs.run(study(grey_model, two, BOTH, asked, output=tmp_path / "study"))
+    assert len(list(cells.glob("*.json"))) == 4
+    assert {file: file.stat().st_mtime_ns for file in done} == done
+    assert len(list((tmp_path / "study" / "repositories").iterdir())) == 4  # two are searched twice
+    whole = jobs.run(study(grey_model, two, BOTH, asked, output=tmp_path / "again"))
+    assert [str(variant) for variant in whole.variants] == [
+        "surf on original, re-ranking none",
+        "surf on original, re-ranking registration",
+        "surf on comir, re-ranking none",
+        "surf on comir, re-ranking registration",
+    ]
+    for variant, evaluation in whole.variants.items():
+        del evaluation["seconds"], report.variants[variant]["seconds"]
+        assert evaluation == report.variants[variant]
+
+
+def test_other_images_and_settings_are_evaluated_anew(grey_model, pairs, asked, tmp_path):
+    one = asked.model_copy(update={"representations": ("comir",), "rerankings": ("none",)})
+    pair = pairs[0]
+    for image in pair.paths:
+        (tmp_path / image.name).write_bytes(image.read_bytes())
+    moved = type(pair)(pair.identifier, tuple(tmp_path / image.name for image in pair.paths))
+    cells = tmp_path / "study" / "cells"
+
+    def cells_after(settings):
+        jobs.run(study(grey_model, [moved], BOTH, settings, output=tmp_path / "study"))
+        return len(list(cells.iterdir()))
+
+    assert cells_after(one) == 1
+    assert cells_after(one) == 1
+    evaluation = one.evaluation.model_copy(update={"seed": 9})
+    assert cells_after(one.model_copy(update={"evaluation": evaluation})) == 2
+    tifffile.imwrite(moved.paths[0], np.flipud(tifffile.imread(moved.paths[0])))
+    assert cells_after(one) == 3
+
+
+@pytest.mark.parametrize("name", ["representations", "descriptors", "rerankings"])
+def test_unknown_names_are_refused(grey_model, pairs, tmp_path, name):
+    settings = StudySettings(**{name: ("magic",)})
+    with pytest.raises(InputError, match=r"There is no .* 'magic'; choose from"):
+        next(study(grey_model, pairs, BOTH, settings, output=tmp_path))
+
+
+def test_originals_are_represented_by_their_grey_values():
+    rng = np.random.default_rng(0)
+    bf = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    shg = rng.integers(0, 4096, (40, 50, 1), dtype=np.uint16)
+    model = original(_any_model(), {"BF": [bf], "SHG": [shg]})
+    for modality, image in (("BF", bf), ("SHG", shg)):
+        low, high = (np.percentile(image.reshape(-1, image.shape[2]), q, axis=0) for q in (0.1, 99.9))
+        expected = 255 * ((image - low) / (high - low)).clip(0, 2).mean(axis=2).clip(0, 1)
+        comir = jobs.run(represent(model, image, modality, device="cpu"))
+        assert comir.shape == (1, 40, 50)
+        assert np.abs(comir[0] - expected).max() < 3  # low is not clipped at 0 but at -0.5
+
+
+def _any_model():
+    from napari_cmrir.comir.model import ComirModel
+    from napari_cmrir.comir.settings import TrainingSettings
+
+    return ComirModel(("BF", "SHG"), TrainingSettings(), {}, {}, {})
+
+
+def made_up(modalities):
+    """A study whose success among the first ten is 1 of 4 if transformed, 2 of 4 if not; first: 0."""
+    share = {"count": 0, "total": 4, "share": 0.0, "low": 0.0, "high": 1.0}
+    cells = [
+        {
+            "query": query,
+            "repository": repository,
+            "pose": pose,
+            "size": size,
+            "kind": "within" if query == repository else "cross",
+            "success": {"1": share, "10": {**share, "count": 1 if pose == "transformed" else 2}},
+        }
+        for query in modalities
+        for repository in modalities
+        for pose in ("transformed", "untransformed")
+        for size in ("full", "patch")
+    ]
+    settings = StudySettings()
+    settings = settings.model_copy(
+        update={"evaluation": settings.evaluation.model_copy(update={"ranks": (1, 10)})}
+    )
+    variants = {variant: {"cells": cells} for variant in settings.variants()}
+    return StudyReport(modalities, settings, variants)
+
+
+def rows_of(text, title):
+    section = next(part for part in text.split("### ") if part.startswith(title))
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:1] + lines[2:]]
+
+
+@pytest.mark.parametrize("modalities", [("BF", "SHG"), ("SHG", "BF")])
+def test_the_papers_figures_stand_under_their_own_columns(modalities):
+    text = study_tables(made_up(modalities))
+    heading, *rows = rows_of(text, "Table 1: full image, top-10 success, no re-ranking")
+    assert heading[3:] == [f"{m}{t}" for m in modalities for t in ("", "(T)")]
+    ours = next(row for row in rows if row[:3] == ["surf", "comir", "BF"])
+    paper = next(row for row in rows if row[:3] == ["surf", "comir", "paper: BF"])
+    assert rows.index(paper) == rows.index(ours) + 1
+    assert paper[heading.index("SHG(T)")] == "61.2"
+    assert paper[heading.index("BF(T)")] == "93.8"
+    assert ours[heading.index("SHG(T)")].startswith("25.0 [")
+    assert ours[heading.index("SHG")].startswith("50.0 [")
+
+
+def test_the_papers_figures_stand_in_their_place_beside_other_modalities():
+    text = study_tables(made_up(("VIS", "IR")))
+    rows = rows_of(text, "Table 1: image patch, top-10 success, no re-ranking")
+    row = next(row for row in rows if row[:3] == ["surf", "comir", "paper: SHG"])
+    assert row[3:] == ["52.2", "35.8", "100", "73.x"]
+    heading, *rows = rows_of(text, "Table 2: full image, IR(T) in VIS, surf on comir")
+    assert heading == ["Re-ranking", "top-1", "top-10"]
+    assert ["Re-ranking 30", "0.0 [0.0, 100.0]", "25.0 [0.0, 100.0]"] in rows
+    assert rows[rows.index(["Re-ranking 30", "0.0 [0.0, 100.0]", "25.0 [0.0, 100.0]"]) + 1] == [
+        "paper: SHG(T)",
+        "45.5",
+        "83.6",
+    ]
+    rows = rows_of(text, "Table 3: full image")
+    assert ["paper: proposed", "paper: SHG", "86.6", "75.4", "-", "-"] in rows
+    assert ["paper: TC-Net", "paper: BF", "-", "-", "47.8", "43.4"] in rows
+
+
+def test_the_published_tables_agree_with_each_other():
+    """Table 1's cells of SURF on CoMIRs are Table 2's top-10 without re-ranking."""
+    for size in ("full", "patch"):
+        proposed = REPLACEMENT[size]["surf", "comir"]
+        assert proposed["SHG"][1] == RERANKING[size]["BF"]["none"][2]
+        assert proposed["BF"][3] == RERANKING[size]["SHG"]["none"][2]
+    assert json.dumps(REPLACEMENT["full"]["surf", "comir"]["BF"]) == '["100.0", "93.8", "71.4", "61.2"]'

@@ -1,0 +1,87 @@
+"""What is shipped: one manifest, a package that imports in no time, one version number everywhere."""
+
+import pkgutil
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from npe2 import PluginManifest
+
+import napari_cmrir
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = Path(napari_cmrir.__file__).parent
+HEAVY = {"cv2", "dask", "distributed", "napari", "numpy", "qtpy", "scipy", "sklearn", "torch", "zarr"}
+
+
+@pytest.fixture(scope="module")
+def manifest():
+    """The manifest, found by its entry point as napari finds it."""
+    return PluginManifest.from_distribution("napari-cmrir")
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    script = (
+        "import sys, napari_cmrir; dir(napari_cmrir); print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "napari_cmrir" in loaded.split()
+    assert not HEAVY & set(loaded.split())
+
+
+@pytest.mark.parametrize("name", napari_cmrir.__all__)
+def test_every_public_name_leads_to_what_it_names(name):
+    assert name in dir(napari_cmrir)
+    value = getattr(napari_cmrir, name)
+    assert callable(value)
+    assert value.__module__.startswith("napari_cmrir.")
+
+
+def test_no_public_name_is_hidden_by_a_subpackage_of_that_name():
+    submodules = {module.name for module in pkgutil.iter_modules(napari_cmrir.__path__)}
+    assert {"search", "jobs"} <= submodules
+    assert not submodules & set(napari_cmrir.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="nosuchname"):
+        napari_cmrir.nosuchname  # noqa: B018
+
+
+def test_the_package_carries_the_manifest_of_the_top_level():
+    assert (PACKAGE / "napari.yaml").samefile(ROOT / "napari.yaml")
+
+
+def test_napari_is_offered_three_widgets_and_two_samples(manifest):
+    widgets = [widget.display_name for widget in manifest.contributions.widgets]
+    samples = {sample.key: sample.display_name for sample in manifest.contributions.sample_data}
+    assert manifest.display_name == "CoMIR Image Retrieval"
+    assert widgets == ["CoMIR model", "Index images", "Find region"]
+    assert samples == {
+        "tissue-pair": "Tissue, one brightfield and SHG pair (generated)",
+        "tissue-folder": "Tissue, twelve brightfield images to index (generated)",
+    }
+
+
+def test_every_command_of_the_manifest_can_be_imported(manifest):
+    manifest.validate_imports()
+
+
+def test_one_version_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    version = napari_cmrir.__version__
+    assert project["version"] == version
+    assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [version]
+    assert f"## {version}" in changelog
+
+
+def test_the_constraints_hold_on_any_machine():
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert "torch==2.13.0" in pins
+    assert all(re.fullmatch(r"[a-z0-9.-]+==[0-9a-z.]+", pin) for pin in pins)
