@@ -137,6 +137,22 @@ def test_a_query_without_a_pair_is_refused(grey_model, pairs, measure, tmp_path)
         measure(grey_model, pairs[:1], queries=tmp_path)
 
 
+def test_a_query_that_shows_nothing_is_not_found_and_does_not_stop_the_others(
+    grey_model, pairs, measure, tmp_path
+):
+    shg, bf = read_pair(pairs[0])
+    tifffile.imwrite(tmp_path / "a_BF.tif", bf)
+    shg[:, : shg.shape[1] // 2 + 4] = 40
+    tifffile.imwrite(tmp_path / "a_SHG.tif", shg.squeeze())
+    asked = {"query": "full", "kinds": ("cross",), "poses": ("untransformed",), "hits": 1}
+    report = measure(grey_model, [*find_pairs(tmp_path, ("SHG", "BF")), pairs[1]], field_size=64, **asked)
+    empty = [result for result in report.results if result.refusal is not None]
+    assert [(result.field, result.cell.query, result.rank) for result in empty] == [("a/0-0", "SHG", None)]
+    assert "constant" in empty[0].refusal
+    assert len(report.results) == 8
+    assert report.summaries()[0].p90_rank > 3
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

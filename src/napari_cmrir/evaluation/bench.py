@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,33 +171,38 @@ class Bench:
         return Question(cell, identifier, cut_query(pixels, region), None, None)
 
     def ask(self, question: Question, repository: Repository) -> Job[QueryResult]:
-        """Search with a query and see what became of it."""
+        """Search with a query and see what became of it; one that the search refuses is not found."""
         settings = self.settings.search.model_copy(update={"hits": self.settings.hits, "device": self.device})
-        result = yield from _searched(question, repository, settings)
-        shortlist_rank = exhaustive_rank = None
-        rank = _rank(question, repository, result)
-        if self.settings.report_shortlist:
-            alone = settings.model_copy(update={"rerank": "none", "hits": 1})
-            every = settings.model_copy(
-                update={"rerank": "registration", "register_all": len(self.fields), "hits": 1}
-            )
-            shortlist_rank = yield from _rank_with(question, repository, alone, settings, rank)
-            exhaustive_rank = yield from _rank_with(question, repository, every, settings, rank)
-        right = next((hit for hit in result.hits if question.is_right(hit.image)), None)
-        return QueryResult(
+        turned = None if question.region is None else round(question.region.rotation_degrees, 6)
+        answer = QueryResult(
             cell=question.cell,
             field=question.name,
             inside=round(question.query.inside, 6),
             box=_true_box(question),
-            rotation_degrees=None if question.region is None else round(question.region.rotation_degrees, 6),
-            rank=rank,
-            shortlist_rank=shortlist_rank,
-            exhaustive_rank=exhaustive_rank,
+            rotation_degrees=turned,
+        )
+        try:
+            result = yield from _searched(question, repository, settings)
+        except InputError as refusal:
+            return replace(answer, refusal=str(refusal))
+        right = next((hit for hit in result.hits if question.is_right(hit.image)), None)
+        answer = replace(
+            answer,
+            rank=_rank(question, repository, result),
             localisation=_localise(question, right),
             hits=tuple(_found(hit) for hit in result.hits),
             right=None if right is None else _found(right),
             seconds=result.seconds,
         )
+        if not self.settings.report_shortlist:
+            return answer
+        alone = settings.model_copy(update={"rerank": "none", "hits": 1})
+        every = settings.model_copy(
+            update={"rerank": "registration", "register_all": len(self.fields), "hits": 1}
+        )
+        by_words = yield from _rank_with(question, repository, alone, settings, answer.rank)
+        exhaustive = yield from _rank_with(question, repository, every, settings, answer.rank)
+        return replace(answer, shortlist_rank=by_words, exhaustive_rank=exhaustive)
 
 
 def _searched(question: Question, repository: Repository, settings: SearchSettings) -> Job[SearchResult]:
@@ -239,7 +244,9 @@ def _true_box(question: Question) -> Box | None:
 
 
 def _localise(question: Question, hit: Hit | None) -> Localisation | None:
-    if hit is None or question.region is None or question.field is None or not np.isfinite(hit.box).all():
+    if hit is None or question.region is None or question.field is None:
+        return None
+    if not np.isfinite(hit.scores["registration"]):  # no pose: the box says nothing
         return None
     error = corner_error(hit.box, box_in_field(question.region, question.field))
     degrees = rotation_difference(hit.rotation_degrees, question.region.rotation_degrees)
@@ -249,7 +256,7 @@ def _localise(question: Question, hit: Hit | None) -> Localisation | None:
 def _found(hit: Hit) -> Found:
     return Found(
         image=hit.image,
-        score=round(hit.score, 6),
+        score=round(hit.score, 6) if np.isfinite(hit.score) else None,
         rotation_degrees=round(hit.rotation_degrees, 3),
         box=_as_tuple(hit.box),
         confidence=round(hit.confidence, 6),
@@ -257,4 +264,4 @@ def _found(hit: Hit) -> Found:
 
 
 def _as_tuple(box: NDArray[np.float64]) -> Box:
-    return tuple((round(float(y), 3), round(float(x), 3)) for y, x in box)
+    return tuple((round(float(y), 3), round(float(x), 3)) for y, x in np.nan_to_num(box))

@@ -119,7 +119,8 @@ class Gallery:
     def _hit(self, result: QueryResult, rank: int, hit: Found) -> str:
         right = hit.image == result.field or identifier_of(hit.image) == result.field
         mark = "right" if right else "wrong"
-        caption = f"{rank}. {escape(hit.image)}<br>{hit.score:.3f}, {hit.rotation_degrees:.1f}°"
+        score = "-" if hit.score is None else f"{hit.score:.3f}"
+        caption = f"{rank}. {escape(hit.image)}<br>{score}, {hit.rotation_degrees:.1f}°"
         picture = self._field(hit.image, result.cell.repository)
         return _figure(picture, [("found", hit.box)], caption, mark)
 

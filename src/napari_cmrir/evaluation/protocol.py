@@ -105,7 +105,10 @@ def evaluate(
             for question in bench.questions(cell):
                 asking = bench.ask(question, repositories[cell.repository])
                 results.append((yield from _within(asking, before + len(results), 1, total, str(cell))))
-    yield Progress(total, total, "steps", f"{len(results)} queries answered")
+    refusals = [result.refusal for result in results if result.refusal is not None]
+    if len(refusals) == len(results):
+        raise InputError(f"No query could be asked: {refusals[0]}")
+    yield Progress(total, total, "steps", f"{len(results) - len(refusals)} queries answered")
     return EvaluationReport(
         modalities=modalities,
         settings=settings,

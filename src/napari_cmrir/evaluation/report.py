@@ -77,7 +77,7 @@ def write_report(report: EvaluationReport, folder: str | os.PathLike[str]) -> Jo
     """
     folder = Path(folder)
     yield Progress(0, 3, "files", "Writing the results")
-    write_whole(folder / JSON_NAME, (json.dumps(report.as_dict(), indent=1) + "\n").encode())
+    write_whole(folder / JSON_NAME, (json.dumps(report.as_dict(), indent=1, allow_nan=False) + "\n").encode())
     write_whole(folder / CSV_NAME, _csv(report).encode())
     page = yield from _page(report)
     write_whole(folder / HTML_NAME, page.encode())

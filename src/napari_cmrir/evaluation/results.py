@@ -52,7 +52,8 @@ class Found:
     ----------
     image : str
         Name of the field.
-    score : float
+    score : float or None
+        ``None`` for a field that the query cannot be registered with.
     rotation_degrees : float
     box : tuple
         Corners (y, x) in the field's pixels.
@@ -60,7 +61,7 @@ class Found:
     """
 
     image: str
-    score: float
+    score: float | None
     rotation_degrees: float
     box: tuple[tuple[float, float], ...]
     confidence: float
@@ -110,6 +111,8 @@ class QueryResult:
         The first ones.
     right : Found or None
         The hit on the right field, if it is among those that were located.
+    refusal : str or None
+        Why the search would not look for it, if it would not.
     seconds : float
         The search took.
     """
@@ -119,13 +122,14 @@ class QueryResult:
     inside: float
     box: tuple[tuple[float, float], ...] | None
     rotation_degrees: float | None
-    rank: int | None
-    shortlist_rank: int | None
-    exhaustive_rank: int | None
-    localisation: Localisation | None
-    hits: tuple[Found, ...]
-    right: Found | None
-    seconds: float
+    rank: int | None = None
+    shortlist_rank: int | None = None
+    exhaustive_rank: int | None = None
+    localisation: Localisation | None = None
+    hits: tuple[Found, ...] = ()
+    right: Found | None = None
+    refusal: str | None = None
+    seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON can hold it, without the seconds."""
