@@ -100,6 +100,7 @@ def evaluate(
             before = done * len(bench.fields)
             repository = yield from _within(building, before, len(bench.fields), total)
             repositories[modality] = stack.enter_context(repository)
+        unindexed = {modality: opened.failures for modality, opened in repositories.items()}
         before = len(searched) * len(bench.fields)
         for cell in cells:
             for question in bench.questions(cell):
@@ -117,6 +118,7 @@ def evaluate(
         fields=tuple(bench.fields),
         results=tuple(results),
         ready={modality: dict(found) for modality, found in bench.ready.items()},
+        unindexed=unindexed,
     )
 
 

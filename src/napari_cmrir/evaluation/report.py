@@ -130,7 +130,7 @@ def _page(report: EvaluationReport) -> Job[str]:
 <h1>Retrieval across {escape(first)} and {escape(second)}</h1>
 <p class="lead">{len(report.pairs)} pairs, {len(report.fields)} fields, {len(report.results)} queries;
 descriptor {escape(report.settings.repository.descriptor.name)}, re-ranking
-{escape(report.settings.search.rerank)}, model {report.model[:12]}.</p>
+{escape(report.settings.search.rerank)}, model {report.model[:12]}.{_left_out(report)}</p>
 <h2>Figures</h2>
 <p>Acc@K is the percentage of the queries whose image is among the first K, identifiers compared whole, with
 its 95 % Wilson interval; MRR the mean reciprocal rank. (T) are queries turned by up to
@@ -156,6 +156,18 @@ broken green</b> where the query was cut, <b style="color:#c08000">yellow</b> wh
 <details><summary>All settings</summary><pre>{escape(settings)}</pre></details>
 </body></html>
 """
+
+
+def _left_out(report: EvaluationReport) -> str:
+    """Tell what could not be searched or asked."""
+    parts = [
+        f"{len(names)} {escape(modality)} fields are blank and not searched"
+        for modality, names in report.unindexed.items()
+        if names
+    ]
+    refused = sum(result.refusal is not None for result in report.results)
+    parts += [f"{refused} queries were refused and count as not found"] if refused else []
+    return f" {'; '.join(parts)}." if parts else ""
 
 
 def _table(title: str, rows: Sequence[Sequence[str]]) -> str:

@@ -155,6 +155,8 @@ class EvaluationReport:
         Cell by cell.
     ready : dict
         File of each ready query by its modality and identifier.
+    unindexed : dict
+        Why a field is not searched, such as a blank one, by modality and name; its queries are not found.
     """
 
     modalities: tuple[str, str]
@@ -164,6 +166,7 @@ class EvaluationReport:
     fields: tuple[GridField, ...]
     results: tuple[QueryResult, ...]
     ready: dict[str, dict[str, Path]] = field(default_factory=dict)
+    unindexed: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def cells(self) -> Iterator[tuple[Cell, list[QueryResult]]]:
         """Iterate over the cells and their queries."""
@@ -191,6 +194,7 @@ class EvaluationReport:
             "settings": self.settings.model_dump(mode="json"),
             "pairs": len(self.pairs),
             "fields": len(self.fields),
+            "unindexed": self.unindexed,
             "cells": [summary.as_dict() for summary in summaries],
             "queries": [result.as_dict() for result in self.results],
             "seconds": {
