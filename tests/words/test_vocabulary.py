@@ -89,9 +89,54 @@ def test_assign_names_the_nearest_words_and_nothing_for_nothing(clustered):
     np.testing.assert_array_equal(several[-2:], -np.ones((2, 3)))
 
 
-def test_assign_of_none_and_of_misfits(clustered):
+@pytest.fixture(scope="module")
+def large():
+    """A vocabulary that is searched in two levels, and descriptors like those it was learned from."""
+    generator = np.random.default_rng(1)
+    mixing = generator.normal(size=(6, 64)) * np.linspace(2, 0.3, 6)[:, None]
+    points = (np.tanh(generator.normal(size=(24_000, 6)) @ mixing)).astype(np.float32)
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    settings = VocabularySettings(size=2500, iterations=6)
+    return jobs.run(train_vocabulary(points[:20_000], settings)), points
+
+
+def test_two_levels_agree_with_the_exact_search(large):
+    vocabulary, points = large
+    assert len(vocabulary.centres) > 10
+    quick, exact = vocabulary.assign(points[20_000:]), vocabulary.assign(points[20_000:], exact=True)
+    assert (quick == exact).mean() > 0.97
+    farther = [np.linalg.norm(points[20_000:] - vocabulary.words[names], axis=1) for names in (quick, exact)]
+    assert farther[0].mean() < farther[1].mean() * 1.002
+    distances = 1 - points[20_000:20_200] @ vocabulary.words.T + (vocabulary.words**2).sum(axis=1) / 2
+    np.testing.assert_array_equal(exact[:200], distances.argmin(axis=1))
+
+
+def test_the_word_of_a_descriptor_does_not_depend_on_the_others(large):
+    vocabulary, points = large
+    together = vocabulary.assign(points[20_000:])
+    np.testing.assert_array_equal(
+        np.concatenate([vocabulary.assign(points[20_000 + i : 20_001 + i]) for i in range(100)]),
+        together[:100],
+    )
+
+
+def test_a_large_vocabulary_names_alike_after_its_file(large, tmp_path):
+    vocabulary, points = large
+    vocabulary.save(tmp_path / "words.safetensors")
+    loaded = load_vocabulary(tmp_path / "words.safetensors")
+    np.testing.assert_array_equal(loaded.assign(points), vocabulary.assign(points))
+
+
+def test_no_word_of_a_large_vocabulary_is_empty(large):
+    vocabulary, points = large
+    assert len(set(vocabulary.assign(points[:20_000]))) == 2500
+
+
+def test_assign_of_none_and_of_misfits(large, clustered):
     vocabulary = Vocabulary(clustered[:5])
     assert vocabulary.assign(np.zeros((0, 16), np.float32)).shape == (0,)
+    assert large[0].assign(np.zeros((0, 64), np.float32)).shape == (0,)
+    assert vocabulary.assign(np.zeros((0, 16), np.float32), nearest=3).shape == (0, 3)
     with pytest.raises(InputError, match="do not fit"):
         vocabulary.assign(np.zeros((4, 64), np.float32))
 

@@ -57,7 +57,7 @@ class Checkpoint:
             stored = torch.load(self.path, map_location="cpu", weights_only=True)
             training, state = stored["training"], stored["state"]
         except Exception as error:
-            reason = str(error).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(
                 f"{self.path} cannot be read ({reason}); delete it to train from the start."
             ) from None

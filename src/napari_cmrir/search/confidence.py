@@ -10,7 +10,7 @@ import numpy as np
 __all__ = ["confidences"]
 
 _EULER = 0.5772156649
-_EXPECTED_MEAN, _EXPECTED_DEVIATION, _EXPECTED_COUNT = 0.25, 0.06, 3
+_EXPECTED_MEAN, _EXPECTED_DEVIATION, _EXPECTED_COUNT = 0.1, 0.04, 3
 
 
 def confidences(scores: Sequence[float]) -> list[float]:
@@ -33,7 +33,7 @@ def confidences(scores: Sequence[float]) -> list[float]:
 
     Examples
     --------
-    >>> found, other, *_ = confidences([0.8, 0.3, 0.25, 0.31, 0.28])
+    >>> found, other, *_ = confidences([0.6, 0.1, 0.08, 0.11, 0.09])
     >>> found > 0.95, other < 0.6
     (True, True)
     """

@@ -112,7 +112,7 @@ class FieldSpectra:
         field_floor = _FLAT * count * self._variance
         query_variance = query_variance.maximum(query_floor).clamp_min(1e-9)
         field_variance = field_variance.maximum(field_floor).clamp_min(1e-9)
-        scores = (covariance / (query_variance * field_variance).sqrt()).clamp(-1, 1)
+        scores = (covariance / (query_variance * field_variance).sqrt()).clamp(-1, 1) * (count / weight)
         scores = scores.masked_fill(count < min_overlap * weight, -torch.inf)
         return scores, (1 - height, 1 - width)
 
@@ -120,11 +120,13 @@ class FieldSpectra:
 def correlate(
     query: Tensor, mask: Tensor, fields: Tensor, *, min_overlap: float = 0.5
 ) -> tuple[Tensor, tuple[int, int]]:
-    """Zero-normalised correlation of a query with every field at every shift.
+    """Zero-normalised correlation of a query with every field at every shift, times the overlap.
 
-    Means and variances are those of the overlap alone (Padfield, "Masked object registration in the
-    Fourier domain", IEEE TIP 21, 2012, doi:10.1109/TIP.2011.2181402); channels are pooled after each has
-    lost its own mean. Where either image is all but flat, the correlation goes to 0.
+    The correlation of a small overlap is high by chance more often than that of a large one; weighted by the
+    share of the query that lies on the field, the two compare. Means and variances are those of the overlap
+    alone (Padfield, "Masked object registration in the Fourier domain", IEEE TIP 21, 2012,
+    doi:10.1109/TIP.2011.2181402); channels are pooled after each has lost its own mean. Where either image
+    is all but flat, the correlation goes to 0.
 
     Parameters
     ----------
@@ -139,7 +141,7 @@ def correlate(
     Returns
     -------
     scores : (n, sy, sx) tensor
-        In [-1, 1]; -inf where the overlap is too small.
+        In [-1, 1]; 1 is perfect correlation of all of the query; -inf where the overlap is too small.
     origin : (int, int)
         Position (y, x) in the field of the query's first pixel for ``scores[:, 0, 0]``; one pixel a step.
 

@@ -15,7 +15,7 @@ _DAMPING = 1e-3
 
 
 def pose_scores(query: Tensor, mask: Tensor, fields: Tensor, poses: Tensor, min_overlap: float) -> Tensor:
-    """Zero-normalised correlation of a query with fields, each under its own pose.
+    """Zero-normalised correlation of a query with fields, each under its own pose, times the overlap.
 
     Parameters
     ----------
@@ -120,12 +120,12 @@ class _Points:
         return centred / length[:, None, None], length
 
     def score(self, seen: Tensor, weight: Tensor, min_overlap: float) -> Tensor:
-        """Correlation of the query with what is seen under each pose, (n,)."""
+        """Correlation of the query with what is seen under each pose, times the overlap, (n,)."""
         ours, _ = self._normalised(self.values[None], weight)
         theirs, _ = self._normalised(seen, weight)
-        scores = (ours * theirs).sum((1, 2))
-        enough = weight.sum((1, 2)) >= min_overlap * self.values.shape[1]
-        return scores.masked_fill(~enough, -torch.inf)
+        overlap = weight.sum((1, 2)) / max(1, self.values.shape[1])
+        scores = (ours * theirs).sum((1, 2)) * overlap
+        return scores.masked_fill(overlap < min_overlap, -torch.inf)
 
     def step(self, seen: Tensor, derivatives: tuple[Tensor, Tensor, Tensor], weight: Tensor) -> Tensor:
         """Gauss-Newton step (n, 3) in degrees and pixels, held to 2 degrees and 2 pixels."""

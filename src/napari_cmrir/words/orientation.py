@@ -10,9 +10,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from napari_cmrir.words.haar import REGIONS, SAMPLES, haar_responses, response_maps, sample_weights
+from napari_cmrir.words.grid import (
+    REGIONS,
+    SAMPLES,
+    grid_axis,
+    sample_lattice,
+    sample_offsets,
+    sample_weights,
+)
+from napari_cmrir.words.haar import Growth, haar_responses, haar_wavelet, response_maps
+from napari_cmrir.words.settings import DescriptorSettings
 
 __all__ = ["dominant_orientations", "dominant_values"]
 
@@ -20,90 +28,101 @@ RADIUS = 6
 SIGMA = 2.0
 BINS = 72
 WINDOW = 12
-POINTS_AT_ONCE = 4096
+POINTS_AT_ONCE = 1024
 
 
-def dominant_values(
-    integral: torch.Tensor,
-    rows: NDArray[np.float64],
-    columns: NDArray[np.float64],
-    width: int,
-    extended: bool,
-) -> torch.Tensor:
-    """Return the raw turned descriptors of all grid points for one block width, (rows x columns, d)."""
-    scale = width / SAMPLES
-    angles = dominant_orientations(integral, rows, columns, scale).flatten()
-    margin = int(np.ceil(SAMPLES / 2 * scale * np.sqrt(2))) + 1
-    size_y, size_x = integral.shape[1] - 1, integral.shape[2] - 1
-    all_rows, all_columns = (np.arange(-margin, n + margin, dtype=np.float64) for n in (size_y, size_x))
-    dx, dy = haar_responses(integral, all_rows, all_columns, scale)
-    y, x = np.meshgrid(rows + margin, columns + margin, indexing="ij")
-    centres = torch.from_numpy(np.stack([x.ravel(), y.ravel()], axis=-1)).to(dx)
-    parts = zip(torch.split(centres, POINTS_AT_ONCE), torch.split(angles, POINTS_AT_ONCE), strict=True)
-    return torch.cat([_turned(dx, dy, centre, angle, scale, extended) for centre, angle in parts])
+def dominant_orientations(growth: Growth, width: int, settings: DescriptorSettings) -> torch.Tensor:
+    """Return the direction of the dominant gradient at all grid points for one block width.
 
+    Parameters
+    ----------
+    growth : (channel, y, x) float32 tensors
+        From `haar.growths` of the CoMIR.
+    width : int
+        Block width, px.
+    settings : DescriptorSettings
+        The grid.
 
-def dominant_orientations(
-    integral: torch.Tensor, rows: NDArray[np.float64], columns: NDArray[np.float64], scale: float
-) -> torch.Tensor:
-    """Return the direction of the dominant gradient at all grid points, (rows, columns) float32 radians.
-
-    0 points to growing columns, pi / 2 to growing rows.
+    Returns
+    -------
+    (rows, columns) float32 tensor
+        Radians: 0 points to growing columns, pi / 2 to growing rows.
 
     Examples
     --------
-    >>> from napari_cmrir.words.haar import integral_image
-    >>> downwards = torch.arange(64.0, dtype=torch.float64).repeat(1, 64, 1).transpose(1, 2)
-    >>> angle = dominant_orientations(integral_image(downwards), np.array([32.0]), np.array([32.0]), 1.6)
-    >>> round(angle.item() / np.pi, 3)
+    >>> from napari_cmrir.words.haar import growths
+    >>> downwards = torch.arange(64.0).repeat(1, 64, 1).transpose(1, 2)
+    >>> angles = dominant_orientations(growths(downwards), 32, DescriptorSettings(first=32, grid_step=64))
+    >>> round(angles.item() / np.pi, 3)
     0.5
     """
-    steps = np.arange(-RADIUS + 1, RADIUS)
-    dx, dy = haar_responses(
-        integral, _around(rows, steps, scale), _around(columns, steps, scale), 2 * scale
-    )  # wavelets of side 4 s
-    shape = (dx.shape[0], len(rows), len(steps), len(columns), len(steps))
-    near = torch.from_numpy(steps[:, None] ** 2 + steps**2 < RADIUS**2)
-    weight = torch.from_numpy(np.exp(-(steps[:, None] ** 2 + steps**2) / (2 * SIGMA**2))).to(dx)
-    vectors = [r.reshape(shape).permute(1, 3, 0, 2, 4)[..., near] * weight[near] for r in (dx, dy)]
-    vx, vy = (v.flatten(2) for v in vectors)  # (rows, columns, channels x samples)
+    scale = width / SAMPLES
+    steps = np.arange(-RADIUS + 1, RADIUS, dtype=np.float64)
+    wavelets, indices = [], []
+    for length in growth[0].shape[1:]:
+        lattice, index = sample_lattice(grid_axis(length, settings), steps * scale)
+        wavelets.append(haar_wavelet(lattice, 2 * scale, length, growth[0].device))
+        indices.append(index)
+    dx, dy = haar_responses(growth, *wavelets)
+    near_y, near_x = np.nonzero(steps[:, None] ** 2 + steps**2 < RADIUS**2)
+    weight = np.exp(-(steps[near_y] ** 2 + steps[near_x] ** 2) / (2 * SIGMA**2))
+    rows = torch.from_numpy(indices[0][:, near_y]).to(growth[0].device)[:, None]
+    columns = torch.from_numpy(indices[1][:, near_x]).to(growth[0].device)[None]
+    weights = torch.from_numpy(weight).to(growth[0])
+    vx, vy = ((r[:, rows, columns] * weights).permute(1, 2, 0, 3).flatten(2) for r in (dx, dy))
+    return _longest_sum(vx, vy)
+
+
+def _longest_sum(vx: torch.Tensor, vy: torch.Tensor) -> torch.Tensor:
+    """Return the direction of the longest sum of vectors within a sliding window of angles."""
     bins = (torch.atan2(vy, vx) * (BINS / (2 * np.pi))).floor().long() % BINS
-    windows = []
+    sums = []
     for v in (vx, vy):
-        summed = v.new_zeros((*v.shape[:2], BINS)).scatter_add_(2, bins, v)
-        running = torch.cat([summed, summed[..., : WINDOW - 1]], dim=2).unfold(2, WINDOW, 1).sum(3)
-        windows.append(running)
-    best = (windows[0] ** 2 + windows[1] ** 2).argmax(2, keepdim=True)
-    return torch.atan2(windows[1].gather(2, best), windows[0].gather(2, best))[..., 0]
+        binned = v.new_zeros((*v.shape[:2], BINS)).scatter_add_(2, bins, v)
+        sums.append(torch.cat([binned, binned[..., : WINDOW - 1]], dim=2).unfold(2, WINDOW, 1).sum(3))
+    best = (sums[0] ** 2 + sums[1] ** 2).argmax(2, keepdim=True)
+    return torch.atan2(sums[1].gather(2, best), sums[0].gather(2, best))[..., 0]
 
 
-def _around(points: NDArray[np.float64], steps: NDArray[np.int64], scale: float) -> NDArray[np.float64]:
-    return (points[:, None] + steps * scale).ravel()
+def dominant_values(growth: Growth, width: int, settings: DescriptorSettings) -> torch.Tensor:
+    """Return the raw turned descriptors of all grid points for one block width, (rows x columns, d)."""
+    scale = width / SAMPLES
+    angles = dominant_orientations(growth, width, settings).flatten()
+    margin = int(np.ceil(SAMPLES / 2 * scale * np.sqrt(2))) + 1
+    wavelets = [
+        haar_wavelet(np.arange(-margin, n + margin, dtype=np.float64), scale, n, growth[0].device)
+        for n in growth[0].shape[1:]
+    ]
+    responses = torch.stack(haar_responses(growth, *wavelets), dim=1)  # (channel, 2, y, x) with margins
+    rows, columns = (grid_axis(n, settings) + margin for n in growth[0].shape[1:])
+    y, x = np.meshgrid(rows, columns, indexing="ij")
+    centres = torch.from_numpy(np.stack([x.ravel(), y.ravel()], axis=-1)).to(growth[0])
+    parts = zip(torch.split(centres, POINTS_AT_ONCE), torch.split(angles, POINTS_AT_ONCE), strict=True)
+    return torch.cat([_turned(responses, c, a, scale, settings.extended) for c, a in parts])
 
 
 def _turned(
-    dx: torch.Tensor,
-    dy: torch.Tensor,
-    centres: torch.Tensor,
-    angles: torch.Tensor,
-    scale: float,
-    extended: bool,
+    responses: torch.Tensor, centres: torch.Tensor, angles: torch.Tensor, scale: float, extended: bool
 ) -> torch.Tensor:
+    """Return the raw descriptors of points (x, y), each in axes turned by its angle, (n, d)."""
     cos, sin = angles.cos()[:, None, None], angles.sin()[:, None, None]
-    offsets = (torch.arange(SAMPLES, device=dx.device, dtype=dx.dtype) - (SAMPLES - 1) / 2) * scale
+    offsets = torch.from_numpy(sample_offsets() * scale).to(responses)
     v, u = offsets[:, None], offsets[None, :]
-    x = centres[:, 0, None, None] + cos * u - sin * v
-    y = centres[:, 1, None, None] + sin * u + cos * v
-    grid = torch.stack([x / (dx.shape[2] - 1) * 2 - 1, y / (dx.shape[1] - 1) * 2 - 1], dim=-1)
-    sampled = torch.nn.functional.grid_sample(
-        torch.stack([dx, dy], dim=1).flatten(0, 1)[None], grid.flatten(1, 2)[None], align_corners=True
-    )
-    sampled = sampled.reshape(dx.shape[0], 2, len(centres), SAMPLES, SAMPLES)
+    x = (centres[:, 0, None, None] + cos * u - sin * v) * (2 / (responses.shape[3] - 1)) - 1
+    y = (centres[:, 1, None, None] + sin * u + cos * v) * (2 / (responses.shape[2] - 1)) - 1
+    grid = torch.stack([x, y], dim=-1).flatten(1, 2)[None]
+    sampled = torch.nn.functional.grid_sample(responses.flatten(0, 1)[None], grid, align_corners=True)
+    sampled = sampled.reshape(-1, 2, len(centres), SAMPLES, SAMPLES)
     along = cos * sampled[:, 0] + sin * sampled[:, 1]
     across = cos * sampled[:, 1] - sin * sampled[:, 0]
     maps = response_maps(along, across, extended)  # (channel, kind, point, 20, 20)
-    weights = torch.from_numpy(sample_weights()).to(dx)
-    maps = maps * (weights[:, None] * weights)
-    each = SAMPLES // REGIONS
-    sums = maps.reshape(*maps.shape[:3], REGIONS, each, REGIONS, each).sum(dim=(4, 6))
-    return sums.permute(2, 0, 3, 4, 1).reshape(len(centres), -1)
+    return _region_sums(maps).permute(2, 0, 3, 4, 1).reshape(len(centres), -1)
+
+
+def _region_sums(maps: torch.Tensor) -> torch.Tensor:
+    """Sum the weighted samples of 4 x 4 regions: (..., 20, 20) -> (..., 4, 4)."""
+    sums = torch.zeros((REGIONS, SAMPLES))
+    samples = torch.arange(SAMPLES)
+    sums[samples * REGIONS // SAMPLES, samples] = torch.from_numpy(sample_weights()).float()
+    sums = sums.to(maps)
+    return torch.matmul(torch.matmul(sums, maps), sums.T)

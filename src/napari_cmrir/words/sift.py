@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_cmrir.words.features import Features, as_channels, finish, grid_axis, grid_points, stretch
-from napari_cmrir.words.haar import SAMPLES, integral_image
+from napari_cmrir.words.features import Features, as_channels, checked_mask, finish, stretch
+from napari_cmrir.words.grid import grid_points
+from napari_cmrir.words.haar import growths
 from napari_cmrir.words.orientation import dominant_orientations
 from napari_cmrir.words.settings import DescriptorSettings
 
@@ -52,22 +53,21 @@ def sift(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | Non
     (256, 128)
     """
     channels, finite = as_channels(comir)
-    height, width = channels.shape[1:]
-    points = grid_points(height, width, settings)
+    mask = checked_mask(mask, (channels.shape[1], channels.shape[2]))
+    points = grid_points(channels.shape[1], channels.shape[2], settings)
     if len(points) == 0:
         return Features(points, np.zeros((0, 128 * len(channels)), np.float32), np.zeros(0, np.float32))
-    keypoints = _keypoints(points, _angles(channels, settings))
+    keypoints = _keypoints(points, _angles(channels, settings, len(points)))
     values = np.concatenate([_describe(image, keypoints) for image in _as_bytes(channels)], axis=1)
-    return finish(points, torch.from_numpy(values), 0.0, settings, finite, mask)
+    return finish(points, torch.from_numpy(values), settings, finite, mask, floor=0.0)
 
 
-def _angles(channels: torch.Tensor, settings: DescriptorSettings) -> NDArray[np.float64]:
+def _angles(channels: torch.Tensor, settings: DescriptorSettings, points: int) -> NDArray[np.float64]:
     """Return each point's direction in degrees, clockwise as seen on the screen from the x axis."""
-    rows, columns = (grid_axis(n, settings) for n in channels.shape[1:])
     if settings.orientation == "upright":
-        return np.zeros(len(settings.block_widths) * len(rows) * len(columns))
-    integral = integral_image(stretch(channels))
-    found = [dominant_orientations(integral, rows, columns, w / SAMPLES) for w in settings.block_widths]
+        return np.zeros(points)
+    growth = growths(stretch(channels))
+    found = [dominant_orientations(growth, width, settings) for width in settings.block_widths]
     radians = torch.stack(found).flatten().cpu().numpy()
     return np.asarray(np.degrees(radians) % 360, dtype=np.float64)
 

@@ -6,12 +6,13 @@ doi:10.1016/j.cviu.2007.09.014, section 4, on the grid of the paper's published 
 A block of width w is described at the scale s = w / 20: 20 x 20 samples, s apart, of the Haar responses dx
 and dy of side 2 s, weighted by a Gaussian of sigma 3.3 s and summed over 4 x 4 regions of 5 x 5 samples.
 Neighbouring blocks share samples, so the responses are computed once on the lattice of all sample rows and
-columns; the weighted sums are then one pass along each axis. Points near the border are kept: the image goes
+columns; the weighted sums are then one step along each axis. Points near the border are kept: the image goes
 on as its border pixel, as in OpenCV's SURF, on which the published code rests.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,22 +20,36 @@ import torch
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.words.features import Features, as_channels, finish, grid_axis, grid_points, stretch
-from napari_cmrir.words.haar import (
+from napari_cmrir.words.features import Features, as_channels, checked_mask, finish, stretch
+from napari_cmrir.words.grid import (
     REGIONS,
     SAMPLES,
+    grid_axis,
+    grid_points,
+    region_matrix,
+    sample_lattice,
+    sample_offsets,
+)
+from napari_cmrir.words.haar import (
+    Band,
+    Growth,
+    Wavelet,
+    across,
+    along,
+    bands,
+    growths,
     haar_responses,
-    integral_image,
+    haar_wavelet,
     response_maps,
-    sample_weights,
 )
 from napari_cmrir.words.orientation import dominant_values
 from napari_cmrir.words.settings import DescriptorSettings
+from napari_cmrir.words.threads import spread
 
 __all__ = ["surf", "turn_descriptors"]
 
-ROUNDING = 1e-6
-"""Length, as a share of the image's range, below which a descriptor is rounding."""
+NOTHING = 1e-6
+"""Length of a raw descriptor, as a share of the image's range, up to which it is empty."""
 
 
 def surf(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | None = None) -> Features:
@@ -68,68 +83,63 @@ def surf(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | Non
     >>> features.descriptors.shape
     (64, 64)
     >>> first = features.descriptors[27].reshape(4, 4, 4)[1, 1]
-    >>> bool(abs(first[0]) < 1e-6 and first[1] > 0 and first[1] == first[3])
+    >>> bool(first[0] == 0 and first[1] > 0 and first[1] == first[3])
     True
     """
     channels, finite = as_channels(comir)
-    height, width = channels.shape[1:]
-    points = grid_points(height, width, settings)
+    mask = checked_mask(mask, (channels.shape[1], channels.shape[2]))
+    points = grid_points(channels.shape[1], channels.shape[2], settings)
     size = channels.shape[0] * (128 if settings.extended else 64)
     if len(points) == 0:
         return Features(points, np.zeros((0, size), np.float32), np.zeros(0, np.float32))
-    integral = integral_image(stretch(channels))
-    rows, columns = grid_axis(height, settings), grid_axis(width, settings)
+    growth = growths(stretch(channels))
+    values = growth[0].new_empty(
+        (len(settings.block_widths), len(points) // len(settings.block_widths), size)
+    )
     describe = upright_values if settings.orientation == "upright" else dominant_values
-    values = [describe(integral, rows, columns, w, settings.extended) for w in settings.block_widths]
-    return finish(points, torch.cat(values), ROUNDING, settings, finite, mask)
+
+    def fill(scale: int) -> None:
+        found = describe(growth, settings.block_widths[scale], settings)
+        values[scale].view(found.shape).copy_(found)
+
+    list(spread(fill, range(len(settings.block_widths))))
+    return finish(points, values.flatten(0, 1), settings, finite, mask, floor=NOTHING)
 
 
-def upright_values(
-    integral: torch.Tensor,
-    rows: NDArray[np.float64],
-    columns: NDArray[np.float64],
-    width: int,
-    extended: bool,
-) -> torch.Tensor:
-    """Return the raw upright descriptors of all grid points for one block width, (rows x columns, d)."""
+def upright_values(growth: Growth, width: int, settings: DescriptorSettings) -> torch.Tensor:
+    """Return the raw upright descriptors of all grid points for one block width.
+
+    Parameters
+    ----------
+    growth : (channel, y, x) float32 tensors
+        From `haar.growths` of the CoMIR.
+    width : int
+        Block width, px.
+    settings : DescriptorSettings
+        The grid, and whether extended.
+
+    Returns
+    -------
+    (rows, columns, channel, 4, 4, 4 or 8) float32 tensor
+        A view.
+    """
+    height, length, device = *growth[0].shape[1:], str(growth[0].device)
+    wavelet_y, regions_y = _axis(height, width, settings.first, settings.grid_step, device)
+    wavelet_x, regions_x = _axis(length, width, settings.first, settings.grid_step, device)
+    maps = response_maps(*haar_responses(growth, wavelet_y, wavelet_x), settings.extended)
+    sums = across(regions_x, along(regions_y, maps))  # (channel, kind, 4 rows, 4 columns)
+    channels, kinds, rows, columns = sums.shape
+    sums = sums.reshape(channels, kinds, rows // REGIONS, REGIONS, columns // REGIONS, REGIONS)
+    return sums.permute(2, 4, 0, 3, 5, 1)
+
+
+@lru_cache(maxsize=64)
+def _axis(length: int, width: int, first: int, step: int, device: str) -> tuple[Wavelet, list[Band]]:
+    """Return the matrices of an axis: Haar responses at all samples, and weighted sums over regions."""
     scale = width / SAMPLES
-    row_lattice, row_index = sample_lattice(rows, scale)
-    column_lattice, column_index = sample_lattice(columns, scale)
-    dx, dy = haar_responses(integral, row_lattice, column_lattice, scale)
-    maps = response_maps(dx, dy, extended)
-    sums = regional_sums(maps, row_index, 2)  # (channel, kind, row, region, column lattice)
-    sums = regional_sums(sums.flatten(2, 3).transpose(2, 3).contiguous(), column_index, 2)
-    return _one_row_a_point(sums, len(rows))
-
-
-def sample_lattice(
-    points: NDArray[np.float64], scale: float
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return all sample positions of an axis once, and which of them each point uses, (points, 20)."""
-    samples = points[:, None] + (np.arange(SAMPLES) - (SAMPLES - 1) / 2) * scale
-    lattice, index = np.unique(np.round(samples, 6), return_inverse=True)
-    return lattice.astype(np.float64), index.reshape(samples.shape).astype(np.int64)
-
-
-def regional_sums(maps: torch.Tensor, index: NDArray[np.int64], dim: int) -> torch.Tensor:
-    """Sum the weighted samples of each point's 4 regions along one axis: lattice -> (n, 4)."""
-    weights = torch.from_numpy(sample_weights()).to(maps)
-    indices = torch.from_numpy(index).to(maps.device)
-    total: torch.Tensor | None = None
-    for k in range(SAMPLES // REGIONS):
-        which = indices[:, k :: SAMPLES // REGIONS].flatten()
-        weight = weights[k :: SAMPLES // REGIONS].repeat(len(index))
-        part = maps.index_select(dim, which)
-        part = part.mul_(weight.reshape([-1 if axis == dim else 1 for axis in range(part.ndim)]))
-        total = part if total is None else total.add_(part)
-    assert total is not None
-    return total.reshape(*maps.shape[:dim], len(index), REGIONS, *maps.shape[dim + 1 :])
-
-
-def _one_row_a_point(sums: torch.Tensor, rows: int) -> torch.Tensor:
-    channels, kinds, columns, region_columns = sums.shape[:4]
-    sums = sums.reshape(channels, kinds, columns, region_columns, rows, REGIONS)
-    return sums.permute(4, 2, 0, 5, 3, 1).reshape(rows * columns, -1)
+    points = grid_axis(length, DescriptorSettings(first=first, grid_step=step))
+    lattice, index = sample_lattice(points, sample_offsets() * scale)
+    return haar_wavelet(lattice, scale, length, device), bands(region_matrix(index, len(lattice)), device)
 
 
 def turn_descriptors(

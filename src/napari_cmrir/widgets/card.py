@@ -1,0 +1,132 @@
+"""What a model file and a repository say of themselves, in a few lines to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+__all__ = ["RepositoryCard", "as_table", "model_rows", "read_modalities", "read_repository_card"]
+
+
+@dataclass(frozen=True)
+class RepositoryCard:
+    """What a search has to know of a repository before it starts.
+
+    Parameters
+    ----------
+    modality : str
+        Of its images.
+    modalities : tuple of str
+        Both that its model knows.
+    images, fields : int
+        How many of each are searched.
+    """
+
+    modality: str
+    modalities: tuple[str, ...]
+    images: int
+    fields: int
+
+    @property
+    def other_modality(self) -> str:
+        """The one that a query is usually of."""
+        return next((name for name in self.modalities if name != self.modality), self.modality)
+
+
+def read_modalities(model: Path) -> tuple[str, ...]:
+    """Read which modalities a model knows.
+
+    Parameters
+    ----------
+    model : Path
+        The model file.
+
+    Raises
+    ------
+    InputError
+        As `comir.model.read_header`.
+    """
+    from napari_cmrir.comir.model import read_header
+
+    return tuple(read_header(model)["modalities"])
+
+
+def model_rows(model: Path) -> list[tuple[str, str]]:
+    """Describe a model file.
+
+    Parameters
+    ----------
+    model : Path
+        The model file.
+
+    Returns
+    -------
+    list of (str, str)
+        What, and its value.
+
+    Raises
+    ------
+    InputError
+        As `comir.model.read_header`.
+    """
+    from napari_cmrir.comir.model import read_header
+
+    header = read_header(model)
+    settings, provenance, history = header["settings"], header["provenance"], header["history"]
+    trained_on = provenance.get("trained_on", "")
+    rows = [
+        ("Model", model.name),
+        ("Modalities", " + ".join(header["modalities"])),
+        ("Network", f"{settings['network']}, {settings['channels']} channel(s)"),
+        ("Steps", str(settings["steps"])),
+    ]
+    if history:
+        rows.append(("Last loss", f"{history[-1]['loss']:.3f}"))
+    if trained_on:
+        rows.append(("Trained on", trained_on if isinstance(trained_on, str) else f"{len(trained_on)} pairs"))
+    if "created" in provenance:
+        rows.append(("Created", provenance["created"][:10]))
+    return rows
+
+
+def read_repository_card(folder: Path) -> RepositoryCard:
+    """Read what a repository holds.
+
+    Parameters
+    ----------
+    folder : Path
+        The repository.
+
+    Raises
+    ------
+    InputError
+        As `repository.store.open_repository`, or `comir.model.read_header` of its model.
+    """
+    import numpy as np
+
+    from napari_cmrir.repository.store import MODEL_NAME, open_repository
+
+    with open_repository(folder) as repository:
+        images = len(np.unique(repository.fields["image"]))
+        return RepositoryCard(
+            repository.modality, read_modalities(folder / MODEL_NAME), images, len(repository)
+        )
+
+
+def as_table(rows: Iterable[tuple[str, str]]) -> str:
+    """Write rows as rich text for a label.
+
+    Parameters
+    ----------
+    rows : iterable of (str, str)
+        What, and its value.
+
+    Examples
+    --------
+    >>> as_table([("Network", "unet")])
+    '<table><tr><td>Network&nbsp;&nbsp;</td><td><b>unet</b></td></tr></table>'
+    """
+    cells = (f"<tr><td>{escape(a)}&nbsp;&nbsp;</td><td><b>{escape(b)}</b></td></tr>" for a, b in rows)
+    return f"<table>{''.join(cells)}</table>"

@@ -1,0 +1,205 @@
+"""The dock widget "Index images": make images of one modality searchable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QPlainTextEdit, QVBoxLayout
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.widgets.background import Inquiry, JobPanel
+from napari_cmrir.widgets.card import read_modalities
+from napari_cmrir.widgets.choosers import PathEdit
+from napari_cmrir.widgets.dock import Dock
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+__all__ = ["IndexWidget"]
+
+
+@dataclass(frozen=True)
+class _Indexed:
+    """What indexing ended with."""
+
+    path: Path
+    images: int
+    failures: dict[str, str]
+
+
+class IndexWidget(Dock):
+    """Index a folder or files of one modality into a repository that can be searched.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        The viewer that it is added to.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer)
+        self.images = PathEdit(
+            ["folder", "files"],
+            "Images to index",
+            "A folder with all it contains, or files; drop them here. Of a folder with files named"
+            " *_<MODALITY>, only those of the modality are taken.",
+            "Images (*.tif *.tiff *.png *.jpg *.jpeg);;All files (*)",
+        )
+        self.model = PathEdit(
+            ["file"], "Model file", "The model that represents the images", "CoMIR models (*.safetensors)"
+        )
+        self.modality = QComboBox()
+        self.modality.setToolTip("Which of the model's two modalities the images are of")
+        self.output = PathEdit(
+            ["save"],
+            "Repository",
+            "The repository to write (NAME.cmrir); one that is there gets what is new",
+            "Repositories (*.cmrir)",
+        )
+        self.found = QLabel()
+        self.found.setWordWrap(True)
+        self.found.setToolTip("What will be indexed")
+        self.panel = JobPanel(
+            "Index",
+            "Stop",
+            "Index the images",
+            "Stop; the same call goes on later with what is left",
+        )
+        self.failures = QPlainTextEdit()
+        self.failures.setReadOnly(True)
+        self.failures.setMaximumHeight(90)
+        self.failures.setToolTip("Images that could not be indexed, and why")
+        self.failures.hide()
+        self._files, self._models = Inquiry(self), Inquiry(self)
+        self._lay_out()
+        self._connect()
+
+    def _lay_out(self) -> None:
+        form = QFormLayout()
+        form.addRow("Images", self.images)
+        form.addRow("Model", self.model)
+        form.addRow("Modality", self.modality)
+        form.addRow("", self.found)
+        form.addRow("Save as", self.output)
+        layout = QVBoxLayout(self)
+        layout.addLayout(form)
+        layout.addWidget(self.panel)
+        layout.addWidget(self.failures)
+        layout.addStretch(1)
+
+    def _connect(self) -> None:
+        self.images.changed.connect(self._look)
+        self.modality.currentIndexChanged.connect(self._look)
+        self.model.changed.connect(self._read_model)
+        self._files.answered.connect(self._show_found)
+        self._files.refused.connect(self.found.setText)
+        self._models.answered.connect(self._offer_modalities)
+        self._models.refused.connect(self._show_model_refusal)
+        self.panel.start_requested.connect(self.index)
+        self.session.model_changed.connect(self._propose_model)
+        if self.session.model is not None:
+            self._propose_model(self.session.model)
+
+    def index(self) -> None:
+        """Start to index what the fields say."""
+        try:
+            job = partial(_index, self._images(), self._model(), self._modality(), self._output())
+        except InputError as error:
+            self.panel.refuse(error)
+            return
+        self.failures.hide()
+        self.panel.run("Indexing images", job, self._show_indexed)
+
+    def _images(self) -> list[Path]:
+        if not self.images.paths:
+            raise InputError("No images are chosen; choose a folder or files to index.")
+        return self.images.paths
+
+    def _model(self) -> Path:
+        if self.model.path is None:
+            raise InputError("No model is chosen; train or load one in the widget CoMIR model.")
+        return self.model.path
+
+    def _modality(self) -> str:
+        if not self.modality.currentText():
+            read_modalities(self._model())  # says what is wrong with the model
+            raise InputError("No modality is chosen; choose which one the images are of.")
+        return self.modality.currentText()
+
+    def _output(self) -> Path:
+        path = self.output.path
+        if path is None:
+            raise InputError("No repository is given to write to; choose where to.")
+        return path if path.suffix == ".cmrir" else path.with_name(f"{path.name}.cmrir")
+
+    def _show_indexed(self, indexed: _Indexed) -> None:
+        failed = len(indexed.failures)
+        self.panel.tell(
+            f"{indexed.images} image{'' if indexed.images == 1 else 's'} searchable"
+            + (f", {failed} could not be indexed" if failed else "")
+            + f": {indexed.path.name}"
+        )
+        lines = (f"{Path(name).name}: {reason}" for name, reason in indexed.failures.items())
+        self.failures.setPlainText("\n".join(lines))
+        self.failures.setVisible(bool(failed))
+        self.session.repository = indexed.path
+
+    def _propose_model(self, path: Path) -> None:
+        self.model.set_paths(path)
+
+    def _read_model(self) -> None:
+        self._models.forget()
+        if self.model.path is not None:
+            self._models.ask(partial(read_modalities, self.model.path))
+
+    def _offer_modalities(self, modalities: tuple[str, ...]) -> None:
+        before = self.modality.currentText()
+        self.modality.clear()
+        self.modality.addItems(modalities)
+        self.modality.setCurrentIndex(
+            modalities.index(before) if before in modalities else len(modalities) - 1
+        )
+
+    def _show_model_refusal(self, reason: str) -> None:
+        self.modality.clear()
+        self.found.setText(reason)
+
+    def _look(self) -> None:
+        """Look for the images, and say how many there are or why there are none."""
+        self._files.forget()
+        self.found.setText("")
+        paths = self.images.paths
+        if paths:
+            first = paths[0]
+            base = first.parent if len(paths) > 1 or first.is_file() else first
+            self.output.propose(base.with_name(f"{base.name}.cmrir"))
+            self._files.ask(partial(_count_images, paths, self.modality.currentText() or None))
+
+    def _show_found(self, count: int) -> None:
+        self.found.setText(f"{count} image{'' if count == 1 else 's'} found")
+
+
+def _count_images(paths: Sequence[Path], modality: str | None) -> int:
+    from napari_cmrir.images.readers import find_images
+
+    return len(find_images(paths, modality))
+
+
+def _index(images: Sequence[Path], model_path: Path, modality: str, output: Path) -> Job[_Indexed]:
+    """Index the images and tell what came of it."""
+    import numpy as np
+
+    yield Progress(0, None, "images", "Loading the model")
+    from napari_cmrir.comir.model import load_model
+    from napari_cmrir.repository.build import build_repository
+
+    model = load_model(model_path)
+    repository = yield from build_repository(images, model, modality, output)
+    with repository:
+        count = len(np.unique(repository.fields["image"]))
+        return _Indexed(repository.path, count, repository.failures)

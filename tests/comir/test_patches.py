@@ -1,0 +1,44 @@
+"""Training patches: both modalities show the same place, turned as said, and nothing is reflected."""
+
+import numpy as np
+import pytest
+import torch
+
+from napari_cmrir.comir.patches import PatchSampler, disc, rotate
+
+
+def smooth_pair(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    y, x = torch.meshgrid(torch.arange(height) / 17.0, torch.arange(width) / 23.0, indexing="ij")
+    image = 0.5 + 0.2 * torch.sin(y + 0.3 * x) + 0.2 * torch.cos(1.7 * x - 0.4 * y)
+    return image[None], torch.stack((image, image, image))
+
+
+@pytest.mark.parametrize("free", [0.0, 45.0])
+def test_turning_the_second_patch_back_gives_the_first(free: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("napari_cmrir.comir.patches.vary", lambda patches, generator: patches)
+    sampler = PatchSampler([smooth_pair(300, 260)], 64, free, seed=1)
+    first, second, turned = sampler.draw(16)
+    back = rotate(second, -turned)
+    inside = disc(60)
+    error = (back[:, :1, 2:-2, 2:-2] - first[..., 2:-2, 2:-2])[..., inside].abs().max()
+    assert error < 0.01
+    assert (turned % 90 != 0).any() == (free > 0)
+
+
+def test_same_seed_same_patches_and_another_seed_others() -> None:
+    pairs = [smooth_pair(200, 200), smooth_pair(220, 240)]
+    one, same, other = (PatchSampler(pairs, 64, 45.0, seed).draw(6) for seed in (3, 3, 4))
+    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not torch.equal(one[0], other[0])
+
+
+def test_images_hardly_larger_than_a_patch_are_turned_by_quarters_only() -> None:
+    _, _, turned = PatchSampler([smooth_pair(70, 70)], 64, 45.0, seed=0).draw(12)
+    assert (turned % 90 == 0).all()
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_quarter_turns_are_exact(quarters: int) -> None:
+    image = torch.rand(1, 2, 32, 32, generator=torch.manual_seed(0))
+    turned = rotate(image, torch.tensor([90.0 * quarters]))
+    np.testing.assert_allclose(turned, torch.rot90(image, quarters, (-2, -1)), atol=1e-4)

@@ -1,0 +1,39 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_cmrir.comir.settings import TrainingSettings
+from napari_cmrir.comir.training import train
+from napari_cmrir.images.samples import sample_pair
+from napari_cmrir.jobs import run
+from napari_cmrir.repository.build import Source, build_repository
+from napari_cmrir.repository.settings import RepositorySettings
+from napari_cmrir.words.settings import VocabularySettings
+
+
+@pytest.fixture(scope="session")
+def model():
+    """A small model that has learnt generated tissue well enough to find it again."""
+    pairs = [(pair.shg, pair.bf) for pair in (sample_pair(seed, 224) for seed in range(5))]
+    settings = TrainingSettings(widths=(12, 24, 32), steps=90, patch_size=96, batch_size=10)
+    return run(train(pairs, ("SHG", "BF"), settings))
+
+
+@pytest.fixture(scope="session")
+def searched() -> dict[str, np.ndarray]:
+    """Brightfield images by name; their SHG partners are `partners`."""
+    return {f"tissue-{seed}": sample_pair(seed, 256).bf for seed in range(20, 26)}
+
+
+@pytest.fixture(scope="session")
+def partners() -> dict[str, np.ndarray]:
+    return {f"tissue-{seed}": sample_pair(seed, 256).shg for seed in range(20, 26)}
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory, model, searched):
+    folder: Path = tmp_path_factory.mktemp("search") / "tissue.cmrir"
+    sources = [Source(name, pixels) for name, pixels in searched.items()]
+    small = RepositorySettings(vocabulary=VocabularySettings(size=300, samples=20_000, iterations=4))
+    return run(build_repository(sources, model, "BF", folder, small))
