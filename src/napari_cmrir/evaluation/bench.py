@@ -193,13 +193,14 @@ class Bench:
         )
         if not self.settings.report_shortlist:
             return answer
-        alone = settings.model_copy(update={"rerank": "none", "hits": 1})
-        every = settings.model_copy(
-            update={"rerank": "registration", "register_all": len(self.fields), "hits": 1}
+        exhaustive = answer.rank
+        if settings.rerank != "registration" or len(repository) > settings.register_all:
+            every = {"rerank": "registration", "register_all": len(repository), "hits": 1}
+            whole = yield from _searched(question, repository, settings.model_copy(update=every))
+            exhaustive = _rank(question, repository, whole)
+        return replace(
+            answer, shortlist_rank=_rank_by_words(question, repository, result), exhaustive_rank=exhaustive
         )
-        by_words = yield from _rank_with(question, repository, alone, settings, answer.rank)
-        exhaustive = yield from _rank_with(question, repository, every, settings, answer.rank)
-        return replace(answer, shortlist_rank=by_words, exhaustive_rank=exhaustive)
 
 
 def _searched(question: Question, repository: Repository, settings: SearchSettings) -> Job[SearchResult]:
@@ -218,20 +219,12 @@ def _rank(question: Question, repository: Repository, result: SearchResult) -> i
     return next((rank for rank, image in enumerate(ranked, 1) if question.is_right(image)), None)
 
 
-def _rank_with(
-    question: Question,
-    repository: Repository,
-    settings: SearchSettings,
-    asked: SearchSettings,
-    rank: int | None,
-) -> Job[int | None]:
-    """Rank of the right image under other settings, or the rank at hand where they come to the same."""
-    if settings.rerank == asked.rerank and (
-        settings.rerank == "none" or len(repository) <= asked.register_all
-    ):
-        return rank
-    result = yield from _searched(question, repository, settings)
-    return _rank(question, repository, result)
+def _rank_by_words(question: Question, repository: Repository, result: SearchResult) -> int | None:
+    """Rank of the right image by its bag of words alone."""
+    names: dict[int, str] = {}  # of every image, in the order of its best field
+    for field in np.argsort(-result.words, kind="stable"):
+        names.setdefault(int(repository.fields["image"][field]), repository.image_name(int(field)))
+    return next((rank for rank, image in enumerate(names.values(), 1) if question.is_right(image)), None)
 
 
 def _true_box(question: Question) -> Box | None:
