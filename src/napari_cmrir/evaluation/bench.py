@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.fields import GridField, cut_grid, identifier_of
+from napari_cmrir.evaluation.provenance import code_digest
 from napari_cmrir.evaluation.queries import (
     Query,
     box_in_field,
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from napari_cmrir.search.hits import Hit, SearchResult
 
 __all__ = ["Bench", "Question"]
+
+INDEXING = ("images", "comir", "words", "repository")
+"""The rooms whose code decides what a repository holds."""
 
 Box = tuple[tuple[float, float], ...]
 
@@ -135,7 +139,7 @@ class Bench:
         images = self.images[modality]
         sources = [Source(field.name, field.crop(images[field.identifier])) for field in self.fields]
         content = hashlib.sha256(self.settings.repository.model_dump_json().encode())
-        content.update(self.model.fingerprint.encode())
+        content.update(f"{self.model.fingerprint} {code_digest(INDEXING)}".encode())
         for source in sources:
             content.update(source.name.encode() + np.ascontiguousarray(source.pixels).tobytes())
         path = folder / f"{modality}-{content.hexdigest()[:12]}.cmrir"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_cmrir.evaluation.fields import GridField
+from napari_cmrir.evaluation.provenance import code_digest
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.pairs import Pair
 
@@ -189,6 +190,7 @@ class EvaluationReport:
         return {
             "format": 1,
             "napari_cmrir": __version__,
+            "code": code_digest(),
             "model": self.model,
             "modalities": list(self.modalities),
             "settings": self.settings.model_dump(mode="json"),

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from napari_cmrir.comir.model import write_whole
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.protocol import evaluate
+from napari_cmrir.evaluation.provenance import code_digest
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.pairs import Pair, read_pair
 from napari_cmrir.jobs import Job, Progress
@@ -223,12 +224,10 @@ def _key(
     settings: EvaluationSettings,
     content: str,
 ) -> str:
-    """Name of a variant's file: other settings, another model or other images have another."""
-    from napari_cmrir import __version__
-
+    """Name of a variant's file: other settings, another model, other images or other code have another."""
     key = {
         "format": 1,
-        "version": __version__,
+        "code": code_digest(),
         "model": model.fingerprint,
         "modalities": modalities,
         "variant": vars(variant),
