@@ -55,6 +55,10 @@ class StudySettings(BaseModel):
         min_length=1,
         description="Stage III: none; bow, the paper's, of the first 30; bow-15, of 15; or registration.",
     )
+    rerank_within: bool = Field(
+        False,
+        description="Re-rank queries of the searched modality too; the paper re-ranks across modalities only.",
+    )
     evaluation: EvaluationSettings = Field(
         EvaluationSettings(hits=1), description="The protocol, the same for every variant."
     )
@@ -82,11 +86,16 @@ class Variant:
     def __str__(self) -> str:
         return f"{self.descriptor} on {self.representation}, re-ranking {self.reranking}"
 
-    def settings(self, common: EvaluationSettings) -> EvaluationSettings:
+    def settings(self, study: StudySettings) -> EvaluationSettings:
         """Give the settings of the evaluation with this variant's choices."""
+        common = study.evaluation
+        kinds = common.kinds
+        if self.reranking != "none" and not study.rerank_within and "cross" in kinds:
+            kinds = ("cross",)
         descriptor = common.repository.descriptor.model_copy(update={"name": self.descriptor})
         changed = {
             **common.model_dump(),
+            "kinds": kinds,
             "repository": {**common.repository.model_dump(), "descriptor": descriptor.model_dump()},
             "search": {**common.search.model_dump(), **RERANKINGS[self.reranking]},
         }
@@ -170,7 +179,7 @@ def study(
     found: dict[Variant, dict[str, Any]] = {}
     for done, variant in enumerate(variants):
         yield Progress(done, len(variants), "variants", str(variant))
-        asked = variant.settings(settings.evaluation)
+        asked = variant.settings(settings)
         file = folder / "cells" / f"{_key(model, modalities, variant, asked, content)}.json"
         if not file.exists():
             if variant.representation not in models:
