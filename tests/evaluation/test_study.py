@@ -9,7 +9,7 @@ from napari_cmrir.comir.inference import represent
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.published import REPLACEMENT, RERANKING
 from napari_cmrir.evaluation.representations import original
-from napari_cmrir.evaluation.study import StudyReport, StudySettings, study
+from napari_cmrir.evaluation.study import StudyReport, StudySettings, Variant, study
 from napari_cmrir.evaluation.tables import study_tables
 
 BOTH = ("SHG", "BF")

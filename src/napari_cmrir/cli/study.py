@@ -37,7 +37,7 @@ def study(
     within: Annotated[bool, typer.Option(help="Also search each modality with itself.")] = True,
     rerank_within: Annotated[
         bool,
-        typer.Option("--rerank-within", help="Re-rank within a modality, too, which the paper does not."),
+        typer.Option("--rerank-within", help="Re-rank within a modality, too, as the paper does not."),
     ] = False,
     untransformed: Annotated[bool, typer.Option(help="Also ask untransformed queries.")] = True,
     preset: Annotated[

@@ -57,7 +57,7 @@ class StudySettings(BaseModel):
     )
     rerank_within: bool = Field(
         False,
-        description="Re-rank queries of the searched modality too; the paper re-ranks across modalities only.",
+        description="Re-rank within a modality, too; the paper re-ranks across modalities only.",
     )
     evaluation: EvaluationSettings = Field(
         EvaluationSettings(hits=1), description="The protocol, the same for every variant."
@@ -190,7 +190,7 @@ def study(
             )
             report = yield from _as_variant(job, done, len(variants), str(variant))
             evaluation = {"variant": vars(variant), **report.as_dict()}
-            write_whole(file, json.dumps(evaluation, indent=1).encode())
+            write_whole(file, json.dumps(evaluation).encode())
         found[variant] = json.loads(file.read_bytes())
     yield Progress(len(variants), len(variants), "variants", f"{len(variants)} variants evaluated")
     return StudyReport(modalities, settings, found)
