@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-__all__ = ["Job", "Progress", "run"]
+__all__ = ["Job", "Progress", "portion", "run"]
 
 Result = TypeVar("Result")
 
@@ -78,5 +78,50 @@ def run(job: Job[Result], on_progress: Callable[[Progress], object] | None = Non
                 return result
             if on_progress is not None:
                 on_progress(progress)
+    finally:
+        job.close()
+
+
+def portion(job: Job[Result], start: float, stop: float) -> Job[Result]:
+    """Run a job as a part of a longer one, which is counted in percent.
+
+    Parameters
+    ----------
+    job : Job
+        The part.
+    start, stop : float
+        Percentages of the whole at which the part begins and ends.
+
+    Yields
+    ------
+    Progress
+        In percent of the whole, with the part's messages and previews.
+
+    Returns
+    -------
+    Result
+        What the part returns.
+
+    Examples
+    --------
+    >>> def double(n):
+    ...     for i in range(n):
+    ...         yield Progress(i + 1, n, "numbers", "Doubling")
+    ...     return 2 * n
+    >>> run(portion(double(2), 40, 60), lambda progress: print(progress.done, progress.unit))
+    50.0 %
+    60.0 %
+    4
+    """
+    try:
+        while True:
+            try:
+                progress = next(job)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            share = progress.done / progress.total if progress.total else 0.0
+            done = start + (stop - start) * min(1.0, share)
+            yield Progress(done, 100, "%", progress.message, progress.preview)
     finally:
         job.close()

@@ -2,19 +2,258 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-__all__ = ["demo"]
+from napari_cmrir.jobs import Job, Progress, portion
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_cmrir.cli.picture import Picture, Truth
+    from napari_cmrir.comir.model import ComirModel
+    from napari_cmrir.images.pairs import Pair
+    from napari_cmrir.repository.store import Repository
+    from napari_cmrir.search.hits import SearchResult
+
+__all__ = ["Plan", "demo", "demonstrate"]
+
+MODEL, REPOSITORY, QUERY, HITS, PICTURE = (
+    "model.safetensors",
+    "tissue.cmrir",
+    "query_SHG.tif",
+    "hits.json",
+    "hits.png",
+)
+PAIRS, IMAGES, PARTNERS = "pairs", "images", "partners"
+_SHOWN_HITS = 5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the demo generates and how long it trains.
+
+    Parameters
+    ----------
+    seed : int
+        Of the tissue, the training and the query's place.
+    training_pairs, searched_images : int
+        How many images of each kind.
+    image_side, query_side : int
+        In px.
+    steps, widths : int, tuple of int
+        Of the training, see `TrainingSettings`.
+    words : int
+        Visual words at most.
+    """
+
+    seed: int = 0
+    training_pairs: int = 8
+    searched_images: int = 16
+    image_side: int = 512
+    query_side: int = 160
+    steps: int = 150
+    widths: tuple[int, ...] = (16, 32, 64, 96)
+    words: int = 1000
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for what the demo makes.")] = Path("demo-output"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for what the demo makes; replaces what an earlier one made.")
+    ] = Path("demo-output"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the generated tissue.")] = 0,
 ) -> None:
     """Train, index and query on generated tissue, and draw what was found (about three minutes)."""
-    from napari_cmrir.errors import InputError
+    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.cli.query import print_hits
 
-    raise InputError("The demo is not here yet.")
+    try:
+        result, truth = draw(demonstrate(out, Plan(seed=seed)), "Starting")
+    except KeyboardInterrupt:
+        typer.echo("Stopped; the same command starts over.", err=True)
+        raise
+    height, width = result.comir.shape[1:]
+    print_hits(f"{QUERY} ({height} x {width} px)", result)
+    typer.echo(judgement(result, truth))
+    typer.echo(f"Look at {out / PICTURE}; beside it are the model, the repository, the images and {HITS}.")
+
+
+def demonstrate(out: Path, plan: Plan) -> Job[tuple[SearchResult, Truth]]:
+    """Generate tissue, train, index, query and draw.
+
+    Parameters
+    ----------
+    out : Path
+        Folder for all that is made. What an earlier demo made there is replaced, other files stay.
+    plan : Plan
+        Sizes and numbers.
+
+    Yields
+    ------
+    Progress
+        In percent of the whole.
+
+    Returns
+    -------
+    SearchResult, Truth
+        What was found, and where the query really is.
+
+    Raises
+    ------
+    InputError
+        The folder holds files under the demo's names that no demo made, or cannot be written to.
+    """
+    from napari_cmrir.cli.own_files import make_way
+    from napari_cmrir.cli.query import answer, write_answers
+    from napari_cmrir.comir.model import write_whole
+    from napari_cmrir.images.readers import read_image
+    from napari_cmrir.repository.publishing import explained
+    from napari_cmrir.search.query import search
+
+    with explained(out):
+        make_way(out, _names(plan), {"seed": plan.seed})
+        pairs, images, truth = yield from portion(_generate(out, plan), 0, 10)
+        model = yield from portion(_train(pairs, out, plan), 10, 75)
+        repository = yield from portion(_index(images, model, out, plan), 75, 97)
+        with repository:
+            query = read_image(out / QUERY)
+            result = yield from portion(search(repository, query, "SHG"), 97, 99)
+            write_answers(out / HITS, [answer(out / QUERY, (0, 0, *query.shape[:2]), result)])
+            yield Progress(99, 100, "%", "Drawing")
+            write_whole(out / PICTURE, _png(_picture(query, result, repository, truth)))
+    return result, truth
+
+
+def judgement(result: SearchResult, truth: Truth) -> str:
+    """Say in one line whether the first hit is right, and how far off.
+
+    Right is the true image with corners off by less than a tenth of the query's side on average.
+    """
+    from napari_cmrir.images.geometry import corner_error, rotation_difference
+
+    true_name = Path(truth.image).name
+    rank = next((hit.rank for hit in result.hits if hit.image == truth.image), None)
+    if rank != 1:
+        where = f"hit {rank}" if rank else "not among the hits"
+        return f"Wrong: the query was cut out of the tissue of {true_name}, which is {where}."
+    first = result.hits[0]
+    off = corner_error(first.box, truth.box)
+    degrees = rotation_difference(first.rotation_degrees, truth.rotation_degrees)
+    verdict = "Right" if off < 0.1 * min(result.comir.shape[1:]) else "Right image, wrong place"
+    return (
+        f"{verdict}: the query was cut out of the tissue of {true_name}, turned by"
+        f" {truth.rotation_degrees:.1f}°; the first hit's corners are off by {off:.1f} px, its rotation by"
+        f" {degrees:.1f}°."
+    )
+
+
+def _seeds(plan: Plan) -> tuple[range, range]:
+    """Seeds of the tissue that is trained on and of that which is searched."""
+    total = plan.training_pairs + plan.searched_images
+    first = plan.seed * total
+    return range(first, first + plan.training_pairs), range(first + plan.training_pairs, first + total)
+
+
+def _names(plan: Plan) -> list[str]:
+    """All that the demo writes, by its path in the folder."""
+    trained, searched = _seeds(plan)
+    names = [f"{PAIRS}/sample-{seed:03d}_{modality}.tif" for seed in trained for modality in ("SHG", "BF")]
+    names += [f"{IMAGES}/sample-{seed:03d}_{modality}.tif" for seed in searched for modality in ("SHG", "BF")]
+    names += [f"{PARTNERS}/sample-{seed:03d}_SHG.tif" for seed in searched]
+    return [*names, MODEL, REPOSITORY, QUERY, HITS, PICTURE]
+
+
+def _generate(out: Path, plan: Plan) -> Job[tuple[list[Pair], list[Path], Truth]]:
+    """Write the pairs, the images to search with their partners apart, and the query."""
+    from napari_cmrir.images.samples import write_sample_folder
+
+    trained, searched = _seeds(plan)
+    (out / PARTNERS).mkdir(exist_ok=True)
+    pairs, images = [], []
+    for done, seed in enumerate((*trained, *searched)):
+        yield Progress(done, len(trained) + len(searched), "images", "Generating tissue")
+        folder = PAIRS if seed in trained else IMAGES
+        (pair,) = write_sample_folder(out / folder, [seed], plan.image_side)
+        if seed in trained:
+            pairs.append(pair)
+        else:
+            shg, bf = pair.paths
+            os.replace(shg, out / PARTNERS / shg.name)
+            images.append(bf)
+    return pairs, images, _cut_query(images, out, plan)
+
+
+def _cut_query(images: list[Path], out: Path, plan: Plan) -> Truth:
+    """Cut the query, turned, out of the partner of one of the images, by chance."""
+    import numpy as np
+    import tifffile
+
+    from napari_cmrir.cli.picture import Truth
+    from napari_cmrir.images.geometry import Region, cut
+    from napari_cmrir.images.readers import read_image
+
+    rng = np.random.default_rng([plan.seed, 1])
+    chosen = images[rng.integers(len(images))]
+    partner = read_image(out / PARTNERS / chosen.name.replace("_BF", "_SHG"))
+    rotation = rng.uniform(8, 28) * rng.choice([-1, 1])  # within what a query looks for by default
+    turn = np.radians(abs(rotation))
+    reach = plan.query_side / 2 * (np.cos(turn) + np.sin(turn)) + 1
+    y, x = rng.uniform(reach, plan.image_side - 1 - reach, 2)
+    region = Region((float(y), float(x)), plan.query_side, plan.query_side, float(rotation))
+    pixels, _ = cut(partner, region)
+    tifffile.imwrite(out / QUERY, pixels[..., 0], compression="zlib", predictor=True)
+    return Truth(os.path.abspath(chosen), region.corners(), region.rotation_degrees)
+
+
+def _train(pairs: list[Pair], out: Path, plan: Plan) -> Job[ComirModel]:
+    from napari_cmrir.comir.settings import TrainingSettings
+    from napari_cmrir.comir.training import train
+
+    settings = TrainingSettings(widths=plan.widths, steps=plan.steps, seed=plan.seed)
+    model = yield from _only("steps", train(pairs, ("SHG", "BF"), settings))
+    model.save(out / MODEL)
+    return model
+
+
+def _only(unit: str, job: Job[ComirModel]) -> Job[ComirModel]:
+    """Leave out what a job counts in other units, so that its bar never runs back."""
+    try:
+        while True:
+            progress = next(job)
+            if progress.unit == unit:
+                yield progress
+    except StopIteration as end:
+        result: ComirModel = end.value
+        return result
+    finally:
+        job.close()
+
+
+def _index(images: list[Path], model: ComirModel, out: Path, plan: Plan) -> Job[Repository]:
+    from napari_cmrir.repository.build import build_repository
+    from napari_cmrir.repository.settings import RepositorySettings
+    from napari_cmrir.words.settings import VocabularySettings
+
+    settings = RepositorySettings(vocabulary=VocabularySettings(size=plan.words))
+    return (yield from build_repository(images, model, "BF", out / REPOSITORY, settings))
+
+
+def _picture(query: NDArray[Any], result: SearchResult, repository: Repository, truth: Truth) -> Picture:
+    from napari_cmrir.cli.picture import FoundImage, draw_hits
+    from napari_cmrir.images.readers import read_image
+
+    found = [
+        FoundImage(hit, Path(hit.image).name, read_image(hit.image), repository.comir(hit.field))
+        for hit in result.hits[:_SHOWN_HITS]
+    ]
+    return draw_hits(query, "SHG", result.comir, found, truth)
+
+
+def _png(picture: Picture) -> bytes:
+    import imagecodecs
+
+    return bytes(imagecodecs.png_encode(picture))

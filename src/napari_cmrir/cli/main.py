@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -53,6 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments : list of str, optional
         By default those of the process.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin stand still on a busy machine
     try:
         status = app(arguments, standalone_mode=False)
     except InputError as error:

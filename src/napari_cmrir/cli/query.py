@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +14,7 @@ from napari_cmrir.cli.train import Device
 if TYPE_CHECKING:
     from napari_cmrir.search.hits import SearchResult
 
-__all__ = ["print_hits", "query"]
+__all__ = ["answer", "print_hits", "query", "write_answers"]
 
 
 class Rerank(StrEnum):
@@ -59,21 +59,29 @@ def query(
         pixels = read_image(path)
         part = Region.from_rectangle(*region) if region else None
         result = draw(search(opened, pixels, modality, region=part, settings=settings), path.name)
-        y, x, height, width = region or (0, 0, *pixels.shape[:2])
-        answers.append(
-            {
-                "image": str(path),
-                "region": [y, x, height, width],
-                "seconds": round(result.seconds, 4),
-                "hits": [hit.as_dict() for hit in result.hits],
-            }
-        )
+        answers.append(answer(path, region or (0, 0, *pixels.shape[:2]), result))
         print_hits(path.name, result)
         if timings:
             typer.echo("  ".join(f"{stage} {seconds:.3f} s" for stage, seconds in result.timings.items()))
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps({"queries": answers}, indent=1) + "\n", encoding="utf-8")
+        write_answers(output, answers)
+
+
+def answer(path: Path, region: tuple[float, float, float, float], result: SearchResult) -> dict[str, Any]:
+    """Put what was asked, an image's region (y, x, height, width), and what was found into JSON's terms."""
+    return {
+        "image": str(path),
+        "region": list(region),
+        "seconds": round(result.seconds, 4),
+        "hits": [hit.as_dict() for hit in result.hits],
+    }
+
+
+def write_answers(path: Path, answers: list[dict[str, Any]]) -> None:
+    """Write the answers to one or more queries as a JSON file, whole or not at all."""
+    from napari_cmrir.comir.model import write_whole
+
+    write_whole(path, (json.dumps({"queries": answers}, indent=1) + "\n").encode())
 
 
 def print_hits(title: str, result: SearchResult) -> None:

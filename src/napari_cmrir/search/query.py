@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region, cut
-from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.jobs import Job, Progress, portion
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def search(
     region = _checked(region, pixels, mask)
     clock = _Clock()
     with clock.stage("comir"):
-        comir, counts = yield from _portion(
+        comir, counts = yield from portion(
             _represented(repository, pixels, modality, region, mask, settings), 0, 20
         )
     question = Question(repository, comir, counts, settings)
@@ -88,7 +88,7 @@ def search(
         order = np.argsort(-cosines, kind="stable")
     with clock.stage("rerank"):
         shortlist = order[: len(order) if _registers_all(settings, len(order)) else settings.shortlist]
-        scores = yield from _portion(RERANKERS[settings.rerank](question, shortlist.tolist()), 25, 85)
+        scores = yield from portion(RERANKERS[settings.rerank](question, shortlist.tolist()), 25, 85)
         values = np.array([scores[field] for field in shortlist.tolist()])
         shortlist = shortlist[np.argsort(-values, kind="stable")]
     with clock.stage("locate"):
@@ -96,7 +96,7 @@ def search(
         ranking = _one_an_image(repository, ranked)
         chosen: list[int] = ranking[: settings.hits].tolist()
         unlocated = [field for field in chosen if field not in question.poses]
-        yield from _portion(question.register(unlocated), 85, 100)
+        yield from portion(question.register(unlocated), 85, 100)
     hits = _hits(question, chosen)
     return SearchResult(hits, clock.total, clock.seconds, comir, counts, shortlist, ranking, cosines)
 
@@ -161,17 +161,6 @@ class _Clock:
         start = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - start
-
-
-def _portion(job: Job[Any], start: float, stop: float) -> Job[Any]:
-    """Run a job as a part of this one: its progress fills the given percentages."""
-    while True:
-        try:
-            progress = next(job)
-        except StopIteration as end:
-            return end.value
-        share = progress.done / progress.total if progress.total else 0.0
-        yield Progress(start + (stop - start) * min(1.0, share), 100, "%", progress.message)
 
 
 def _checked(region: Region | None, pixels: NDArray[Any], mask: NDArray[np.bool_] | None) -> Region:

@@ -10,7 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -19,6 +19,8 @@ __all__ = ["spread"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_here = threading.local()
 
 
 def spread(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
@@ -33,17 +35,19 @@ def spread(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Re
     [1, 4, 9]
     """
     threads = torch.get_num_threads()
-    if threads == 1 or len(items) < 2:
+    if threads == 1 or len(items) < 2 or getattr(_here, "is_worker", False):
         return map(work, items)
     return _pool(threads).map(work, items)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     started = threading.Barrier(threads + 1)
 
     def start() -> None:
-        torch.set_num_threads(1)  # this thread's, and what threads to come will have
+        _here.is_worker = True
+        torch.get_num_threads()  # a thread's first question sets its number to everybody's: ask before
+        torch.set_num_threads(1)
         started.wait()
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="words", initializer=start)
