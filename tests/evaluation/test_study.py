@@ -9,7 +9,7 @@ from napari_cmrir.comir.inference import represent
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.published import REPLACEMENT, RERANKING
 from napari_cmrir.evaluation.representations import original
-from napari_cmrir.evaluation.study import StudyReport, StudySettings, study
+from napari_cmrir.evaluation.study import StudyReport, StudySettings, Variant, study
 from napari_cmrir.evaluation.tables import study_tables
 
 BOTH = ("SHG", "BF")
@@ -66,6 +66,19 @@ def test_other_images_and_settings_are_evaluated_anew(grey_model, pairs, asked, 
     assert cells_after(one.model_copy(update={"evaluation": evaluation})) == 2
     tifffile.imwrite(moved.paths[0], np.flipud(tifffile.imread(moved.paths[0])))
     assert cells_after(one) == 3
+
+
+def test_a_variant_changes_its_own_stage_and_is_re_ranked_across_modalities(asked):
+    evaluation = asked.evaluation.model_copy(update={"kinds": ("cross", "within"), "seed": 5})
+    asked = asked.model_copy(update={"evaluation": evaluation})
+    plain = Variant("sift", "comir", "none").settings(asked)
+    assert plain.repository.descriptor.name == "sift"
+    assert plain.repository.vocabulary == asked.evaluation.repository.vocabulary
+    assert (plain.search.rerank, plain.kinds, plain.seed) == ("none", ("cross", "within"), 5)
+    ranked = Variant("surf", "comir", "bow-15").settings(asked)
+    assert (ranked.search.rerank, ranked.search.shortlist, ranked.kinds) == ("bow", 15, ("cross",))
+    everywhere = asked.model_copy(update={"rerank_within": True})
+    assert Variant("surf", "comir", "bow").settings(everywhere).kinds == ("cross", "within")
 
 
 @pytest.mark.parametrize("name", ["representations", "descriptors", "rerankings"])
