@@ -51,7 +51,7 @@ def written(report, tmp_path_factory):
 
 
 def test_two_runs_write_the_same_but_for_the_seconds(grey_model, pairs, measure, tmp_path):
-    asked = {"kinds": ("cross",), "poses": ("transformed",), "query": "patch", "report_shortlist": True}
+    asked = {"kinds": ("cross",), "poses": ("transformed",), "query": "patch", "hits": 1}
     texts, rows = [], []
     for name in ("first", "second"):
         report = measure(grey_model, pairs[:2], seed=3, **asked)
