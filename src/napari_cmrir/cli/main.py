@@ -8,7 +8,18 @@ import sys
 import typer
 
 from napari_cmrir import __version__
-from napari_cmrir.cli import datasets, demo, evaluate, index, info, query, represent, study, train
+from napari_cmrir.cli import (
+    datasets,
+    demo,
+    evaluate,
+    import_checkpoint,
+    index,
+    info,
+    query,
+    represent,
+    study,
+    train,
+)
 from napari_cmrir.errors import InputError
 
 __all__ = ["app", "main"]
@@ -24,6 +35,7 @@ app = typer.Typer(
 
 for verb in (demo.demo, train.train, represent.represent, index.index, query.query, info.info):
     app.command()(verb)
+app.command(name="import-checkpoint")(import_checkpoint.import_checkpoint)
 app.command(cls=evaluate.evaluate_command)(evaluate.evaluate)
 app.command(cls=study.study_command)(study.study)
 app.add_typer(datasets.datasets)
