@@ -232,7 +232,7 @@ def _match_box(hit: Hit, pixels: NDArray[Any], transform: Mapping[str, Any]) -> 
 
 def _line_width(sides: NDArray[Any]) -> float:
     """A line that is seen on the whole image and does not hide it, in px."""
-    return max(1.0, float(np.min(sides)) / 100)
+    return max(1.0, float(np.min(sides)) / 75)
 
 
 def _is_bright(pixels: NDArray[Any]) -> bool:
