@@ -8,7 +8,18 @@ import tifffile
 
 from napari_cmrir.images.samples import write_sample_folder
 
-VERBS = ["demo", "train", "represent", "index", "query", "info"]
+VERBS = [
+    "demo",
+    "train",
+    "represent",
+    "index",
+    "query",
+    "info",
+    "import-checkpoint",
+    "evaluate",
+    "study",
+    "datasets",
+]
 HEAVY = {"cv2", "dask", "napari", "numpy", "qtpy", "scipy", "sklearn", "torch", "zarr"}
 SHG_BF = ("--modalities", "SHG", "BF")
 
