@@ -29,7 +29,7 @@ class TrainingSettings(BaseModel):
         description="Network of each modality: unet (small, fast) or paper's tiramisu, arXiv:1611.09326.",
     )
     widths: tuple[int, ...] = Field(
-        (24, 48, 96, 128),
+        (16, 32, 64, 96),
         min_length=2,
         max_length=6,
         description="Feature maps of the unet at each resolution, finest first; not used by tiramisu.",
@@ -67,6 +67,13 @@ class TrainingSettings(BaseModel):
         2,
         description="CoMIRs are averaged over squares of this many pixels a side before they are compared.",
     )
+    detail: float = Field(
+        16.0,
+        ge=0,
+        le=256,
+        description="CoMIRs are compared without the mean of a Gaussian neighbourhood of this standard"
+        " deviation, in pixels; 0 compares them as they are (paper).",
+    )
     free_rotation: float = Field(
         45.0,
         ge=0,
@@ -88,6 +95,7 @@ PRESETS: dict[str, TrainingSettings] = {
         learning_rate=1e-2,
         weight_decay=1e-5,
         comparison_step=1,
+        detail=0.0,
         free_rotation=0.0,
     ),
 }

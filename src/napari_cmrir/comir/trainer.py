@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_cmrir.comir.detail import detail
 from napari_cmrir.comir.devices import training_precision
 from napari_cmrir.comir.loss import contrastive_loss
 from napari_cmrir.comir.model import ComirModel, OutputScale
@@ -83,7 +84,9 @@ class Trainer:
         self.step = 0
         self.history: list[dict[str, float]] = []
         self._precision = training_precision(device)
-        self._disc = disc(settings.patch_size // settings.comparison_step).to(device)
+        side = settings.patch_size // settings.comparison_step
+        counts = disc(side) if settings.free_rotation else torch.ones(side, side, dtype=torch.bool)
+        self._counts = counts.to(device)
         self._bad_steps = 0
         self._recent: list[float] = []
         self._clock = time.monotonic()
@@ -134,8 +137,10 @@ class Trainer:
     def _compared(self, comir: Tensor) -> Tensor:
         """What of a CoMIR enters the loss, (n, channel * pixel)."""
         step = self.settings.comparison_step
-        pooled = F.avg_pool2d(comir, step) if step > 1 else comir
-        return pooled[..., self._disc] if self.settings.free_rotation else pooled
+        compared = F.avg_pool2d(comir, step) if step > 1 else comir
+        if self.settings.detail:
+            compared = detail(compared, self._counts.to(compared.dtype), self.settings.detail / step)
+        return compared[..., self._counts]
 
     def _notice(self, loss: float) -> None:
         self._bad_steps = 0 if np.isfinite(loss) else self._bad_steps + 1

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_cmrir.comir.detail import detail
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.search.correlation import FieldSpectra, peaks, turn
 from napari_cmrir.search.refinement import pose_scores, refine_poses
@@ -22,7 +23,7 @@ from napari_cmrir.search.settings import SearchSettings
 if TYPE_CHECKING:
     from napari_cmrir.repository.store import Repository
 
-__all__ = ["Pose", "RegisteredQuery", "detail", "register", "rotations"]
+__all__ = ["Pose", "RegisteredQuery", "register", "rotations"]
 
 _COARSE, _FINE = 2, 1  # pyramid levels: quarter and half resolution
 _SMALLEST_SIDE = 20  # pixels that a query keeps at the coarse level
@@ -85,7 +86,7 @@ class RegisteredQuery:
         weight = F.avg_pool2d(self._mask[None], side)[0]
         comir = F.avg_pool2d(self._comir * self._mask, side) / weight.clamp_min(1e-6)
         mask = (weight > 0.5).float()
-        return detail(comir[None], mask, level)[0], mask
+        return detail(comir[None], mask, _BAND / side)[0], mask
 
     def corners(self, pose: Pose) -> NDArray[np.float64]:
         """Corners (4, 2) of the query, without its padding, in the field's pixels."""
@@ -96,43 +97,6 @@ class RegisteredQuery:
         matrix = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
         posed: NDArray[np.float64] = corners @ matrix.T + np.array(pose.centre)
         return posed
-
-
-def detail(images: Tensor, mask: Tensor, level: int) -> Tensor:
-    """Take from every pixel the mean of its neighbourhood.
-
-    What varies slowly over an image agrees by chance between any two tissues; what is left tells them apart.
-
-    Parameters
-    ----------
-    images : (n, channel, y, x) float tensor
-    mask : (y, x) float tensor
-        1 where the images count; the mean is that of these pixels.
-    level : int
-        Pyramid level of the images: the neighbourhood is a Gaussian of 16 pixels at full resolution.
-
-    Returns
-    -------
-    (n, channel, y, x) tensor
-        0 outside the mask.
-
-    Examples
-    --------
-    >>> detail(torch.full((1, 1, 8, 8), 5.0), torch.ones(8, 8), 0).abs().max().item() < 1e-5
-    True
-    """
-    deviation = _BAND / 2**level
-    reach = math.ceil(3 * deviation)
-    offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (offsets / deviation).square())
-
-    def smooth(x: Tensor) -> Tensor:  # (n, 1, y, x)
-        x = F.conv2d(x, kernel[None, None, :, None], padding=(reach, 0))
-        return F.conv2d(x, kernel[None, None, None], padding=(0, reach))
-
-    total = smooth(mask[None, None]).clamp_min(1e-6)
-    flat = (images * mask).flatten(0, 1)[:, None]  # (n * channel, 1, y, x)
-    return (images - (smooth(flat) / total).view_as(images)) * mask
 
 
 def rotations(settings: SearchSettings) -> list[float]:
@@ -157,8 +121,9 @@ def register(
 ) -> Job[dict[int, Pose]]:
     """Find the best pose of a query in each of some fields, coarse to fine.
 
-    At the coarse level every rotation is correlated at every shift by FFT; the best peaks are then moved
-    to sub-pixel and sub-degree precision at the fine level, whose correlation is the score.
+    At the coarse level every rotation is correlated at every shift by FFT; the peaks of the best fields are
+    then moved to sub-pixel and sub-degree precision at the fine level, whose correlation is their score. A
+    field that is not refined keeps its coarse pose, and scores no higher than those that are.
 
     Parameters
     ----------
@@ -179,12 +144,25 @@ def register(
     dict
         `Pose` of each field.
     """
-    poses: dict[int, Pose] = {}
+    total = len(fields) + min(len(fields), settings.refine)
+    starts: dict[int, Tensor] = {}
+    coarse: dict[int, float] = {}
     for batch in _batches(repository, fields):
-        yield Progress(len(poses), len(fields), "fields", "Registering")
-        starts = _coarse_poses(query, _stack(repository, batch, query.coarse, query), settings)
-        poses.update(_fine_poses(query, repository, batch, starts, settings))
-    yield Progress(len(poses), len(fields), "fields", "Registering")
+        yield Progress(len(starts), total, "fields", "Registering")
+        found, scores = _coarse_poses(query, _stack(repository, batch, query.coarse, query), settings)
+        starts.update(zip(batch, found, strict=True))
+        coarse.update(zip(batch, scores.tolist(), strict=True))
+    best = sorted(coarse, key=lambda field: -coarse[field])[: settings.refine]
+    poses: dict[int, Pose] = {}
+    for batch in _batches(repository, best):
+        yield Progress(len(starts) + len(poses), total, "fields", "Registering")
+        batch_starts = torch.stack([starts[field] for field in batch])
+        poses.update(_fine_poses(query, repository, batch, batch_starts, settings))
+    ceiling = min((pose.score for pose in poses.values()), default=math.inf)
+    for field in starts.keys() - poses.keys():
+        degrees, y, x = starts[field][0].tolist()
+        poses[field] = Pose(min(coarse[field], ceiling), degrees, (y, x), -math.inf)
+    yield Progress(total, total, "fields", "Registering")
     return poses
 
 
@@ -205,7 +183,7 @@ def _stack(repository: Repository, fields: Sequence[int], level: int, query: Reg
     stored = max(0, min(level, _stored_level(repository, fields[0])))
     comirs = np.stack([repository.comir(field, stored) for field in fields])
     images = F.avg_pool2d(torch.from_numpy(comirs).to(query.device).float(), 2 ** (level - stored))
-    return detail(images, torch.ones_like(images[0, 0]), level)
+    return detail(images, torch.ones_like(images[0, 0]), _BAND / 2**level)
 
 
 def _stored_level(repository: Repository, field: int) -> int:
@@ -214,8 +192,15 @@ def _stored_level(repository: Repository, field: int) -> int:
     return int(math.log2(max(1, smallest / 64)))
 
 
-def _coarse_poses(query: RegisteredQuery, fields: Tensor, settings: SearchSettings) -> Tensor:
-    """The best peaks of each field, (n, _KEPT, 3): degrees, and the centre (y, x) at full resolution."""
+def _coarse_poses(query: RegisteredQuery, fields: Tensor, settings: SearchSettings) -> tuple[Tensor, Tensor]:
+    """The best peaks of each field, and the score of the best.
+
+    Returns
+    -------
+    poses : (n, _KEPT, 3) tensor
+        Degrees, and the query's centre (y, x) at full resolution.
+    scores : (n,) tensor
+    """
     comir, mask = query.level(query.coarse)
     angles = rotations(settings)
     turned = [turn(comir, mask, angle) for angle in angles]
@@ -231,12 +216,12 @@ def _coarse_poses(query: RegisteredQuery, fields: Tensor, settings: SearchSettin
     side = 2**query.coarse
     places = (torch.stack(centres, 1) + 0.5) * side - 0.5  # (n, angle, 2)
     degrees = torch.tensor(angles, device=places.device)
-    return torch.stack(
-        [
-            _distinct(torch.cat((degrees[:, None], place), 1), score, 4.0 * side, settings.rotation_step)
-            for place, score in zip(places, torch.stack(scores, 1), strict=True)
-        ]
-    )
+    by_angle = torch.stack(scores, 1)
+    distinct = [
+        _distinct(torch.cat((degrees[:, None], place), 1), score, 4.0 * side, settings.rotation_step)
+        for place, score in zip(places, by_angle, strict=True)
+    ]
+    return torch.stack(distinct), by_angle.amax(1)
 
 
 def _distinct(poses: Tensor, scores: Tensor, distance: float, step: float) -> Tensor:

@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.words.settings import BagSettings
+from napari_cmrir.words.threads import spread
 
 __all__ = ["Bag", "BagIndex", "count_words"]
 
-ENTRIES_AT_ONCE = 4_000_000
-"""Entries of the index that are in memory at once."""
+ENTRIES_AT_ONCE = 200_000
+"""Entries of the index that a thread reads at once: few enough to stay in its cache."""
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,14 @@ class BagIndex:
     @cached_property
     def document_frequency(self) -> NDArray[np.int64]:
         """Number of fields that each word occurs in, (vocabulary_size,)."""
+
+        def count(start: int) -> NDArray[np.int64]:
+            piece = np.asarray(self.words[start : start + ENTRIES_AT_ONCE]).astype(np.int64)
+            return np.bincount(piece, minlength=self.vocabulary_size)
+
         frequency = np.zeros(self.vocabulary_size, dtype=np.int64)
-        for start in range(0, len(self.words), ENTRIES_AT_ONCE):
-            piece = self.words[start : start + ENTRIES_AT_ONCE]
-            frequency += np.bincount(piece, minlength=self.vocabulary_size)
+        for counted in spread(count, range(0, len(self.words), ENTRIES_AT_ONCE)):
+            frequency += counted
         return frequency
 
     @cached_property
@@ -158,31 +163,34 @@ class BagIndex:
         return np.argsort(-self.scores(query), kind="stable")[:limit]
 
     def _term(self, counts: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
-        values = counts.astype(np.float32)
         match self.settings.term:
             case "sqrt":
-                return np.asarray(np.sqrt(values))
+                return np.asarray(np.sqrt(counts, dtype=np.float32))
             case "log":
-                return np.asarray(1 + np.log(values))
+                return np.asarray(1 + np.log(counts, dtype=np.float32))
             case "binary":
-                return np.ones_like(values)
+                return np.ones(len(counts), dtype=np.float32)
             case _:
-                return values
+                return counts.astype(np.float32)
 
     def _sums(self, weights: NDArray[np.float32], squared: bool = False) -> NDArray[np.float32]:
         """Return each field's sum of weighted terms (squared terms), (N, columns of weights)."""
         from scipy.sparse import csr_array
 
         sums: NDArray[np.float32] = np.zeros((len(self), weights.shape[1]), dtype=np.float32)
-        for first, last in self._pieces():
+        columns = weights[:, 0] if weights.shape[1] == 1 else weights
+
+        def sum_piece(piece: tuple[int, int]) -> None:
+            first, last = piece
             start, stop = int(self.indptr[first]), int(self.indptr[last])
             terms = self._term(np.asarray(self.counts[start:stop]))
             words = np.asarray(self.words[start:stop]).astype(np.int32)
             indptr = (np.asarray(self.indptr[first : last + 1]) - start).astype(np.int32)
-            shape = (last - first, self.vocabulary_size)
-            sums[first:last] = (
-                csr_array((terms**2 if squared else terms, words, indptr), shape=shape) @ weights
-            )
+            matrix = csr_array((terms**2 if squared else terms, words, indptr), (last - first, len(weights)))
+            sums[first:last] = (matrix @ columns).reshape(last - first, -1)
+
+        for _ in spread(sum_piece, list(self._pieces())):
+            pass
         return sums
 
     def _pieces(self) -> Iterator[tuple[int, int]]:
