@@ -115,8 +115,8 @@ def _preface(report: StudyReport) -> str:
     chance = ", ".join(f"{100 * value:.1f} % for the first {k}" for k, value in cell["chance"].items())
     return (
         f"Percentages with their 95 % Wilson intervals; {cell['fields']} fields are searched, of which chance"
-        f" finds {chance}. (T): turned and shifted. The paper's rows are of its own 134 pairs, of which chance"
-        " finds 7.5 % for the first 10."
+        f" finds {chance}. (T): turned and shifted. The paper's rows are of its own 134 pairs, of which"
+        " chance finds 7.5 % for the first 10."
     )
 
 
