@@ -117,6 +117,8 @@ def made_up(modalities):
             "repository": repository,
             "pose": pose,
             "size": size,
+            "fields": 40,
+            "chance": {"1": 0.025, "10": 0.25},
             "kind": "within" if query == repository else "cross",
             "success": {"1": share, "10": {**share, "count": 1 if pose == "transformed" else 2}},
         }
@@ -142,6 +144,7 @@ def rows_of(text, title):
 @pytest.mark.parametrize("modalities", [("BF", "SHG"), ("SHG", "BF")])
 def test_the_papers_figures_stand_under_their_own_columns(modalities):
     text = study_tables(made_up(modalities))
+    assert "40 fields are searched, of which chance finds 2.5 % for the first 1, 25.0 %" in text
     heading, *rows = rows_of(text, "Table 1: full image, top-10 success, no re-ranking")
     assert heading[3:] == [f"{m}{t}" for m in modalities for t in ("", "(T)")]
     ours = next(row for row in rows if row[:3] == ["surf", "comir", "BF"])

@@ -105,13 +105,19 @@ def nearest_several(descriptors: torch.Tensor, words: torch.Tensor, number: int)
     >>> nearest_several(torch.tensor([[0.9, 0.2, 0.1]]), torch.eye(3), 2).tolist()
     [[0, 1]]
     """
-    halves = words.square().sum(1) / 2
-    found = np.empty((len(descriptors), number), dtype=np.int32)
-    rows = max(1, 4_000_000 // len(words))
-    for start in range(0, len(descriptors), rows):
-        values = torch.addmm(halves, descriptors[start : start + rows], words.T, alpha=-1)
-        found[start : start + rows] = values.topk(number, dim=1, largest=False).indices.cpu().numpy()
-    return found
+    halves, transposed = words.square().sum(1) / 2, words.T.contiguous()
+    rows = max(1, ROWS_AT_ONCE * WORDS_AT_ONCE // len(words))
+
+    def search(start: int) -> NDArray[np.int32]:
+        values = torch.addmm(halves, descriptors[start : start + rows], transposed, alpha=-1).cpu().numpy()
+        found = np.empty((len(values), number), dtype=np.int32)
+        for rank in range(number):  # far quicker than sorting for a few
+            found[:, rank] = values.argmin(axis=1)
+            values[np.arange(len(values)), found[:, rank]] = np.inf
+        return found
+
+    parts = list(spread(search, range(0, len(descriptors), rows)))
+    return np.concatenate(parts) if parts else np.empty((0, number), dtype=np.int32)
 
 
 def means(
