@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from napari_cmrir.comir.model import ComirModel, OutputScale
-from napari_cmrir.comir.networks import Tiramisu, UNet
+from napari_cmrir.comir.networks import Tiramisu
 from napari_cmrir.comir.settings import PRESETS
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.intensity import Intensity
@@ -124,7 +124,7 @@ def import_checkpoint(path: str | os.PathLike[str], modalities: tuple[str, str])
     try:
         stored = _read(path)
         weights = {m: _tensors(stored[key]) for m, key in zip(modalities, ("modelA", "modelB"), strict=True)}
-        networks: dict[str, UNet | Tiramisu] = {}
+        networks: dict[str, Tiramisu] = {}
         for modality, tensors in weights.items():
             first, last = tensors["conv_init.weight"], tensors["final_conv.weight"]
             network = Tiramisu(first.shape[1], last.shape[0])
@@ -137,16 +137,16 @@ def import_checkpoint(path: str | os.PathLike[str], modalities: tuple[str, str])
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} is not a released CoMIR checkpoint, or is damaged ({reason}).") from None
-    channels = {network.final_conv.out_channels for network in networks.values()}  # type: ignore[union-attr]
+    channels = {network.final_conv.out_channels for network in networks.values()}
     if len(channels) != 1:
         raise InputError(f"{path} is not a released CoMIR checkpoint: its networks do not fit each other.")
-    outputs = int(channels.pop())  # type: ignore[arg-type]
+    outputs = channels.pop()
     scale = OutputScale((0.0,) * outputs, (1.0,) * outputs)
     return ComirModel(
         modalities,
         PRESETS["paper"].model_copy(update={"channels": outputs}),
-        {m: _published_intensity(n.conv_init.in_channels) for m, n in networks.items()},  # type: ignore[union-attr, arg-type]
-        networks,
+        {m: _published_intensity(n.conv_init.in_channels) for m, n in networks.items()},
+        {**networks},
         dict.fromkeys(modalities, scale),
         provenance={"imported_from": path.name},
     )
