@@ -31,9 +31,13 @@ def call(*arguments):
 
 
 def call_process(arguments, prelude=""):
-    """Call the command line in a process of its own, after some code."""
+    """Call the command line in a process of its own, after some code.
+
+    Ctrl-C works in it, also where the tests themselves run in the background of a shell, which ignores it.
+    """
     verbs = [str(argument) for argument in arguments]
-    code = f"{textwrap.dedent(prelude)}\nfrom napari_cmrir.cli.main import main\nmain({verbs!r})"
+    hear = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code = f"{hear}{textwrap.dedent(prelude)}\nfrom napari_cmrir.cli.main import main\nmain({verbs!r})"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
         [sys.executable, "-c", code],
