@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,16 +17,19 @@ from napari_cmrir.comir.devices import is_out_of_memory, release_memory, trainin
 from napari_cmrir.comir.inference import as_bytes, forward_in_batches
 from napari_cmrir.comir.loss import contrastive_loss
 from napari_cmrir.comir.model import ComirModel, OutputScale
-from napari_cmrir.comir.networks import Tiramisu, UNet, build_network
+from napari_cmrir.comir.networks import build_network
 from napari_cmrir.comir.optimiser import build_optimiser, learning_rate
 from napari_cmrir.comir.patches import PatchSampler, disc, rotate
 from napari_cmrir.comir.retrieval import RetrievalTest
 from napari_cmrir.comir.selection import Selection
 from napari_cmrir.comir.settings import TrainingSettings
+from napari_cmrir.comir.side_by_side import side_by_side
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.intensity import choose_intensity
 
 __all__ = ["Trainer"]
+
+Result = TypeVar("Result")
 
 _HISTORY_STEPS = 10
 _MOST_BAD_STEPS = 5
@@ -97,6 +100,7 @@ class Trainer:
         ]
         self.sampler = PatchSampler(scaled, settings.patch_size, settings.free_rotation, settings.seed)
         parameters = [p for network in self.networks.values() for p in network.parameters()]
+        self._draws_within = settings.network == "tiramisu"  # it has dropout
         self.optimiser = build_optimiser(parameters, settings)
         self.step = 0
         self.history: list[dict[str, float]] = []
@@ -161,24 +165,15 @@ class Trainer:
         settings = self.settings
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate * learning_rate(self.step, settings)
-        first, second, turned = self.sampler.draw(self.batch_size)
-        comirs = [
-            self._comir(network, patches)
-            for network, patches in zip(self.networks.values(), (first, second), strict=True)
-        ]
-        comirs[1] = rotate(comirs[1], -turned.to(self.device))
-        self._comirs = [comir.detach() for comir in comirs]
-        compared = [self._compared(comir) for comir in comirs]
-        loss = contrastive_loss(
-            compared[0], compared[1], critic=settings.critic, temperature=settings.temperature
-        )
-        if settings.activation_decay:
-            both = torch.cat(compared)
-            loss = loss + settings.activation_decay * (both.abs().mean() + both.square().mean())
+        chosen = self.sampler.choose(self.batch_size)
+        comirs = self._on_both_sides(lambda side: self._comir(side, chosen.cut(side)))
+        self._comirs = [comir.detach().requires_grad_() for comir in comirs]
+        loss = self._loss(self._comirs[0], self._comirs[1], chosen.turned.to(self.device))
         self.optimiser.zero_grad()
         value = float(loss.detach())
         if np.isfinite(value):
             loss.backward()  # type: ignore[no-untyped-call]
+            self._on_both_sides(lambda side: comirs[side].backward(self._comirs[side].grad))  # type: ignore[no-untyped-call]
             parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
             if torch.nn.utils.clip_grad_norm_(parameters, 1.0).isfinite():
                 self.optimiser.step()
@@ -188,19 +183,38 @@ class Trainer:
         self._notice(value)
         return value
 
-    def _comir(self, network: UNet | Tiramisu, patches: Tensor) -> Tensor:
+    def _on_both_sides(self, work: Callable[[int], Result]) -> tuple[Result, Result]:
+        if self._draws_within:  # from one generator: in one order
+            return work(0), work(1)
+        return side_by_side(lambda: work(0), lambda: work(1), self.device)
+
+    def _comir(self, side: int, patches: Tensor) -> Tensor:
         patches = patches.to(self.device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
-            comir: Tensor = network(patches)
+            comir: Tensor = self.networks[self.modalities[side]](patches)
         return comir.float()
+
+    def _loss(self, first: Tensor, second: Tensor, turned: Tensor) -> Tensor:
+        """Loss of the CoMIRs of a batch, the second turned against the first by so many degrees."""
+        settings = self.settings
+        step = settings.comparison_step
+        if step > 1:
+            first, second = F.avg_pool2d(first, step), F.avg_pool2d(second, step)
+        compared = [self._compared(first), self._compared(rotate(second, -turned))]
+        loss = contrastive_loss(
+            compared[0], compared[1], critic=settings.critic, temperature=settings.temperature
+        )
+        if settings.activation_decay:
+            both = torch.cat(compared)
+            loss = loss + settings.activation_decay * (both.abs().mean() + both.square().mean())
+        return loss
 
     def _compared(self, comir: Tensor) -> Tensor:
         """What of a CoMIR enters the loss, (n, channel * pixel)."""
-        step = self.settings.comparison_step
-        compared = F.avg_pool2d(comir, step) if step > 1 else comir
         if self.settings.detail:
-            compared = detail(compared, self._counts.to(compared.dtype), self.settings.detail / step)
-        return compared[..., self._counts]
+            deviation = self.settings.detail / self.settings.comparison_step
+            comir = detail(comir, self._counts.to(comir.dtype), deviation)
+        return comir[..., self._counts]
 
     def _notice(self, loss: float) -> None:
         """Take down the loss of the step just done, and go back where training went wrong."""
@@ -218,7 +232,7 @@ class Trainer:
 
     def _contrast(self) -> float:
         """Mean standard deviation within the latest CoMIRs of the flatter modality."""
-        return min(float(comir.float().std((-2, -1)).mean()) for comir in self._comirs)
+        return min(float(comir.detach().std((-2, -1)).mean()) for comir in self._comirs)
 
     def _take_down(self, **more: float) -> None:
         """Add what has happened since the last entry to the history."""
