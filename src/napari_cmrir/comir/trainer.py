@@ -36,7 +36,16 @@ _MOST_BAD_STEPS = 5
 _MOST_RETURNS = 5
 _FLAT = 1e-3  # share of the CoMIRs' first contrast under which they have collapsed
 _PREVIEW_SIDE = 192
-_COURSE = ("batch_size", "stopped", "notes", "_rate", "_first_contrast", "_bad_steps", "_returns")
+_COURSE = (
+    "batch_size",
+    "stopped",
+    "notes",
+    "_rate",
+    "_first_contrast",
+    "_bad_steps",
+    "_returns",
+    "_returned",
+)
 
 
 class Trainer:
@@ -113,7 +122,7 @@ class Trainer:
         self._shown = self._shown_pair()
         self._comirs: list[Tensor] = []
         self._first_contrast = 0.0
-        self._bad_steps = self._returns = self._worse = 0
+        self._bad_steps = self._returns = self._returned = 0
         self._rate = 1.0
         self._recent: list[float] = []
         self._clock = time.monotonic()
@@ -221,18 +230,23 @@ class Trainer:
         self._bad_steps = 0 if np.isfinite(loss) else self._bad_steps + 1
         if np.isfinite(loss):
             self._recent.append(loss)
-        if self._bad_steps >= _MOST_BAD_STEPS:
+        if self._bad_steps >= _MOST_BAD_STEPS or (self._bad_steps and not self._is_finite()):
             self.go_back("the loss is not a number")
         elif self.step % _HISTORY_STEPS == 0 or self.step == self.settings.steps:
-            contrast = self._contrast()
-            self._first_contrast = self._first_contrast or contrast
-            if contrast < _FLAT * self._first_contrast:
+            if self._is_flat():
                 self.go_back("the CoMIRs have become flat")
             self._take_down()
 
-    def _contrast(self) -> float:
-        """Mean standard deviation within the latest CoMIRs of the flatter modality."""
-        return min(float(comir.detach().std((-2, -1)).mean()) for comir in self._comirs)
+    def _is_finite(self) -> bool:
+        """Whether all weights and running means are numbers."""
+        tensors = (tensor for network in self.networks.values() for tensor in network.state_dict().values())
+        return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+    def _is_flat(self) -> bool:
+        """Whether the contrast within the latest CoMIRs, of the flatter modality, has vanished."""
+        contrast = min(float(comir.detach().std((-2, -1)).mean()) for comir in self._comirs)
+        self._first_contrast = self._first_contrast or contrast
+        return contrast <= _FLAT * self._first_contrast
 
     def _take_down(self, **more: float) -> None:
         """Add what has happened since the last entry to the history."""
@@ -259,7 +273,7 @@ class Trainer:
             If that has happened too often and nothing worth keeping has been learnt.
         """
         self._returns += 1
-        self._bad_steps = 0
+        self._returned, self._bad_steps = self.step, 0
         self.selection.restore(self.networks)
         self.optimiser.state.clear()
         self._rate /= 2
@@ -285,13 +299,15 @@ class Trainer:
     def is_validation_due(self) -> bool:
         """Whether to `validate` before the next step."""
         every = self.settings.validation_every
-        return not self.stopped and (self.step % every == 0 or self.step == self.settings.steps)
+        at_end = self.step == self.settings.steps
+        return (self.step % every == 0 or at_end) and self._returned != self.step
 
     def validate(self) -> None:
         """Keep the networks if they retrieve better than those kept; stop if they have not for long."""
-        tensors = (tensor for network in self.networks.values() for tensor in network.state_dict().values())
-        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-            self.go_back("the weights are not numbers")
+        if not self._is_finite() or self._is_flat():
+            self.go_back(
+                "the CoMIRs have become flat" if self._is_finite() else "the weights are not numbers"
+            )
             return
         score = self.selection.offer(self.step, self.networks, self.represent)
         if score is not None:
@@ -367,8 +383,8 @@ class Trainer:
         network = self.networks[modality].eval()
         sampler = PatchSampler(self.sampler.pairs, self.settings.patch_size, 0.0, self.settings.seed)
         side = self.modalities.index(modality)
-        with torch.inference_mode():
-            comirs = network(sampler.draw(64)[side].to(self.device)).float().transpose(0, 1).flatten(1)
+        comirs = forward_in_batches(network, sampler.draw(64)[side], self.device, torch.float32)
+        comirs = comirs.transpose(0, 1).flatten(1)
         return OutputScale(tuple(comirs.mean(1).tolist()), tuple(comirs.std(1).clamp_min(1e-6).tolist()))
 
     def state(self) -> dict[str, Any]:
