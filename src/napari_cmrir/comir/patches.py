@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Choice", "PatchSampler", "disc", "rotate"]
+__all__ = ["Choice", "PatchSampler", "disc", "rotate", "turns"]
 
 _SCALE_JITTER = 0.1
 _CANDIDATES = 3
@@ -179,6 +179,26 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     """
     ones = torch.ones_like(degrees)
     return _sample(images, degrees, ones, torch.zeros_like(degrees, dtype=torch.bool), images.shape[-1])
+
+
+def turns(images: Tensor) -> Tensor:
+    """The seven other ways to lay square images: quarter turns, and each of them mirrored.
+
+    Parameters
+    ----------
+    images : (n, channel, side, side) tensor
+
+    Returns
+    -------
+    (7 * n, channel, side, side) tensor
+
+    Examples
+    --------
+    >>> turns(torch.tensor([[[[1, 2], [3, 4]]]]))[:, 0].flatten(1).tolist()
+    [[2, 4, 1, 3], [4, 3, 2, 1], [3, 1, 4, 2], [2, 1, 4, 3], [4, 2, 3, 1], [3, 4, 1, 2], [1, 3, 2, 4]]
+    """
+    quarters = [torch.rot90(images, k, (-2, -1)) for k in range(4)]
+    return torch.cat(quarters[1:] + [quarter.flip(-1) for quarter in quarters])
 
 
 def disc(side: int) -> Tensor:

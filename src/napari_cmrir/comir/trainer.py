@@ -19,7 +19,7 @@ from napari_cmrir.comir.loss import contrastive_loss
 from napari_cmrir.comir.model import ComirModel, OutputScale
 from napari_cmrir.comir.networks import build_network
 from napari_cmrir.comir.optimiser import build_optimiser, learning_rate
-from napari_cmrir.comir.patches import PatchSampler, disc, rotate
+from napari_cmrir.comir.patches import PatchSampler, disc, rotate, turns
 from napari_cmrir.comir.retrieval import RetrievalTest
 from napari_cmrir.comir.selection import Selection
 from napari_cmrir.comir.settings import TrainingSettings
@@ -210,20 +210,22 @@ class Trainer:
         if step > 1:
             first, second = F.avg_pool2d(first, step), F.avg_pool2d(second, step)
         compared = [self._compared(first), self._compared(rotate(second, -turned))]
-        loss = contrastive_loss(
-            compared[0], compared[1], critic=settings.critic, temperature=settings.temperature
-        )
+        both = torch.cat(compared)
+        more = turns(both)[..., self._counts] if settings.turned_negatives else None
+        one, other = (comir[..., self._counts] for comir in compared)
+        loss = contrastive_loss(one, other, more, critic=settings.critic, temperature=settings.temperature)
         if settings.activation_decay:
-            both = torch.cat(compared)
-            loss = loss + settings.activation_decay * (both.abs().mean() + both.square().mean())
+            counted = both[..., self._counts]
+            loss = loss + settings.activation_decay * (counted.abs().mean() + counted.square().mean())
         return loss
 
     def _compared(self, comir: Tensor) -> Tensor:
-        """What of a CoMIR enters the loss, (n, channel * pixel)."""
-        if self.settings.detail:
-            deviation = self.settings.detail / self.settings.comparison_step
-            comir = detail(comir, self._counts.to(comir.dtype), deviation)
-        return comir[..., self._counts]
+        """What of a CoMIR the loss compares, (n, channel, y, x)."""
+        if not self.settings.detail:
+            return comir
+        return detail(
+            comir, self._counts.to(comir.dtype), self.settings.detail / self.settings.comparison_step
+        )
 
     def _notice(self, loss: float) -> None:
         """Take down the loss of the step just done, and go back where training went wrong."""
