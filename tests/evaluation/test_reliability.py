@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from napari_cmrir import jobs
 from napari_cmrir.comir.model import ComirModel, OutputScale, load_model
@@ -82,9 +83,13 @@ def test_calibrating_makes_the_confidence_of_these_queries_no_worse(report):
 
 
 def test_a_calibration_is_kept_with_a_model_and_a_repository(report, grey_model, tmp_path, small):
-    settings = TrainingSettings(widths=(4, 8))
-    networks = {m: build_network(settings, i.channels).eval() for m, i in grey_model.intensities.items()}
-    scales = {m: OutputScale((0.0,) * settings.channels, (0.02,) * settings.channels) for m in networks}
+    torch.manual_seed(0)
+    settings, networks, scales = TrainingSettings(widths=(4, 8)), {}, {}
+    for name, intensity in grey_model.intensities.items():
+        networks[name] = build_network(settings, intensity.channels).eval()
+        with torch.inference_mode():
+            raw = networks[name](torch.rand(1, intensity.channels, 64, 64))[0].flatten(1)
+        scales[name] = OutputScale(tuple(raw.mean(1).tolist()), tuple((raw.std(1) / 4).tolist()))
     model = ComirModel(("SHG", "BF"), settings, grey_model.intensities, networks, scales)
     model.save(tmp_path / "model.safetensors")
     kept, other = Calibration(score=1.5, source="a test"), Calibration(score=2.5)

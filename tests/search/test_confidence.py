@@ -55,8 +55,8 @@ def test_a_fit_finds_the_law_that_drew_the_answers() -> None:
     from sklearn.linear_model import LogisticRegression
 
     rng = np.random.default_rng(0)
-    features = np.abs(rng.normal(size=(4000, 5))) * [0.2, 0.2, 4, 0.2, 0.5]
-    law = Calibration(score=6, margin=8, surprise=0.4, peak=3, fields=-1, intercept=-3)
+    features = np.abs(rng.normal(size=(4000, 4))) * [0.2, 0.2, 4, 0.2]
+    law = Calibration(score=6, margin=8, surprise=0.4, peak=3, intercept=-3)
     right = rng.random(4000) < law.probability(features)
     fitted = fit_calibration(features, right, "a test")
     assert (fitted.queries, fitted.source) == (4000, "a test")
@@ -69,15 +69,15 @@ def test_a_fit_finds_the_law_that_drew_the_answers() -> None:
 
 def test_nothing_that_speaks_for_a_hit_counts_against_it() -> None:
     rng = np.random.default_rng(1)
-    features = rng.normal(size=(300, 5))
+    features = rng.normal(size=(300, 4))
     right = features[:, 0] - features[:, 1] + 0.3 * rng.normal(size=300) > 0
     fitted = fit_calibration(features, right)
     assert fitted.score > 1
     assert fitted.margin == 0
-    assert all(getattr(fitted, name) >= 0 for name in FEATURES if name != "fields")
+    assert all(getattr(fitted, name) >= 0 for name in FEATURES)
 
 
 @pytest.mark.parametrize(("n", "n_right"), [(9, 4), (30, 30), (30, 0)])
 def test_what_cannot_calibrate_is_refused(n, n_right) -> None:
     with pytest.raises(InputError, match="evaluate on more pairs"):
-        fit_calibration(np.zeros((n, 5)), np.arange(n) < n_right)
+        fit_calibration(np.zeros((n, 4)), np.arange(n) < n_right)

@@ -12,6 +12,7 @@ from napari_cmrir.evaluation.fields import identifier_of
 from napari_cmrir.evaluation.reliability import brier, calibration_error, chosen_cells, judged
 from napari_cmrir.evaluation.results import EvaluationReport, QueryResult
 from napari_cmrir.search.calibration import Calibration, fit_calibration
+from napari_cmrir.search.confidence import FEATURES
 
 __all__ = ["Fit", "calibrate_on"]
 
@@ -94,7 +95,7 @@ def _mixed(right: NDArray[np.bool_]) -> bool:
 def _samples(
     results: list[QueryResult],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
-    """Features (n, 5) of first hits, whether each is right, and its pair's fold of the cross-validation."""
+    """Features (n, 4) of first hits, whether each is right, and its pair's fold of the cross-validation."""
     rows, right, folds = [], [], []
     for result in results:
         fold = zlib.crc32((identifier_of(result.field) or result.field).encode()) % _FOLDS
@@ -103,4 +104,4 @@ def _samples(
                 rows.append(features)
                 right.append(found)
                 folds.append(fold)
-    return np.array(rows, float).reshape(-1, 5), np.array(right, bool), np.array(folds, np.int64)
+    return np.array(rows, float).reshape(-1, len(FEATURES)), np.array(right, bool), np.array(folds, np.int64)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FEATURES", "Evidence", "confidences"]
 
-FEATURES = ("score", "margin", "surprise", "peak", "fields")
+FEATURES = ("score", "margin", "surprise", "peak")
 """What a confidence is computed from, in the order of `Evidence.features`."""
 
 _EULER = 0.5772156649
@@ -55,16 +55,16 @@ class Evidence:
 
         Returns
         -------
-        (5,) array or None
+        (4,) array or None
             Its score; by how much that exceeds the best score of another image; how surprising it would be
-            of a wrong image, in natural logarithms; by how much it exceeds the next best pose in the same
-            field; and the logarithm to base 10 of the number of images. ``None`` if the image has no pose.
+            of a wrong one of so many images, in natural logarithms; and by how much it exceeds the next best
+            pose in the same field. ``None`` if the image has no pose.
 
         Examples
         --------
         >>> evidence = Evidence(np.arange(3), np.array([0.6, 0.1, 0.2]), np.array([0.3, 0.1, 0.1]))
         >>> evidence.features(0).round(2).tolist()
-        [0.6, 0.4, 11.14, 0.3, 0.48]
+        [0.6, 0.4, 11.14, 0.3]
         """
         mine = self.images == image
         if not mine.any():
@@ -73,15 +73,7 @@ class Evidence:
         others = self.scores[~mine]
         next_best = float(others.max()) if len(others) else _EXPECTED_MEAN
         below = runner_up if math.isfinite(runner_up) else _EXPECTED_MEAN
-        return np.array(
-            [
-                score,
-                score - next_best,
-                _surprise(score, others),
-                score - below,
-                math.log10(max(1, len(self.images))),
-            ]
-        )
+        return np.array([score, score - next_best, _surprise(score, others), score - below])
 
 
 def confidences(evidence: Evidence, images: Sequence[int], calibration: Calibration) -> list[float]:

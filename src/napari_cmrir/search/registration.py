@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from napari_cmrir.comir.detail import detail
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.search.correlation import FieldSpectra, peaks, turn
+from napari_cmrir.search.correlation import QueryBank, peaks, turn
 from napari_cmrir.search.refinement import pose_scores, refine_poses
 from napari_cmrir.search.settings import SearchSettings
 
@@ -97,6 +97,7 @@ class RegisteredQuery:
         while self.coarse > 0 and min(self.height, self.width) / 2**self.coarse < _SMALLEST_SIDE:
             self.coarse -= 1
         self.fine = min(_FINE, self.coarse)
+        self._banks: dict[tuple[int, int], QueryBank] = {}
 
     @property
     def device(self) -> torch.device:
@@ -110,6 +111,14 @@ class RegisteredQuery:
         comir = F.avg_pool2d(self._comir * self._mask, side) / weight.clamp_min(1e-6)
         mask = (weight > 0.5).float()
         return detail(comir[None], mask, _BAND / side)[0], mask
+
+    def bank(self, shape: tuple[int, int], settings: SearchSettings) -> QueryBank:
+        """The query at the coarse level under every rotation, ready for fields of a shape (made once)."""
+        if shape not in self._banks:
+            comir, mask = self.level(self.coarse)
+            turned = [turn(comir, mask, angle) for angle in rotations(settings)]
+            self._banks[shape] = QueryBank(turned, shape, min_overlap=settings.min_overlap, centred=False)
+        return self._banks[shape]
 
     def corners(self, pose: Pose) -> NDArray[np.float64]:
         """Corners (4, 2) of the query, without its padding, in the field's pixels."""
@@ -258,21 +267,16 @@ def _coarse_poses(query: RegisteredQuery, fields: Tensor, settings: SearchSettin
         Degrees, and the query's centre (y, x) at full resolution.
     scores : (n,) tensor
     """
-    comir, mask = query.level(query.coarse)
-    angles = rotations(settings)
-    turned = [turn(comir, mask, angle) for angle in angles]
-    frame = (max(m.shape[0] for _, m in turned), max(m.shape[1] for _, m in turned))
-    spectra = FieldSpectra(fields, frame)
+    bank = query.bank((fields.shape[-2], fields.shape[-1]), settings)
     scores, centres = [], []
-    for image, image_mask in turned:
-        correlation, origin = spectra.correlate(image, image_mask, min_overlap=settings.min_overlap)
+    for version, correlation in zip(bank.versions, bank.correlate(fields), strict=True):
         best, index = peaks(correlation)
-        half = torch.tensor([(side - 1) / 2 for side in image_mask.shape], device=index.device)
+        half = [(side - 1) / 2 + first for side, first in zip(version.shape, version.origin, strict=True)]
         scores.append(best)
-        centres.append(index + torch.tensor(origin, device=index.device) + half)
+        centres.append(index + torch.tensor(half, device=index.device))
     side = 2**query.coarse
     places = (torch.stack(centres, 1) + 0.5) * side - 0.5  # (n, angle, 2)
-    degrees = torch.tensor(angles, device=places.device)
+    degrees = torch.tensor(rotations(settings), device=places.device)
     by_angle = torch.stack(scores, 1)
     distinct = [
         _distinct(torch.cat((degrees[:, None], place), 1), score, 4.0 * side, settings.rotation_step)
