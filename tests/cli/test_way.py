@@ -7,7 +7,12 @@ import pytest
 import tifffile
 
 from napari_cmrir.comir.model import load_model
+from napari_cmrir.images.geometry import Region
+from napari_cmrir.images.readers import read_image
+from napari_cmrir.jobs import run
 from napari_cmrir.repository.store import open_repository
+from napari_cmrir.search.query import search
+from napari_cmrir.search.settings import SearchSettings
 
 INTERRUPTED_BEFORE_STEP = """
     import signal
@@ -226,3 +231,20 @@ def test_a_doubtful_match_is_said_so(call, tmp_path, pairs, repository):
     assert "No reliable match (confidence of the first hit 0." in ended.out
     assert query["warnings"][0].startswith("The region is small (32 x 32 pixels")
     assert query["warnings"][0] in ended.out
+
+
+def test_the_command_line_ranks_as_the_api_does(call, tmp_path, pairs, repository):
+    """The widget's ranking is held against the API's in tests/widgets."""
+    image, answers = pairs / "sample-003_SHG.tif", tmp_path / "hits.json"
+    for region, turn in (((20, 30, 100, 90), 10.0), (None, 30.0)):
+        options = ["--json", answers, "--max-rotation", turn]
+        options += [] if region is None else ["--region", *region]
+        assert call("query", repository, image, "--modality", "SHG", *options).status == 0
+        (query,) = json.loads(answers.read_text())["queries"]
+        part = None if region is None else Region.from_rectangle(*region)
+        settings = SearchSettings(max_rotation=turn)
+        with open_repository(repository) as opened:
+            job = search(opened, read_image(image), "SHG", region=part, settings=settings)
+            result = run(job)
+        assert query["hits"] == [hit.as_dict() for hit in result.hits]
+        assert query["reliable"] == result.reliable
