@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_cmrir.comir.correlation import FieldSpectra, turn
+from napari_cmrir.comir.correlation import QueryBank, turn
 from napari_cmrir.comir.detail import detail
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.intensity import Intensity
@@ -65,7 +65,7 @@ class RetrievalTest:
 
     Up to 16 fields that do not overlap are cut from the images. A query is a patch of about 0.6 times their
     side, turned by up to 30 degrees and shifted. Its CoMIR, turned back by the known angle, is correlated
-    with the CoMIR of every field at every shift, as the registration does (`FieldSpectra`).
+    with the CoMIR of every field at every shift, as the registration does (`QueryBank`).
 
     Parameters
     ----------
@@ -136,25 +136,23 @@ class RetrievalTest:
             answers = represent(k, torch.stack([self.queries[i].image for i in own]))
             for i, answer in zip(own, _pressed(answers, *scales[k]), strict=True):
                 comirs[i] = answer
-        frame = (int(self.query_side * 1.42) // _STEP + 2,) * 2
-        spectra = [
-            FieldSpectra(_compared(_pressed(c, *s)), frame) for c, s in zip(fields, scales, strict=True)
-        ]
+        details = [_compared(_pressed(c, *s)) for c, s in zip(fields, scales, strict=True)]
         logits = torch.stack(
-            [self._correlations(q, c, spectra[1 - q.side]) for q, c in zip(self.queries, comirs, strict=True)]
+            [self._correlations(q, c, details[1 - q.side]) for q, c in zip(self.queries, comirs, strict=True)]
         )
         own_fields = torch.tensor([query.field for query in self.queries], device=logits.device)
         hits = (logits.argmax(1) == own_fields).float().mean()
         return RetrievalScore(float(hits), float(F.cross_entropy(logits / _TEMPERATURE, own_fields)))
 
     @staticmethod
-    def _correlations(query: _Query, comir: Tensor, spectra: FieldSpectra) -> Tensor:
+    def _correlations(query: _Query, comir: Tensor, fields: Tensor) -> Tensor:
         """Highest correlation of a query's CoMIR with each field, (n,)."""
         mask = query.mask.to(comir.device)
         coarse_mask = (F.avg_pool2d(mask[None], _STEP)[0] > 0.99).float()
         coarse = _compared(comir[None], coarse_mask)[0]
         turned, turned_mask = turn(coarse, coarse_mask, query.degrees)
-        scores, _ = spectra.correlate(turned, turned_mask)
+        bank = QueryBank([(turned, turned_mask)], (fields.shape[-2], fields.shape[-1]), centred=False)
+        (scores,) = bank.correlate(fields)
         return scores.flatten(1).amax(1)
 
 
