@@ -16,7 +16,7 @@ from napari_cmrir.images.lazy import LazyImage, numbered
 from napari_cmrir.images.resampling import resample
 from napari_cmrir.images.settings import ReadingSettings
 
-__all__ = ["Level", "Series", "Stored", "choose_image"]
+__all__ = ["Level", "Series", "Stored", "at_pixel_size", "choose_image"]
 
 SAME_SIZE = 0.02
 """Pixel sizes that differ by no more than this share count as equal."""
@@ -103,7 +103,7 @@ def choose_image(stored: Stored, settings: ReadingSettings, pixel_size: float | 
         size = f" of {sizes[at]:.3g} µm pixels" if sizes[at] else ""
         said.append(f"level {at} of {len(series.levels)}{size}")
     image = replace(image, choice=", ".join([*said, *filter(None, [image.choice])]))
-    return _at_pixel_size(image, pixel_size)
+    return at_pixel_size(image, pixel_size)
 
 
 def _choose_series(stored: Stored, settings: ReadingSettings) -> tuple[Series, list[str]]:
@@ -255,12 +255,15 @@ def _refuse_lines(image: LazyImage) -> None:
         )
 
 
-def _at_pixel_size(image: LazyImage, pixel_size: float | None) -> LazyImage:
-    """Resample to the pixel size that is wanted, where both are known."""
+def at_pixel_size(image: LazyImage, pixel_size: float | None) -> LazyImage:
+    """Resample an image to the pixel size that is wanted, where both are known; else say what was assumed."""
     if pixel_size is None:
         return image
     if image.pixel_size is None:
-        assumption = f"no pixel size is known; taken to be the model's, {pixel_size:.3g} µm"
+        assumption = (
+            f"Images without a known pixel size are taken to have the model's, {pixel_size:.3g} µm;"
+            " say so with --pixel-size if they have another."
+        )
         return replace(image, assumption=assumption)
     factor = pixel_size / image.pixel_size
     if abs(factor - 1) <= SAME_SIZE:
