@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 __all__ = ["find_tissue"]
 
-FLAT = 0.02
+FLAT = 0.03
 """A cell whose neighbourhood spans less of the image's range than this is flat."""
 
 NEAR = 0.04
