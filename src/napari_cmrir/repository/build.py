@@ -18,7 +18,7 @@ from napari_cmrir.repository.estimate import estimate
 from napari_cmrir.repository.indexing import Indexing, index_words, learn_vocabulary, represent_images
 from napari_cmrir.repository.publishing import digest, publishing
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.repository.sources import Source, find_work, list_sources
+from napari_cmrir.repository.sources import AnySource, Source, find_work, list_sources
 from napari_cmrir.repository.stages import Recipe, Tools
 from napari_cmrir.repository.store import MODEL_NAME, VOCABULARY_NAME, Repository, open_repository
 from napari_cmrir.repository.upkeep import find_lost, is_outgrown, prune_vanished
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Source", "build_repository"]
 
-Work = list[tuple[int, Path | Source]]
+Work = list[tuple[int, AnySource]]
 
 
 def build_repository(
@@ -53,7 +53,8 @@ def build_repository(
     Parameters
     ----------
     sources : iterable of path-like or Source
-        Image files, folders of them, and arrays (y, x, channel) with a name.
+        Image files, folders of them, addresses of OME-Zarr images (``http``, ``https``, ``s3``), and arrays
+        (y, x, channel) with a name.
     model : ComirModel
         The model that represents them; the repository keeps a copy.
     modality : str

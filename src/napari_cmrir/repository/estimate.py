@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.catalogue import Catalogue
 from napari_cmrir.repository.fields import cut_fields
-from napari_cmrir.repository.sources import Source, read_source
+from napari_cmrir.repository.sources import AnySource, open_source
 from napari_cmrir.repository.stages import Tools
 
 __all__ = ["Estimate", "estimate"]
@@ -67,7 +67,7 @@ class Estimate:
 
 
 def estimate(
-    work: Sequence[tuple[int, Path | Source]], tools: Tools, catalogue: Catalogue, crew_size: int
+    work: Sequence[tuple[int, AnySource]], tools: Tools, catalogue: Catalogue, crew_size: int
 ) -> Estimate:
     """Estimate time and disk by reading a few images, and representing and describing a patch of one.
 
@@ -75,7 +75,7 @@ def estimate(
 
     Parameters
     ----------
-    work : sequence of (int, Path or Source)
+    work : sequence of (int, Path, Source or Remote)
         What is to be indexed.
     tools : Tools
     catalogue : Catalogue
@@ -90,11 +90,11 @@ def estimate(
     sizes, patch = [], None
     for position in evenly:
         try:
-            pixels = read_source(waiting[position])
+            with closing(open_source(waiting[position], tools.recipe.settings.reading)) as image:
+                patch = image[:SAMPLE_SIDE, :SAMPLE_SIDE]
         except Exception:  # the reason is found again, and noted, when its turn comes
             continue
-        sizes.append(pixels.shape[:2])
-        patch = pixels[:SAMPLE_SIDE, :SAMPLE_SIDE]
+        sizes.append(image.shape[:2])
     if patch is None or patch.size == 0:
         return Estimate(len(work), None, None, free)
     seconds, bytes_a_pixel = _measure(tools, patch, sizes)

@@ -6,7 +6,6 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from napari_cmrir.jobs import Job, Progress, portion
 from napari_cmrir.repository.catalogue import Catalogue, ImageRow
 from napari_cmrir.repository.crew import Crew, Lost, Task
 from napari_cmrir.repository.publishing import digest, publishing
-from napari_cmrir.repository.sources import Source
+from napari_cmrir.repository.sources import AnySource
 from napari_cmrir.repository.stages import (
     Counted,
     Given,
@@ -92,14 +91,14 @@ class Indexing:
 
 
 def represent_images(
-    indexing: Indexing, images: Sequence[tuple[int, Path | Source]], start: float, stop: float
+    indexing: Indexing, images: Sequence[tuple[int, AnySource]], start: float, stop: float
 ) -> Job[None]:
     """Store the CoMIR of every image that has none yet; note why an image cannot be used.
 
     Parameters
     ----------
     indexing : Indexing
-    images : sequence of (int, Path or Source)
+    images : sequence of (int, Path, Source or Remote)
         The number of each image, and where to read it.
     start, stop : float
         The progress before and after, in images.
@@ -149,7 +148,7 @@ def learn_vocabulary(
     from napari_cmrir.words.vocabulary import train_vocabulary
 
     settings = indexing.recipe.settings
-    fields = [(row, rectangle) for row in rows for rectangle in fields_of(row, settings)]
+    fields = [(row, rectangle) for row in rows for rectangle in fields_of(row, indexing.recipe)]
     n_collection = len(fields)
     if n_collection > settings.vocabulary_fields:
         evenly = np.linspace(0, n_collection - 1, settings.vocabulary_fields).astype(int)
@@ -187,7 +186,7 @@ def count_rows(
     start, stop : float
         The progress before and after, in images.
     """
-    n_fields = [len(fields_of(row, indexing.recipe.settings)) for row in rows]
+    n_fields = [len(fields_of(row, indexing.recipe)) for row in rows]
     size = _spread_evenly(sum(n_fields), indexing.crew, BATCH_FIELDS)
     yield from indexing.give_out(count_batch, _batches(rows, n_fields, size), start, stop)
 

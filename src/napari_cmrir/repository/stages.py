@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +26,12 @@ from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.repository.catalogue import ImageRow
 from napari_cmrir.repository.fields import cut_fields
 from napari_cmrir.repository.publishing import digest
-from napari_cmrir.repository.pyramids import open_level, write_pyramid
+from napari_cmrir.repository.pyramids import open_level, read_notes
 from napari_cmrir.repository.segments import map_segment, write_segment
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.repository.sources import Source, read_source, stamp
+from napari_cmrir.repository.sources import AnySource, open_source, stamp
 from napari_cmrir.repository.store import MODEL_NAME, VOCABULARY_NAME
+from napari_cmrir.repository.storing import store_comir
 
 if TYPE_CHECKING:
     from napari_cmrir.comir.model import ComirModel
@@ -48,6 +52,8 @@ __all__ = [
     "sample_batch",
     "token",
 ]
+
+Result = TypeVar("Result")
 
 COMIRS, SEGMENTS = "comirs", "segments"
 
@@ -144,7 +150,7 @@ class Given:
 
     image_id: int
     name: str
-    source: Path | Source = field(repr=False)
+    source: AnySource = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -201,15 +207,17 @@ def represent_batch(tools: Tools, batch: Sequence[Given]) -> Job[list[dict[str, 
 
 
 def _represent(tools: Tools, image: Given) -> Job[dict[str, Any]]:
-    from napari_cmrir.comir.inference import represent
-
     recipe = tools.recipe
-    now, pixels = _read(image.source)
-    name = f"{image.image_id:08d}-{token(now.sha256, recipe.fingerprint)}-{_plain(image.name)}.ome.zarr"
+    now = _readable(image.source, stamp, image.source)
+    inputs = (now.sha256, recipe.fingerprint, recipe.settings.reading, recipe.settings.least_tissue)
+    name = f"{image.image_id:08d}-{token(*inputs)}-{_plain(image.name)}.ome.zarr"
     path = recipe.folder / COMIRS / name
     if not path.is_dir():
-        comir = yield from represent(tools.model, pixels, recipe.modality, device=recipe.device)
-        write_pyramid(path, comir, image.name)
+        yield from _store(tools, image, path)
+        after = _readable(image.source, stamp, image.source, thorough=False)
+        if (now.n_bytes, now.mtime_ns) != (after.n_bytes, after.mtime_ns):
+            shutil.rmtree(path)
+            raise InputError(f"{image.name} changed while it was read; index it again when it is complete.")
     _, height, width = open_level(path).shape
     return {
         "state": "represented",
@@ -247,7 +255,7 @@ def count_batch(tools: Tools, batch: Sequence[ImageRow]) -> Job[Counted]:
     if not (recipe.folder / file).exists():
         fields, bags = [], []
         for position, row in enumerate(batch):
-            for rectangle in fields_of(row, recipe.settings):
+            for rectangle in fields_of(row, recipe):
                 yield Progress(position, len(batch), "images", f"words of {row.name}: describing")
                 features = tools.describe(row, rectangle)
                 yield Progress(position, len(batch), "images", f"words of {row.name}: naming")
@@ -274,11 +282,16 @@ def read_counted(folder: Path, file: str, image_ids: Sequence[int]) -> Counted:
     )
 
 
-def fields_of(row: ImageRow, settings: RepositorySettings) -> npt.NDArray[np.int64]:
-    """Cut a represented image into its fields, (n, 4) of y, x, height and width."""
+def fields_of(row: ImageRow, recipe: Recipe) -> npt.NDArray[np.int64]:
+    """List the fields of a represented image, (n, 4) of y, x, height and width, without those of glass."""
     assert row.height is not None
     assert row.width is not None
-    return cut_fields(row.height, row.width, settings.field_size, settings.field_overlap)
+    settings = recipe.settings
+    fields = cut_fields(row.height, row.width, settings.field_size, settings.field_overlap)
+    if len(fields) == 1:
+        return fields
+    kept = read_notes(recipe.folder / str(row.comir)).get("fields")
+    return fields if kept is None else fields[kept]
 
 
 def token(*inputs: object) -> str:
@@ -292,19 +305,30 @@ def token(*inputs: object) -> str:
     return hashlib.sha256("\n".join(map(str, inputs)).encode()).hexdigest()[:12]
 
 
-def _read(source: Path | Source) -> tuple[Any, npt.NDArray[Any]]:
-    name = source if isinstance(source, Path) else source.name
+def _store(tools: Tools, given: Given, path: Path) -> Job[None]:
+    recipe = tools.recipe
+    pixel_size = getattr(tools.model, "pixel_size", None)
+    reading = recipe.settings.reading
+    with closing(_readable(given.source, open_source, given.source, reading, pixel_size)) as image:
+        if image.assumption:
+            warnings.warn(image.assumption, stacklevel=2)
+        if image.choice:
+            yield Progress(0, None, "blocks", image.choice)
+        yield from store_comir(
+            path, image, tools.model, recipe.modality, recipe.settings, name=given.name, device=recipe.device
+        )
+
+
+def _readable(source: AnySource, read: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+    """Say in one line why an image cannot be read: one such file must not stop the others."""
     try:
-        before, pixels = stamp(source), read_source(source)
-        after = stamp(source, thorough=False) if isinstance(source, Path) else before
+        return read(*arguments, **options)
     except InputError:
         raise
-    except Exception as error:  # whatever a decoder stumbles over in one file must not stop the others
+    except Exception as error:
+        name = source if isinstance(source, Path) else source.name
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(f"{name} cannot be read: {reason}.") from error
-    if (before.n_bytes, before.mtime_ns) != (after.n_bytes, after.mtime_ns):
-        raise InputError(f"{name} changed while it was read; index it again when it is complete.")
-    return before, pixels
 
 
 def _plain(name: str) -> str:
@@ -320,6 +344,7 @@ def _within(job: Job[Any], position: int, total: int, message: str) -> Job[Any]:
             except StopIteration as end:
                 return end.value
             share = min(1.0, progress.done / progress.total) if progress.total else 0.0
-            yield Progress(position + share, total, "images", message)
+            detail = f"{message}: {progress.message}" if progress.unit == "blocks" else message
+            yield Progress(position + share, total, "images", detail)
     finally:
         job.close()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.repository.catalogue import FORMAT_VERSION, Catalogue, ImageRow
-from napari_cmrir.repository.pyramids import open_level
+from napari_cmrir.repository.pyramids import open_level, read_notes
 from napari_cmrir.repository.segments import join_bags, map_segment
 from napari_cmrir.repository.settings import RepositorySettings
 
@@ -27,6 +27,7 @@ __all__ = ["MODEL_NAME", "VOCABULARY_NAME", "Repository", "open_repository"]
 MODEL_NAME = "model.safetensors"
 VOCABULARY_NAME = "vocabulary.safetensors"
 _CACHED_COMIRS = 512  # fields of reduced resolution kept in memory: 128 MB a channel at most
+_CACHED_NOTES = 4096
 
 
 def open_repository(path: str | os.PathLike[str]) -> Repository:
@@ -73,6 +74,7 @@ class Repository:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._cached_comir = lru_cache(maxsize=_CACHED_COMIRS)(self._read_comir)
+        self._cached_notes = lru_cache(maxsize=_CACHED_NOTES)(read_notes)
         self._catalogue = Catalogue(path)
         try:
             self._open()
@@ -161,6 +163,10 @@ class Repository:
     def image_path(self, field: int) -> Path | None:
         """Find the file that a field lies in, if need be beside the repository; ``None`` for an array."""
         return self._catalogue.resolve(self._image(field))
+
+    def pixel_step(self, field: int) -> float:
+        """Pixels of a field's image, at its finest level, to a pixel of its CoMIR along each axis."""
+        return float(self._cached_notes(self.comir_path(field)).get("pixel_step", 1.0))
 
     def comir_path(self, field: int) -> Path:
         """Return the OME-Zarr pyramid that holds the CoMIR of a field's image."""

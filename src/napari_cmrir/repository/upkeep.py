@@ -17,7 +17,7 @@ from napari_cmrir.repository.indexing import Indexing, count_rows, enter_counted
 from napari_cmrir.repository.publishing import digest
 from napari_cmrir.repository.segments import Segment, bags_of, map_segment, write_segment
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.repository.sources import Source
+from napari_cmrir.repository.sources import AnySource
 from napari_cmrir.repository.stages import COMIRS, SEGMENTS, Recipe, Tools, read_counted, token
 from napari_cmrir.repository.store import Repository, open_repository
 from napari_cmrir.repository.writing import open_to_change
@@ -115,14 +115,14 @@ def _vanished(catalogue: Catalogue, row: ImageRow) -> bool:
     return file is not None and "\\udc" not in str(file) and not file.exists()
 
 
-def find_lost(catalogue: Catalogue, sources: Iterable[Path | Source]) -> Iterator[tuple[int, Path | Source]]:
+def find_lost(catalogue: Catalogue, sources: Iterable[AnySource]) -> Iterator[tuple[int, AnySource]]:
     """Find searched images whose stored CoMIRs were deleted, and enter them again, within a transaction.
 
     This is how a damaged CoMIR is mended: delete its folder, as `verify` advises, and index its image again.
 
     Yields
     ------
-    (int, Path or Source)
+    (int, Path, Source or Remote)
         The new number of each, and where to read it.
     """
     lost = [row for row in catalogue.images("indexed") if not (catalogue.folder / str(row.comir)).is_dir()]
