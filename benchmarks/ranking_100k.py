@@ -2,8 +2,8 @@
 
 Run it as ``python benchmarks/ranking_100k.py``. The histograms are generated at the density of 834 px fields:
 3,500 of 4,000 words each (512 px fields of the published SHG/BF cores have 2,500 to 2,900). Prints the 95th
-percentile of a ranking of all fields, the time that the first takes (it also sums up every field's length), and
-by how much memory grows. ``OMP_NUM_THREADS`` says on how many threads.
+percentile of a ranking of all fields, the time that the first takes (it also sums up every field's length),
+and by how much memory grows. ``OMP_NUM_THREADS`` says on how many threads.
 """
 
 import argparse
