@@ -21,20 +21,27 @@ def info(
 
     if not path.exists():
         raise InputError(f"There is no {path}; give a model file or a repository.")
+    if verify and path.is_dir():
+        _verify(path)
     card = _repository_card(path) if path.is_dir() else _model_card(path)
     if as_json:
         typer.echo(json.dumps(card, indent=1))
     else:
         _print_card(card)
     if verify and path.is_dir():
-        from napari_cmrir.repository.store import open_repository
+        typer.echo("Every checksum is right.", err=as_json)
 
-        problems = open_repository(path).verify()
-        for problem in problems:
-            typer.echo(problem, err=True)
-        if problems:
-            raise typer.Exit(1)
-        typer.echo("Every checksum is right.")
+
+def _verify(path: Path) -> None:
+    """Print what is wrong with a repository, be it one that cannot be opened, and leave if anything is."""
+    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.repository.verify import verify_repository
+
+    problems = draw(verify_repository(path), "Verifying")
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
 
 
 def _model_card(path: Path) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class Cluster:
                     batch = waiting.popleft()
                     future = self.client.submit(_do_there, task, tools.recipe, list(batch), pure=False)
                     running[future] = batch
-                finished = _finished(list(running))
+                finished = self._finished(list(running))
                 if not finished:
                     yield Progress(0, 1, "batches", self._state())
                 for future in finished:
@@ -94,6 +94,16 @@ class Cluster:
         finally:
             if running:
                 self.client.cancel(list(running), force=True)
+
+    def _finished(self, futures: Sequence[Any]) -> list[Any]:
+        """Wait for one of the futures, for a heartbeat at most, and return those that are done."""
+        from distributed import wait
+
+        try:
+            with self.client.as_current():
+                return list(wait(futures, timeout=HEARTBEAT, return_when="FIRST_COMPLETED").done)
+        except TimeoutError:
+            return []
 
     def _alone(self, task: Task, tools: Tools, batch: Sequence[Any]) -> Events:
         """Do the items of a batch that killed its workers one by one, to find the one that does."""
@@ -139,22 +149,15 @@ def _cluster(workers: int | None) -> Iterator[str]:
     if workers is None:
         yield ""
         return
-    import dask
     from distributed import LocalCluster
 
-    # Without connections kept for long, a worker's death is noticed when it happens.
-    with (
-        dask.config.set(
-            {"distributed.worker.daemon": True, "distributed.admin.large-graph-warning-threshold": "1GB"}
-        ),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address=None,
-            silence_logs="CRITICAL",
-        ) as cluster,
-    ):
+    with LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address="127.0.0.1:0",
+        silence_logs="CRITICAL",
+    ) as cluster:
         yield cluster.scheduler_address
 
 
@@ -170,15 +173,6 @@ def _client(address: str) -> Iterator[Any]:
         ) from error
     with client:
         yield client
-
-
-def _finished(futures: Sequence[Any]) -> list[Any]:
-    from distributed import wait
-
-    try:
-        return list(wait(futures, timeout=HEARTBEAT, return_when="FIRST_COMPLETED").done)
-    except TimeoutError:
-        return []
 
 
 _TOOLS: dict[Recipe, Tools] = {}
