@@ -21,12 +21,12 @@ import os
 from napari_cmrir.repository import stages
 
 def dask_setup(worker):
-    read_source = stages.read_source
+    open_source = stages.open_source
     def read_or_die(source, *arguments, **named):
         if source.name == "core07_BF.tif":
             os._exit(9)
-        return read_source(source, *arguments, **named)
-    stages.read_source = read_or_die
+        return open_source(source, *arguments, **named)
+    stages.open_source = read_or_die
 """
 
 pytestmark = pytest.mark.timeout(240)
