@@ -8,6 +8,7 @@ with the default networks, untrained, and the default settings. Prints the proce
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import resource
 import subprocess
@@ -78,7 +79,7 @@ def _index(image: str, repository: str) -> None:
         both,
         settings,
         dict.fromkeys(both, intensity),
-        dict.fromkeys(both, network),
+        {"BF": network, "SHG": copy.deepcopy(network)},
         dict.fromkeys(both, scale),
     )
     before, started = _peak_gb(), time.perf_counter()
