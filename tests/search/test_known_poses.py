@@ -82,7 +82,7 @@ def outlined(shape, outline):
 @given(
     which=st.integers(0, 2),
     degrees=st.floats(-30, 30),
-    size=st.tuples(st.integers(80, 150), st.integers(80, 150)),
+    size=st.tuples(st.integers(110, 160), st.integers(110, 160)),
     at=st.tuples(st.floats(0.3, 0.7), st.floats(0.3, 0.7)),
     outline=st.sampled_from(OUTLINES),
 )

@@ -81,3 +81,10 @@ def test_a_turned_cut_has_the_words_of_the_place_it_was_cut_from(repository, sea
     )
     field = next(hit.field for hit in bank.hits if hit.image == "tissue-25")
     assert bank.words[field] > upright.words[field]
+
+
+def test_a_mirrored_query_is_shortlisted_if_asked_for(repository, searched):
+    flipped = searched["tissue-22"][:, ::-1].copy()
+    asked = SearchSettings(register_all=0, shortlist=1, mirror=True)
+    found = run(search(repository, flipped, "BF", settings=asked)).hits[0]
+    assert (found.image, found.mirrored) == ("tissue-22", True)

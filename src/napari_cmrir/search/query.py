@@ -100,6 +100,9 @@ def search(
         yield Progress(20, 100, "%", "Counting visual words")
         bank = [0.0] if all_registered else bank_rotations(settings)
         cosines = word_scores(repository, comir, counts, bank)
+        if settings.mirror and not all_registered:
+            flipped = word_scores(repository, comir[..., ::-1].copy(), counts[..., ::-1].copy(), bank)
+            cosines = np.maximum(cosines, flipped)
         question.scores["words"] = dict(enumerate(cosines.tolist()))
         order = np.argsort(-cosines, kind="stable")
     with clock.stage("rerank"):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["pose_scores", "refine_poses"]
+__all__ = ["pose_scores", "refine_poses", "with_gradients"]
 
-_MOST_POINTS = 20_000
+_POINTS_SCORED, _POINTS_STEPPED = 20_000, 5_000  # of the query, for a score and for each step
 _DAMPING = 1e-3
 
 
@@ -41,13 +41,20 @@ def pose_scores(query: Tensor, mask: Tensor, fields: Tensor, poses: Tensor, min_
     >>> round(pose_scores(query, torch.ones(10, 12), field, pose, 0.5).item(), 4)
     1.0
     """
-    points = _Points(query, mask)
+    points = _Points(query, mask, _POINTS_SCORED)
     seen, weight, _ = points.sample(fields, poses)
     return points.score(seen, weight, min_overlap)
 
 
 def refine_poses(
-    query: Tensor, mask: Tensor, fields: Tensor, poses: Tensor, min_overlap: float, *, iterations: int = 6
+    query: Tensor,
+    mask: Tensor,
+    fields: Tensor,
+    poses: Tensor,
+    min_overlap: float,
+    *,
+    iterations: int = 6,
+    gradients: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Move poses uphill to the nearest peak of the correlation.
 
@@ -61,16 +68,19 @@ def refine_poses(
         As for `pose_scores`.
     iterations : int
         Steps.
+    gradients : (n, 3 * channel, y, x) tensor, optional
+        `with_gradients` of the fields, if known.
 
     Returns
     -------
     poses : (n, 3) tensor
-        The best pose met on the way.
+        The best pose met on the way, judged by a part of the query's pixels.
     scores : (n,) tensor
         Its correlation.
     """
-    points = _Points(query, mask)
-    gradients = _with_gradients(fields)
+    points = _Points(query, mask, _POINTS_STEPPED)
+    if gradients is None:
+        gradients = with_gradients(fields)
     best_poses, best_scores = poses.clone(), torch.full_like(poses[:, 0], -torch.inf)
     for iteration in range(iterations + 1):
         sampled, weight, (dy, dx) = points.sample(gradients, poses)
@@ -85,14 +95,14 @@ def refine_poses(
         turn = along_y * dy[:, None] + along_x * dx[:, None]  # d seen / d angle, per radian
         step = points.step(seen, (turn, along_y, along_x), weight)
         poses = poses + step
-    return best_poses, best_scores
+    return best_poses, pose_scores(query, mask, fields, best_poses, min_overlap)
 
 
 class _Points:
     """The query's pixels that count, thinned to a bearable number, as offsets from its centre."""
 
-    def __init__(self, query: Tensor, mask: Tensor) -> None:
-        stride = max(1, math.ceil(math.sqrt(float(mask.sum()) / _MOST_POINTS)))
+    def __init__(self, query: Tensor, mask: Tensor, most: int) -> None:
+        stride = max(1, math.ceil(math.sqrt(float(mask.sum()) / most)))
         rows, columns = torch.nonzero(mask[::stride, ::stride] > 0.5, as_tuple=True)
         rows, columns = rows * stride, columns * stride
         self.values = query[:, rows, columns]  # (channel, point)
@@ -149,7 +159,7 @@ class _Points:
         return torch.cat((torch.rad2deg(step[:, :1]), step[:, 1:]), 1).nan_to_num().clamp(-2, 2)
 
 
-def _with_gradients(fields: Tensor) -> Tensor:
+def with_gradients(fields: Tensor) -> Tensor:
     """Fields and their central differences along y and x, (n, 3 * channel, y, x)."""
     padded = F.pad(fields, (1, 1, 1, 1), mode="replicate")
     along_y = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
