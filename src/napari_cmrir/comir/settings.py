@@ -39,7 +39,7 @@ class TrainingSettings(BaseModel):
         description="Side in pixels that the unet's first layer takes as one; its CoMIR is enlarged back.",
     )
     channels: int = Field(1, ge=1, le=8, description="Channels of a CoMIR; the paper uses 1.")
-    steps: int = Field(1000, ge=1, description="Optimisation steps; the paper takes 23 x 32.")
+    steps: int = Field(2000, ge=1, description="Optimisation steps; the paper takes 23 x 32.")
     batch_size: int = Field(
         24,
         ge=2,
@@ -53,10 +53,10 @@ class TrainingSettings(BaseModel):
         description="Similarity of two CoMIRs: negative mean squared difference (paper) or zero-mean cosine.",
     )
     temperature: float = Field(
-        0.1, gt=0, description="Divides the similarity before the cross entropy (paper: 0.5 with mse)."
+        0.05, gt=0, description="Divides the similarity before the cross entropy (paper: 0.5 with mse)."
     )
     turned_negatives: bool = Field(
-        True,
+        False,
         description="Each CoMIR also has to differ from the quarter turns and mirror images of all CoMIRs of"
         " the batch, eight times the negatives at hardly any cost; not in the paper.",
     )
