@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari_cmrir.errors import InputError
     from napari_cmrir.evaluation.protocol import evaluate
     from napari_cmrir.images.pairs import find_pairs
-    from napari_cmrir.images.readers import find_images, read_image
+    from napari_cmrir.images.readers import find_images, open_image, read_image
     from napari_cmrir.jobs import Progress, run
     from napari_cmrir.repository.build import build_repository
     from napari_cmrir.repository.store import open_repository
@@ -36,6 +36,7 @@ __all__ = [
     "find_images",
     "find_pairs",
     "load_model",
+    "open_image",
     "open_repository",
     "prune_repository",
     "query",
@@ -56,6 +57,7 @@ _HOMES = {
     "find_images": "images.readers:find_images",
     "find_pairs": "images.pairs:find_pairs",
     "load_model": "comir.model:load_model",
+    "open_image": "images.readers:open_image",
     "open_repository": "repository.store:open_repository",
     "prune_repository": "repository.upkeep:prune_repository",
     # not "search": that name is the package's, once anything in it has been imported

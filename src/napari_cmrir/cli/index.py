@@ -7,8 +7,21 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from napari_cmrir.cli.reading import (
+    Channels,
+    KeepGlass,
+    Level,
+    PixelSize,
+    Series,
+    Time,
+    ZPlane,
+    repository_settings,
+    saying_what_is_read,
+)
+
 if TYPE_CHECKING:
     from napari_cmrir.jobs import Job
+    from napari_cmrir.repository.settings import RepositorySettings
     from napari_cmrir.repository.store import Repository
 
 __all__ = ["index"]
@@ -19,8 +32,11 @@ Result = TypeVar("Result")
 def index(
     output: Annotated[Path, typer.Option("--output", "-o", help="Repository to make or to add to (.cmrir).")],
     images: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Image files or folders. May be left out with one of the last three options."),
+        list[str] | None,
+        typer.Argument(
+            help="Image files, folders, or addresses of OME-Zarr images."
+            " May be left out with --prune, --rebuild-vocabulary or --compact."
+        ),
     ] = None,
     model: Annotated[
         Path | None, typer.Option(help="Model file; by default the copy in an existing repository.")
@@ -53,6 +69,13 @@ def index(
     compact: Annotated[
         bool, typer.Option("--compact", help="Join small files and remove what is no longer searched.")
     ] = False,
+    keep_glass: KeepGlass = False,
+    series: Series = None,
+    level: Level = None,
+    z: ZPlane = None,
+    t: Time = None,
+    channels: Channels = None,
+    pixel_size: PixelSize = None,
 ) -> None:
     """Make images searchable; into an existing repository, add the new and the changed ones."""
     from napari_cmrir.cli.progress import draw
@@ -61,10 +84,20 @@ def index(
 
     if not images and not (prune or rebuild_vocabulary or compact):
         raise InputError("There is no image to index; give image files or folders.")
+    settings = repository_settings(
+        output,
+        series=series,
+        level=level,
+        z=z,
+        t=t,
+        channels=channels,
+        pixel_size=pixel_size,
+        keep_glass=keep_glass,
+    )
     try:
         if images:
-            job = _build(images, model, modality, output, workers, scheduler, prune)
-            with draw(_announced(job), "Indexing") as repository:
+            job = _build(images, model, modality, output, settings, workers, scheduler, prune)
+            with saying_what_is_read(), draw(_announced(job), "Indexing") as repository:
                 failures = repository.failures
         else:
             failures = {}
@@ -86,17 +119,18 @@ def index(
 
 
 def _build(
-    images: list[Path],
+    images: list[str],
     model: Path | None,
     modality: str | None,
     output: Path,
+    settings: RepositorySettings | None,
     workers: int | None,
     scheduler: str | None,
     prune: bool,
 ) -> Job[Repository]:
     from napari_cmrir.comir.model import load_model
     from napari_cmrir.errors import InputError
-    from napari_cmrir.images.readers import find_images
+    from napari_cmrir.images.finding import find_images, is_remote
     from napari_cmrir.repository.build import build_repository
     from napari_cmrir.repository.store import MODEL_NAME, open_repository
 
@@ -107,9 +141,17 @@ def _build(
         with open_repository(output) as repository:
             modality = repository.modality
     loaded.require_modality(modality)
-    found = find_images(images, modality)
+    addresses = [image for image in images if is_remote(image)]
+    found = find_images([image for image in images if not is_remote(image)], modality)
     return build_repository(
-        found, loaded, modality, output, workers=workers, scheduler=scheduler, prune=prune
+        [*found, *addresses],
+        loaded,
+        modality,
+        output,
+        settings,
+        workers=workers,
+        scheduler=scheduler,
+        prune=prune,
     )
 
 

@@ -8,6 +8,7 @@ twice, or by two workers at once, it leaves the same files, and what a lost work
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import shutil
 import warnings
@@ -52,6 +53,8 @@ __all__ = [
     "sample_batch",
     "token",
 ]
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -311,8 +314,9 @@ def _store(tools: Tools, given: Given, path: Path) -> Job[None]:
     reading = recipe.settings.reading
     with closing(_readable(given.source, open_source, given.source, reading, pixel_size)) as image:
         if image.assumption:
-            warnings.warn(image.assumption, stacklevel=2)
+            warnings.warn(image.assumption, stacklevel=1)
         if image.choice:
+            logger.info("%s: %s.", given.name, image.choice)
             yield Progress(0, None, "blocks", image.choice)
         yield from store_comir(
             path, image, tools.model, recipe.modality, recipe.settings, name=given.name, device=recipe.device

@@ -101,7 +101,10 @@ def store_comir(
             notes["fields"] = np.flatnonzero(kept).tolist()
             rectangles = rectangles[kept]
     if max(height, width) <= SHARD_SIDE and "fields" not in notes:
-        comir = yield from represent(model, _in_memory(image), modality, device=device)
+        pixels = _in_memory(image)
+        if isinstance(pixels, np.ndarray) and _is_blank(pixels):
+            raise InputError(f"{name} ({height} x {width} px) is blank or too small to be described.")
+        comir = yield from represent(model, pixels, modality, device=device)
         write_pyramid(path, comir, name, notes)
         return height, width
     blocks = [(y, x) for y in range(0, height, SHARD_SIDE) for x in range(0, width, SHARD_SIDE)]
@@ -141,6 +144,14 @@ def _with_tissue(image: LazyImage, rectangles: npt.NDArray[np.int64], least: flo
 
 def _in_memory(image: LazyImage) -> Any:
     return np.asarray(image) if math.prod(image.shape) <= WHOLE_VALUES else image
+
+
+def _is_blank(pixels: npt.NDArray[Any]) -> bool:
+    """Tell whether every channel has one value throughout; what is no number counts for nothing."""
+    if not (pixels[:1, :1] == pixels[:4, :4]).all() and np.isfinite(pixels[:4, :4]).all():
+        return False
+    values = np.nan_to_num(pixels.reshape(-1, pixels.shape[2]), nan=0.0, posinf=0.0, neginf=0.0)
+    return bool((values == values[0]).all())
 
 
 def _represent_block(
