@@ -1,10 +1,10 @@
 """Kill indexing at random moments; what is left must open or say that it is unfinished, and resume.
 
-Run it as ``python benchmarks/kill_indexing.py 200``. It indexes generated images, adds more, learns the
-words anew and compacts, in child processes that it kills (SIGKILL) after a random while, opens and verifies
-what is left, goes on until the work is done, and compares the rankings, byte for byte, with those of a
-repository made in peace. With ``--workers 2``, dask workers index, and what is killed is the process that
-they work for. POSIX only.
+Run it as ``python benchmarks/kill_indexing.py 200``. It indexes generated images, adds more, learns the words
+anew and compacts, in child processes that it kills (SIGKILL) after a random while, opens and verifies what
+is left, goes on until the work is done, and compares the rankings, byte for byte, with those of a repository
+made in peace. With ``--workers 2``, dask workers index, and the process that they work for is killed. POSIX
+only.
 """
 
 import argparse

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from napari_cmrir.errors import InputError
     from napari_cmrir.evaluation.protocol import evaluate
     from napari_cmrir.images.pairs import find_pairs
-    from napari_cmrir.images.readers import find_images, read_image
+    from napari_cmrir.images.readers import find_images, open_image, read_image
     from napari_cmrir.jobs import Progress, run
     from napari_cmrir.repository.build import build_repository
     from napari_cmrir.repository.store import open_repository
+    from napari_cmrir.repository.upkeep import compact_repository, prune_repository, rebuild_vocabulary
+    from napari_cmrir.repository.verify import verify_repository
     from napari_cmrir.search.query import search as query
 
 __version__ = "0.1.0"
@@ -29,33 +31,43 @@ __all__ = [
     "InputError",
     "Progress",
     "build_repository",
+    "compact_repository",
     "evaluate",
     "find_images",
     "find_pairs",
     "load_model",
+    "open_image",
     "open_repository",
+    "prune_repository",
     "query",
     "read_image",
+    "rebuild_vocabulary",
     "represent",
     "run",
     "train",
+    "verify_repository",
 ]
 
 _HOMES = {
     "InputError": "errors:InputError",
     "Progress": "jobs:Progress",
     "build_repository": "repository.build:build_repository",
+    "compact_repository": "repository.upkeep:compact_repository",
     "evaluate": "evaluation.protocol:evaluate",
     "find_images": "images.readers:find_images",
     "find_pairs": "images.pairs:find_pairs",
     "load_model": "comir.model:load_model",
+    "open_image": "images.readers:open_image",
     "open_repository": "repository.store:open_repository",
+    "prune_repository": "repository.upkeep:prune_repository",
     # not "search": that name is the package's, once anything in it has been imported
     "query": "search.query:search",
     "read_image": "images.readers:read_image",
+    "rebuild_vocabulary": "repository.upkeep:rebuild_vocabulary",
     "represent": "comir.inference:represent",
     "run": "jobs:run",
     "train": "comir.training:train",
+    "verify_repository": "repository.verify:verify_repository",
 }
 
 if not TYPE_CHECKING:  # a type checker shall still report a name that is not there

@@ -9,6 +9,7 @@ import tifffile
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images import tiff
@@ -256,3 +257,18 @@ def test_arrays_of_other_dimensions_are_refused():
         lazy_array(np.zeros((2, 3, 4, 5)))
     with pytest.raises(InputError, match="empty"):
         lazy_array(np.zeros((0, 3)))
+
+
+def test_other_formats_are_read_by_bioio_where_it_is_installed(tmp_path):
+    pytest.importorskip("bioio_imageio", reason="bioio and its imageio plugin are not installed")
+    Image.fromarray(RGB[..., 0] // 2).save(tmp_path / "a.gif")
+    whole = read_image(tmp_path / "a.gif")
+    with closing(open_image(tmp_path / "a.gif")) as image:
+        np.testing.assert_array_equal(image[5:20, 30:], whole[5:20, 30:])
+    assert np.abs(whole[..., 0].astype(int) - RGB[..., 0] // 2).max() <= 2
+
+
+def test_without_a_reader_a_format_is_refused(tmp_path):
+    (tmp_path / "a.czi").write_bytes(b"ZISRAWFILE" + bytes(100))
+    with pytest.raises(InputError, match=r"a\.czi is not an image that can be read"):
+        open_image(tmp_path / "a.czi")

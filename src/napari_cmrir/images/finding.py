@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from napari_cmrir.errors import InputError
@@ -24,6 +25,10 @@ IMAGE_SUFFIXES = (
     *(".tif", ".tiff", ".btf", ".zarr", ".svs", ".ndpi", ".scn", ".png", ".jpg", ".jpeg"),
 )
 """Endings, in lower case, by which a folder's images are recognised."""
+
+
+BIOIO_SUFFIXES = (".czi", ".dv", ".lif", ".lsm", ".nd2", ".oib", ".sld", ".vsi")
+"""Endings that count too where bioio is installed; a file of another that it reads has to be given itself."""
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]], modality: str | None = None) -> list[Path]:
@@ -173,12 +178,13 @@ def natural_order(path: str | os.PathLike[str]) -> tuple[object, ...]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
+    suffixes = (*IMAGE_SUFFIXES, *(BIOIO_SUFFIXES if find_spec("bioio") else ()))
     for parent, folders, names in os.walk(folder):
         shown = [name for name in folders if not name.startswith(".") and not name.endswith(".cmrir")]
         zarrs = {name for name in shown if name.lower().endswith(".zarr")}
         folders[:] = [name for name in shown if name not in zarrs]
         for name in (*names, *zarrs):
-            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
+            if not name.startswith(".") and name.lower().endswith(suffixes):
                 yield Path(parent, name)
 
 

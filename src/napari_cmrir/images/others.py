@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from napari_cmrir.images.pixel_sizes import square
 from napari_cmrir.images.series import Level, Series, Stored
 
-__all__ = ["bioio_is_installed", "open_with_bioio"]
-
-
-def bioio_is_installed() -> bool:
-    """Tell whether bioio can be imported, without importing it."""
-    return find_spec("bioio") is not None
+__all__ = ["open_with_bioio"]
 
 
 def open_with_bioio(path: Path) -> Stored:

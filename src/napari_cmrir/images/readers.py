@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def read_image(
 
 def _open(path: str | os.PathLike[str]) -> Stored:
     from napari_cmrir.images.omezarr import open_zarr
-    from napari_cmrir.images.others import bioio_is_installed, open_with_bioio
+    from napari_cmrir.images.others import open_with_bioio
     from napari_cmrir.images.plain import open_jpeg, open_png
     from napari_cmrir.images.tiff import open_tiff
 
@@ -158,7 +159,7 @@ def _open(path: str | os.PathLike[str]) -> Stored:
     kind = _kind(path)
     if kind is not None:
         return {"TIFF": open_tiff, "PNG": open_png, "JPEG": open_jpeg}[kind](path)
-    if bioio_is_installed():
+    if find_spec("bioio"):
         return open_with_bioio(path)
     raise ValueError("its content is of another kind")
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["overview", "resample"]
 
-BAND_VALUES = 2**24
+BAND_VALUES = 2**25
 """Values of the image that are read at once for an overview."""
 
 

@@ -150,11 +150,13 @@ def _cluster(workers: int | None) -> Iterator[str]:
         yield ""
         return
     from distributed import LocalCluster
+    from distributed.system import MEMORY_LIMIT
 
     with LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
         processes=True,
+        memory_limit=MEMORY_LIMIT // workers,  # one that needs more is started anew
         dashboard_address="127.0.0.1:0",
         silence_logs="CRITICAL",
     ) as cluster:

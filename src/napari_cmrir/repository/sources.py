@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.finding import find_images, is_remote
-from napari_cmrir.images.lazy import LazyImage, lazy_array
+from napari_cmrir.images.lazy import LazyImage, lazy_array, unreadable
 from napari_cmrir.images.omezarr import describe_zarr
 from napari_cmrir.images.readers import open_image
 from napari_cmrir.images.series import at_pixel_size
@@ -156,7 +156,10 @@ def stamp(source: AnySource, *, thorough: bool = True) -> Stamp:
         n_bytes, mtime_ns = _size_and_time(source)
         return Stamp(digest(source) if thorough else None, n_bytes, mtime_ns)
     if isinstance(source, Remote):
-        described, n_bytes = describe_zarr(source.name)
+        try:
+            described, n_bytes = describe_zarr(source.name)
+        except Exception as error:  # whatever the network and its libraries raise
+            raise unreadable(source.name, error) from error
         return Stamp(hashlib.sha256(described.encode()).hexdigest(), n_bytes, None)
     header = f"{source.pixels.shape} {source.pixels.dtype.str} "
     content = hashlib.sha256(header.encode())
