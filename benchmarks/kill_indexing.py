@@ -1,8 +1,10 @@
 """Kill indexing at random moments; what is left must open or say that it is unfinished, and resume.
 
-Run it as ``python benchmarks/kill_indexing.py 200``. It indexes generated images in child processes that it
-kills (SIGKILL) after a random while, opens and verifies what is left, goes on until the index is whole, and
-compares the rankings, byte for byte, with those of an index built in peace. POSIX only.
+Run it as ``python benchmarks/kill_indexing.py 200``. It indexes generated images, adds more, learns the
+words anew and compacts, in child processes that it kills (SIGKILL) after a random while, opens and verifies
+what is left, goes on until the work is done, and compares the rankings, byte for byte, with those of a
+repository made in peace. With ``--workers 2``, dask workers index, and what is killed is the process that
+they work for. POSIX only.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +30,11 @@ from napari_cmrir.comir.networks import build_network
 from napari_cmrir.comir.settings import TrainingSettings
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.intensity import Intensity
-from napari_cmrir.repository import stages
+from napari_cmrir.repository import indexing
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.repository.store import open_repository
+from napari_cmrir.repository.upkeep import compact_repository, rebuild_vocabulary
 from napari_cmrir.words.bags import count_words
 from napari_cmrir.words.descriptors import describe
 from napari_cmrir.words.settings import DescriptorSettings, VocabularySettings
@@ -58,9 +62,18 @@ def write_images(folder: Path, seeds: range) -> None:
         tifffile.imwrite(folder / f"core{seed:02d}.tif", pixels)
 
 
-def index(images: Path, path: Path) -> None:
-    stages.SEGMENT_FIELDS = 4  # publish often, to be killed in it
-    jobs.run(build_repository([images], make_model(), "BF", path, SETTINGS))
+def index(images: Path, path: Path, workers: int | None = None) -> None:
+    indexing.BATCH_FIELDS = 4  # publish often, to be killed in it
+    jobs.run(build_repository([images], make_model(), "BF", path, SETTINGS, workers=workers))
+
+
+def rebuild(path: Path, workers: int | None = None) -> None:
+    indexing.BATCH_FIELDS = 4
+    jobs.run(rebuild_vocabulary(path, workers=workers))
+
+
+def compact(path: Path) -> None:
+    jobs.run(compact_repository(path))
 
 
 def rank_all(path: Path) -> list[tuple[str, bytes, list[str]]]:
@@ -119,45 +132,56 @@ def in_child(function, *arguments, killed_after: float | None = None):
     return (pickle.loads(answer),)
 
 
+def steps(folder: Path, path: Path, workers: int | None):
+    """Yield what is done to a repository, step by step, and prepare the images of each."""
+    for n_images in (12, 16):
+        shutil.rmtree(folder / "images", ignore_errors=True)
+        write_images(folder / "images", range(n_images))
+        yield index, (folder / "images", path, workers)
+    yield rebuild, (path, workers)
+    yield compact, (path,)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kills", type=int, nargs="?", default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int)
     options = parser.parse_args()
     torch.set_num_threads(1)
     generator = np.random.default_rng(options.seed)
     folder = Path(tempfile.mkdtemp())
-    write_images(folder / "images", range(12))
-    started = time.perf_counter()
-    in_child(index, folder / "images", folder / "peace.cmrir")
-    seconds = time.perf_counter() - started
-    (first,) = in_child(rank_all, folder / "peace.cmrir")
-    write_images(folder / "images", range(16))
-    in_child(index, folder / "images", folder / "peace.cmrir")
-    (second,) = in_child(rank_all, folder / "peace.cmrir")
-    kills, rounds, states = 0, 0, {}
+    expected, seconds = [], []
+    for work, arguments in steps(folder, folder / "peace.cmrir", options.workers):
+        started = time.perf_counter()
+        in_child(work, *arguments)
+        seconds.append(time.perf_counter() - started)
+        (ranked,) = in_child(rank_all, folder / "peace.cmrir")
+        expected.append(ranked)
+    assert len({str(ranked) for ranked in expected}) == 3, "Compacting alone keeps the ranking."
+    kills, rounds = 0, 0
+    states: Counter[tuple[str, str]] = Counter()
     while kills < options.kills:
         path = folder / f"killed{rounds}.cmrir"
-        for n_images, expected in ((12, first), (16, second)):
-            shutil.rmtree(folder / "images")
-            write_images(folder / "images", range(n_images))
-            while (
-                in_child(index, folder / "images", path, killed_after=generator.uniform(0, seconds)) is None
-                and kills < options.kills
-            ):
+        for step, (work, arguments) in enumerate(steps(folder, path, options.workers)):
+            while kills < options.kills:
+                killed_after = generator.uniform(0, seconds[step])
+                if in_child(work, *arguments, killed_after=killed_after) is not None:
+                    break
                 kills += 1
                 (state,) = in_child(open_or_say_why, path)
-                states[state] = states.get(state, 0) + 1
-            in_child(index, folder / "images", path)
+                states[work.__name__, state] += 1
+            in_child(work, *arguments)
             (ranked,) = in_child(rank_all, path)
-            assert ranked == expected, "The resumed index ranks otherwise."
+            assert ranked == expected[step], f"After {work.__name__}, it ranks otherwise."
         rounds += 1
         shutil.rmtree(path)
     shutil.rmtree(folder)
-    print(f"{kills} kills in {rounds} indexes of 12, then 16 images ({seconds:.1f} s in peace for the first)")
-    for state, number in sorted(states.items()):
-        print(f"  {state}: {number} times")
-    print("Every one opened or said that it was unfinished, verified, and ranked as one built in peace.")
+    print(f"{kills} kills in {rounds} repositories of 12, then 16 images; in peace their steps took")
+    print(f"  {', '.join(f'{taken:.1f}' for taken in seconds)} s")
+    for (work, state), number in sorted(states.items()):
+        print(f"  killed in {work}, {state}: {number} times")
+    print("Every one opened or said that it was unfinished, verified, and ranked as one made in peace.")
 
 
 if __name__ == "__main__":

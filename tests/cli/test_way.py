@@ -172,12 +172,12 @@ def test_interrupted_indexing_goes_on_where_it_was(call, call_process, info, tmp
     prelude = """
         import signal
         from napari_cmrir.repository import stages
-        read_source = stages.read_source
-        def interrupted(source):
+        open_source = stages.open_source
+        def interrupted(source, *options):
             if source.name == "sample-002_BF.tif":
                 signal.raise_signal(signal.SIGINT)
-            return read_source(source)
-        stages.read_source = interrupted
+            return open_source(source, *options)
+        stages.open_source = interrupted
     """
     ended = call_process(arguments, prelude)
     assert ended.status == 130

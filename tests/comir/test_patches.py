@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cmrir.comir.patches import PatchSampler, disc, rotate
+from napari_cmrir.comir.patches import PatchSampler, disc, rotate, turns
 
 
 def smooth_pair(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,3 +42,16 @@ def test_quarter_turns_are_exact(quarters: int) -> None:
     image = torch.rand(1, 2, 32, 32, generator=torch.manual_seed(0))
     turned = rotate(image, torch.tensor([90.0 * quarters]))
     np.testing.assert_allclose(turned, torch.rot90(image, quarters, (-2, -1)), atol=1e-4)
+
+
+def test_turns_are_the_other_seven_of_the_square_and_all_different() -> None:
+    image = torch.rand(1, 2, 5, 5, generator=torch.manual_seed(0))
+    all_eight = torch.cat((image, turns(image)))
+    assert len(torch.unique(all_eight.flatten(1), dim=0)) == 8
+    undone = [
+        torch.rot90(candidate, k, (-2, -1))
+        for turned in turns(image)
+        for candidate in (turned, turned.flip(-1))
+        for k in range(4)
+    ]
+    assert sum(bool((candidate == image[0]).all()) for candidate in undone) == 7

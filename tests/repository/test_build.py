@@ -65,7 +65,7 @@ def test_stopping_anywhere_loses_nothing_and_the_resumed_index_is_the_same(
     folder, model, built, tmp_path, rankings, small
 ):
     path = tmp_path / "a.cmrir"
-    for n_messages in itertools.count(2, step=4):  # each attempt goes on a little longer
+    for n_messages in itertools.count(2, step=3):  # each attempt goes on a little longer
         job = build_repository([folder], model, "BF", path, small)
         try:
             for _ in range(n_messages):
@@ -74,7 +74,7 @@ def test_stopping_anywhere_loses_nothing_and_the_resumed_index_is_the_same(
             repository = end.value
             break
         job.close()
-    assert n_messages > 20
+    assert n_messages > 12
     assert repository.verify() == []
     assert rankings(repository) == rankings(built)
     assert not list(path.rglob(".partial-*"))

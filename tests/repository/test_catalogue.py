@@ -76,7 +76,8 @@ def test_a_reader_sees_the_state_before_or_after_never_between(folder, catalogue
     reader = Catalogue(folder)
     with reader.snapshot():
         assert reader.count_images() == {"represented": 2}
-        catalogue.publish_segment(1, "segments/1", "0" * 64, 2, [first, second])
+        with catalogue.transaction():
+            catalogue.enter_segment("segments/1", "0" * 64, 2, [first, second])
         assert reader.count_images() == {"represented": 2}
         assert reader.segments() == []
     assert reader.count_images() == {"indexed": 2}
@@ -87,9 +88,25 @@ def test_a_reader_sees_the_state_before_or_after_never_between(folder, catalogue
 def test_an_image_that_replaces_another_retires_it_when_it_is_published(catalogue):
     old = catalogue.add_image("a", state="indexed")
     new = catalogue.add_image("a", state="represented", replaces=old)
-    catalogue.publish_segment(1, "segments/1", "0" * 64, 1, [new])
+    with catalogue.transaction():
+        catalogue.enter_segment("segments/1", "0" * 64, 1, [new])
     assert catalogue.image_ids("indexed") == [new]
     assert catalogue.image_ids("retired") == [old]
+
+
+def test_what_is_dropped_is_forgotten_and_what_names_it_stays(catalogue):
+    with catalogue.transaction():
+        old = catalogue.add_image("a", state="indexed")
+        new = catalogue.add_image("a", state="represented", replaces=old)
+        catalogue.enter_segment("segments/1", "0" * 64, 1, [old])
+        catalogue.enter_segment("segments/2", "0" * 64, 1, [new])
+        catalogue.drop_segments(["segments/1"])
+        assert catalogue.drop_retired() == 1
+    catalogue.shrink()
+    assert [segment.file for segment in catalogue.segments()] == ["segments/2"]
+    assert catalogue.count_images() == {"indexed": 1}
+    assert catalogue.image(new).replaces is None
+    assert catalogue.damage() is None
 
 
 def test_a_file_is_found_where_it_was_and_beside_a_moved_repository(folder, catalogue, tmp_path):

@@ -1,35 +1,184 @@
-"""``napari-cmrir index``: images in, a searchable repository out."""
+"""``napari-cmrir index``: images in, a searchable repository out; and what keeps it in order later."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from napari_cmrir.cli.reading import (
+    Channels,
+    KeepGlass,
+    Level,
+    PixelSize,
+    Series,
+    Time,
+    ZPlane,
+    repository_settings,
+    saying_what_is_read,
+)
+
+if TYPE_CHECKING:
+    from napari_cmrir.jobs import Job
+    from napari_cmrir.repository.settings import RepositorySettings
+    from napari_cmrir.repository.store import Repository
+
 __all__ = ["index"]
+
+Result = TypeVar("Result")
 
 
 def index(
-    images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
-    model: Annotated[Path, typer.Option(help="Model file.")],
-    modality: Annotated[str, typer.Option(help="Modality of the images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Repository to make or to add to (.cmrir).")],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Image files, folders, or addresses of OME-Zarr images."
+            " May be left out with --prune, --rebuild-vocabulary or --compact."
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="Model file; by default the copy in an existing repository.")
+    ] = None,
+    modality: Annotated[
+        str | None, typer.Option(help="Modality of the images; by default an existing repository's.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Compute in so many processes; by default in this one, on all its threads."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="Compute on the dask cluster of the scheduler at this address, such as tcp://host:8786;"
+            " its workers see images and repository under the same paths."
+        ),
+    ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Drop images whose files are nowhere any more.")
+    ] = False,
+    rebuild_vocabulary: Annotated[
+        bool,
+        typer.Option(
+            "--rebuild-vocabulary",
+            help="Learn the visual words anew from all images: worth it when there are four times the fields"
+            " that they were learned from.",
+        ),
+    ] = False,
+    compact: Annotated[
+        bool, typer.Option("--compact", help="Join small files and remove what is no longer searched.")
+    ] = False,
+    keep_glass: KeepGlass = False,
+    series: Series = None,
+    level: Level = None,
+    z: ZPlane = None,
+    t: Time = None,
+    channels: Channels = None,
+    pixel_size: PixelSize = None,
 ) -> None:
     """Make images searchable; into an existing repository, add the new and the changed ones."""
     from napari_cmrir.cli.progress import draw
-    from napari_cmrir.comir.model import load_model
-    from napari_cmrir.images.readers import find_images
-    from napari_cmrir.repository.build import build_repository
+    from napari_cmrir.errors import InputError
+    from napari_cmrir.repository import upkeep
 
-    loaded = load_model(model)
-    loaded.require_modality(modality)
-    found = find_images(images, modality)
+    if not images and not (prune or rebuild_vocabulary or compact):
+        raise InputError("There is no image to index; give image files or folders.")
+    settings = repository_settings(
+        output,
+        series=series,
+        level=level,
+        z=z,
+        t=t,
+        channels=channels,
+        pixel_size=pixel_size,
+        keep_glass=keep_glass,
+    )
     try:
-        repository = draw(build_repository(found, loaded, modality, output), "Indexing")
+        if images:
+            job = _build(images, model, modality, output, settings, workers, scheduler, prune)
+            with saying_what_is_read(), draw(_announced(job), "Indexing") as repository:
+                failures = repository.failures
+        else:
+            failures = {}
+            if prune:
+                dropped = draw(upkeep.prune_repository(output), "Pruning")
+                typer.echo(f"{len(dropped)} images dropped whose files are nowhere any more.")
+        if rebuild_vocabulary:
+            job = upkeep.rebuild_vocabulary(output, workers=workers, scheduler=scheduler)
+            draw(job, "Learning words").close()
+        if compact:
+            done = draw(upkeep.compact_repository(output), "Compacting")
+            typer.echo(f"{done.segments} segments, {done.freed_bytes / 1e6:.1f} MB given back to the disk.")
     except KeyboardInterrupt:
         typer.echo("Stopped; the same command goes on where it was.", err=True)
         raise
-    for path, reason in repository.failures.items():
+    for path, reason in failures.items():
         typer.echo(f"Not indexed: {path}: {reason}", err=True)
-    typer.echo(f"{repository.summary()['images'].get('indexed', 0)} {modality} images searchable: {output}")
+    _say_what_there_is(output)
+
+
+def _build(
+    images: list[str],
+    model: Path | None,
+    modality: str | None,
+    output: Path,
+    settings: RepositorySettings | None,
+    workers: int | None,
+    scheduler: str | None,
+    prune: bool,
+) -> Job[Repository]:
+    from napari_cmrir.comir.model import load_model
+    from napari_cmrir.errors import InputError
+    from napari_cmrir.images.finding import find_images, is_remote
+    from napari_cmrir.repository.build import build_repository
+    from napari_cmrir.repository.store import MODEL_NAME, open_repository
+
+    if model is None and not (output / MODEL_NAME).is_file():
+        raise InputError(f"{output} is no repository yet; give a --model to make it with.")
+    loaded = load_model(model or output / MODEL_NAME)
+    if modality is None:
+        with open_repository(output) as repository:
+            modality = repository.modality
+    loaded.require_modality(modality)
+    addresses = [image for image in images if is_remote(image)]
+    found = find_images([image for image in images if not is_remote(image)], modality)
+    return build_repository(
+        [*found, *addresses],
+        loaded,
+        modality,
+        output,
+        settings,
+        workers=workers,
+        scheduler=scheduler,
+        prune=prune,
+    )
+
+
+def _announced(job: Job[Result]) -> Job[Result]:
+    """Print what indexing will take, as the job's first message says, also where no bar is drawn."""
+    try:
+        first = next(job)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+    if "about" in first.message:
+        typer.echo(f"{first.message}.", err=True)
+    yield first
+    return (yield from job)
+
+
+def _say_what_there_is(path: Path) -> None:
+    from napari_cmrir.repository.store import open_repository
+
+    with open_repository(path) as repository:
+        summary = repository.summary()
+    if summary["vocabulary"]["outgrown"]:
+        learned_from, n_fields = summary["vocabulary"]["learned_from_fields"], summary["fields"]
+        typer.echo(
+            f"The words were learned from {learned_from} fields, and there are {n_fields} now:"
+            " consider --rebuild-vocabulary.",
+            err=True,
+        )
+    n_images = summary["images"].get("indexed", 0)
+    typer.echo(f"{n_images} {summary['modality']} images searchable: {path}")

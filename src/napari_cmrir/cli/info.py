@@ -21,34 +21,50 @@ def info(
 
     if not path.exists():
         raise InputError(f"There is no {path}; give a model file or a repository.")
+    if verify and path.is_dir():
+        _verify(path)
     card = _repository_card(path) if path.is_dir() else _model_card(path)
     if as_json:
         typer.echo(json.dumps(card, indent=1))
     else:
         _print_card(card)
     if verify and path.is_dir():
-        from napari_cmrir.repository.store import open_repository
+        typer.echo("Every checksum is right.", err=as_json)
 
-        problems = open_repository(path).verify()
-        for problem in problems:
-            typer.echo(problem, err=True)
-        if problems:
-            raise typer.Exit(1)
-        typer.echo("Every checksum is right.")
+
+def _verify(path: Path) -> None:
+    """Print what is wrong with a repository, be it one that cannot be opened, and leave if anything is."""
+    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.repository.verify import verify_repository
+
+    problems = draw(verify_repository(path), "Verifying")
+    for problem in problems:
+        typer.echo(problem, err=True)
+    if problems:
+        raise typer.Exit(1)
 
 
 def _model_card(path: Path) -> dict[str, Any]:
     from napari_cmrir.comir.model import load_model
 
     model = load_model(path)
+    history = model.history
     return {
         "model": str(path),
         "modalities": list(model.modalities),
+        "channels": model.channels,
+        "pixel size (micrometres)": model.pixel_size,
+        "parameters": {m: sum(p.numel() for p in n.parameters()) for m, n in model.networks.items()},
         "fingerprint": model.fingerprint,
+        "score": model.score,
+        "steps": history[-1]["step"] if history else None,
+        "last loss": history[-1]["loss"] if history else None,
+        "training seconds": round(sum(entry["seconds"] for entry in history), 1),
+        "validations": [
+            f"step {entry['step']}: {entry['retrieval']:.3f}" for entry in history if "retrieval" in entry
+        ],
         "intensity": {m: i.model_dump(mode="json") for m, i in model.intensities.items()},
         "settings": model.settings.model_dump(mode="json"),
-        "last loss": model.history[-1]["loss"] if model.history else None,
-        "training seconds": round(sum(entry["seconds"] for entry in model.history), 1),
         **model.provenance,
     }
 
@@ -66,4 +82,4 @@ def _print_card(card: dict[str, Any], indent: str = "") -> None:
             _print_card(value, indent + "  ")
         else:
             shown = ", ".join(map(str, value)) if isinstance(value, list) else value
-            typer.echo(f"{indent}{name}: {shown}")
+            typer.echo(f"{indent}{name}: {shown}" if shown not in (None, "", {}) else f"{indent}{name}: -")

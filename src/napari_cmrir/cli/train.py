@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from napari_cmrir.comir.model import ComirModel
+    from napari_cmrir.jobs import Job
 
 __all__ = ["Device", "train"]
 
@@ -43,6 +48,9 @@ def train(
     ] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
+    pixel_size: Annotated[
+        float | None, typer.Option(min=0, help="Side of a pixel in micrometres, to be noted in the model.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
 ) -> None:
     """Train a CoMIR model on aligned image pairs."""
@@ -65,14 +73,48 @@ def train(
         names = ", ".join(path.name for path in alone[:5]) + (" ..." if len(alone) > 5 else "")
         typer.echo(f"Left out, without a partner: {names}", err=True)
     try:
-        model = draw(
-            train_model(found, modalities, settings, output=output, device=device.value, resume=resume),
-            "Reading the pairs",
+        job = train_model(
+            found,
+            modalities,
+            settings,
+            output=output,
+            device=device.value,
+            resume=resume,
+            pixel_size=pixel_size,
         )
+        model = draw(_told(job), "Reading the pairs")
     except KeyboardInterrupt:
         typer.echo(f"Stopped; the same command with --resume goes on ({output}.checkpoint).", err=True)
         raise
     typer.echo(
-        f"Trained on {len(found)} pairs of {' and '.join(modalities)}, {settings.steps} steps,"
-        f" last loss {model.history[-1]['loss']:.3f}: {output}"
+        f"Trained on {len(found)} pairs of {' and '.join(modalities)}, {model.history[-1]['step']} steps,"
+        f" last loss {model.history[-1]['loss']:.3f}{_kept(model)}: {output}"
+    )
+
+
+def _told(job: Job[ComirModel]) -> Job[ComirModel]:
+    """Print a training's notes above its bar, and its figures into the bar."""
+    figures = ""
+    try:
+        while True:
+            progress = next(job)
+            preview = progress.preview or {}
+            for note in preview.get("notes", []):
+                typer.echo(note, err=True)
+            if "peak_memory_bytes" in preview:
+                figures = f", {preview['peak_memory_bytes'] / 2**20:.0f} MiB"
+            yield replace(progress, message=progress.message + figures)
+    except StopIteration as end:
+        result: ComirModel = end.value
+        return result
+    finally:
+        job.close()
+
+
+def _kept(model: ComirModel) -> str:
+    if not model.score:
+        return ""
+    return (
+        f"; kept step {model.score['step']:.0f}, which retrieves {model.score['retrieval']:.0%} of"
+        f" {model.score['queries']:.0f} validation queries"
     )

@@ -11,12 +11,12 @@ from torch.nn import functional as F
 __all__ = ["contrastive_loss", "similarities"]
 
 
-def similarities(comirs: Tensor, critic: Literal["mse", "cosine"]) -> Tensor:
-    """Similarity of every CoMIR with every other, by one matrix product.
+def similarities(comirs: Tensor, others: Tensor, critic: Literal["mse", "cosine"]) -> Tensor:
+    """Similarity of every CoMIR with every one of others, by one matrix product.
 
     Parameters
     ----------
-    comirs : (n, ...) tensor
+    comirs, others : (n, ...) and (m, ...) tensors
         One CoMIR an entry.
     critic : {"mse", "cosine"}
         ``"mse"``: the negative mean squared difference, in (-inf, 0]; ``"cosine"``: the cosine after each
@@ -24,27 +24,30 @@ def similarities(comirs: Tensor, critic: Literal["mse", "cosine"]) -> Tensor:
 
     Returns
     -------
-    (n, n) tensor
+    (n, m) tensor
 
     Examples
     --------
-    >>> similarities(torch.tensor([[0.0, 0.0], [1.0, 3.0]]), "mse")
-    tensor([[-0., -5.],
-            [-5., -0.]])
+    >>> similarities(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0], [1.0, 3.0]]), "mse")
+    tensor([[-0., -5.]])
     """
-    flat = comirs.flatten(1)
+    one, other = comirs.flatten(1), others.flatten(1)
     if critic == "cosine":
-        flat = F.normalize(flat - flat.mean(1, keepdim=True), dim=1)
-        return flat @ flat.T
-    squares = flat.square().sum(1)
-    distances = (squares[:, None] + squares[None, :] - 2 * flat @ flat.T).clamp_min(0)
-    return -distances / flat.shape[1]
+        one, other = (F.normalize(x - x.mean(1, keepdim=True), dim=1) for x in (one, other))
+        return one @ other.T
+    distances = one.square().sum(1)[:, None] + other.square().sum(1) - 2 * one @ other.T
+    return -distances.clamp_min(0) / one.shape[1]
 
 
 def contrastive_loss(
-    first: Tensor, second: Tensor, *, critic: Literal["mse", "cosine"] = "mse", temperature: float = 0.5
+    first: Tensor,
+    second: Tensor,
+    more: Tensor | None = None,
+    *,
+    critic: Literal["mse", "cosine"] = "mse",
+    temperature: float = 0.5,
 ) -> Tensor:
-    """InfoNCE over the 2N CoMIRs of N pairs: each has to pick its partner among the 2N - 1 others.
+    """InfoNCE over the 2N CoMIRs of N pairs: each has to pick its partner among all the others.
 
     Pielawski, Wetzer et al., CoMIR, NeurIPS 2020, equation 2, made symmetric as in their code.
 
@@ -52,6 +55,8 @@ def contrastive_loss(
     ----------
     first, second : (N, ...) tensor
         CoMIRs of the two modalities; entries of equal index are partners.
+    more : (M, ...) tensor, optional
+        Further CoMIRs that are nobody's partner.
     critic : {"mse", "cosine"}
         See `similarities`.
     temperature : float
@@ -60,7 +65,7 @@ def contrastive_loss(
     Returns
     -------
     scalar tensor
-        Mean cross entropy, in nats; ``log(2N - 1)`` when nothing is learnt.
+        Mean cross entropy, in nats; ``log(2N - 1 + M)`` when nothing is learnt.
 
     Examples
     --------
@@ -69,7 +74,9 @@ def contrastive_loss(
     1.9459
     """
     n = first.shape[0]
-    logits = similarities(torch.cat((first, second)), critic) / temperature
-    logits = logits.masked_fill(torch.eye(2 * n, dtype=torch.bool, device=logits.device), -torch.inf)
+    comirs = torch.cat((first, second))
+    others = comirs if more is None else torch.cat((comirs, more))
+    logits = similarities(comirs, others, critic) / temperature
+    itself = torch.eye(2 * n, len(others), dtype=torch.bool, device=logits.device)
     partners = torch.arange(2 * n, device=logits.device).roll(n)
-    return F.cross_entropy(logits, partners)
+    return F.cross_entropy(logits.masked_fill(itself, -torch.inf), partners)

@@ -55,6 +55,11 @@ class TrainingSettings(BaseModel):
     temperature: float = Field(
         0.1, gt=0, description="Divides the similarity before the cross entropy (paper: 0.5 with mse)."
     )
+    turned_negatives: bool = Field(
+        True,
+        description="Each CoMIR also has to differ from the quarter turns and mirror images of all CoMIRs of"
+        " the batch, eight times the negatives at hardly any cost; not in the paper.",
+    )
     activation_decay: float = Field(
         1e-4, ge=0, description="Weight of the L1 and of the L2 norm of the CoMIRs in the loss (paper: 1e-4)."
     )
@@ -81,6 +86,18 @@ class TrainingSettings(BaseModel):
         description="The two inputs are turned against each other by up to this many degrees, on top of the"
         " quarter turns of the paper, and their CoMIRs turned back before the loss.",
     )
+    validation_share: float = Field(
+        0.15,
+        ge=0,
+        le=0.5,
+        description="Share of the pairs kept from training to choose the model by; 0 keeps the last model.",
+    )
+    validation_every: int = Field(
+        100, ge=1, description="Steps after which retrieval is tried on the validation fields."
+    )
+    patience: int = Field(
+        0, ge=0, description="Validations without a better model after which training stops; 0 never stops."
+    )
     seed: int = Field(0, ge=0, description="Seed of weights, patches and augmentation.")
 
 
@@ -94,6 +111,7 @@ PRESETS: dict[str, TrainingSettings] = {
         optimiser="sgd",
         learning_rate=1e-2,
         weight_decay=1e-5,
+        turned_negatives=False,
         comparison_step=1,
         detail=0.0,
         free_rotation=0.0,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,27 +12,24 @@ from typing import TYPE_CHECKING
 from napari_cmrir import __version__
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job
-from napari_cmrir.repository.catalogue import CATALOGUE_NAME, Catalogue, ImageRow
-from napari_cmrir.repository.lock import writer_lock
-from napari_cmrir.repository.publishing import digest, explained, publishing, remove_partials
+from napari_cmrir.repository.catalogue import Catalogue, ImageRow
+from napari_cmrir.repository.crew import gather_crew
+from napari_cmrir.repository.estimate import estimate
+from napari_cmrir.repository.indexing import Indexing, index_words, learn_vocabulary, represent_images
+from napari_cmrir.repository.publishing import digest, publishing
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.repository.sources import Source, find_work, list_sources
-from napari_cmrir.repository.stages import (
-    COMIRS,
-    SEGMENTS,
-    Indexing,
-    index_words,
-    learn_vocabulary,
-    represent_images,
-)
+from napari_cmrir.repository.sources import AnySource, Source, find_work, list_sources
+from napari_cmrir.repository.stages import Recipe, Tools
 from napari_cmrir.repository.store import MODEL_NAME, VOCABULARY_NAME, Repository, open_repository
+from napari_cmrir.repository.upkeep import find_lost, is_outgrown, prune_vanished
+from napari_cmrir.repository.writing import open_to_write
 
 if TYPE_CHECKING:
     from napari_cmrir.comir.model import ComirModel
 
 __all__ = ["Source", "build_repository"]
 
-LOCK_NAME = "writer.lock"
+Work = list[tuple[int, AnySource]]
 
 
 def build_repository(
@@ -43,16 +40,21 @@ def build_repository(
     settings: RepositorySettings | None = None,
     *,
     device: str = "auto",
+    workers: int | None = None,
+    scheduler: str | None = None,
+    prune: bool = False,
 ) -> Job[Repository]:
     """Make images searchable: build a repository, or add what is new or changed to one.
 
     Whoever stops the job, or kills it, leaves a repository that the same call takes up where it stopped.
-    Readers see each batch of images when it is complete, with the vocabulary of the first build.
+    Readers see each batch of images when it is complete, with the vocabulary of the first build
+    (`upkeep.rebuild_vocabulary` makes another one).
 
     Parameters
     ----------
     sources : iterable of path-like or Source
-        Image files, folders of them, and arrays (y, x, channel) with a name.
+        Image files, folders of them, addresses of OME-Zarr images (``http``, ``https``, ``s3``), and arrays
+        (y, x, channel) with a name.
     model : ComirModel
         The model that represents them; the repository keeps a copy.
     modality : str
@@ -63,11 +65,20 @@ def build_repository(
         How it is built; by default the repository's own, or the defaults for a new one.
     device : str
         Where CoMIRs are computed: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
+    workers : int, optional
+        Worker processes to compute in, each on one thread; by default this process computes, on all
+        threads that torch may use. A script that gives it guards its calls with
+        ``if __name__ == "__main__"``, as everywhere where Python starts processes.
+    scheduler : str, optional
+        Address of the scheduler of a dask cluster whose workers compute. Each has to see the images and
+        the repository under the same paths, and to have this package.
+    prune : bool
+        Drop images of the repository whose files are nowhere any more (`upkeep.prune_repository`).
 
     Yields
     ------
     Progress
-        In images.
+        In images; the first one's message estimates time and disk, if there is something to do.
 
     Returns
     -------
@@ -78,7 +89,7 @@ def build_repository(
     ------
     InputError
         If no image can be used; the folder is not a repository, is being written, is full, or was built
-        with another model, modality or settings.
+        with another model, modality or settings; no scheduler answers.
     """
     from napari_cmrir.comir.devices import choose_device
 
@@ -86,41 +97,74 @@ def build_repository(
     choose_device(device)
     folder = Path(os.path.abspath(path))
     found = list_sources(sources, modality)
-    with explained(folder), _open_to_write(folder) as catalogue:
+    with open_to_write(folder) as catalogue:
         settings = _agree(catalogue, model, modality, settings)
         with catalogue.transaction():
             work = list(find_work(catalogue, found.values()))
+            work += find_lost(catalogue, found.values())
+            if prune:
+                prune_vanished(catalogue)
         if work:
-            indexing = Indexing(folder, catalogue, model, modality, settings, work, device)
-            yield from _index(indexing)
-            _refuse_nothing(indexing, len(found))
+            recipe = Recipe(folder, model.fingerprint, modality, settings, device)
+            yield from _index(catalogue, recipe, model, work, workers, scheduler)
+            _refuse_nothing(catalogue, work, len(found))
     return open_repository(folder)
 
 
-def _index(indexing: Indexing) -> Job[None]:
-    total = float(len(indexing.images))
-    is_new = indexing.catalogue.about("vocabulary_sha256") is None
+def _index(
+    catalogue: Catalogue,
+    recipe: Recipe,
+    model: ComirModel,
+    work: Work,
+    workers: int | None,
+    scheduler: str | None,
+) -> Job[None]:
+    total = float(len(work))
+    is_new = catalogue.about("vocabulary_sha256") is None
     represented, learned = (0.5 * total, 0.75 * total) if is_new else (0.6 * total, 0.6 * total)
-    yield from represent_images(indexing, 0.0, represented)
-    if indexing.represented():
-        if is_new:
-            vocabulary = yield from learn_vocabulary(indexing, represented, learned)
-        else:
-            from napari_cmrir.words.vocabulary import load_vocabulary
+    with gather_crew(workers, scheduler) as crew:
+        indexing = Indexing(catalogue, crew, Tools(recipe, model, remembers=True), len(work))
+        expected = estimate(work, indexing.tools, catalogue, crew.size)
+        yield indexing.progress(0, str(expected))
+        yield from represent_images(indexing, work, 0.0, represented)
+        rows = _represented(catalogue, work)
+        if rows:
+            if is_new:
+                learning = learn_vocabulary(indexing, rows, VOCABULARY_NAME, represented, learned)
+                sha256, n_fields = yield from learning
+                catalogue.note_vocabulary(VOCABULARY_NAME, sha256, n_fields)
+            indexing.tools = indexing.tools.follow(_with_vocabulary(recipe, catalogue))
+            yield from index_words(indexing, rows, learned, total)
+    yield indexing.progress(total, _ending(catalogue, work))
 
-            vocabulary = load_vocabulary(indexing.folder / VOCABULARY_NAME)
-        yield from index_words(indexing, vocabulary, learned, total)
-    rows = [indexing.catalogue.image(image_id) for image_id, _ in indexing.images]
-    failures = [row for row in rows if row.state == "failed"]
-    message = f"{len(rows) - len(failures)} images indexed"
+
+def _represented(catalogue: Catalogue, work: Work) -> list[ImageRow]:
+    rows = (catalogue.image(image_id) for image_id, _ in work)
+    return sorted((row for row in rows if row.state == "represented"), key=lambda row: row.id)
+
+
+def _with_vocabulary(recipe: Recipe, catalogue: Catalogue) -> Recipe:
+    file = catalogue.about("vocabulary_file") or VOCABULARY_NAME
+    return replace(recipe, vocabulary_file=file, vocabulary_sha256=catalogue.about("vocabulary_sha256"))
+
+
+def _ending(catalogue: Catalogue, work: Work) -> str:
+    failures = _failures(catalogue, work)
+    message = f"{len(work) - len(failures)} images indexed"
     if failures:
         message += f", {len(failures)} not: {_why(failures[0])}"
-    yield indexing.progress(total, message)
+    if is_outgrown(catalogue):
+        message += "; the collection has outgrown its vocabulary: index with --rebuild-vocabulary"
+    return message
 
 
-def _refuse_nothing(indexing: Indexing, n_sources: int) -> None:
-    rows = [indexing.catalogue.image(image_id) for image_id, _ in indexing.images]
-    failures = [row for row in rows if row.state == "failed"]
+def _failures(catalogue: Catalogue, work: Work) -> list[ImageRow]:
+    rows = (catalogue.image(image_id) for image_id, _ in work)
+    return [row for row in rows if row.state == "failed"]
+
+
+def _refuse_nothing(catalogue: Catalogue, work: Work, n_sources: int) -> None:
+    failures = _failures(catalogue, work)
     if len(failures) == n_sources:
         which = "The image" if n_sources == 1 else f"None of the {n_sources} images"
         raise InputError(f"{which} could be indexed; {_why(failures[0])}")
@@ -129,31 +173,6 @@ def _refuse_nothing(indexing: Indexing, n_sources: int) -> None:
 def _why(failure: ImageRow) -> str:
     reason = failure.reason or ""
     return reason if failure.name in reason else f"{failure.name}: {reason}"
-
-
-@contextmanager
-def _open_to_write(folder: Path) -> Iterator[Catalogue]:
-    """Take the writer's lock, clear away what a killed writer left, open the catalogue."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; give a folder for the repository.")
-    for part in (folder, folder / COMIRS, folder / SEGMENTS):
-        _refuse_foreign(folder)
-        part.mkdir(parents=True, exist_ok=True)
-    with writer_lock(folder / LOCK_NAME):
-        for part in (folder, folder / COMIRS, folder / SEGMENTS):
-            remove_partials(part)
-        with closing(Catalogue(folder, writable=True)) as catalogue:
-            yield catalogue
-
-
-def _refuse_foreign(folder: Path) -> None:
-    if not folder.is_dir() or (folder / CATALOGUE_NAME).exists():
-        return
-    foreign = [
-        entry for entry in folder.iterdir() if not entry.name.startswith((LOCK_NAME, COMIRS, SEGMENTS))
-    ]
-    if foreign:
-        raise InputError(f"{folder} holds other files and is not a repository; give a new folder.")
 
 
 def _agree(

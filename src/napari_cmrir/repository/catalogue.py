@@ -141,7 +141,8 @@ class Catalogue:
         try:
             yield
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:  # a full disk may have ended it already
+                self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
 
@@ -214,21 +215,49 @@ class Catalogue:
         self._connection.execute(query, [*columns.values(), image_id])
 
     def segments(self) -> list[SegmentRow]:
-        """Return all published segments, in the order of their numbers."""
+        """Return all published segments, in the order they were published in."""
         rows = self._connection.execute("SELECT * FROM segments ORDER BY id")
         return [SegmentRow(*row) for row in rows]
 
-    def publish_segment(
-        self, segment_id: int, file: str, sha256: str, n_fields: int, image_ids: Iterable[int]
-    ) -> None:
-        """Make a segment and its images searchable; those that they replace are retired."""
+    def enter_segment(self, file: str, sha256: str, n_fields: int, image_ids: Iterable[int]) -> None:
+        """Make a segment and its images searchable, within a transaction; those that they replace retire."""
         execute = self._connection.execute
-        with self.transaction():
-            execute("INSERT INTO segments VALUES (?, ?, ?, ?)", [segment_id, file, sha256, n_fields])
-            for image_id in image_ids:
-                self.change_image(image_id, state="indexed", segment=segment_id, reason=None)
-                replaced = "SELECT replaces FROM images WHERE id = ?"
-                execute(f"UPDATE images SET state = 'retired' WHERE id = ({replaced})", [image_id])
+        columns = "(file, sha256, n_fields)"
+        entered = execute(f"INSERT INTO segments {columns} VALUES (?, ?, ?)", [file, sha256, n_fields])
+        for image_id in image_ids:
+            self.change_image(image_id, state="indexed", segment=entered.lastrowid, reason=None)
+            replaced = "SELECT replaces FROM images WHERE id = ?"
+            execute(f"UPDATE images SET state = 'retired' WHERE id = ({replaced})", [image_id])
+
+    def drop_segments(self, files: Iterable[str]) -> None:
+        """Forget segments, within a transaction; their images keep their states."""
+        for file in files:
+            numbers = "(SELECT id FROM segments WHERE file = ?)"
+            self._connection.execute(f"UPDATE images SET segment = NULL WHERE segment = {numbers}", [file])
+            self._connection.execute("DELETE FROM segments WHERE file = ?", [file])
+
+    def drop_retired(self) -> int:
+        """Forget retired images, within a transaction; return how many they were."""
+        retired = "(SELECT id FROM images WHERE state = 'retired')"
+        self._connection.execute(f"UPDATE images SET replaces = NULL WHERE replaces IN {retired}")
+        return self._connection.execute("DELETE FROM images WHERE state = 'retired'").rowcount
+
+    def note_vocabulary(self, file: str, sha256: str, n_fields: int) -> None:
+        """Note the vocabulary, and the number of fields of the collection that it was learned from."""
+        self.note(vocabulary_file=file, vocabulary_sha256=sha256, vocabulary_fields=n_fields)
+
+    def shrink(self) -> None:
+        """Give the room of what was forgotten back to the disk."""
+        self._connection.execute("VACUUM")
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def damage(self) -> str | None:
+        """Say what SQLite finds wrong with the database, if anything."""
+        try:
+            (answer,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.DatabaseError as error:
+            answer = str(error)
+        return None if answer == "ok" else str(answer)
 
     def relative_path(self, path: Path) -> str | None:
         """Return the path from the repository's folder, or ``None`` where there is none (another drive)."""

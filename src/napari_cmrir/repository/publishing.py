@@ -18,6 +18,9 @@ __all__ = ["digest", "explained", "publishing", "remove_partials"]
 
 PARTIAL_PREFIX = ".partial-"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_ROOM_WORDS = ("disk is full", "No space left", "File too large", "(os error 112)")
+"""As SQLite and safetensors write the same."""
+
 NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -89,13 +92,20 @@ def digest(path: Path) -> str:
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
     """Turn a full disk or a folder that cannot be written to into an `InputError` that says so."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, sqlite3.OperationalError) as error:
+    except (OSError, sqlite3.OperationalError, SafetensorError) as error:
         code = error.errno if isinstance(error, OSError) else None
         reason = str(error)
-        if code in NO_ROOM or "disk is full" in reason:
+        if code in NO_ROOM or any(words in reason for words in NO_ROOM_WORDS):
             message = f"The disk of {folder} is full; make room and index again: finished images are kept."
+        elif "disk I/O error" in reason:
+            message = (
+                f"The disk of {folder} is full or fails; make room, or see to the disk, and index again:"
+                " finished images are kept."
+            )
         elif code in NO_ACCESS or "readonly" in reason or "unable to open" in reason:
             message = f"{folder} cannot be written to; check its permissions or give another folder."
         else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +15,23 @@ from napari_cmrir.repository.publishing import publishing
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["halve", "open_level", "write_pyramid"]
+__all__ = ["create_pyramid", "finish_pyramid", "halve", "open_level", "read_notes", "write_pyramid"]
 
 CHUNK_SIDE = 256
 SHARD_SIDE = 8192
 SMALLEST_SIDE = 64
 
 
-def write_pyramid(path: Path, comir: npt.NDArray[np.uint8], name: str) -> None:
+NOTES = "napari-cmrir"
+"""Where a pyramid notes how its image was read."""
+
+BAND = 1024
+"""Rows that are halved at once."""
+
+
+def write_pyramid(
+    path: Path, comir: npt.NDArray[np.uint8], name: str, notes: Mapping[str, Any] | None = None
+) -> None:
     """Write a CoMIR and its halvings as one OME-Zarr image; it appears whole or not at all.
 
     Parameters
@@ -33,6 +43,8 @@ def write_pyramid(path: Path, comir: npt.NDArray[np.uint8], name: str) -> None:
         one file (a shard) up to 8,192 px a side, one a shard of that size beyond.
     name : str
         The name that viewers show.
+    notes : mapping, optional
+        What `read_notes` shall return.
     """
     import zarr
 
@@ -41,10 +53,49 @@ def write_pyramid(path: Path, comir: npt.NDArray[np.uint8], name: str) -> None:
         n_levels = 0
         level: npt.NDArray[np.uint8] | None = comir
         while level is not None:
-            _write_level(group, str(n_levels), level)
+            _create_level(group, str(n_levels), level.shape)[...] = level
             level = halve(level) if min(level.shape[1:]) >= 2 * SMALLEST_SIDE else None
             n_levels += 1
-        group.attrs["ome"] = _describe(name, len(comir), n_levels)
+        _annotate(group, name, len(comir), n_levels, notes)
+
+
+def create_pyramid(path: Path, shape: tuple[int, int, int]) -> zarr.Array[Any]:
+    """Begin a pyramid that is larger than memory: its finest level, to be written in blocks of `SHARD_SIDE`.
+
+    Parameters
+    ----------
+    path : Path
+        The folder to make; see `publishing`.
+    shape : (int, int, int)
+        Channels, height and width.
+    """
+    import zarr
+
+    return _create_level(zarr.create_group(path, zarr_format=3), "0", shape)
+
+
+def finish_pyramid(path: Path, name: str, notes: Mapping[str, Any] | None = None) -> Iterator[str]:
+    """Write the coarser levels of a pyramid whose finest is written, shard by shard, saying what it does."""
+    import zarr
+
+    group = zarr.open_group(path, mode="r+")
+    level, n_levels = cast("zarr.Array[Any]", group["0"]), 1
+    while min(level.shape[1:]) >= 2 * SMALLEST_SIDE:
+        n_channels, height, width = level.shape
+        coarser = _create_level(group, str(n_levels), (n_channels, height // 2, width // 2))
+        for y in range(0, coarser.shape[1], SHARD_SIDE):
+            for x in range(0, coarser.shape[2], SHARD_SIDE):
+                yield f"Writing level {n_levels} of the CoMIR"
+                _halve_block(level, coarser, y, x)
+        level, n_levels = coarser, n_levels + 1
+    _annotate(group, name, level.shape[0], n_levels, notes)
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """Return what was noted in a pyramid when it was written; nothing of one without notes."""
+    import zarr
+
+    return dict(cast("Any", zarr.open_group(path, mode="r").attrs.get(NOTES, {})))
 
 
 def halve(comir: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -97,8 +148,20 @@ def open_level(path: Path, level: int = 0) -> zarr.Array[Any]:
         raise InputError(message) from error
 
 
-def _write_level(group: zarr.Group, name: str, level: npt.NDArray[np.uint8]) -> None:
-    n_channels, *sides = level.shape
+def _halve_block(level: zarr.Array[Any], coarser: zarr.Array[Any], y: int, x: int) -> None:
+    """Fill one shard of a level from the level before, read in bands."""
+    n_channels, height, width = coarser.shape
+    rows, columns = min(SHARD_SIDE, height - y), min(SHARD_SIDE, width - x)
+    block = np.empty((n_channels, rows, columns), np.uint8)
+    for top in range(0, rows, BAND):
+        bottom = min(top + BAND, rows)
+        area = (slice(2 * (y + top), 2 * (y + bottom)), slice(2 * x, 2 * (x + columns)))
+        block[:, top:bottom] = halve(np.asarray(level[(slice(None), *area)]))
+    coarser[:, y : y + rows, x : x + columns] = block
+
+
+def _create_level(group: zarr.Group, name: str, shape: tuple[int, ...]) -> zarr.Array[Any]:
+    n_channels, *sides = shape
     chunks = (n_channels, *(min(CHUNK_SIDE, max(side, 1)) for side in sides))
     shards = (
         n_channels,
@@ -107,15 +170,22 @@ def _write_level(group: zarr.Group, name: str, level: npt.NDArray[np.uint8]) -> 
             for side, chunk in zip(sides, chunks[1:], strict=True)
         ),
     )
-    array = group.create_array(
+    return group.create_array(
         name,
-        shape=level.shape,
-        dtype=level.dtype,
+        shape=shape,
+        dtype=np.uint8,
         chunks=chunks,
         shards=shards,
         dimension_names=("c", "y", "x"),
     )
-    array[...] = level
+
+
+def _annotate(
+    group: zarr.Group, name: str, n_channels: int, n_levels: int, notes: Mapping[str, Any] | None
+) -> None:
+    group.attrs["ome"] = _describe(name, n_channels, n_levels)
+    if notes:
+        group.attrs[NOTES] = dict(notes)
 
 
 def _describe(name: str, n_channels: int, n_levels: int) -> dict[str, Any]:

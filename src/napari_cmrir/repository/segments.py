@@ -10,8 +10,9 @@ A segment is a safetensors file. Of the ``n`` fields it holds
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from napari_cmrir.words.bags import Bag, BagIndex
     from napari_cmrir.words.settings import BagSettings
 
-__all__ = ["Joined", "Segment", "join_bags", "map_segment", "write_segment"]
+__all__ = ["Joined", "Segment", "bags_of", "join_bags", "map_segment", "write_segment"]
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,16 @@ def map_segment(path: Path) -> Segment:
         return Segment(fields, tensors["indptr"], tensors["words"], tensors["counts"])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"{path} is missing or damaged; restore it from a copy or index into a new repository."
+            f"{path} is missing or damaged; restore it from a copy, or index with --rebuild-vocabulary."
         ) from error
+
+
+def bags_of(segment: Segment) -> Iterator[Bag]:
+    """Yield the bag of words of each field of a segment, in memory."""
+    from napari_cmrir.words.bags import Bag
+
+    for start, stop in itertools.pairwise(segment.indptr.tolist()):
+        yield Bag(np.array(segment.words[start:stop]), np.array(segment.counts[start:stop]))
 
 
 def join_bags(

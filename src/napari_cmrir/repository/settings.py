@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.words.settings import BagSettings, DescriptorSettings, VocabularySettings
 
 __all__ = ["RepositorySettings"]
@@ -34,6 +35,16 @@ class RepositorySettings(BaseModel):
     )
     field_overlap: float = Field(
         0.25, ge=0, le=0.75, description="Smallest overlap of neighbouring fields, as a share of field_size."
+    )
+    reading: ReadingSettings = Field(
+        ReadingSettings(), description="What is read of files that hold more than one plain image."
+    )
+    least_tissue: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Smallest share of a field of a larger image that shows tissue; fields with less are"
+        " empty glass and left out. 0 keeps all. An image of one field is always kept.",
     )
     vocabulary_fields: int = Field(
         512,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.readers import find_images, read_image
+from napari_cmrir.images.finding import find_images, is_remote
+from napari_cmrir.images.lazy import LazyImage, lazy_array
+from napari_cmrir.images.omezarr import describe_zarr
+from napari_cmrir.images.readers import open_image
+from napari_cmrir.images.series import at_pixel_size
+from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.repository.catalogue import Catalogue, ImageRow, text
 from napari_cmrir.repository.publishing import digest
 
-__all__ = ["Source", "Stamp", "find_work", "list_sources", "read_source", "stamp"]
+__all__ = ["AnySource", "Remote", "Source", "Stamp", "find_work", "list_sources", "open_source", "stamp"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +36,30 @@ class Source:
         What it is called in a list of hits; one array of a repository a name.
     pixels : ndarray, (y, x, channel)
         The image.
+    pixel_size : float or None
+        Side of a pixel in micrometres, if it is known.
     """
 
     name: str
     pixels: npt.NDArray[Any]
+    pixel_size: float | None = None
+
+
+@dataclass(frozen=True)
+class Remote:
+    """An OME-Zarr image at an address.
+
+    Parameters
+    ----------
+    name : str
+        The address, by which it is called in a list of hits.
+    """
+
+    name: str
+
+
+AnySource = Path | Source | Remote
+"""What can be indexed."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +71,13 @@ class Stamp:
     mtime_ns: int | None
 
 
-def list_sources(
-    sources: Iterable[str | os.PathLike[str] | Source], modality: str
-) -> dict[str, Path | Source]:
+def list_sources(sources: Iterable[str | os.PathLike[str] | Source], modality: str) -> dict[str, AnySource]:
     """List every image once.
 
     Parameters
     ----------
     sources : iterable of path-like or Source
-        Image files, folders of them (see `find_images`) and arrays.
+        Image files, folders of them (see `find_images`), addresses of OME-Zarr images, and arrays.
     modality : str
         Which images of a folder are meant, where their names tell.
 
@@ -69,12 +93,15 @@ def list_sources(
     """
     if isinstance(sources, (str, os.PathLike, Source)):
         sources = [sources]
-    found: dict[str, Path | Source] = {}
+    found: dict[str, AnySource] = {}
     for source in sources:
         if isinstance(source, Source):
             earlier = found.setdefault(f"array {source.name}", source)
             if earlier is not source:
                 raise InputError(f"Two arrays are named {source.name!r}; give each its own name.")
+            continue
+        if is_remote(source):
+            found.setdefault(f"address {source}", Remote(str(source)))
             continue
         paths = find_images([source], modality) if Path(source).is_dir() else [Path(source)]
         for path in paths:
@@ -85,19 +112,37 @@ def list_sources(
     return found
 
 
-def read_source(source: Path | Source) -> npt.NDArray[Any]:
-    """Read an image as (y, x, channel)."""
-    if isinstance(source, Path):
-        return read_image(source)
-    return np.atleast_3d(source.pixels)
+def open_source(
+    source: AnySource, reading: ReadingSettings | None = None, pixel_size: float | None = None
+) -> LazyImage:
+    """Open an image to read regions of it.
+
+    Parameters
+    ----------
+    source : Path, Source or Remote
+        The image.
+    reading : ReadingSettings, optional
+        What is read of a file that holds more than one plain image.
+    pixel_size : float, optional
+        The pixel size wanted, in micrometres.
+
+    Raises
+    ------
+    InputError
+        If it is not an image.
+    """
+    if isinstance(source, Source):
+        array = lazy_array(np.atleast_3d(source.pixels), source.name, pixel_size=source.pixel_size)
+        return at_pixel_size(array, pixel_size)
+    return open_image(source if isinstance(source, Path) else source.name, reading, pixel_size=pixel_size)
 
 
-def stamp(source: Path | Source, *, thorough: bool = True) -> Stamp:
+def stamp(source: AnySource, *, thorough: bool = True) -> Stamp:
     """Take an image's stamp.
 
     Parameters
     ----------
-    source : Path or Source
+    source : Path, Source or Remote
         The image.
     thorough : bool
         With the digest, for which a file is read through; that of an array is always taken.
@@ -108,27 +153,41 @@ def stamp(source: Path | Source, *, thorough: bool = True) -> Stamp:
         If the file is not there or cannot be read.
     """
     if isinstance(source, Path):
-        status = source.stat()
-        return Stamp(digest(source) if thorough else None, status.st_size, status.st_mtime_ns)
+        n_bytes, mtime_ns = _size_and_time(source)
+        return Stamp(digest(source) if thorough else None, n_bytes, mtime_ns)
+    if isinstance(source, Remote):
+        described, n_bytes = describe_zarr(source.name)
+        return Stamp(hashlib.sha256(described.encode()).hexdigest(), n_bytes, None)
     header = f"{source.pixels.shape} {source.pixels.dtype.str} "
     content = hashlib.sha256(header.encode())
     content.update(np.ascontiguousarray(source.pixels).data)
     return Stamp(content.hexdigest(), source.pixels.nbytes, None)
 
 
-def find_work(catalogue: Catalogue, sources: Iterable[Path | Source]) -> Iterator[tuple[int, Path | Source]]:
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of change of a file, or of all files of an OME-Zarr folder."""
+    status = path.stat()
+    if stat.S_ISREG(status.st_mode):
+        return status.st_size, status.st_mtime_ns
+    if not stat.S_ISDIR(status.st_mode):  # reading a pipe would wait for ever
+        raise InputError(f"{path} is no regular file; give image files.")
+    found = [entry.stat() for entry in path.rglob("*") if entry.is_file()]
+    return sum(each.st_size for each in found), max((each.st_mtime_ns for each in found), default=0)
+
+
+def find_work(catalogue: Catalogue, sources: Iterable[AnySource]) -> Iterator[tuple[int, AnySource]]:
     """Find what is to do, entering new and changed images into the catalogue.
 
     Parameters
     ----------
     catalogue : Catalogue
         Open to write, in a transaction.
-    sources : iterable of Path or Source
+    sources : iterable of Path, Source or Remote
         The images that shall be searchable.
 
     Yields
     ------
-    (int, Path or Source)
+    (int, Path, Source or Remote)
         The number of each image that is not yet, or no longer, searchable, and where to read it.
     """
     vanished = _Vanished(catalogue)
@@ -144,9 +203,7 @@ def find_work(catalogue: Catalogue, sources: Iterable[Path | Source]) -> Iterato
             yield from _compare(catalogue, row, source)
 
 
-def _compare(
-    catalogue: Catalogue, row: ImageRow, source: Path | Source
-) -> Iterator[tuple[int, Path | Source]]:
+def _compare(catalogue: Catalogue, row: ImageRow, source: AnySource) -> Iterator[tuple[int, AnySource]]:
     """Compare a represented or indexed image with what the catalogue remembers of it."""
     names = _names(catalogue, source)
     if (row.relative_path, row.absolute_path) != (names["relative_path"], names["absolute_path"]):
@@ -161,13 +218,13 @@ def _compare(
         yield row.id, source
 
 
-def _changed(catalogue: Catalogue, row: ImageRow, source: Path | Source) -> bool:
+def _changed(catalogue: Catalogue, row: ImageRow, source: AnySource) -> bool:
     try:
         now = stamp(source, thorough=False)
         if now.mtime_ns is not None and (now.n_bytes, now.mtime_ns) == (row.n_bytes, row.mtime_ns):
             return False
         now = stamp(source)
-    except OSError:
+    except (OSError, InputError):
         return False  # gone since it was listed: what is stored of it stays
     if now.sha256 != row.sha256:
         return True
@@ -175,7 +232,7 @@ def _changed(catalogue: Catalogue, row: ImageRow, source: Path | Source) -> bool
     return False
 
 
-def _names(catalogue: Catalogue, source: Path | Source) -> dict[str, Any]:
+def _names(catalogue: Catalogue, source: AnySource) -> dict[str, Any]:
     if isinstance(source, Path):
         relative = catalogue.relative_path(source)
         return {"name": text(Path(source.name)), "relative_path": relative, "absolute_path": text(source)}
@@ -189,17 +246,17 @@ class _Vanished:
         self._catalogue = catalogue
         self._by_size: dict[int, list[ImageRow]] | None = None
 
-    def claim(self, source: Path | Source) -> ImageRow | None:
+    def claim(self, source: AnySource) -> ImageRow | None:
         if not isinstance(source, Path):
             return None
         if self._by_size is None:
             self._by_size = self._find()
         try:
-            candidates = self._by_size.get(source.stat().st_size, [])
+            candidates = self._by_size.get(_size_and_time(source)[0], [])
             if not candidates:
                 return None
             content = digest(source)
-        except OSError:
+        except (OSError, InputError):
             return None
         row = next((row for row in candidates if row.sha256 == content), None)
         if row is not None:

@@ -1,14 +1,21 @@
-"""The three stages of indexing: images to CoMIRs, CoMIRs to a vocabulary, CoMIRs to words.
+"""The three stages of indexing as tasks: images to CoMIRs, fields to samples of words, CoMIRs to segments.
 
-Each is a job that can be broken off anywhere and taken up again: what it has published is not done twice.
+A task is a batch of images that a thread or a process of any computer can do that sees the repository's
+folder. It writes files whose names follow from what they are computed from, and never the catalogue: done
+twice, or by two workers at once, it leaves the same files, and what a lost worker had written is used again.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import re
-import time
-from collections.abc import Sequence
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,223 +24,312 @@ import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.repository.catalogue import Catalogue, ImageRow
+from napari_cmrir.repository.catalogue import ImageRow
 from napari_cmrir.repository.fields import cut_fields
-from napari_cmrir.repository.publishing import digest, publishing
-from napari_cmrir.repository.pyramids import open_level, write_pyramid
-from napari_cmrir.repository.segments import write_segment
+from napari_cmrir.repository.publishing import digest
+from napari_cmrir.repository.pyramids import open_level, read_notes
+from napari_cmrir.repository.segments import map_segment, write_segment
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.repository.sources import Source, read_source, stamp
-from napari_cmrir.repository.store import VOCABULARY_NAME
+from napari_cmrir.repository.sources import AnySource, open_source, stamp
+from napari_cmrir.repository.store import MODEL_NAME, VOCABULARY_NAME
+from napari_cmrir.repository.storing import store_comir
 
 if TYPE_CHECKING:
     from napari_cmrir.comir.model import ComirModel
-    from napari_cmrir.words.bags import Bag
     from napari_cmrir.words.features import Features
     from napari_cmrir.words.vocabulary import Vocabulary
 
-__all__ = ["Indexing", "index_words", "learn_vocabulary", "represent_images"]
+__all__ = [
+    "COMIRS",
+    "SEGMENTS",
+    "Counted",
+    "Given",
+    "Recipe",
+    "Sampled",
+    "Tools",
+    "count_batch",
+    "fields_of",
+    "represent_batch",
+    "sample_batch",
+    "token",
+]
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 COMIRS, SEGMENTS = "comirs", "segments"
-SEGMENT_FIELDS = 1024
-SEGMENT_SECONDS = 60.0
-"""A segment is published when it has so many fields or is so old: what a killed job loses at most."""
 
 REMEMBERED_BYTES = 2**29
 """Descriptors kept in memory from the vocabulary to the words, so that they are not computed twice."""
 
-Result = TypeVar("Result")
-
 
 @dataclass(frozen=True)
-class Indexing:
-    """What one call to index works on.
+class Recipe:
+    """All that a worker has to know of the repository that it works for.
 
     Parameters
     ----------
     folder : Path
-        The repository.
-    catalogue : Catalogue
-        Its catalogue, open to write.
-    model : ComirModel
+        The repository, where every worker sees it.
+    fingerprint : str
+        Of its model.
     modality : str
     settings : RepositorySettings
-    images : sequence of (int, Path or Source)
-        The number of each image to index, and where to read it.
     device : str
         Where CoMIRs are computed.
-    remembered : dict
-        Features of fields, by image number, y and x, up to `REMEMBERED_BYTES`.
+    vocabulary_file : str
+        Below the folder.
+    vocabulary_sha256 : str or None
+        ``None`` while it is not learned.
     """
 
     folder: Path
-    catalogue: Catalogue
-    model: ComirModel
+    fingerprint: str
     modality: str
     settings: RepositorySettings
-    images: Sequence[tuple[int, Path | Source]]
-    device: str
-    remembered: dict[tuple[int, ...], Features] = field(default_factory=dict)
-
-    def represented(self) -> list[ImageRow]:
-        """List the images whose CoMIRs are stored and wait for their words."""
-        rows = (self.catalogue.image(image_id) for image_id, _ in self.images)
-        return sorted((row for row in rows if row.state == "represented"), key=lambda row: row.id)
-
-    def progress(self, done: float, message: str) -> Progress:
-        """Say how far the call has come, in images."""
-        return Progress(done, len(self.images), "images", message)
+    device: str = "auto"
+    vocabulary_file: str = VOCABULARY_NAME
+    vocabulary_sha256: str | None = None
 
 
-def represent_images(indexing: Indexing, start: float, stop: float) -> Job[None]:
-    """Store the CoMIR of every image that has none yet; note why an image cannot be used.
+class Tools:
+    """A recipe with what is needed to follow it, loaded from the repository when first used.
 
     Parameters
     ----------
-    indexing : Indexing
-    start, stop : float
-        The progress before and after, in images.
+    recipe : Recipe
+    model : ComirModel, optional
+        By default the repository's copy.
+    remembers : bool
+        Keep features of fields, up to `REMEMBERED_BYTES`, from `sample_batch` to `count_batch`.
     """
-    from napari_cmrir.comir.inference import represent
 
-    each = (stop - start) / len(indexing.images)
-    for position, (image_id, source) in enumerate(indexing.images):
-        row = indexing.catalogue.image(image_id)
-        before = start + position * each
-        yield indexing.progress(before, f"CoMIR of {row.name}")
-        if row.state == "represented" and (indexing.folder / str(row.comir)).is_dir():
-            continue
+    def __init__(self, recipe: Recipe, model: ComirModel | None = None, *, remembers: bool = False) -> None:
+        self.recipe = recipe
+        self._model = model
+        self._remembers = remembers
+        self._remembered: dict[tuple[int, ...], Features] = {}
+
+    @cached_property
+    def model(self) -> ComirModel:
+        """The model that represents images."""
+        from napari_cmrir.comir.model import load_model
+
+        return self._model or load_model(self.recipe.folder / MODEL_NAME)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The visual words."""
+        from napari_cmrir.words.vocabulary import load_vocabulary
+
+        return load_vocabulary(self.recipe.folder / self.recipe.vocabulary_file)
+
+    def follow(self, recipe: Recipe) -> Tools:
+        """Return the same tools, and what they remember, for another recipe of the same repository."""
+        tools = Tools(recipe, self._model, remembers=self._remembers)
+        tools._remembered = self._remembered
+        return tools
+
+    def describe(self, row: ImageRow, rectangle: npt.NDArray[np.int64], *, again: bool = False) -> Features:
+        """Describe a field (y, x, height, width) of a stored CoMIR; remember it if asked for ``again``."""
+        from napari_cmrir.words.descriptors import describe
+
+        y, x, height, width = rectangle.tolist()
+        features = self._remembered.pop((row.id, y, x), None)
+        if features is None:
+            assert row.comir is not None
+            comir = open_level(self.recipe.folder / row.comir)[:, y : y + height, x : x + width]
+            features = describe(np.asarray(comir), self.recipe.settings.descriptor)
+        held = sum(other.descriptors.nbytes for other in self._remembered.values())
+        if again and self._remembers and held + features.descriptors.nbytes <= REMEMBERED_BYTES:
+            self._remembered[row.id, y, x] = features
+        return features
+
+
+@dataclass(frozen=True)
+class Given:
+    """An image to represent: its number and name in the catalogue, and where to read it."""
+
+    image_id: int
+    name: str
+    source: AnySource = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A field to learn words from: its image, its rectangle, and its position among ``n_fields`` such."""
+
+    row: ImageRow
+    rectangle: npt.NDArray[np.int64]
+    position: int
+    n_fields: int
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A segment that is written and not yet published.
+
+    Parameters
+    ----------
+    file : str or None
+        Below the repository; ``None`` where no field has any word.
+    sha256 : str or None
+    n_fields : int
+    image_ids : tuple of int
+        The images in it.
+    blank_ids : tuple of int
+        Images of the batch without any word: empty glass.
+    """
+
+    file: str | None
+    sha256: str | None
+    n_fields: int
+    image_ids: tuple[int, ...]
+    blank_ids: tuple[int, ...]
+
+
+def represent_batch(tools: Tools, batch: Sequence[Given]) -> Job[list[dict[str, Any]]]:
+    """Store the CoMIRs of images.
+
+    Returns
+    -------
+    list of dict
+        What the catalogue shall note of each image: state ``represented`` and the columns that go with it,
+        or ``failed`` and the reason why it cannot be used.
+    """
+    noted = []
+    for position, image in enumerate(batch):
+        message = f"CoMIR of {image.name}"
+        yield Progress(position, len(batch), "images", message)
         try:
-            now, pixels = _read(source)
-            job = represent(indexing.model, pixels, indexing.modality, device=indexing.device)
-            comir = yield from _part_of(job, before, before + each, indexing, f"CoMIR of {row.name}")
+            noted.append((yield from _within(_represent(tools, image), position, len(batch), message)))
         except InputError as error:
-            indexing.catalogue.change_image(image_id, state="failed", reason=str(error))
-            continue
-        file = f"{COMIRS}/{image_id:08d}-{_plain(row.name)}.ome.zarr"
-        write_pyramid(indexing.folder / file, comir, row.name)
-        indexing.catalogue.change_image(
-            image_id,
-            state="represented",
-            comir=file,
-            comir_sha256=digest(indexing.folder / file),
-            height=comir.shape[1],
-            width=comir.shape[2],
-            sha256=now.sha256,
-            n_bytes=now.n_bytes,
-            mtime_ns=now.mtime_ns,
+            noted.append({"state": "failed", "reason": str(error)})
+    return noted
+
+
+def _represent(tools: Tools, image: Given) -> Job[dict[str, Any]]:
+    recipe = tools.recipe
+    now = _readable(image.source, stamp, image.source)
+    inputs = (now.sha256, recipe.fingerprint, recipe.settings.reading, recipe.settings.least_tissue)
+    name = f"{image.image_id:08d}-{token(*inputs)}-{_plain(image.name)}.ome.zarr"
+    path = recipe.folder / COMIRS / name
+    if not path.is_dir():
+        yield from _store(tools, image, path)
+        after = _readable(image.source, stamp, image.source, thorough=False)
+        if (now.n_bytes, now.mtime_ns) != (after.n_bytes, after.mtime_ns):
+            shutil.rmtree(path)
+            raise InputError(f"{image.name} changed while it was read; index it again when it is complete.")
+    _, height, width = open_level(path).shape
+    return {
+        "state": "represented",
+        "reason": None,
+        "comir": f"{COMIRS}/{name}",
+        "comir_sha256": digest(path),
+        "height": height,
+        "width": width,
+        "sha256": now.sha256,
+        "n_bytes": now.n_bytes,
+        "mtime_ns": now.mtime_ns,
+    }
+
+
+def sample_batch(tools: Tools, batch: Sequence[Sampled]) -> Job[list[Features]]:
+    """Draw the features of fields that words are learned from, the same number of each field."""
+    from napari_cmrir.words.sampling import sample_field
+
+    settings = tools.recipe.settings.vocabulary
+    samples = []
+    for done, sampled in enumerate(batch):
+        yield Progress(done, len(batch), "fields", f"vocabulary: describing {sampled.row.name}")
+        features = tools.describe(sampled.row, sampled.rectangle, again=True)
+        samples.append(sample_field(features, sampled.n_fields, settings, seed=sampled.position))
+    return samples
+
+
+def count_batch(tools: Tools, batch: Sequence[ImageRow]) -> Job[Counted]:
+    """Count the words of represented images and write them as one segment, without fields that have none."""
+    from napari_cmrir.words.bags import count_words
+
+    recipe = tools.recipe
+    inputs = token(recipe.vocabulary_sha256, *(f"{row.id} {row.comir_sha256}" for row in batch))
+    file = f"{SEGMENTS}/{batch[0].id:08d}-{inputs}.safetensors"
+    if not (recipe.folder / file).exists():
+        fields, bags = [], []
+        for position, row in enumerate(batch):
+            for rectangle in fields_of(row, recipe):
+                yield Progress(position, len(batch), "images", f"words of {row.name}: describing")
+                features = tools.describe(row, rectangle)
+                yield Progress(position, len(batch), "images", f"words of {row.name}: naming")
+                bag = count_words(tools.vocabulary.assign(features.descriptors), len(tools.vocabulary))
+                if len(bag.words):
+                    fields.append((row.id, *rectangle.tolist()))
+                    bags.append(bag)
+        if not bags:
+            return Counted(None, None, 0, (), tuple(row.id for row in batch))
+        write_segment(recipe.folder / file, fields, bags)
+    return read_counted(recipe.folder, file, [row.id for row in batch])
+
+
+def read_counted(folder: Path, file: str, image_ids: Sequence[int]) -> Counted:
+    """Say what is in a segment that is written, of the images that it was made of."""
+    numbers = map_segment(folder / file).fields["image"]
+    inside = set(numbers.tolist())
+    return Counted(
+        file,
+        digest(folder / file),
+        len(numbers),
+        tuple(number for number in image_ids if number in inside),
+        tuple(number for number in image_ids if number not in inside),
+    )
+
+
+def fields_of(row: ImageRow, recipe: Recipe) -> npt.NDArray[np.int64]:
+    """List the fields of a represented image, (n, 4) of y, x, height and width, without those of glass."""
+    assert row.height is not None
+    assert row.width is not None
+    settings = recipe.settings
+    fields = cut_fields(row.height, row.width, settings.field_size, settings.field_overlap)
+    if len(fields) == 1:
+        return fields
+    kept = read_notes(recipe.folder / str(row.comir)).get("fields")
+    return fields if kept is None else fields[kept]
+
+
+def token(*inputs: object) -> str:
+    """Name what is computed from these inputs: 12 hexadecimal digits.
+
+    Examples
+    --------
+    >>> token("a", 1) == token("a", 1), token("a", 1) == token("a", 2)
+    (True, False)
+    """
+    return hashlib.sha256("\n".join(map(str, inputs)).encode()).hexdigest()[:12]
+
+
+def _store(tools: Tools, given: Given, path: Path) -> Job[None]:
+    recipe = tools.recipe
+    pixel_size = getattr(tools.model, "pixel_size", None)
+    reading = recipe.settings.reading
+    with closing(_readable(given.source, open_source, given.source, reading, pixel_size)) as image:
+        if image.assumption:
+            warnings.warn(image.assumption, stacklevel=1)
+        if image.choice:
+            logger.info("%s: %s.", given.name, image.choice)
+            yield Progress(0, None, "blocks", image.choice)
+        yield from store_comir(
+            path, image, tools.model, recipe.modality, recipe.settings, name=given.name, device=recipe.device
         )
 
 
-def learn_vocabulary(indexing: Indexing, start: float, stop: float) -> Job[Vocabulary]:
-    """Learn the words from fields of all represented images, the same number of descriptors from each.
-
-    Parameters
-    ----------
-    indexing : Indexing
-    start, stop : float
-        The progress before and after, in images.
-    """
-    from napari_cmrir.words.sampling import keep_strongest, sample_field
-    from napari_cmrir.words.vocabulary import train_vocabulary
-
-    settings = indexing.settings
-    fields = [(row, rectangle) for row in indexing.represented() for rectangle in _fields(row, settings)]
-    if len(fields) > settings.vocabulary_fields:
-        evenly = np.linspace(0, len(fields) - 1, settings.vocabulary_fields).astype(int)
-        fields = [fields[position] for position in evenly]
-    middle = (start + stop) / 2
-    samples = []
-    for position, (row, rectangle) in enumerate(fields):
-        done = start + (middle - start) * position / len(fields)
-        yield indexing.progress(done, f"vocabulary: describing {row.name}")
-        features = _describe(indexing, row, rectangle)
-        _remember(indexing, row, rectangle, features)
-        samples.append(sample_field(features, len(fields), settings.vocabulary, seed=position))
-    descriptors = keep_strongest(samples, settings.vocabulary)
-    job = train_vocabulary(descriptors, settings.vocabulary)
-    vocabulary = yield from _part_of(job, middle, stop, indexing, "vocabulary: learning words")
-    with publishing(indexing.folder / VOCABULARY_NAME) as partial:
-        vocabulary.save(partial)
-    indexing.catalogue.note(vocabulary_sha256=digest(indexing.folder / VOCABULARY_NAME))
-    return vocabulary
-
-
-def index_words(indexing: Indexing, vocabulary: Vocabulary, start: float, stop: float) -> Job[None]:
-    """Count the words of every represented image and publish them, segment by segment.
-
-    Fields without any word, such as empty glass, are left out.
-
-    Parameters
-    ----------
-    indexing : Indexing
-    vocabulary : Vocabulary
-    start, stop : float
-        The progress before and after, in images.
-    """
-    from napari_cmrir.words.bags import count_words
-
-    rows = indexing.represented()
-    batch = _Batch(indexing)
+def _readable(source: AnySource, read: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+    """Say in one line why an image cannot be read: one such file must not stop the others."""
     try:
-        for position, row in enumerate(rows):
-            done = start + (stop - start) * position / len(rows)
-            fields = _fields(row, indexing.settings)
-            bags = []
-            for rectangle in fields:
-                yield indexing.progress(done, f"words of {row.name}: describing")
-                features = _describe(indexing, row, rectangle)
-                yield indexing.progress(done, f"words of {row.name}: naming")
-                bags.append(count_words(vocabulary.assign(features.descriptors), len(vocabulary)))
-            something = [i for i, bag in enumerate(bags) if len(bag.words)]
-            if something:
-                batch.add(row.id, fields[something], [bags[i] for i in something])
-            else:
-                reason = f"{row.name} ({row.height} x {row.width} px) is blank or too small to be described."
-                indexing.catalogue.change_image(row.id, state="failed", reason=reason)
-    except (GeneratorExit, KeyboardInterrupt):
-        batch.publish()
-        raise
-    batch.publish()
-
-
-class _Batch:
-    """Images whose words are counted and not yet published."""
-
-    def __init__(self, indexing: Indexing) -> None:
-        self._indexing = indexing
-        self._clear()
-
-    def _clear(self) -> None:
-        self._image_ids: list[int] = []
-        self._fields: list[npt.NDArray[np.int64]] = []
-        self._bags: list[Bag] = []
-        self._since = time.monotonic()
-
-    def add(self, image_id: int, fields: npt.NDArray[np.int64], bags: Sequence[Bag]) -> None:
-        self._image_ids.append(image_id)
-        self._fields.append(np.insert(fields, 0, image_id, axis=1))
-        self._bags.extend(bags)
-        if len(self._bags) >= SEGMENT_FIELDS or time.monotonic() - self._since > SEGMENT_SECONDS:
-            self.publish()
-
-    def publish(self) -> None:
-        if not self._image_ids:
-            return
-        catalogue, folder = self._indexing.catalogue, self._indexing.folder
-        segment_id = max((segment.id for segment in catalogue.segments()), default=0) + 1
-        file = f"{SEGMENTS}/{segment_id:08d}.safetensors"
-        write_segment(folder / file, np.concatenate(self._fields), self._bags)
-        catalogue.publish_segment(segment_id, file, digest(folder / file), len(self._bags), self._image_ids)
-        self._clear()
-
-
-def _read(source: Path | Source) -> tuple[Any, npt.NDArray[Any]]:
-    try:
-        return stamp(source), read_source(source)
+        return read(*arguments, **options)
     except InputError:
         raise
-    except Exception as error:  # whatever a decoder stumbles over in one file must not stop the others
+    except Exception as error:
         name = source if isinstance(source, Path) else source.name
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InputError(f"{name} cannot be read: {reason}.") from error
@@ -243,39 +339,16 @@ def _plain(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)[:60]
 
 
-def _fields(row: ImageRow, settings: RepositorySettings) -> npt.NDArray[np.int64]:
-    assert row.height is not None
-    assert row.width is not None
-    return cut_fields(row.height, row.width, settings.field_size, settings.field_overlap)
-
-
-def _describe(indexing: Indexing, row: ImageRow, rectangle: npt.NDArray[np.int64]) -> Features:
-    from napari_cmrir.words.descriptors import describe
-
-    y, x, height, width = rectangle.tolist()
-    remembered = indexing.remembered.pop((row.id, y, x), None)
-    if remembered is not None:
-        return remembered
-    assert row.comir is not None
-    comir = open_level(indexing.folder / row.comir)[:, y : y + height, x : x + width]
-    return describe(np.asarray(comir), indexing.settings.descriptor)
-
-
-def _remember(
-    indexing: Indexing, row: ImageRow, rectangle: npt.NDArray[np.int64], features: Features
-) -> None:
-    held = sum(other.descriptors.nbytes for other in indexing.remembered.values())
-    if held + features.descriptors.nbytes <= REMEMBERED_BYTES:
-        indexing.remembered[row.id, *rectangle[:2].tolist()] = features
-
-
-def _part_of(job: Job[Result], start: float, stop: float, indexing: Indexing, message: str) -> Job[Result]:
-    """Run a job as the part of this one that leads from ``start`` to ``stop``."""
-    while True:
-        try:
-            progress = next(job)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
-        share = min(1.0, progress.done / progress.total) if progress.total else 0.0
-        yield indexing.progress(start + (stop - start) * share, message)
+def _within(job: Job[Any], position: int, total: int, message: str) -> Job[Any]:
+    """Run a job as the ``position``-th of ``total`` steps."""
+    try:
+        while True:
+            try:
+                progress = next(job)
+            except StopIteration as end:
+                return end.value
+            share = min(1.0, progress.done / progress.total) if progress.total else 0.0
+            detail = f"{message}: {progress.message}" if progress.unit == "blocks" else message
+            yield Progress(position + share, total, "images", detail)
+    finally:
+        job.close()

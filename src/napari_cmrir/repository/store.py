@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.repository.catalogue import FORMAT_VERSION, Catalogue, ImageRow
-from napari_cmrir.repository.publishing import digest
-from napari_cmrir.repository.pyramids import open_level
+from napari_cmrir.repository.pyramids import open_level, read_notes
 from napari_cmrir.repository.segments import join_bags, map_segment
 from napari_cmrir.repository.settings import RepositorySettings
 
@@ -28,6 +27,7 @@ __all__ = ["MODEL_NAME", "VOCABULARY_NAME", "Repository", "open_repository"]
 MODEL_NAME = "model.safetensors"
 VOCABULARY_NAME = "vocabulary.safetensors"
 _CACHED_COMIRS = 512  # fields of reduced resolution kept in memory: 128 MB a channel at most
+_CACHED_NOTES = 4096
 
 
 def open_repository(path: str | os.PathLike[str]) -> Repository:
@@ -74,6 +74,7 @@ class Repository:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._cached_comir = lru_cache(maxsize=_CACHED_COMIRS)(self._read_comir)
+        self._cached_notes = lru_cache(maxsize=_CACHED_NOTES)(read_notes)
         self._catalogue = Catalogue(path)
         try:
             self._open()
@@ -87,13 +88,15 @@ class Repository:
             self.modality: str = self._catalogue.about("modality")
             self.settings = RepositorySettings.model_validate(self._catalogue.about("settings"))
             self._searched = np.array(self._catalogue.image_ids("indexed"), dtype=np.int64)
+            self._vocabulary_name: str = self._catalogue.about("vocabulary_file") or VOCABULARY_NAME
             files = [segment.file for segment in self._catalogue.segments()]
-        for name in (MODEL_NAME, VOCABULARY_NAME):
+        for name in (MODEL_NAME, self._vocabulary_name):
             if not (self.path / name).is_file():
                 raise InputError(
                     f"{self.path} misses its {name}; restore it from a copy or index again elsewhere."
                 )
-        self._segments = [map_segment(self.path / file) for file in files]
+        segments = [map_segment(self.path / file) for file in files]
+        self._segments = sorted(segments, key=lambda segment: int(segment.fields["image"][0]))
         fields = np.concatenate([segment.fields for segment in self._segments])
         self._is_searched = np.isin(fields["image"], self._searched)
         self.fields: npt.NDArray[np.void] = fields[self._is_searched]
@@ -135,7 +138,7 @@ class Repository:
         """The visual words, loaded when first asked for."""
         from napari_cmrir.words.vocabulary import load_vocabulary
 
-        return load_vocabulary(self.path / VOCABULARY_NAME)
+        return load_vocabulary(self.path / self._vocabulary_name)
 
     @cached_property
     def bag_index(self) -> BagIndex:
@@ -160,6 +163,10 @@ class Repository:
     def image_path(self, field: int) -> Path | None:
         """Find the file that a field lies in, if need be beside the repository; ``None`` for an array."""
         return self._catalogue.resolve(self._image(field))
+
+    def pixel_step(self, field: int) -> float:
+        """Pixels of a field's image, at its finest level, to a pixel of its CoMIR along each axis."""
+        return float(self._cached_notes(self.comir_path(field)).get("pixel_step", 1.0))
 
     def comir_path(self, field: int) -> Path:
         """Return the OME-Zarr pyramid that holds the CoMIR of a field's image."""
@@ -196,23 +203,22 @@ class Repository:
         return comir
 
     def verify(self) -> list[str]:
-        """Read every file again and compare it with its checksum.
+        """Read every file again and compare it with its checksum; `verify.verify_repository` as a job.
 
         Returns
         -------
         list of str
             What is wrong and what to do about it, a sentence each; empty if all is well.
         """
-        about = self._catalogue.about
-        files = {MODEL_NAME: about("model_sha256"), VOCABULARY_NAME: about("vocabulary_sha256")}
-        with self._catalogue.snapshot():
-            files |= {segment.file: segment.sha256 for segment in self._catalogue.segments()}
-            for row in self._catalogue.images("represented", "indexed"):
-                files[str(row.comir)] = row.comir_sha256
-        return [problem for file, sha256 in files.items() if (problem := self._check(file, sha256))]
+        from napari_cmrir.jobs import run
+        from napari_cmrir.repository.verify import verify_repository
+
+        return run(verify_repository(self.path))
 
     def summary(self) -> dict[str, Any]:
         """Describe the repository in numbers and names, as JSON can hold them."""
+        from napari_cmrir.repository.upkeep import is_outgrown
+
         about = self._catalogue.about
         return {
             "path": str(self.path),
@@ -224,6 +230,10 @@ class Repository:
             "images": self._catalogue.count_images(),
             "fields": len(self.fields),
             "words": len(self.vocabulary),
+            "vocabulary": {
+                "learned_from_fields": about("vocabulary_fields"),
+                "outgrown": is_outgrown(self._catalogue),
+            },
             "segments": len(self._segments),
             "settings": self.settings.model_dump(mode="json"),
             "failures": self.failures,
@@ -231,12 +241,3 @@ class Repository:
 
     def _image(self, field: int) -> ImageRow:
         return self._catalogue.image(int(self.fields["image"][field]))
-
-    def _check(self, file: str, sha256: str | None) -> str | None:
-        advice = "restore it from a copy, or index the images into a new repository"
-        try:
-            if digest(self.path / file) == sha256:
-                return None
-        except OSError as error:
-            return f"{file} cannot be read ({error.strerror}); {advice}."
-        return f"{file} is not as it was written: its checksum differs; {advice}."

@@ -177,13 +177,14 @@ def _hits(question: Question, chosen: list[int], evidence: Evidence) -> tuple[Hi
         scores = {name: values[field] for name, values in question.scores.items() if field in values}
         scores["registration"] = pose.score
         y, x = repository.fields[["y", "x"]][field].item()
+        step = repository.pixel_step(field)
         path = repository.image_path(field)
         hits.append(
             Hit(
                 rank,
                 repository.image_name(field) if path is None else str(path),
                 scores["words" if rerank == "none" or rerank not in scores else rerank],
-                question.box(field) + np.array([y, x]),
+                (question.box(field) + np.array([y, x])) * step + (step - 1) / 2,
                 pose.rotation_degrees,
                 confidence,
                 field,

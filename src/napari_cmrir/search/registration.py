@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_cmrir.comir.correlation import QueryBank, peaks, turn
 from napari_cmrir.comir.detail import detail
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.search.correlation import QueryBank, peaks, turn
 from napari_cmrir.search.refinement import POINTS_STEPPED, pose_scores, refine_poses, with_gradients
 from napari_cmrir.search.settings import SearchSettings
 

@@ -120,7 +120,7 @@ def _turned(
         return comir, mask
     import torch
 
-    from napari_cmrir.search.correlation import turn
+    from napari_cmrir.comir.correlation import turn
 
     turned, counts = turn(torch.from_numpy(comir).float(), torch.from_numpy(mask).float(), degrees)
     inside = counts.numpy() > 0.5

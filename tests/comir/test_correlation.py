@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_cmrir.comir.correlation import correlate, turn
 from napari_cmrir.images.geometry import Region, cut
-from napari_cmrir.search.correlation import correlate, turn
 
 
 def literal_score(query: np.ndarray, mask: np.ndarray, field: np.ndarray, y: int, x: int) -> float:
