@@ -33,7 +33,7 @@ from napari_cmrir.images.intensity import choose_intensity
 from napari_cmrir.images.samples import sample_pair
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import Source, build_repository
-from napari_cmrir.repository.store import Repository
+from napari_cmrir.repository.store import Repository, open_repository
 from napari_cmrir.search.hits import SearchResult
 from napari_cmrir.search.query import search
 from napari_cmrir.search.registration import rotations
@@ -138,13 +138,15 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of the name of what is measured")
     asked = parser.parse_args()
     folder = asked.repository or Path(tempfile.mkdtemp()) / "latency.cmrir"
-    model = load_model(asked.model) if asked.model else untrained_model()
-    start = time.perf_counter()
-    sources = [Source(f"field-{seed:03d}", sample_pair(seed, SIDE).bf) for seed in range(asked.fields)]
-    repository = run(build_repository(sources, model, "BF", folder))
+    if folder.exists():
+        repository = open_repository(folder)
+    else:
+        model = load_model(asked.model) if asked.model else untrained_model()
+        sources = [Source(f"field-{seed:03d}", sample_pair(seed, SIDE).bf) for seed in range(asked.fields)]
+        repository = run(build_repository(sources, model, "BF", folder))
     print(
-        f"{len(repository)} fields of {SIDE} x {SIDE}, {len(repository.vocabulary)} words, built in"
-        f" {time.perf_counter() - start:.0f} s; {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+        f"{len(repository)} fields of {SIDE} x {SIDE}, {len(repository.vocabulary)} words;"
+        f" {os.cpu_count()} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} before"
     )
     measure(repository, asked.queries, asked.only)
 

@@ -5,7 +5,7 @@ import torch
 
 from napari_cmrir.cli.lists import spread
 from napari_cmrir.cli.main import main
-from napari_cmrir.comir.model import ComirModel, OutputScale
+from napari_cmrir.comir.model import ComirModel, OutputScale, load_model
 from napari_cmrir.comir.networks import build_network
 from napari_cmrir.comir.settings import TrainingSettings
 from napari_cmrir.images.intensity import Intensity
@@ -52,6 +52,25 @@ def test_evaluate_prints_the_table_and_writes_the_report(folder, tmp_path, capsy
     status, out, err = run([*ask, "--k", "1", "--compare", tmp_path / "out"], capsys)
     assert status == 0, err
     assert "p (McNemar)" in out
+
+
+def test_evaluate_keeps_the_calibration_with_the_model(folder, tmp_path, capsys):
+    model = tmp_path / "model.safetensors"
+    model.write_bytes((folder / "model.safetensors").read_bytes())
+    ask = ["evaluate", model, folder / "pairs", "--modalities", "SHG", "BF", "--field-size", "96"]
+    ask += ["--query", "full", "--no-untransformed", "--calibrate", model]
+    status, out, err = run(ask, capsys)
+    assert status == 0, err
+    assert "Confidence calibrated on 12 first hits" in out
+    assert f"Kept with {model}" in out
+    before, after = (load_model(path) for path in (folder / "model.safetensors", model))
+    assert after.fingerprint == before.fingerprint
+    assert after.provenance["calibration"]["queries"] == 12
+    (tmp_path / "notes.txt").write_text("no model")
+    ask[-1] = tmp_path / "notes.txt"
+    status, _, err = run(ask, capsys)
+    assert status == 2
+    assert "is not a CoMIR model" in err
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.images.geometry import Region, cut
-from napari_cmrir.jobs import Job, Progress, portion
+from napari_cmrir.jobs import Job, portion
 from napari_cmrir.search.checks import (
     check_content,
     check_region,
@@ -80,7 +80,7 @@ def search(
     """
     from napari_cmrir.search.hits import SearchResult
     from napari_cmrir.search.rerankers import RERANKERS, Question
-    from napari_cmrir.search.shortlist import bank_rotations, word_scores
+    from napari_cmrir.search.shortlist import bank_rotations, compare_words
 
     settings = settings or SearchSettings()
     repository.model.require_modality(modality)
@@ -97,17 +97,16 @@ def search(
     question = Question(repository, comir, counts, settings)
     all_registered = _registers_all(settings, len(repository))
     with clock.stage("words"):
-        yield Progress(20, 100, "%", "Counting visual words")
         bank = [0.0] if all_registered else bank_rotations(settings)
-        cosines = word_scores(repository, comir, counts, bank)
+        cosines = yield from portion(compare_words(repository, comir, counts, bank), 20, 25)
         if settings.mirror and not all_registered:
-            flipped = word_scores(repository, comir[..., ::-1].copy(), counts[..., ::-1].copy(), bank)
-            cosines = np.maximum(cosines, flipped)
+            flipped = compare_words(repository, comir[..., ::-1].copy(), counts[..., ::-1].copy(), bank)
+            cosines = np.maximum(cosines, (yield from portion(flipped, 25, 30)))
         question.scores["words"] = dict(enumerate(cosines.tolist()))
         order = np.argsort(-cosines, kind="stable")
     with clock.stage("rerank"):
         shortlist = order[: len(order) if all_registered else settings.shortlist]
-        scores = yield from portion(RERANKERS[settings.rerank](question, shortlist.tolist()), 25, 85)
+        scores = yield from portion(RERANKERS[settings.rerank](question, shortlist.tolist()), 30, 85)
         values = np.array([scores[field] for field in shortlist.tolist()])
         shortlist = shortlist[np.argsort(-values, kind="stable")]
     with clock.stage("locate"):

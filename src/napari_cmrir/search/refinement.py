@@ -8,13 +8,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["pose_scores", "refine_poses", "with_gradients"]
+__all__ = ["POINTS_STEPPED", "pose_scores", "refine_poses", "with_gradients"]
 
-_POINTS_SCORED, _POINTS_STEPPED = 20_000, 5_000  # of the query, for a score and for each step
+_POINTS_SCORED, POINTS_STEPPED = 20_000, 5_000  # of the query, for a score and for each step
 _DAMPING = 1e-3
 
 
-def pose_scores(query: Tensor, mask: Tensor, fields: Tensor, poses: Tensor, min_overlap: float) -> Tensor:
+def pose_scores(
+    query: Tensor,
+    mask: Tensor,
+    fields: Tensor,
+    poses: Tensor,
+    min_overlap: float,
+    *,
+    most_points: int = _POINTS_SCORED,
+) -> Tensor:
     """Zero-normalised correlation of a query with fields, each under its own pose, times the overlap.
 
     Parameters
@@ -27,6 +35,8 @@ def pose_scores(query: Tensor, mask: Tensor, fields: Tensor, poses: Tensor, min_
         Rotation in degrees, and (y, x) in the field of the query's centre.
     min_overlap : float
         Share of the mask that has to lie on the field; less scores -inf.
+    most_points : int
+        The query's pixels are thinned on a grid to no more than these.
 
     Returns
     -------
@@ -41,7 +51,7 @@ def pose_scores(query: Tensor, mask: Tensor, fields: Tensor, poses: Tensor, min_
     >>> round(pose_scores(query, torch.ones(10, 12), field, pose, 0.5).item(), 4)
     1.0
     """
-    points = _Points(query, mask, _POINTS_SCORED)
+    points = _Points(query, mask, most_points)
     seen, weight, _ = points.sample(fields, poses)
     return points.score(seen, weight, min_overlap)
 
@@ -78,7 +88,7 @@ def refine_poses(
     scores : (n,) tensor
         Its correlation.
     """
-    points = _Points(query, mask, _POINTS_STEPPED)
+    points = _Points(query, mask, POINTS_STEPPED)
     if gradients is None:
         gradients = with_gradients(fields)
     best_poses, best_scores = poses.clone(), torch.full_like(poses[:, 0], -torch.inf)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from napari_cmrir.comir.correlation import QueryBank, peaks, turn
 from napari_cmrir.comir.detail import detail
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.search.refinement import pose_scores, refine_poses, with_gradients
+from napari_cmrir.search.refinement import POINTS_STEPPED, pose_scores, refine_poses, with_gradients
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -248,7 +248,9 @@ def _stack(repository: Repository, fields: Sequence[int], level: int, query: Reg
     """CoMIRs of fields of equal size at a level, (n, channel, y, x) float."""
     stored = max(0, min(level, _stored_level(repository, fields[0])))
     comirs = np.stack([repository.comir(field, stored) for field in fields])
-    images = F.avg_pool2d(torch.from_numpy(comirs).to(query.device).float(), 2 ** (level - stored))
+    images = torch.from_numpy(comirs).to(query.device).float()
+    if level > stored:
+        images = F.avg_pool2d(images, 2 ** (level - stored))
     if query.device.type == "cpu":
         return quick_detail(images, _BAND / 2**level)
     return detail(images, torch.ones_like(images[0, 0]), _BAND / 2**level)
@@ -349,7 +351,11 @@ def _fine_poses(
         start = torch.cat((start[:, :1], (start[:, 1:] + 0.5) / side - 0.5), 1)
         nearby = [start + torch.tensor([d * settings.rotation_step / 3, 0, 0]).to(start) for d in (-1, 0, 1)]
         tried = torch.stack(
-            [pose_scores(comir, mask, images, pose, settings.min_overlap) for pose in nearby], 1
+            [
+                pose_scores(comir, mask, images, pose, settings.min_overlap, most_points=POINTS_STEPPED)
+                for pose in nearby
+            ],
+            1,
         )
         start = torch.stack(nearby, 1)[torch.arange(len(start)), tried.argmax(1)]
         refined, score = refine_poses(comir, mask, images, start, settings.min_overlap, gradients=gradients)

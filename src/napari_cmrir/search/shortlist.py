@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cmrir.jobs import Job, Progress, run
 from napari_cmrir.search.outline import fill_outside
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.store import Repository
 
-__all__ = ["bank_rotations", "word_scores"]
+__all__ = ["bank_rotations", "compare_words", "word_scores"]
 
 
 def bank_rotations(settings: SearchSettings) -> list[float]:
@@ -40,12 +41,12 @@ def bank_rotations(settings: SearchSettings) -> list[float]:
     return [0.0] + [turn for i in range(1, each + 1) for turn in (-i * step, i * step)]
 
 
-def word_scores(
+def compare_words(
     repository: Repository,
     comir: NDArray[np.uint8],
     mask: NDArray[np.bool_],
     rotations: Sequence[float] = (0.0,),
-) -> NDArray[np.float32]:
+) -> Job[NDArray[np.float32]]:
     """Compare a query with every field by its visual words.
 
     Breznik et al. 2024, Stage II; of several rotations of the query the best counts, field by field.
@@ -61,6 +62,11 @@ def word_scores(
     rotations : sequence of float
         How far the query is turned counter-clockwise, in degrees.
 
+    Yields
+    ------
+    Progress
+        In rotations.
+
     Returns
     -------
     (n,) array
@@ -68,13 +74,23 @@ def word_scores(
     """
     from napari_cmrir.words.bags import count_words
 
-    vocabulary = repository.vocabulary
-    bags = [
-        count_words(vocabulary.assign(descriptors), len(vocabulary))
-        for descriptors in _described(repository, comir, mask, rotations)
-    ]
+    vocabulary, bags = repository.vocabulary, []
+    yield Progress(0, len(rotations), "rotations", "Counting visual words")
+    for done, descriptors in enumerate(_described(repository, comir, mask, rotations), 1):
+        bags.append(count_words(vocabulary.assign(descriptors), len(vocabulary)))
+        yield Progress(done, len(rotations), "rotations", "Counting visual words")
     best: NDArray[np.float32] = repository.bag_index.scores_of(bags).max(0)
     return best
+
+
+def word_scores(
+    repository: Repository,
+    comir: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    rotations: Sequence[float] = (0.0,),
+) -> NDArray[np.float32]:
+    """Run `compare_words` to its end."""
+    return run(compare_words(repository, comir, mask, rotations))
 
 
 def _described(
