@@ -199,7 +199,8 @@ def _in_full_precision(head: nn.Conv2d, x: Tensor) -> Tensor:
         if x.dtype == head.weight.dtype:
             comir: Tensor = head(x)
             return comir
-        parts = zip(x.chunk(6, 1), head.weight.chunk(6, 1), strict=True)  # one after the other: less memory
+        count = max(1, x.shape[1] // 48)  # some channels after the others: less memory
+        parts = zip(x.chunk(count, 1), head.weight.chunk(count, 1), strict=True)
         total = sum(F.conv2d(part.to(weight.dtype), weight) for part, weight in parts)
         assert isinstance(total, Tensor)
         return total if head.bias is None else total + head.bias[:, None, None]
