@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from napari_cmrir.images.samples import write_sample_folder
 
@@ -52,6 +53,23 @@ def test_the_model_card_tells_score_pixel_size_history_and_versions(call, info, 
     assert "pixel size (micrometres): 0.5" in told
     assert f"  retrieval: {card['score']['retrieval']}" in told
     assert json.dumps(card)
+
+
+def test_represent_writes_pyramids_when_asked_to(call, trained, tmp_path):
+    model, blank, _ = trained
+    image = blank.parent / "sample-001_SHG.tif"
+    for option in ([], ["--pyramid"], ["--average-rotations"]):
+        target = tmp_path / "".join(["out", *option])
+        ended = call("represent", model, image, "--modality", "SHG", "-o", target, *option)
+        assert ended.status == 0, ended.err
+    plain = tifffile.imread(tmp_path / "out" / "sample-001_SHG_CoMIR.tif")
+    group = zarr.open_group(tmp_path / "out--pyramid" / "sample-001_SHG_CoMIR.ome.zarr", mode="r")
+    assert np.array_equal(group["0"][0], plain)
+    assert group["1"].shape == (1, 100, 100)
+    assert group.attrs["ome"]["multiscales"][0]["name"] == "sample-001_SHG_CoMIR"
+    averaged = tifffile.imread(tmp_path / "out--average-rotations" / "sample-001_SHG_CoMIR.tif")
+    assert averaged.shape == plain.shape
+    assert not np.array_equal(averaged, plain)
 
 
 def test_fatal_pairs_end_training_in_one_line(call, tmp_path):

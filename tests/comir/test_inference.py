@@ -1,12 +1,17 @@
 """From images to CoMIRs: tiles without a seam, turned with the image, 8 bits well used."""
 
+import dask.array as da
 import numpy as np
 import pytest
+import torch
+import zarr
 
 from napari_cmrir.comir import inference
 from napari_cmrir.comir.inference import represent
-from napari_cmrir.comir.settings import TrainingSettings
+from napari_cmrir.comir.networks import UNet
+from napari_cmrir.comir.settings import PRESETS, TrainingSettings
 from napari_cmrir.comir.training import train
+from napari_cmrir.errors import InputError
 from napari_cmrir.images.samples import sample_pair
 from napari_cmrir.jobs import run
 
@@ -57,3 +62,100 @@ def test_outside_the_mask_the_comir_is_zero(model) -> None:
     comir = run(represent(model, pixels, "BF", mask=mask))
     assert not comir[:, ~mask].any()
     assert comir[:, mask].any()
+
+
+@pytest.fixture(scope="module")
+def tiramisu(tissue_pairs):
+    settings = PRESETS["paper"].model_copy(
+        update={"steps": 5, "patch_size": 64, "batch_size": 4, "critic": "cosine"}
+    )
+    return run(train(tissue_pairs, ("SHG", "BF"), settings))
+
+
+def test_tiles_of_a_tiramisu_leave_no_seam(tiramisu, monkeypatch) -> None:
+    pixels = sample_pair(10, (96, 640)).bf
+    whole = run(represent(tiramisu, pixels, "BF"))
+    assert whole.std() > 20
+    monkeypatch.setattr(inference, "_TILE", 128)
+    tiled = run(represent(tiramisu, pixels, "BF"))
+    assert np.abs(tiled.astype(int) - whole.astype(int)).max() <= 1
+
+
+class Seen:
+    """An image that remembers how large a part of it was asked for at once."""
+
+    def __init__(self, pixels) -> None:
+        self.pixels, self.largest = pixels, 0
+        self.shape, self.dtype, self.ndim = pixels.shape, pixels.dtype, pixels.ndim
+
+    def __getitem__(self, window):
+        part = self.pixels[window]
+        self.largest = max(self.largest, part.shape[0] * part.shape[1])
+        return part
+
+
+def test_a_dask_image_is_computed_tile_by_tile_into_a_zarr_array(model, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(inference, "_TILE", 64)
+    pixels = sample_pair(14, (420, 380)).bf
+    expected = run(represent(model, pixels, "BF"))
+    seen = Seen(pixels)
+    image = da.from_array(seen, chunks=(64, 64, 3), asarray=False, meta=pixels[:0, :0])
+    out = zarr.create_array(tmp_path / "out.zarr", shape=(1, 420, 380), chunks=(1, 64, 64), dtype=np.uint8)
+    assert run(represent(model, image, "BF", out=out)) is out
+    assert np.array_equal(out[:], expected)
+    halo = model.networks["BF"].halo
+    read = Seen(pixels)
+    run(represent(model, read, "BF", out=out))
+    assert read.largest <= (64 + 2 * halo) ** 2 < 420 * 380
+    assert seen.largest <= 64 * 64
+
+
+@pytest.mark.parametrize("shape", [(96, 130), (101, 77)])
+def test_the_mean_over_four_rotations_turns_exactly_with_the_image(model, shape) -> None:
+    pixels = sample_pair(15, 140).bf[: shape[0], : shape[1]]
+    upright = run(represent(model, pixels, "BF", rotations=4))
+    for turn in (1, 2, 3):
+        turned = run(represent(model, np.rot90(pixels, turn), "BF", rotations=4))
+        difference = np.abs(np.rot90(turned, -turn, (1, 2)).astype(int) - upright)
+        assert difference.max() <= 1  # sums in another order round another way, now and then
+        assert (difference > 0).mean() < 1e-3
+    once = run(represent(model, np.rot90(pixels), "BF"))
+    assert np.abs(np.rot90(once, -1, (1, 2)).astype(int) - run(represent(model, pixels, "BF"))).max() > 1
+
+
+def test_another_number_of_rotations_is_refused(model) -> None:
+    with pytest.raises(InputError, match="1 or 4 rotations, not 3"):
+        run(represent(model, np.zeros((64, 64, 3), np.uint8), "BF", rotations=3))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_too_small_a_memory_makes_the_tiles_smaller(model, monkeypatch, error) -> None:
+    pixels = sample_pair(16, 320).bf
+    expected = run(represent(model, pixels, "BF"))
+    forward, sizes = UNet.forward, []
+
+    def limited(network, images):
+        sizes.append(images.shape[-1])
+        if images.shape[-1] > 256:
+            raise error
+        return forward(network, images)
+
+    monkeypatch.setattr(UNet, "forward", limited)
+    comir = run(represent(model, pixels, "BF"))
+    assert sizes[0] == 320
+    assert np.abs(comir.astype(int) - expected).max() <= 1
+
+
+def test_a_memory_too_small_for_any_tile_ends_in_words(model, monkeypatch) -> None:
+    def full(network, images):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(UNet, "forward", full)
+    with pytest.raises(InputError, match="does not hold a tile of 4 pixels a side"):
+        run(represent(model, sample_pair(17, 128).bf, "BF"))

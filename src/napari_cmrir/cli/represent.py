@@ -18,21 +18,34 @@ def represent(
     modality: Annotated[str, typer.Option(help="Modality of the images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for <name>_CoMIR.tif files.")],
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    average: Annotated[
+        bool,
+        typer.Option("--average-rotations", help="Average over the four quarter turns: four times the time."),
+    ] = False,
+    pyramid: Annotated[
+        bool, typer.Option("--pyramid", help="Write <name>_CoMIR.ome.zarr pyramids instead of TIFF.")
+    ] = False,
 ) -> None:
-    """Write the CoMIRs of images as 8-bit TIFF files."""
+    """Write the CoMIRs of images as 8-bit TIFF files or OME-Zarr pyramids."""
     import tifffile
 
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.comir.inference import represent as comir_of
     from napari_cmrir.comir.model import load_model
     from napari_cmrir.images.readers import find_images, image_stem, read_image
+    from napari_cmrir.repository.pyramids import write_pyramid
 
     loaded = load_model(model)
     loaded.require_modality(modality)
     found = find_images(images, modality)
     for path in found:
-        comir = draw(comir_of(loaded, read_image(path), modality, device=device.value), path.name)
+        job = comir_of(loaded, read_image(path), modality, device=device.value, rotations=4 if average else 1)
+        comir = draw(job, path.name)
         output.mkdir(parents=True, exist_ok=True)
-        target = output / f"{image_stem(path)}_CoMIR.tif"
+        target = output / f"{image_stem(path)}_CoMIR{'.ome.zarr' if pyramid else '.tif'}"
+        if pyramid:
+            write_pyramid(target, comir, target.name.removesuffix(".ome.zarr"))
+            typer.echo(str(target))
+            continue
         tifffile.imwrite(target, comir[0] if len(comir) == 1 else comir, photometric="minisblack")
         typer.echo(str(target))

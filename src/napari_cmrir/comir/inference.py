@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ __all__ = ["as_bytes", "forward_in_batches", "represent"]
 
 _TILE = 1024
 
+Rectangle = tuple[int, int, int, int]  # y, x, height, width
+
 
 def represent(
     model: ComirModel,
@@ -27,24 +31,34 @@ def represent(
     *,
     mask: NDArray[np.bool_] | None = None,
     device: str = "auto",
+    rotations: Literal[1, 4] = 1,
+    out: Any = None,
 ) -> Job[NDArray[np.uint8]]:
     """Turn an image into its CoMIR.
 
     Images of more than 1,024 pixels a side are computed in tiles; a tile sees as much around it as the
-    network looks at, so that there is no seam.
+    network looks at, so that there is no seam. Where the memory does not hold a tile, smaller ones are
+    taken. Convolutions are computed in bfloat16 where the hardware multiplies matrices of it.
 
     Parameters
     ----------
     model : ComirModel
         The trained model.
     pixels : (y, x) or (y, x, channel) array
-        The image, of any size.
+        The image, of any size; of a dask or zarr array only the tile at hand is computed or read.
     modality : str
         Which of the model's two modalities it is.
     mask : (y, x) bool array, optional
         Where the image counts; the CoMIR is 0 elsewhere.
     device : {"auto", "cpu", "cuda", "mps"}
         Where to compute.
+    rotations : {1, 4}
+        With 4, the mean of the CoMIRs of the image turned by each multiple of 90 degrees, turned back: an
+        image turned by one gives exactly the turned CoMIR (of more than one tile, nearly), for four times
+        the time.
+    out : (channel, y, x) uint8 array, optional
+        Where to write the CoMIR, tile by tile, such as a zarr array: with a dask image and this, the memory
+        needed is that of a tile, whatever the image's size.
 
     Yields
     ------
@@ -54,55 +68,106 @@ def represent(
     Returns
     -------
     (channel, y, x) uint8 array
-        ``round(255 * sigmoid(CoMIR))``, as the published export.
+        ``round(255 * sigmoid(CoMIR))``, as the published export; `out` where it is given.
 
     Raises
     ------
     InputError
-        If the model does not have the modality, the image has another number of channels, or the machine
-        has no such device.
+        If the model does not have the modality, the image has another number of channels, the machine
+        has no such device, or its memory does not hold the smallest tile.
     """
-    from napari_cmrir.comir.devices import choose_device
-
-    model.require_modality(modality)
-    chosen = choose_device(device)
-    network = model.networks[modality].to(chosen).eval()
-    intensity = model.intensities[modality]
-    stride, halo = network.stride, network.halo
-    height, width = pixels.shape[:2]
-    comir = np.empty((model.channels, height, width), np.uint8)
-    tile = max(_TILE // stride, 1) * stride
-    corners = [(y, x) for y in range(0, height, tile) for x in range(0, width, tile)]
-    for done, (y, x) in enumerate(corners):
-        yield Progress(done, len(corners), "tiles", "Computing the CoMIR")
-        top, left = max(0, y - halo), max(0, x - halo)
-        seen = intensity.apply(pixels[top : y + tile + halo, left : x + tile + halo])
-        answer = _forward(network, model.scales[modality], seen, stride)
-        inner = answer[:, y - top : y - top + tile, x - left : x - left + tile]
-        comir[:, y : y + tile, x : x + tile] = inner
-    if mask is not None:
-        comir[:, ~mask] = 0
-    return comir
-
-
-def _forward(
-    network: UNet | Tiramisu, scale: OutputScale, image: NDArray[np.float32], stride: int
-) -> NDArray[np.uint8]:
-    """The CoMIR of one tile, reflected to whole strides at its lower and right border."""
     import torch
 
+    from napari_cmrir.comir.devices import choose_device, is_out_of_memory, release_memory
+
+    model.require_modality(modality)
+    if rotations not in (1, 4):
+        raise InputError(f"CoMIRs are averaged over 1 or 4 rotations, not {rotations}.")
+    chosen = choose_device(device)
+    network = model.networks[modality].to(chosen).eval()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    stride = network.stride
+    height, width = pixels.shape[:2]
+    comir = np.empty((model.channels, height, width), np.uint8) if out is None else out
+    tile = max(_TILE // stride, 1) * stride
+    waiting = deque(_tiles((0, 0, height, width), tile))
+    done = 0
+    while waiting:
+        yield Progress(done, done + len(waiting), "tiles", "Computing the CoMIR")
+        try:
+            answer = _tile(model, modality, pixels, waiting[0], rotations)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            answer = None
+        if answer is None:
+            release_memory(chosen)
+            if tile == stride:
+                raise InputError(
+                    f"The memory of {chosen.type} does not hold a tile of {tile} pixels a side with its"
+                    " surroundings; compute on another device."
+                )
+            tile = max(tile // 2 // stride, 1) * stride
+            waiting = deque(part for whole in waiting for part in _tiles(whole, tile))
+            continue
+        y, x, rows, columns = waiting.popleft()
+        window = (slice(y, y + rows), slice(x, x + columns))
+        if mask is not None:
+            answer[:, ~mask[window]] = 0
+        comir[(slice(None), *window)] = answer
+        done += 1
+    return comir
+
+
+def _tiles(whole: Rectangle, side: int) -> list[Rectangle]:
+    """Cut a rectangle into tiles of at most a side."""
+    top, left, height, width = whole
+    return [
+        (top + y, left + x, min(side, height - y), min(side, width - x))
+        for y in range(0, height, side)
+        for x in range(0, width, side)
+    ]
+
+
+def _tile(
+    model: ComirModel, modality: str, pixels: NDArray[Any], tile: Rectangle, rotations: int
+) -> NDArray[np.uint8]:
+    """The CoMIR of one tile, (channel, y, x), from what the network sees around it."""
+    network = model.networks[modality]
+    y, x, rows, columns = tile
+    top, left = max(0, y - network.halo), max(0, x - network.halo)
+    seen = np.asarray(pixels[top : y + rows + network.halo, left : x + columns + network.halo])
+    image = model.intensities[modality].apply(seen)
+    raw = np.zeros((model.channels, *image.shape[1:]), np.float32)
+    for turn in range(0, 4, 4 // rotations):
+        answer = _forward(network, np.rot90(image, turn, (1, 2)))
+        raw += np.rot90(answer, -turn, (1, 2)) / np.float32(rotations)
+    inner = raw[:, y - top : y - top + rows, x - left : x - left + columns]
+    return _pressed(inner, model.scales[modality])
+
+
+def _forward(network: UNet | Tiramisu, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The raw CoMIR of an image, reflected to whole strides at its lower and right border."""
+    import torch
+
+    from napari_cmrir.comir.devices import training_precision
+
     height, width = image.shape[1:]
+    stride = network.stride
     padded = np.pad(image, ((0, 0), (0, -height % stride), (0, -width % stride)), mode="reflect")
     device = next(network.parameters()).device
-    batch = torch.from_numpy(padded)[None].to(device).contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        raw = network(batch)[0, :, :height, :width].float()
-        mean = torch.tensor(scale.mean, device=device)[:, None, None]
-        deviation = torch.tensor(scale.deviation, device=device)[:, None, None]
-        comir: NDArray[np.uint8] = (
-            ((raw - mean) / deviation).sigmoid().mul(255).round().to(torch.uint8).cpu().numpy()
-        )
-    return comir
+    comir = forward_in_batches(network, torch.from_numpy(padded)[None], device, training_precision(device))
+    answer: NDArray[np.float32] = comir[0, :, :height, :width].cpu().numpy()
+    return answer
+
+
+def _pressed(raw: NDArray[np.float32], scale: OutputScale) -> NDArray[np.uint8]:
+    import torch
+
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in (scale.mean, scale.deviation))
+    scaled = (torch.from_numpy(np.ascontiguousarray(raw)) - mean) / deviation
+    pressed: NDArray[np.uint8] = scaled.sigmoid().mul(255).round().to(torch.uint8).numpy()
+    return pressed
 
 
 def forward_in_batches(

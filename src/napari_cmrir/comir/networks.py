@@ -62,7 +62,7 @@ class UNet(nn.Module):
         for block, skip in zip(self.up, skips[-2::-1], strict=True):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
             x = block(torch.cat((skip, x), 1))
-        comir: Tensor = self.head(x)
+        comir = _in_full_precision(self.head, x)
         if self.stem_stride > 1:
             comir = F.interpolate(
                 comir, scale_factor=float(self.stem_stride), mode="bilinear", align_corners=False
@@ -89,7 +89,7 @@ class _DenseLayer(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.dropout(self.conv(F.relu(self.batchnorm(x))))
+        out: Tensor = self.dropout(self.conv(F.relu_(self.batchnorm(x))))
         return out
 
 
@@ -116,7 +116,7 @@ class _TransitionDown(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(self.dropout(self.conv(F.relu(self.batchnorm(x)))), 2)
+        return F.max_pool2d(self.dropout(self.conv(F.relu_(self.batchnorm(x)))), 2)
 
 
 class _TransitionUp(nn.Module):
@@ -125,7 +125,7 @@ class _TransitionUp(nn.Module):
         self.upsampling_layer = nn.Sequential(
             nn.Upsample(scale_factor=2, mode="nearest"),
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -153,7 +153,9 @@ class Tiramisu(nn.Module):
     """
 
     stride = 64
-    halo = 256  # what an output practically sees; in theory it is four times as much
+    halo = (
+        256  # px: a CoMIR changes by less than 0.02 grey levels where more is cut off; 824 can matter at all
+    )
     depth, layers, growth, compression, dropout = 6, 4, 12, 0.75, 0.2
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -188,8 +190,20 @@ class Tiramisu(nn.Module):
         x = self.bottleneck(x)
         for block, transition, skip in zip(self.layers_up, self.transitions_up, skips[::-1], strict=True):
             x = block(transition(x, skip))
-        comir: Tensor = self.final_conv(x)
-        return comir
+        return _in_full_precision(self.final_conv, x)
+
+
+def _in_full_precision(head: nn.Conv2d, x: Tensor) -> Tensor:
+    """The last, 1 x 1 convolution: rounded to bfloat16, its output would lose faint detail."""
+    with torch.autocast(x.device.type, enabled=False):
+        if x.dtype == head.weight.dtype:
+            comir: Tensor = head(x)
+            return comir
+        count = max(1, x.shape[1] // 48)  # some channels after the others: less memory
+        parts = zip(x.chunk(count, 1), head.weight.chunk(count, 1), strict=True)
+        total = sum(F.conv2d(part.to(weight.dtype), weight) for part, weight in parts)
+        assert isinstance(total, Tensor)
+        return total if head.bias is None else total + head.bias[:, None, None]
 
 
 def build_network(settings: TrainingSettings, in_channels: int) -> UNet | Tiramisu:
