@@ -67,7 +67,16 @@ def result(rank, error, degrees, shortlist=None, exhaustive=None, seconds=0.1):
     width = GridField("a", 0, 0, 0, 0, 200, 200).width
     localisation = None if error is None else Localisation(error, error / width, degrees)
     return QueryResult(
-        CELL, "a/0-0", 1.0, None, None, rank, shortlist, exhaustive, localisation, seconds=seconds
+        CELL,
+        "a/0-0",
+        1.0,
+        None,
+        None,
+        rank,
+        shortlist_rank=shortlist,
+        exhaustive_rank=exhaustive,
+        localisation=localisation,
+        seconds=seconds,
     )
 
 
