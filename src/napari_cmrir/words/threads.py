@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["spread"]
+__all__ = ["alone", "spread"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -38,6 +38,20 @@ def spread(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Re
     if threads == 1 or len(items) < 2 or getattr(_here, "is_worker", False):
         return map(work, items)
     return _pool(threads).map(work, items)
+
+
+def alone(work: Callable[[], Result]) -> Result:
+    """Compute on one thread, as a part of something that `spread` does.
+
+    Examples
+    --------
+    >>> alone(lambda: torch.ones(3).sum().item())
+    3.0
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or getattr(_here, "is_worker", False):
+        return work()
+    return _pool(threads).submit(work).result()
 
 
 @cache
