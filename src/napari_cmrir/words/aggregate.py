@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
@@ -119,7 +120,10 @@ class AggregateIndex:
                 "use the repository's own vocabulary."
             )
         differences = (queries - self.mean).T  # (D, q)
-        pieces = spread(lambda piece: piece.astype(np.float32) @ differences, self._pieces())
+        turned = torch.from_numpy(differences)
+        pieces = spread(
+            lambda piece: (torch.from_numpy(piece.astype(np.float32)) @ turned).numpy(), self._pieces()
+        )
         products = np.concatenate([np.zeros((0, len(queries)), np.float32), *pieces])
         products -= self.mean @ differences
         norms = self.lengths[:, None] * np.linalg.norm(differences, axis=0)

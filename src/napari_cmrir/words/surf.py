@@ -86,13 +86,13 @@ def surf(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | Non
     >>> bool(first[0] == 0 and first[1] > 0 and first[1] == first[3])
     True
     """
-    channels, finite = alone(lambda: as_channels(comir))
+    channels, finite = alone(as_channels)(comir)
     mask = checked_mask(mask, (channels.shape[1], channels.shape[2]))
     points = grid_points(channels.shape[1], channels.shape[2], settings)
     size = channels.shape[0] * (128 if settings.extended else 64)
     if len(points) == 0:
         return Features(points, np.zeros((0, size), np.float32), np.zeros(0, np.float32))
-    growth = alone(lambda: growths(stretch(channels)))
+    growth = alone(lambda: growths(stretch(channels)))()
     describe = upright_values if settings.orientation == "upright" else dominant_values
     each = len(points) // len(settings.block_widths)
     values, strengths = growth[0].new_empty((len(points), size)), growth[0].new_empty(len(points))
