@@ -21,6 +21,8 @@ help: ## Say what there is to make
 demo: $(VENV)/installed ## Generate tissue, train, index, query; write demo-output/hits.png
 	$(BIN)/napari-cmrir demo --out demo-output
 
+# The tests' arrays are small: threads that wait for each other would only cost.
+test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/installed ## Run the tests, on a virtual display where there is none (PYTEST_ARGS="-k words")
 	$(BIN)/python scripts/with_display.py $(BIN)/python -m pytest $(PYTEST_ARGS)
 

@@ -29,7 +29,7 @@ SMALL = EvaluationSettings(
         descriptor=DescriptorSettings(block_widths=(16, 32)),
         vocabulary=VocabularySettings(size=200, samples=8000, iterations=4),
     ),
-    search=SearchSettings(rotation_step=10),
+    search=SearchSettings(rotation_step=15),
 )
 
 

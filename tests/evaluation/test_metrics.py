@@ -18,6 +18,7 @@ from napari_cmrir.evaluation.metrics import (
 from napari_cmrir.evaluation.results import Cell, Localisation, QueryResult
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.evaluation.summaries import summarise
+from napari_cmrir.search.settings import SearchSettings
 
 CELL = Cell("BF", "SHG", "transformed", "full")
 
@@ -66,7 +67,7 @@ def result(rank, error, degrees, shortlist=None, exhaustive=None, seconds=0.1):
     width = GridField("a", 0, 0, 0, 0, 200, 200).width
     localisation = None if error is None else Localisation(error, error / width, degrees)
     return QueryResult(
-        CELL, "a/0-0", 1.0, None, None, rank, shortlist, exhaustive, localisation, (), None, seconds
+        CELL, "a/0-0", 1.0, None, None, rank, shortlist, exhaustive, localisation, seconds=seconds
     )
 
 
@@ -78,7 +79,8 @@ def test_a_cell_is_summed_up():
         result(30, None, None, shortlist=30, exhaustive=16, seconds=0.4),
         result(None, None, None, shortlist=None, exhaustive=None, seconds=0.5),
     ]
-    summary = summarise(CELL, results, 50, EvaluationSettings(report_shortlist=True))
+    settings = EvaluationSettings(report_shortlist=True, search=SearchSettings(register_all=0))
+    summary = summarise(CELL, results, 50, settings)
     assert [summary.success[k].count for k in (1, 5, 10, 15)] == [1, 2, 2, 2]
     assert summary.chance == {1: 0.02, 5: 0.1, 10: 0.2, 15: 0.3}
     assert summary.mean_reciprocal_rank == (1 + 1 / 2 + 1 / 20 + 1 / 30) / 5
@@ -89,5 +91,7 @@ def test_a_cell_is_summed_up():
     assert [summary.shortlist[k].count for k in (10, 30, 100)] == [1, 2, 4]
     assert [summary.exhaustive[k].count for k in (1, 5, 10, 15)] == [2, 3, 3, 3]
     assert summary.lost == {"shortlist": 2, "reranking": 1}  # of ranks 20, 30, none: 31, 30, none
+    whole = summarise(CELL, results, 50, EvaluationSettings(report_shortlist=True))
+    assert whole.lost == {"shortlist": 1, "reranking": 2}  # all 50 are registered: only what has no rank
     assert summary.median_seconds == pytest.approx(0.3)
     assert summary.p95_seconds == pytest.approx(0.48)

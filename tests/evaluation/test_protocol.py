@@ -38,7 +38,9 @@ def test_a_modality_searched_with_itself_is_always_found(grey_model, pairs, meas
 
 
 def test_what_was_turned_and_shifted_is_found_where_it_was_cut(grey_model, pairs, measure):
-    report = measure(grey_model, pairs, kinds=("within",), poses=("transformed",), query="full")
+    report = measure(
+        grey_model, pairs, kinds=("within",), poses=("transformed",), query="full", rotation_step=10
+    )
     for summary in report.summaries():
         assert summary.success[1].value > 0.9
         assert summary.median_corner_error < 1
@@ -135,6 +137,26 @@ def test_a_query_without_a_pair_is_refused(grey_model, pairs, measure, tmp_path)
     tifffile.imwrite(tmp_path / "nobody_SHG.tif", np.zeros((80, 80), np.uint8))
     with pytest.raises(InputError, match=r"nobody_SHG\.tif belongs to no pair"):
         measure(grey_model, pairs[:1], queries=tmp_path)
+
+
+def test_a_query_that_shows_nothing_is_not_found_and_does_not_stop_the_others(
+    grey_model, pairs, measure, tmp_path
+):
+    shg, bf = read_pair(pairs[0])
+    tifffile.imwrite(tmp_path / "a_BF.tif", bf)
+    shg[:, : shg.shape[1] // 2 + 4] = 40
+    tifffile.imwrite(tmp_path / "a_SHG.tif", shg.squeeze())
+    asked = {"query": "full", "kinds": ("cross",), "poses": ("untransformed",), "hits": 1}
+    report = measure(grey_model, [*find_pairs(tmp_path, ("SHG", "BF")), pairs[1]], field_size=64, **asked)
+    lost = [(result.field, result.cell.query) for result in report.results if result.rank is None]
+    assert lost == [("a/0-0", "SHG"), ("a/0-0", "BF")]
+    assert "constant" in next(result for result in report.results if result.refusal is not None).refusal
+    assert {modality: list(names) for modality, names in report.unindexed.items()} == {
+        "BF": [],
+        "SHG": ["a/0-0"],
+    }
+    assert len(report.results) == 8
+    assert max(summary.p90_rank for summary in report.summaries()) > 3
 
 
 @pytest.mark.parametrize(

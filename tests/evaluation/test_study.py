@@ -9,7 +9,7 @@ from napari_cmrir.comir.inference import represent
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.published import REPLACEMENT, RERANKING
 from napari_cmrir.evaluation.representations import original
-from napari_cmrir.evaluation.study import StudyReport, StudySettings, study
+from napari_cmrir.evaluation.study import StudyReport, StudySettings, Variant, study
 from napari_cmrir.evaluation.tables import study_tables
 
 BOTH = ("SHG", "BF")
@@ -68,6 +68,19 @@ def test_other_images_and_settings_are_evaluated_anew(grey_model, pairs, asked, 
     assert cells_after(one) == 3
 
 
+def test_a_variant_changes_its_own_stage_and_is_re_ranked_across_modalities(asked):
+    evaluation = asked.evaluation.model_copy(update={"kinds": ("cross", "within"), "seed": 5})
+    asked = asked.model_copy(update={"evaluation": evaluation})
+    plain = Variant("sift", "comir", "none").settings(asked)
+    assert plain.repository.descriptor.name == "sift"
+    assert plain.repository.vocabulary == asked.evaluation.repository.vocabulary
+    assert (plain.search.rerank, plain.kinds, plain.seed) == ("none", ("cross", "within"), 5)
+    ranked = Variant("surf", "comir", "bow-15").settings(asked)
+    assert (ranked.search.rerank, ranked.search.shortlist, ranked.kinds) == ("bow", 15, ("cross",))
+    everywhere = asked.model_copy(update={"rerank_within": True})
+    assert Variant("surf", "comir", "bow").settings(everywhere).kinds == ("cross", "within")
+
+
 @pytest.mark.parametrize("name", ["representations", "descriptors", "rerankings"])
 def test_unknown_names_are_refused(grey_model, pairs, tmp_path, name):
     settings = StudySettings(**{name: ("magic",)})
@@ -104,6 +117,8 @@ def made_up(modalities):
             "repository": repository,
             "pose": pose,
             "size": size,
+            "fields": 40,
+            "chance": {"1": 0.025, "10": 0.25},
             "kind": "within" if query == repository else "cross",
             "success": {"1": share, "10": {**share, "count": 1 if pose == "transformed" else 2}},
         }
@@ -129,6 +144,7 @@ def rows_of(text, title):
 @pytest.mark.parametrize("modalities", [("BF", "SHG"), ("SHG", "BF")])
 def test_the_papers_figures_stand_under_their_own_columns(modalities):
     text = study_tables(made_up(modalities))
+    assert "40 fields are searched, of which chance finds 2.5 % for the first 1, 25.0 %" in text
     heading, *rows = rows_of(text, "Table 1: full image, top-10 success, no re-ranking")
     assert heading[3:] == [f"{m}{t}" for m in modalities for t in ("", "(T)")]
     ours = next(row for row in rows if row[:3] == ["surf", "comir", "BF"])

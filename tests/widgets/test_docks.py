@@ -177,7 +177,7 @@ def test_indexing_makes_a_repository_that_find_region_proposes(
     with open_repository(tmp_path / "two.cmrir") as repository:
         assert len(repository) == 2
     assert find.repository.path == tmp_path / "two.cmrir"
-    wait_for(lambda: find.about.text() == "2 BF images in 2 fields")
+    wait_for(lambda: find.about.text() == "2 BF images")
     assert find.modality.currentText() == "SHG"
 
 
@@ -214,7 +214,7 @@ def test_a_region_is_found_and_shown_as_boxed_layers(viewer, find, query_layer, 
         assert isinstance(box, Shapes)
         np.testing.assert_array_equal(image.data, read_image(image.metadata["napari-cmrir"]["image"]))
         assert box.features.loc[0, "rank"] == row + 1
-        assert box.text.values[0].startswith(f"{row + 1}   score {box.features.loc[0, 'score']:.2f}")
+        assert box.text.values[0].startswith(f"{row + 1}:  {box.features.loc[0, 'score']:.2f}")
         assert f"{box.features.loc[0, 'score']:.3f}" == find.table.item(row, 1).text()
         np.testing.assert_allclose(image.affine.affine_matrix, np.eye(3))
         np.testing.assert_allclose(image.scale, (0.5, 0.5))

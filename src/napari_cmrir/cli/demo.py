@@ -67,7 +67,7 @@ def demo(
     ] = Path("demo-output"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the generated tissue.")] = 0,
 ) -> None:
-    """Train, index and query on generated tissue, and draw what was found (about three minutes)."""
+    """Train, index and query on generated tissue, and draw what was found (a minute or two)."""
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.cli.query import print_hits
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
 import typer
 
 from napari_cmrir import __version__
-from napari_cmrir.cli import datasets, demo, evaluate, index, info, query, represent, study, train
+from napari_cmrir.cli import (
+    datasets,
+    demo,
+    evaluate,
+    import_checkpoint,
+    index,
+    info,
+    query,
+    represent,
+    study,
+    train,
+)
 from napari_cmrir.errors import InputError
 
 __all__ = ["app", "main"]
@@ -22,8 +34,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_NO_WAY_IN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+
 for verb in (demo.demo, train.train, represent.represent, index.index, query.query, info.info):
     app.command()(verb)
+app.command(name="import-checkpoint")(import_checkpoint.import_checkpoint)
 app.command(cls=evaluate.evaluate_command)(evaluate.evaluate)
 app.command(cls=study.study_command)(study.study)
 app.add_typer(datasets.datasets)
@@ -56,19 +71,24 @@ def main(arguments: list[str] | None = None) -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin stand still on a busy machine
     try:
-        status = app(arguments, standalone_mode=False)
+        status = app(arguments, prog_name="napari-cmrir", standalone_mode=False)
     except InputError as error:
         sys.exit(_complain(str(error)))
     except (typer.Abort, KeyboardInterrupt):
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
+    except OSError as error:
+        if error.filename is None or error.errno not in _NO_WAY_IN:
+            raise
+        sys.exit(_complain(f"{error.filename}: {error.strerror}; check the path and its permissions."))
     except Exception as error:
         explain = getattr(error, "format_message", None)  # bad use, as click's or typer's own exception
         if explain is None:
             raise
         context = getattr(error, "ctx", None)
         verb = context.command_path if context else "napari-cmrir"
-        sys.exit(_complain(f"{explain().rstrip('.')}; see '{verb} --help'."))
+        wrong = explain().rstrip(".") or "Give a command"
+        sys.exit(_complain(f"{wrong}; see '{verb} --help'."))
     sys.exit(status or 0)
 
 

@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 def draw(job: Job[Result], title: str = "") -> Result:
-    """Run a job to its end with a progress bar and return its result.
+    """Run a job to its end, with a progress bar if stderr is a terminal, and return its result.
 
     Parameters
     ----------
@@ -43,7 +43,8 @@ def draw(job: Job[Result], title: str = "") -> Result:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4) as bar:
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None, unit="")
 
         def show(progress: Progress) -> None:

@@ -30,9 +30,9 @@ def represent(
     loaded = load_model(model)
     loaded.require_modality(modality)
     found = find_images(images, modality)
-    output.mkdir(parents=True, exist_ok=True)
     for path in found:
         comir = draw(comir_of(loaded, read_image(path), modality, device=device.value), path.name)
+        output.mkdir(parents=True, exist_ok=True)
         target = output / f"{image_stem(path)}_CoMIR.tif"
         tifffile.imwrite(target, comir[0] if len(comir) == 1 else comir, photometric="minisblack")
         typer.echo(str(target))

@@ -35,6 +35,10 @@ def study(
     ] = QuerySize.both,
     patch_size: Annotated[int | None, typer.Option(min=32, help="Side of the central patch, px.")] = None,
     within: Annotated[bool, typer.Option(help="Also search each modality with itself.")] = True,
+    rerank_within: Annotated[
+        bool,
+        typer.Option("--rerank-within", help="Re-rank within a modality, too, as the paper does not."),
+    ] = False,
     untransformed: Annotated[bool, typer.Option(help="Also ask untransformed queries.")] = True,
     preset: Annotated[
         Preset,
@@ -71,7 +75,9 @@ def study(
     )
     chosen = {"representations": representations, "descriptors": descriptors, "rerankings": rerankers}
     settings = StudySettings(
-        evaluation=evaluation, **{name: tuple(names) for name, names in chosen.items() if names}
+        evaluation=evaluation,
+        rerank_within=rerank_within,
+        **{name: tuple(names) for name, names in chosen.items() if names},
     )
     found = find_pairs(pairs, modalities)
     report = draw(

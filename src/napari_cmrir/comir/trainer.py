@@ -71,14 +71,12 @@ class Trainer:
             .to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             for modality in modalities
         }
+        one, other = (self.intensities[modality] for modality in modalities)
         scaled = [
-            tuple(
-                torch.from_numpy(self.intensities[modality].apply(image))
-                for modality, image in zip(modalities, pair, strict=True)
-            )
-            for pair in images
+            (torch.from_numpy(one.apply(first)), torch.from_numpy(other.apply(second)))
+            for first, second in images
         ]
-        self.sampler = PatchSampler(scaled, settings.patch_size, settings.free_rotation, settings.seed)  # type: ignore[arg-type]
+        self.sampler = PatchSampler(scaled, settings.patch_size, settings.free_rotation, settings.seed)
         parameters = [p for network in self.networks.values() for p in network.parameters()]
         self.optimiser = _optimiser(parameters, settings)
         self.step = 0

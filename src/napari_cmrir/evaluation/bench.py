@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.fields import GridField, cut_grid, identifier_of
+from napari_cmrir.evaluation.provenance import code_digest
 from napari_cmrir.evaluation.queries import (
     Query,
     box_in_field,
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from napari_cmrir.search.hits import Hit, SearchResult
 
 __all__ = ["Bench", "Question"]
+
+INDEXING = ("images", "comir", "words", "repository")
+"""The rooms whose code decides what a repository holds."""
 
 Box = tuple[tuple[float, float], ...]
 
@@ -135,7 +139,7 @@ class Bench:
         images = self.images[modality]
         sources = [Source(field.name, field.crop(images[field.identifier])) for field in self.fields]
         content = hashlib.sha256(self.settings.repository.model_dump_json().encode())
-        content.update(self.model.fingerprint.encode())
+        content.update(f"{self.model.fingerprint} {code_digest(INDEXING)}".encode())
         for source in sources:
             content.update(source.name.encode() + np.ascontiguousarray(source.pixels).tobytes())
         path = folder / f"{modality}-{content.hexdigest()[:12]}.cmrir"
@@ -143,9 +147,6 @@ class Bench:
             sources, self.model, modality, path, self.settings.repository, device=self.device
         )
         repository.model = self.model  # a stand-in for a model can not be read back from its file
-        if repository.failures:
-            name, reason = next(iter(repository.failures.items()))
-            raise InputError(f"The field {name} cannot be indexed: {reason}")
         return repository
 
     def questions(self, cell: Cell) -> Iterator[Question]:
@@ -171,32 +172,38 @@ class Bench:
         return Question(cell, identifier, cut_query(pixels, region), None, None)
 
     def ask(self, question: Question, repository: Repository) -> Job[QueryResult]:
-        """Search with a query and see what became of it."""
+        """Search with a query and see what became of it; one that the search refuses is not found."""
         settings = self.settings.search.model_copy(update={"hits": self.settings.hits, "device": self.device})
-        result = yield from _searched(question, repository, settings)
-        shortlist_rank = exhaustive_rank = None
-        rank = _rank(question, repository, result)
-        if self.settings.report_shortlist:
-            alone = settings.model_copy(update={"rerank": "none", "hits": 1})
-            every = settings.model_copy(
-                update={"rerank": "registration", "register_all": len(self.fields), "hits": 1}
-            )
-            shortlist_rank = yield from _rank_with(question, repository, alone, settings, rank)
-            exhaustive_rank = yield from _rank_with(question, repository, every, settings, rank)
-        right = next((hit for hit in result.hits if question.is_right(hit.image)), None)
-        return QueryResult(
+        turned = None if question.region is None else round(question.region.rotation_degrees, 6)
+        answer = QueryResult(
             cell=question.cell,
             field=question.name,
             inside=round(question.query.inside, 6),
             box=_true_box(question),
-            rotation_degrees=None if question.region is None else round(question.region.rotation_degrees, 6),
-            rank=rank,
-            shortlist_rank=shortlist_rank,
-            exhaustive_rank=exhaustive_rank,
+            rotation_degrees=turned,
+        )
+        try:
+            result = yield from _searched(question, repository, settings)
+        except InputError as refusal:
+            return replace(answer, refusal=str(refusal))
+        right = next((hit for hit in result.hits if question.is_right(hit.image)), None)
+        answer = replace(
+            answer,
+            rank=_rank(question, repository, result),
             localisation=_localise(question, right),
             hits=tuple(_found(hit) for hit in result.hits),
             right=None if right is None else _found(right),
             seconds=result.seconds,
+        )
+        if not self.settings.report_shortlist:
+            return answer
+        exhaustive = answer.rank
+        if settings.rerank != "registration" or len(repository) > settings.register_all:
+            every = {"rerank": "registration", "register_all": len(repository), "hits": 1}
+            whole = yield from _searched(question, repository, settings.model_copy(update=every))
+            exhaustive = _rank(question, repository, whole)
+        return replace(
+            answer, shortlist_rank=_rank_by_words(question, repository, result), exhaustive_rank=exhaustive
         )
 
 
@@ -216,20 +223,12 @@ def _rank(question: Question, repository: Repository, result: SearchResult) -> i
     return next((rank for rank, image in enumerate(ranked, 1) if question.is_right(image)), None)
 
 
-def _rank_with(
-    question: Question,
-    repository: Repository,
-    settings: SearchSettings,
-    asked: SearchSettings,
-    rank: int | None,
-) -> Job[int | None]:
-    """Rank of the right image under other settings, or the rank at hand where they come to the same."""
-    if settings.rerank == asked.rerank and (
-        settings.rerank == "none" or len(repository) <= asked.register_all
-    ):
-        return rank
-    result = yield from _searched(question, repository, settings)
-    return _rank(question, repository, result)
+def _rank_by_words(question: Question, repository: Repository, result: SearchResult) -> int | None:
+    """Rank of the right image by its bag of words alone."""
+    names: dict[int, str] = {}  # of every image, in the order of its best field
+    for field in np.argsort(-result.words, kind="stable"):
+        names.setdefault(int(repository.fields["image"][field]), repository.image_name(int(field)))
+    return next((rank for rank, image in enumerate(names.values(), 1) if question.is_right(image)), None)
 
 
 def _true_box(question: Question) -> Box | None:
@@ -239,7 +238,9 @@ def _true_box(question: Question) -> Box | None:
 
 
 def _localise(question: Question, hit: Hit | None) -> Localisation | None:
-    if hit is None or question.region is None or question.field is None or not np.isfinite(hit.box).all():
+    if hit is None or question.region is None or question.field is None:
+        return None
+    if not np.isfinite(hit.scores["registration"]):  # no pose: the box says nothing
         return None
     error = corner_error(hit.box, box_in_field(question.region, question.field))
     degrees = rotation_difference(hit.rotation_degrees, question.region.rotation_degrees)
@@ -249,7 +250,7 @@ def _localise(question: Question, hit: Hit | None) -> Localisation | None:
 def _found(hit: Hit) -> Found:
     return Found(
         image=hit.image,
-        score=round(hit.score, 6),
+        score=round(hit.score, 6) if np.isfinite(hit.score) else None,
         rotation_degrees=round(hit.rotation_degrees, 3),
         box=_as_tuple(hit.box),
         confidence=round(hit.confidence, 6),
@@ -257,4 +258,4 @@ def _found(hit: Hit) -> Found:
 
 
 def _as_tuple(box: NDArray[np.float64]) -> Box:
-    return tuple((round(float(y), 3), round(float(x), 3)) for y, x in box)
+    return tuple((round(float(y), 3), round(float(x), 3)) for y, x in np.nan_to_num(box))

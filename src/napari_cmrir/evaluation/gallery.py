@@ -23,7 +23,7 @@ __all__ = ["Gallery", "best_and_worst"]
 
 _SIDE = 176
 _QUALITY = 82
-_HITS = 3
+_HITS = 4
 
 Box = Sequence[Sequence[float]]
 
@@ -119,7 +119,8 @@ class Gallery:
     def _hit(self, result: QueryResult, rank: int, hit: Found) -> str:
         right = hit.image == result.field or identifier_of(hit.image) == result.field
         mark = "right" if right else "wrong"
-        caption = f"{rank}. {escape(hit.image)}<br>{hit.score:.3f}, {hit.rotation_degrees:.1f}°"
+        score = "-" if hit.score is None else f"{hit.score:.3f}"
+        caption = f"{rank}. {escape(hit.image)}<br>{score}, {hit.rotation_degrees:.1f}°"
         picture = self._field(hit.image, result.cell.repository)
         return _figure(picture, [("found", hit.box)], caption, mark)
 
@@ -135,10 +136,11 @@ def _figure(pixels: NDArray[np.uint8], boxes: Sequence[tuple[str, Box]], caption
     drawn = "".join(
         f'<polygon class="{name}" points="{" ".join(f"{x + 0.5:.1f},{y + 0.5:.1f}" for y, x in box)}"/>'
         for name, box in boxes
-        if np.isfinite(np.asarray(box)).all()
     )
-    margin = 0.05 * max(height, width) if boxes else 0
-    view = f"{-margin:.1f} {-margin:.1f} {width + 2 * margin:.1f} {height + 2 * margin:.1f}"
+    corners = np.concatenate([[[0, 0], [height, width]], *(np.asarray(box) + 0.5 for _, box in boxes)])
+    corners = corners.clip(-0.4 * max(height, width), 1.4 * max(height, width))
+    (top, left), (bottom, right) = corners.min(0), corners.max(0)
+    view = f"{left:.1f} {top:.1f} {right - left:.1f} {bottom - top:.1f}"
     image = f'<image width="{width}" height="{height}" href="{_data_uri(pixels)}"/>'
     return (
         f'<figure class="{mark}"><svg viewBox="{view}" width="{_SIDE}" height="{_SIDE}">{image}{drawn}</svg>'

@@ -121,13 +121,14 @@ def draw_localisation(cells: Cells) -> str | None:
     Returns
     -------
     str or None
-        An ``<svg>`` element; ``None`` where no box was found.
+        An ``<svg>`` element; ``None`` where no box was found. Across modalities, if that was asked.
     """
     measured = [
         (cell, found)
         for cell, results in cells
         if cell.pose == "transformed" and (found := [r for r in results if r.localisation is not None])
     ]
+    measured = [(cell, found) for cell, found in measured if cell.kind == "cross"] or measured
     if not measured:
         return None
     figure, panels = _figure(3, 3.0)

@@ -100,12 +100,16 @@ def evaluate(
             before = done * len(bench.fields)
             repository = yield from _within(building, before, len(bench.fields), total)
             repositories[modality] = stack.enter_context(repository)
+        unindexed = {modality: opened.failures for modality, opened in repositories.items()}
         before = len(searched) * len(bench.fields)
         for cell in cells:
             for question in bench.questions(cell):
                 asking = bench.ask(question, repositories[cell.repository])
                 results.append((yield from _within(asking, before + len(results), 1, total, str(cell))))
-    yield Progress(total, total, "steps", f"{len(results)} queries answered")
+    refusals = [result.refusal for result in results if result.refusal is not None]
+    if len(refusals) == len(results):
+        raise InputError(f"No query could be asked: {refusals[0]}")
+    yield Progress(total, total, "steps", f"{len(results) - len(refusals)} queries answered")
     return EvaluationReport(
         modalities=modalities,
         settings=settings,
@@ -114,6 +118,7 @@ def evaluate(
         fields=tuple(bench.fields),
         results=tuple(results),
         ready={modality: dict(found) for modality, found in bench.ready.items()},
+        unindexed=unindexed,
     )
 
 

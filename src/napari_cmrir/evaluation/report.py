@@ -16,7 +16,7 @@ from napari_cmrir.evaluation.results import Cell, EvaluationReport, QueryResult
 from napari_cmrir.evaluation.tables import evaluation_tables
 from napari_cmrir.jobs import Job, Progress
 
-__all__ = ["CSV_NAME", "HTML_NAME", "JSON_NAME", "write_report"]
+__all__ = ["CSV_NAME", "HTML_NAME", "JSON_NAME", "as_json", "write_report"]
 
 HTML_NAME = "report.html"
 JSON_NAME = "evaluation.json"
@@ -37,7 +37,7 @@ p.lead { color: #555; margin-top: 0; } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #ddd; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-th { border-bottom: 2px solid #888; vertical-align: bottom; } td small { color: #777; }
+th { border-bottom: 2px solid #888; vertical-align: bottom; white-space: normal; } td small { color: #777; }
 svg { max-width: 100%; } .plot svg { height: auto; }
 details { margin: .6rem 0; border-top: 1px solid #ddd; padding-top: .4rem; }
 summary { cursor: pointer; font-weight: 600; } summary span { font-weight: 400; color: #555; }
@@ -77,12 +77,20 @@ def write_report(report: EvaluationReport, folder: str | os.PathLike[str]) -> Jo
     """
     folder = Path(folder)
     yield Progress(0, 3, "files", "Writing the results")
-    write_whole(folder / JSON_NAME, (json.dumps(report.as_dict(), indent=1) + "\n").encode())
+    write_whole(folder / JSON_NAME, as_json(report).encode())
     write_whole(folder / CSV_NAME, _csv(report).encode())
     page = yield from _page(report)
     write_whole(folder / HTML_NAME, page.encode())
     yield Progress(3, 3, "files", f"The report is {folder / HTML_NAME}")
     return {name: folder / name for name in (HTML_NAME, JSON_NAME, CSV_NAME)}
+
+
+def as_json(report: EvaluationReport) -> str:
+    """Write all of a report as JSON, a line for each query."""
+    content = report.as_dict()
+    queries = ",\n".join("  " + json.dumps(query, allow_nan=False) for query in content.pop("queries"))
+    rest = json.dumps(content, indent=1, allow_nan=False)
+    return f'{rest[:-2]},\n "queries": [\n{queries}\n ]\n}}\n'
 
 
 def _csv(report: EvaluationReport) -> str:
@@ -130,7 +138,7 @@ def _page(report: EvaluationReport) -> Job[str]:
 <h1>Retrieval across {escape(first)} and {escape(second)}</h1>
 <p class="lead">{len(report.pairs)} pairs, {len(report.fields)} fields, {len(report.results)} queries;
 descriptor {escape(report.settings.repository.descriptor.name)}, re-ranking
-{escape(report.settings.search.rerank)}, model {report.model[:12]}.</p>
+{escape(report.settings.search.rerank)}, model {report.model[:12]}.{_left_out(report)}</p>
 <h2>Figures</h2>
 <p>Acc@K is the percentage of the queries whose image is among the first K, identifiers compared whole, with
 its 95 % Wilson interval; MRR the mean reciprocal rank. (T) are queries turned by up to
@@ -145,7 +153,7 @@ right field, of the queries that have one among the first {report.settings.hits}
 <p>Filled: transformed queries; hatched: untransformed.</p>
 <div class="plot">{ranks}</div>
 <h2>Localisation</h2>
-<p>Of the box on the right field, transformed queries. Dots: 2 % of the width and 5°.</p>
+<p>Of the box on the right field, transformed queries. Dotted: 2 % of the field's width and 5°.</p>
 <div class="plot">{localisation}</div>
 <h2>Best and worst queries</h2>
 <p class="key">In each row the query, the right field, and the first hits. Boxes: <b style="color:#009e73">
@@ -156,6 +164,18 @@ broken green</b> where the query was cut, <b style="color:#c08000">yellow</b> wh
 <details><summary>All settings</summary><pre>{escape(settings)}</pre></details>
 </body></html>
 """
+
+
+def _left_out(report: EvaluationReport) -> str:
+    """Tell what could not be searched or asked."""
+    parts = [
+        f"{len(names)} {escape(modality)} fields are blank and not searched"
+        for modality, names in report.unindexed.items()
+        if names
+    ]
+    refused = sum(result.refusal is not None for result in report.results)
+    parts += [f"{refused} queries were refused and count as not found"] if refused else []
+    return f" {'; '.join(parts)}." if parts else ""
 
 
 def _table(title: str, rows: Sequence[Sequence[str]]) -> str:
@@ -172,7 +192,7 @@ def _with_interval(text: str) -> str:
 
 
 def _gallery_section(gallery: Gallery, cell: Cell, results: Sequence[QueryResult]) -> str:
-    best, worst = best_and_worst(results)
+    best, worst = best_and_worst(results, 4 if cell.kind == "cross" else 2)
     first = sum(result.rank == 1 for result in results)
     opened = " open" if cell.kind == "cross" and cell.pose == "transformed" else ""
     rows = "".join(

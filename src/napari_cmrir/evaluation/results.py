@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_cmrir.evaluation.fields import GridField
+from napari_cmrir.evaluation.provenance import code_digest
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.pairs import Pair
 
@@ -52,7 +53,8 @@ class Found:
     ----------
     image : str
         Name of the field.
-    score : float
+    score : float or None
+        ``None`` for a field that the query cannot be registered with.
     rotation_degrees : float
     box : tuple
         Corners (y, x) in the field's pixels.
@@ -60,7 +62,7 @@ class Found:
     """
 
     image: str
-    score: float
+    score: float | None
     rotation_degrees: float
     box: tuple[tuple[float, float], ...]
     confidence: float
@@ -110,6 +112,8 @@ class QueryResult:
         The first ones.
     right : Found or None
         The hit on the right field, if it is among those that were located.
+    refusal : str or None
+        Why the search would not look for it, if it would not.
     seconds : float
         The search took.
     """
@@ -119,13 +123,14 @@ class QueryResult:
     inside: float
     box: tuple[tuple[float, float], ...] | None
     rotation_degrees: float | None
-    rank: int | None
-    shortlist_rank: int | None
-    exhaustive_rank: int | None
-    localisation: Localisation | None
-    hits: tuple[Found, ...]
-    right: Found | None
-    seconds: float
+    rank: int | None = None
+    shortlist_rank: int | None = None
+    exhaustive_rank: int | None = None
+    localisation: Localisation | None = None
+    hits: tuple[Found, ...] = ()
+    right: Found | None = None
+    refusal: str | None = None
+    seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON can hold it, without the seconds."""
@@ -151,6 +156,8 @@ class EvaluationReport:
         Cell by cell.
     ready : dict
         File of each ready query by its modality and identifier.
+    unindexed : dict
+        Why a field is not searched, such as a blank one, by modality and name; its queries are not found.
     """
 
     modalities: tuple[str, str]
@@ -160,6 +167,7 @@ class EvaluationReport:
     fields: tuple[GridField, ...]
     results: tuple[QueryResult, ...]
     ready: dict[str, dict[str, Path]] = field(default_factory=dict)
+    unindexed: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def cells(self) -> Iterator[tuple[Cell, list[QueryResult]]]:
         """Iterate over the cells and their queries."""
@@ -182,11 +190,13 @@ class EvaluationReport:
         return {
             "format": 1,
             "napari_cmrir": __version__,
+            "code": code_digest(),
             "model": self.model,
             "modalities": list(self.modalities),
             "settings": self.settings.model_dump(mode="json"),
             "pairs": len(self.pairs),
             "fields": len(self.fields),
+            "unindexed": self.unindexed,
             "cells": [summary.as_dict() for summary in summaries],
             "queries": [result.as_dict() for result in self.results],
             "seconds": {

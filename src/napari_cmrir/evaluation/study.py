@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from napari_cmrir.comir.model import write_whole
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.protocol import evaluate
+from napari_cmrir.evaluation.provenance import code_digest
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.pairs import Pair, read_pair
 from napari_cmrir.jobs import Job, Progress
@@ -54,6 +55,10 @@ class StudySettings(BaseModel):
         min_length=1,
         description="Stage III: none; bow, the paper's, of the first 30; bow-15, of 15; or registration.",
     )
+    rerank_within: bool = Field(
+        False,
+        description="Re-rank within a modality, too; the paper re-ranks across modalities only.",
+    )
     evaluation: EvaluationSettings = Field(
         EvaluationSettings(hits=1), description="The protocol, the same for every variant."
     )
@@ -81,11 +86,16 @@ class Variant:
     def __str__(self) -> str:
         return f"{self.descriptor} on {self.representation}, re-ranking {self.reranking}"
 
-    def settings(self, common: EvaluationSettings) -> EvaluationSettings:
+    def settings(self, study: StudySettings) -> EvaluationSettings:
         """Give the settings of the evaluation with this variant's choices."""
+        common = study.evaluation
+        kinds = common.kinds
+        if self.reranking != "none" and not study.rerank_within and "cross" in kinds:
+            kinds = ("cross",)
         descriptor = common.repository.descriptor.model_copy(update={"name": self.descriptor})
         changed = {
             **common.model_dump(),
+            "kinds": kinds,
             "repository": {**common.repository.model_dump(), "descriptor": descriptor.model_dump()},
             "search": {**common.search.model_dump(), **RERANKINGS[self.reranking]},
         }
@@ -169,7 +179,7 @@ def study(
     found: dict[Variant, dict[str, Any]] = {}
     for done, variant in enumerate(variants):
         yield Progress(done, len(variants), "variants", str(variant))
-        asked = variant.settings(settings.evaluation)
+        asked = variant.settings(settings)
         file = folder / "cells" / f"{_key(model, modalities, variant, asked, content)}.json"
         if not file.exists():
             if variant.representation not in models:
@@ -180,7 +190,7 @@ def study(
             )
             report = yield from _as_variant(job, done, len(variants), str(variant))
             evaluation = {"variant": vars(variant), **report.as_dict()}
-            write_whole(file, json.dumps(evaluation, indent=1).encode())
+            write_whole(file, json.dumps(evaluation).encode())
         found[variant] = json.loads(file.read_bytes())
     yield Progress(len(variants), len(variants), "variants", f"{len(variants)} variants evaluated")
     return StudyReport(modalities, settings, found)
@@ -223,12 +233,10 @@ def _key(
     settings: EvaluationSettings,
     content: str,
 ) -> str:
-    """Name of a variant's file: other settings, another model or other images have another."""
-    from napari_cmrir import __version__
-
+    """Name of a variant's file: other settings, another model, other images or other code have another."""
     key = {
         "format": 1,
-        "version": __version__,
+        "code": code_digest(),
         "model": model.fingerprint,
         "modalities": modalities,
         "variant": vars(variant),

@@ -148,15 +148,17 @@ def summarise(
         exhaustive={k: share_at_most(exhaustive, k) for k in settings.ranks}
         if settings.report_shortlist
         else None,
-        lost=_lost(results, settings) if settings.report_shortlist else None,
+        lost=_lost(results, n_fields, settings) if settings.report_shortlist else None,
         median_seconds=_rounded(percentile(seconds, 50)),
         p95_seconds=_rounded(percentile(seconds, 95)),
     )
 
 
-def _lost(results: Sequence[QueryResult], settings: EvaluationSettings) -> dict[str, int]:
+def _lost(results: Sequence[QueryResult], n_fields: int, settings: EvaluationSettings) -> dict[str, int]:
     """Whose fault it is that images are not among the first K."""
-    limit, length = max(settings.ranks), settings.search.shortlist
+    limit, search = max(settings.ranks), settings.search
+    registers_all = search.rerank == "registration" and n_fields <= search.register_all
+    length = n_fields if registers_all else search.shortlist
     lost = [result for result in results if result.rank is None or result.rank > limit]
     missed = [result for result in lost if result.shortlist_rank is None or result.shortlist_rank > length]
     return {"shortlist": len(missed), "reranking": len(lost) - len(missed)}

@@ -28,8 +28,9 @@ class Intensity(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    transform: Literal["linear", "log"] = Field(
-        default="linear", description="linear, or log2(1 + x) of the scaled value, as the paper does for SHG"
+    transform: Literal["linear", "log", "ln"] = Field(
+        default="linear",
+        description="linear, log2(1 + x) of the scaled value, or ln(1 + x) as the released models take SHG",
     )
     low: tuple[float, ...] = Field(
         min_length=1, description="Pixel value that becomes 0, for each channel", examples=[(0.0,)]
@@ -85,8 +86,9 @@ class Intensity(BaseModel):
             out /= np.float32(high - low)
         np.nan_to_num(scaled, copy=False, nan=0.0, posinf=_HIGHEST, neginf=_LOWEST)
         np.clip(scaled, _LOWEST, _HIGHEST, out=scaled)
-        if self.transform == "log":
+        if self.transform != "linear":
             np.log1p(scaled, out=scaled)
+        if self.transform == "log":
             scaled /= np.float32(np.log(2))
         return scaled
 

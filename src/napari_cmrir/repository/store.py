@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,6 +27,7 @@ __all__ = ["MODEL_NAME", "VOCABULARY_NAME", "Repository", "open_repository"]
 
 MODEL_NAME = "model.safetensors"
 VOCABULARY_NAME = "vocabulary.safetensors"
+_CACHED_COMIRS = 512  # fields of reduced resolution kept in memory: 128 MB a channel at most
 
 
 def open_repository(path: str | os.PathLike[str]) -> Repository:
@@ -72,6 +73,7 @@ class Repository:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._cached_comir = lru_cache(maxsize=_CACHED_COMIRS)(self._read_comir)
         self._catalogue = Catalogue(path)
         try:
             self._open()
@@ -184,9 +186,14 @@ class Repository:
         InputError
             If the pyramid is missing or has no such level.
         """
+        return self._read_comir(field, level) if level == 0 else self._cached_comir(field, level)
+
+    def _read_comir(self, field: int, level: int) -> npt.NDArray[np.uint8]:
         _, y, x, height, width = (int(value) >> level for value in self.fields[field].item())
         pixels = open_level(self.comir_path(field), level)[:, y : y + height, x : x + width]
-        return np.asarray(pixels, dtype=np.uint8)
+        comir: npt.NDArray[np.uint8] = np.asarray(pixels, dtype=np.uint8)
+        comir.flags.writeable = level == 0  # the others are shared
+        return comir
 
     def verify(self) -> list[str]:
         """Read every file again and compare it with its checksum.

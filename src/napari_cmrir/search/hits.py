@@ -77,6 +77,8 @@ class SearchResult:
         All fields that were re-ranked, best first (more than ``hits``, and several an image).
     ranking : (n,) int array
         The best field of every image, best image first: ``hits`` are the first of them.
+    words : (n,) float array
+        Cosine of the bags of words, of every field: what the shortlist was chosen by.
     """
 
     hits: tuple[Hit, ...]
@@ -86,3 +88,4 @@ class SearchResult:
     mask: NDArray[np.bool_]
     shortlist: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     ranking: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    words: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))

@@ -98,7 +98,7 @@ def search(
         unlocated = [field for field in chosen if field not in question.poses]
         yield from portion(question.register(unlocated), 85, 100)
     hits = _hits(question, chosen)
-    return SearchResult(hits, clock.total, clock.seconds, comir, counts, shortlist, ranking)
+    return SearchResult(hits, clock.total, clock.seconds, comir, counts, shortlist, ranking, cosines)
 
 
 def _registers_all(settings: SearchSettings, n_fields: int) -> bool:

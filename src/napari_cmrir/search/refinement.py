@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 __all__ = ["pose_scores", "refine_poses"]
 
-_MOST_POINTS = 40_000
+_MOST_POINTS = 20_000
 _DAMPING = 1e-3
 
 
@@ -47,7 +47,7 @@ def pose_scores(query: Tensor, mask: Tensor, fields: Tensor, poses: Tensor, min_
 
 
 def refine_poses(
-    query: Tensor, mask: Tensor, fields: Tensor, poses: Tensor, min_overlap: float, *, iterations: int = 8
+    query: Tensor, mask: Tensor, fields: Tensor, poses: Tensor, min_overlap: float, *, iterations: int = 6
 ) -> tuple[Tensor, Tensor]:
     """Move poses uphill to the nearest peak of the correlation.
 

@@ -121,8 +121,9 @@ def register(
 ) -> Job[dict[int, Pose]]:
     """Find the best pose of a query in each of some fields, coarse to fine.
 
-    At the coarse level every rotation is correlated at every shift by FFT; the best peaks are then moved
-    to sub-pixel and sub-degree precision at the fine level, whose correlation is the score.
+    At the coarse level every rotation is correlated at every shift by FFT; the peaks of the best fields are
+    then moved to sub-pixel and sub-degree precision at the fine level, whose correlation is their score. A
+    field that is not refined keeps its coarse pose, and scores no higher than those that are.
 
     Parameters
     ----------
@@ -143,12 +144,25 @@ def register(
     dict
         `Pose` of each field.
     """
-    poses: dict[int, Pose] = {}
+    total = len(fields) + min(len(fields), settings.refine)
+    starts: dict[int, Tensor] = {}
+    coarse: dict[int, float] = {}
     for batch in _batches(repository, fields):
-        yield Progress(len(poses), len(fields), "fields", "Registering")
-        starts = _coarse_poses(query, _stack(repository, batch, query.coarse, query), settings)
-        poses.update(_fine_poses(query, repository, batch, starts, settings))
-    yield Progress(len(poses), len(fields), "fields", "Registering")
+        yield Progress(len(starts), total, "fields", "Registering")
+        found, scores = _coarse_poses(query, _stack(repository, batch, query.coarse, query), settings)
+        starts.update(zip(batch, found, strict=True))
+        coarse.update(zip(batch, scores.tolist(), strict=True))
+    best = sorted(coarse, key=lambda field: -coarse[field])[: settings.refine]
+    poses: dict[int, Pose] = {}
+    for batch in _batches(repository, best):
+        yield Progress(len(starts) + len(poses), total, "fields", "Registering")
+        batch_starts = torch.stack([starts[field] for field in batch])
+        poses.update(_fine_poses(query, repository, batch, batch_starts, settings))
+    ceiling = min((pose.score for pose in poses.values()), default=math.inf)
+    for field in starts.keys() - poses.keys():
+        degrees, y, x = starts[field][0].tolist()
+        poses[field] = Pose(min(coarse[field], ceiling), degrees, (y, x), -math.inf)
+    yield Progress(total, total, "fields", "Registering")
     return poses
 
 
@@ -178,8 +192,15 @@ def _stored_level(repository: Repository, field: int) -> int:
     return int(math.log2(max(1, smallest / 64)))
 
 
-def _coarse_poses(query: RegisteredQuery, fields: Tensor, settings: SearchSettings) -> Tensor:
-    """The best peaks of each field, (n, _KEPT, 3): degrees, and the centre (y, x) at full resolution."""
+def _coarse_poses(query: RegisteredQuery, fields: Tensor, settings: SearchSettings) -> tuple[Tensor, Tensor]:
+    """The best peaks of each field, and the score of the best.
+
+    Returns
+    -------
+    poses : (n, _KEPT, 3) tensor
+        Degrees, and the query's centre (y, x) at full resolution.
+    scores : (n,) tensor
+    """
     comir, mask = query.level(query.coarse)
     angles = rotations(settings)
     turned = [turn(comir, mask, angle) for angle in angles]
@@ -195,12 +216,12 @@ def _coarse_poses(query: RegisteredQuery, fields: Tensor, settings: SearchSettin
     side = 2**query.coarse
     places = (torch.stack(centres, 1) + 0.5) * side - 0.5  # (n, angle, 2)
     degrees = torch.tensor(angles, device=places.device)
-    return torch.stack(
-        [
-            _distinct(torch.cat((degrees[:, None], place), 1), score, 4.0 * side, settings.rotation_step)
-            for place, score in zip(places, torch.stack(scores, 1), strict=True)
-        ]
-    )
+    by_angle = torch.stack(scores, 1)
+    distinct = [
+        _distinct(torch.cat((degrees[:, None], place), 1), score, 4.0 * side, settings.rotation_step)
+        for place, score in zip(places, by_angle, strict=True)
+    ]
+    return torch.stack(distinct), by_angle.amax(1)
 
 
 def _distinct(poses: Tensor, scores: Tensor, distance: float, step: float) -> Tensor:

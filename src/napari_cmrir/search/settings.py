@@ -35,6 +35,11 @@ class SearchSettings(BaseModel):
         ge=0,
         description="Repositories of up to this many fields are registered whole, without a shortlist.",
     )
+    refine: int = Field(
+        30,
+        ge=1,
+        description="Fields whose pose is refined, the best at the coarse level of the registration.",
+    )
     max_rotation: float = Field(
         30.0,
         ge=0,

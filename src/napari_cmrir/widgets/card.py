@@ -76,18 +76,16 @@ def model_rows(model: Path) -> list[tuple[str, str]]:
     header = read_header(model)
     settings, provenance, history = header["settings"], header["provenance"], header["history"]
     trained_on = provenance.get("trained_on", "")
+    loss = f", last loss {history[-1]['loss']:.3f}" if history else ""
     rows = [
         ("Model", model.name),
         ("Modalities", " + ".join(header["modalities"])),
-        ("Network", f"{settings['network']}, {settings['channels']} channel(s)"),
-        ("Steps", str(settings["steps"])),
+        ("Network", f"{settings['network']}, CoMIRs of {_counted(settings['channels'], 'channel')}"),
+        ("Steps", f"{settings['steps']}{loss}"),
     ]
-    if history:
-        rows.append(("Last loss", f"{history[-1]['loss']:.3f}"))
     if trained_on:
-        rows.append(("Trained on", trained_on if isinstance(trained_on, str) else f"{len(trained_on)} pairs"))
-    if "created" in provenance:
-        rows.append(("Created", provenance["created"][:10]))
+        on = trained_on if isinstance(trained_on, str) else _counted(len(trained_on), "pair")
+        rows.append(("Trained on", f"{on}, {provenance.get('created', '')[:10]}"))
     return rows
 
 
@@ -130,3 +128,7 @@ def as_table(rows: Iterable[tuple[str, str]]) -> str:
     """
     cells = (f"<tr><td>{escape(a)}&nbsp;&nbsp;</td><td><b>{escape(b)}</b></td></tr>" for a, b in rows)
     return f"<table>{''.join(cells)}</table>"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

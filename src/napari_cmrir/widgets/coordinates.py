@@ -361,7 +361,7 @@ def _upright_as_can_be(points: NDArray[np.float64]) -> Region:
     region = Region.from_corners(points)
     quarters = round(region.rotation_degrees / 90)
     height, width = (region.height, region.width)[:: -1 if quarters % 2 else 1]
-    return Region(region.centre, height, width, region.rotation_degrees - 90 * quarters)
+    return Region(region.centre, height, width, region.rotation_degrees - 90 * quarters + 0.0)
 
 
 def _sides(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -119,8 +119,6 @@ class FindWidget(Dock):
         region.addWidget(self.region, 1)
         region.addWidget(self.new_region)
         numbers = QHBoxLayout()
-        numbers.addWidget(self.modality, 1)
-        numbers.addWidget(QLabel("turned"))
         numbers.addWidget(self.rotation, 1)
         numbers.addWidget(QLabel("hits"))
         numbers.addWidget(self.hits, 1)
@@ -129,7 +127,8 @@ class FindWidget(Dock):
         form.addRow("", self.about)
         form.addRow("Image", self.image)
         form.addRow("Region", region)
-        form.addRow("Modality", numbers)
+        form.addRow("Modality", self.modality)
+        form.addRow("Rotation", numbers)
         below = QHBoxLayout()
         below.addWidget(self.side_by_side)
         below.addStretch(1)
@@ -229,7 +228,9 @@ class FindWidget(Dock):
             self._inquiry.ask(partial(read_repository_card, self.repository.path))
 
     def _show_card(self, card: RepositoryCard) -> None:
-        self.about.setText(f"{card.images} {card.modality} images in {card.fields} fields")
+        fields = f" in {card.fields} fields" if card.fields > card.images else ""
+        plural = "" if card.images == 1 else "s"
+        self.about.setText(f"{card.images} {card.modality} image{plural}{fields}")
         before = self.modality.currentText()
         self.modality.clear()
         self.modality.addItems(card.modalities)

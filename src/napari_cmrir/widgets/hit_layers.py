@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AddedLayers", "hit_name", "make_region_layer"]
 
-REGION_COLOUR = "#ffcc00"
-BOX_COLOUR = "#00a2ff"
+_REGION_COLOUR = "#ffcc00"
+_BOX_ON_BRIGHT, _BOX_ON_DARK = "#0022cc", "#00d5ff"
+_NAME_SIZE = 8.0
 _GRID_STRIDE = -2  # an image and the box on it share a cell, counted from the top of the layer list
 
 
@@ -47,8 +49,9 @@ def make_region_layer(image: Image) -> Shapes:
     layer = Shapes(
         ndim=image.ndim,
         name=f"Region of {image.name}",
-        edge_color=REGION_COLOUR,
+        edge_color=_REGION_COLOUR,
         face_color="transparent",
+        opacity=1,
         edge_width=_line_width(image.extent.data[1][-2:] - image.extent.data[0][-2:]),
         **transform_of(image),
     )
@@ -100,13 +103,14 @@ class AddedLayers:
         transform : mapping
             scale, translate and units of the layers.
         """
-        self.remove_hits()
-        for hit in reversed([hit for hit in hits if hit.rank in pictures]):
-            image = _hit_image(hit, pictures[hit.rank], transform)
-            box = _match_box(hit, pictures[hit.rank].shape, transform)
-            self._hits[hit.rank] = [image, box]
-            for layer in (image, box):
-                self._viewer.layers.append(layer)
+        with _without_grid(self._viewer):
+            self.remove_hits()
+            for hit in reversed([hit for hit in hits if hit.rank in pictures]):
+                image = _hit_image(hit, pictures[hit.rank], transform)
+                box = _match_box(hit, pictures[hit.rank], transform)
+                self._hits[hit.rank] = [image, box]
+                for layer in (image, box):
+                    self._viewer.layers.append(layer)
 
     def lay_side_by_side(self, side_by_side: bool) -> None:
         """Give each hit a cell of napari's grid, or put the grid back as it was.
@@ -149,10 +153,11 @@ class AddedLayers:
 
     def remove_all(self) -> None:
         """Remove every layer that was added, and leave all others as they are."""
-        self.remove_hits()
-        self._remove(self._present(self._regions))
-        self._regions = []
         self.lay_side_by_side(False)
+        with _without_grid(self._viewer):
+            self.remove_hits()
+            self._remove(self._present(self._regions))
+        self._regions = []
 
     def _all_hits(self) -> list[Layer]:
         return self._present([layer for layers in self._hits.values() for layer in layers])
@@ -167,6 +172,18 @@ class AddedLayers:
             self._viewer.layers.remove(layer)
 
 
+@contextmanager
+def _without_grid(viewer: Viewer) -> Iterator[None]:
+    """Change layers with the grid off: napari lays it out anew for every single one."""
+    grid = _grid(viewer)
+    enabled = grid.enabled
+    grid.enabled = False
+    try:
+        yield
+    finally:
+        grid.enabled = enabled
+
+
 def _hit_image(hit: Hit, pixels: NDArray[Any], transform: Mapping[str, Any]) -> Image:
     channels = pixels.shape[2]
     shown = pixels if channels == 3 else pixels[..., 0] if channels == 1 else np.moveaxis(pixels, -1, 0)
@@ -179,10 +196,13 @@ def _hit_image(hit: Hit, pixels: NDArray[Any], transform: Mapping[str, Any]) -> 
     )
     if hasattr(layer, "name_overlay"):  # napari 0.9
         layer.name_overlay.visible = True
+        layer.name_overlay.font_size = _NAME_SIZE
     return layer
 
 
-def _match_box(hit: Hit, shape: tuple[int, ...], transform: Mapping[str, Any]) -> Shapes:
+def _match_box(hit: Hit, pixels: NDArray[Any], transform: Mapping[str, Any]) -> Shapes:
+    bright = _is_bright(pixels)
+    colour = _BOX_ON_BRIGHT if bright else _BOX_ON_DARK
     features = {
         "rank": [hit.rank],
         "score": [hit.score],
@@ -196,14 +216,15 @@ def _match_box(hit: Hit, shape: tuple[int, ...], transform: Mapping[str, Any]) -
         name=f"{hit_name(hit)} · match",
         features=features,
         text={
-            "string": "{rank}   score {score:.2f}   {rotation_degrees:+.0f}°",
-            "color": BOX_COLOUR,
-            "anchor": "upper_left",
-            "size": 11,
+            "string": "{rank}:  {score:.2f}\n{rotation_degrees:+.0f}°",
+            "color": "black" if bright else colour,
+            "anchor": "center",
+            "size": 12,
         },
-        edge_color=BOX_COLOUR,
+        edge_color=colour,
         face_color="transparent",
-        edge_width=_line_width(np.array(shape[:2])),
+        opacity=1,
+        edge_width=_line_width(np.array(pixels.shape[:2])),
         metadata={"napari-cmrir": {"is_result": True, **hit.as_dict()}},
         **transform,
     )
@@ -211,7 +232,13 @@ def _match_box(hit: Hit, shape: tuple[int, ...], transform: Mapping[str, Any]) -
 
 def _line_width(sides: NDArray[Any]) -> float:
     """A line that is seen on the whole image and does not hide it, in px."""
-    return max(1.0, float(np.min(sides)) / 150)
+    return max(1.0, float(np.min(sides)) / 75)
+
+
+def _is_bright(pixels: NDArray[Any]) -> bool:
+    """Whether an image is shown bright, as brightfield is."""
+    few = pixels[::16, ::16]
+    return bool(np.median(few) > (float(few.min()) + float(few.max())) / 2)
 
 
 def _grid(viewer: Viewer) -> Any:

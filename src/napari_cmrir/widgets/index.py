@@ -202,4 +202,4 @@ def _index(images: Sequence[Path], model_path: Path, modality: str, output: Path
     repository = yield from build_repository(images, model, modality, output)
     with repository:
         count = len(np.unique(repository.fields["image"]))
-        return _Indexed(repository.path, count, repository.failures)
+        return _Indexed(output, count, repository.failures)

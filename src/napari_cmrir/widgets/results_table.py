@@ -17,8 +17,8 @@ __all__ = ["ResultsTable"]
 _COLUMNS = (
     ("", "Rank: 1 is the best"),
     ("Score", "Agreement of the registered representations: 1 is perfect, 0 is chance"),
-    ("Sure", "Confidence: the probability that no wrong image would score as high"),
-    ("Turn", "How far the region is turned counter-clockwise to lie on the hit"),
+    ("Conf.", "Confidence: the probability that no wrong image would score as high"),
+    ("Rotation", "How far the region, cut out upright, is turned counter-clockwise to lie on the hit"),
     ("File", "The image that the hit lies in"),
 )
 

@@ -1,0 +1,184 @@
+"""The whole way in small: train, represent, index, query, info; and what interrupting leaves."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_cmrir.comir.model import load_model
+from napari_cmrir.repository.store import open_repository
+
+INTERRUPTED_BEFORE_STEP = """
+    import signal
+    from napari_cmrir.comir.trainer import Trainer
+    train_step = Trainer.train_step
+    def interrupted(self):
+        if self.step == {step}:
+            signal.raise_signal(signal.SIGINT)
+        return train_step(self)
+    Trainer.train_step = interrupted
+"""
+
+
+def test_train_says_what_it_made(info, model):
+    card = info(model)
+    assert card["modalities"] == ["SHG", "BF"]
+    assert card["trained_on"] == [f"sample-{seed:03d}" for seed in range(4)]
+    assert card["settings"]["steps"] == 2
+    assert np.isfinite(card["last loss"])
+    assert card["fingerprint"] == load_model(model).fingerprint
+
+
+def test_info_is_readable_without_json(call, model, repository):
+    assert "modalities: SHG, BF" in call("info", model).out
+    assert "  indexed: 4" in call("info", repository).out
+
+
+def test_images_without_a_partner_are_named(call, tmp_path, pairs):
+    for path in [*pairs.glob("sample-000_*.tif"), pairs / "sample-001_BF.tif"]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    ended = call(
+        "train", tmp_path, "--modalities", "SHG", "BF", "-o", tmp_path / "m.safetensors", "--steps", 1
+    )
+    assert ended.status == 0
+    assert "without a partner: sample-001_BF.tif" in ended.err
+    assert "1 pairs" in ended.out
+
+
+def test_index_stores_what_represent_writes(call, tmp_path, pairs, model, repository):
+    ended = call("represent", model, pairs, "--modality", "BF", "-o", tmp_path)
+    assert ended.status == 0
+    written = [tmp_path / f"sample-{seed:03d}_BF_CoMIR.tif" for seed in range(4)]
+    assert ended.out.split() == [str(path) for path in written]
+    with open_repository(repository) as opened:
+        stored = {opened.image_name(field): opened.comir(field)[0] for field in range(len(opened))}
+    for path in written:
+        comir = tifffile.imread(path)
+        assert comir.dtype == np.uint8
+        assert comir.shape == (160, 160)
+        assert np.array_equal(comir, stored[path.name.replace("_CoMIR", "")])
+
+
+def test_index_leaves_the_other_modality_out_and_adds_only_what_is_new(call, info, repository, pairs, model):
+    before = info(repository)
+    assert before["modality"] == "BF"
+    assert before["images"] == {"indexed": 4}
+    ended = call("index", pairs, "--model", model, "--modality", "BF", "-o", repository)
+    assert ended.status == 0
+    assert info(repository) == before
+
+
+def test_query_writes_the_hits_of_every_image(call, tmp_path, pairs, repository):
+    images, answers = [pairs / f"sample-00{seed}_SHG.tif" for seed in (2, 0)], tmp_path / "new" / "hits.json"
+    ended = call("query", repository, *images, "--modality", "SHG", "-k", 3, "--json", answers)
+    assert ended.status == 0
+    content = json.loads(answers.read_text())
+    assert list(content) == ["queries"]
+    assert [query["image"] for query in content["queries"]] == [str(image) for image in images]
+    for query, image in zip(content["queries"], images, strict=True):
+        assert list(query) == ["image", "region", "seconds", "hits"]
+        assert query["region"] == [0, 0, 160, 160]
+        assert query["seconds"] > 0
+        assert image.name in ended.out
+        assert_are_hits(query["hits"], 3, (160, 160))
+
+
+@pytest.mark.parametrize("rerank", ["none", "bow", "registration"])
+def test_query_looks_for_a_region_under_every_ranking(rerank, call, tmp_path, pairs, repository):
+    image, answers = pairs / "sample-001_SHG.tif", tmp_path / "hits.json"
+    arguments = ["--modality", "SHG", "--region", 40, 30, 64, 96, "--rerank", rerank, "--json", answers]
+    ended = call("query", repository, image, *arguments)
+    assert ended.status == 0
+    (query,) = json.loads(answers.read_text())["queries"]
+    assert query["region"] == [40, 30, 64, 96]
+    assert_are_hits(query["hits"], 4, (64, 96))
+
+
+def test_a_region_of_an_indexed_image_is_found_where_it_is(call, tmp_path, pairs, repository):
+    image, answers = pairs / "sample-001_BF.tif", tmp_path / "hits.json"
+    arguments = ["--modality", "BF", "--region", 40, 30, 64, 96, "--max-rotation", 10, "--json", answers]
+    assert call("query", repository, image, *arguments).status == 0
+    first = json.loads(answers.read_text())["queries"][0]["hits"][0]
+    assert first["image"] == str(image)
+    assert first["score"] > 0.9
+    assert np.allclose(first["box"], [[39.5, 29.5], [39.5, 125.5], [103.5, 125.5], [103.5, 29.5]], atol=1)
+    assert first["rotation_degrees"] == pytest.approx(0, abs=0.5)
+
+
+def test_timings_are_printed_when_asked_for(call, pairs, repository):
+    ended = call("query", repository, pairs / "sample-001_SHG.tif", "--modality", "SHG", "--timings")
+    assert ended.status == 0
+    assert " s  words " in ended.out
+
+
+def assert_are_hits(hits, number, size):
+    """Hits as the contract has them: keys, ranks, order, and boxes of the query's size and rotation."""
+    assert [hit["rank"] for hit in hits] == [*range(1, number + 1)]
+    assert len({hit["image"] for hit in hits}) == number
+    assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+    for hit in hits:
+        assert set(hit) == {"rank", "image", "score", "box", "rotation_degrees", "confidence"}
+        assert hit["image"].endswith("_BF.tif")
+        assert 0 <= hit["confidence"] <= 1
+        box = np.array(hit["box"])
+        assert box.shape == (4, 2)
+        right, down = box[1] - box[0], box[3] - box[0]
+        assert (np.hypot(*down), np.hypot(*right)) == pytest.approx(size, abs=0.01)
+        turned = np.degrees(np.arctan2(-right[0], right[1]))
+        assert turned == pytest.approx(hit["rotation_degrees"], abs=0.05)
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_goes_on_to_the_same_model(call_process, tmp_path, pairs):
+    def train(name, *more, prelude=""):
+        arguments = ["train", pairs, "--modalities", "SHG", "BF", "-o", tmp_path / name, "--steps", 4, *more]
+        return call_process(arguments, prelude)
+
+    stopped = train("stopped.safetensors", prelude=INTERRUPTED_BEFORE_STEP.format(step=2))
+    assert stopped.status == 130
+    assert "--resume goes on" in stopped.err
+    assert "Traceback" not in stopped.err
+    assert [path.name for path in tmp_path.iterdir()] == ["stopped.safetensors.checkpoint"]
+
+    resumed = train("stopped.safetensors", "--resume", prelude=INTERRUPTED_BEFORE_STEP.format(step=1))
+    assert resumed.status == 0, resumed.err  # step 1 lay behind it
+    assert [path.name for path in tmp_path.iterdir()] == ["stopped.safetensors"]
+
+    assert train("whole.safetensors").status == 0
+    whole, stopped = (load_model(tmp_path / name) for name in ("whole.safetensors", "stopped.safetensors"))
+    assert [entry["step"] for entry in stopped.history] == [entry["step"] for entry in whole.history]
+    assert [entry["loss"] for entry in stopped.history] == [entry["loss"] for entry in whole.history]
+    assert stopped.fingerprint == whole.fingerprint
+
+
+def test_a_checkpoint_of_another_training_is_not_gone_on_with(call, call_process, tmp_path, pairs):
+    arguments = ["train", pairs, "--modalities", "SHG", "BF", "-o", tmp_path / "m.safetensors", "--steps", 2]
+    assert call_process(arguments, INTERRUPTED_BEFORE_STEP.format(step=1)).status == 130
+    ended = call(*arguments, "--seed", 1, "--resume")
+    assert ended.status == 2
+    assert "belongs to a training of other pairs or settings" in ended.err
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def test_interrupted_indexing_goes_on_where_it_was(call, call_process, info, tmp_path, pairs, model):
+    arguments = ["index", pairs, "--model", model, "--modality", "BF", "-o", tmp_path / "new.cmrir"]
+    prelude = """
+        import signal
+        from napari_cmrir.repository import stages
+        read_source = stages.read_source
+        def interrupted(source):
+            if source.name == "sample-002_BF.tif":
+                signal.raise_signal(signal.SIGINT)
+            return read_source(source)
+        stages.read_source = interrupted
+    """
+    ended = call_process(arguments, prelude)
+    assert ended.status == 130
+    assert "goes on where it was" in ended.err
+    unfinished = call("info", tmp_path / "new.cmrir")
+    assert unfinished.status == 2
+    assert "2 of 4 CoMIRs stored" in unfinished.err
+    assert call(*arguments).status == 0
+    assert info(tmp_path / "new.cmrir")["images"] == {"indexed": 4}
+    assert call("info", tmp_path / "new.cmrir", "--verify").status == 0
