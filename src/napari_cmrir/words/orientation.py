@@ -115,8 +115,8 @@ def _turned(
     sampled = sampled.reshape(-1, 2, len(centres), SAMPLES, SAMPLES)
     along = cos * sampled[:, 0] + sin * sampled[:, 1]
     across = cos * sampled[:, 1] - sin * sampled[:, 0]
-    maps = response_maps(along, across, extended)  # (channel, kind, point, 20, 20)
-    return _region_sums(maps).permute(2, 0, 3, 4, 1).reshape(len(centres), -1)
+    maps = response_maps(along, across, extended)  # (channel, point, kind, 20, 20)
+    return _region_sums(maps).permute(1, 0, 3, 4, 2).reshape(len(centres), -1)
 
 
 def _region_sums(maps: torch.Tensor) -> torch.Tensor:

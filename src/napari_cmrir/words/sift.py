@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_cmrir.words.features import Features, as_channels, checked_mask, finish, stretch
+from napari_cmrir.words.features import Features, as_channels, checked_mask, normalise, stretch, within
 from napari_cmrir.words.grid import grid_points
 from napari_cmrir.words.haar import growths
 from napari_cmrir.words.orientation import dominant_orientations
@@ -58,8 +58,10 @@ def sift(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | Non
     if len(points) == 0:
         return Features(points, np.zeros((0, 128 * len(channels)), np.float32), np.zeros(0, np.float32))
     keypoints = _keypoints(points, _angles(channels, settings, len(points)))
-    values = np.concatenate([_describe(image, keypoints) for image in _as_bytes(channels)], axis=1)
-    return finish(points, torch.from_numpy(values), settings, finite, mask, floor=0.0)
+    described = [_describe(image, keypoints) for image in _as_bytes(channels)]
+    values = torch.from_numpy(np.concatenate(described, axis=1))
+    strengths = normalise(values, points, settings, finite, floor=0.0)
+    return within(points, values, strengths, mask)
 
 
 def _angles(channels: torch.Tensor, settings: DescriptorSettings, points: int) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.words.features import Features, as_channels, checked_mask, finish, stretch
+from napari_cmrir.words.features import Features, as_channels, checked_mask, normalise, stretch, within
 from napari_cmrir.words.grid import (
     REGIONS,
     SAMPLES,
@@ -44,7 +44,7 @@ from napari_cmrir.words.haar import (
 )
 from napari_cmrir.words.orientation import dominant_values
 from napari_cmrir.words.settings import DescriptorSettings
-from napari_cmrir.words.threads import spread
+from napari_cmrir.words.threads import alone, spread
 
 __all__ = ["surf", "turn_descriptors"]
 
@@ -86,24 +86,26 @@ def surf(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | Non
     >>> bool(first[0] == 0 and first[1] > 0 and first[1] == first[3])
     True
     """
-    channels, finite = as_channels(comir)
+    channels, finite = alone(as_channels)(comir)
     mask = checked_mask(mask, (channels.shape[1], channels.shape[2]))
     points = grid_points(channels.shape[1], channels.shape[2], settings)
     size = channels.shape[0] * (128 if settings.extended else 64)
     if len(points) == 0:
         return Features(points, np.zeros((0, size), np.float32), np.zeros(0, np.float32))
-    growth = growths(stretch(channels))
-    values = growth[0].new_empty(
-        (len(settings.block_widths), len(points) // len(settings.block_widths), size)
-    )
+    growth = alone(lambda: growths(stretch(channels)))()
     describe = upright_values if settings.orientation == "upright" else dominant_values
+    each = len(points) // len(settings.block_widths)
+    values, strengths = growth[0].new_empty((len(points), size)), growth[0].new_empty(len(points))
 
     def fill(scale: int) -> None:
-        found = describe(growth, settings.block_widths[scale], settings)
-        values[scale].view(found.shape).copy_(found)
+        rows = slice(scale * each, (scale + 1) * each)
+        raw = describe(growth, settings.block_widths[scale], settings)
+        values[rows].view(raw.shape).copy_(raw)
+        strengths[rows] = normalise(values[rows], points[rows], settings, finite, floor=NOTHING)
 
-    list(spread(fill, range(len(settings.block_widths))))
-    return finish(points, values.flatten(0, 1), settings, finite, mask, floor=NOTHING)
+    for _ in spread(fill, range(len(settings.block_widths))):
+        pass
+    return within(points, values, strengths, mask)
 
 
 def upright_values(growth: Growth, width: int, settings: DescriptorSettings) -> torch.Tensor:
@@ -127,10 +129,11 @@ def upright_values(growth: Growth, width: int, settings: DescriptorSettings) -> 
     wavelet_y, regions_y = _axis(height, width, settings.first, settings.grid_step, device)
     wavelet_x, regions_x = _axis(length, width, settings.first, settings.grid_step, device)
     maps = response_maps(*haar_responses(growth, wavelet_y, wavelet_x), settings.extended)
-    sums = across(regions_x, along(regions_y, maps))  # (channel, kind, 4 rows, 4 columns)
-    channels, kinds, rows, columns = sums.shape
-    sums = sums.reshape(channels, kinds, rows // REGIONS, REGIONS, columns // REGIONS, REGIONS)
-    return sums.permute(2, 4, 0, 3, 5, 1)
+    channels, _, kinds, lattice_x = maps.shape
+    sums = along(regions_y, maps.flatten(2))  # (channel, 4 rows, kind x lattice)
+    sums = across(regions_x, sums.reshape(-1, lattice_x))  # (channel x 4 rows x kind, 4 columns)
+    sums = sums.reshape(channels, -1, REGIONS, kinds, sums.shape[1] // REGIONS, REGIONS)
+    return sums.permute(1, 4, 0, 2, 5, 3)
 
 
 @lru_cache(maxsize=64)
