@@ -34,9 +34,9 @@ def word_scores(
     (n,) array
         Cosine of the weighted bags, in [0, 1], one value a field.
     """
-    from napari_cmrir.words.bags import count_words
     from napari_cmrir.words.descriptors import describe
+    from napari_cmrir.words.encode import encode_query
 
     features = describe(comir, repository.descriptor_settings, None if mask.all() else mask)
-    names = repository.vocabulary.assign(features.descriptors)
-    return repository.bag_index.scores(count_words(names, len(repository.vocabulary)))
+    bag = encode_query(features, mask, repository.vocabulary, repository.settings.bags)
+    return repository.bag_index.scores(bag)

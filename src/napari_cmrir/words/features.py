@@ -126,7 +126,7 @@ def normalise(
     Examples
     --------
     >>> values = torch.tensor([[3.0, -4.0], [1e-9, 0.0]])
-    >>> strengths = normalise(values, np.zeros((2, 3), np.float32), DescriptorSettings(), None, floor=1e-6)
+    >>> strengths = normalise(values, np.zeros((2, 3)), DescriptorSettings.paper(), None, floor=1e-6)
     >>> values.numpy().round(3), strengths.numpy().round(3)
     (array([[ 0.6, -0.8],
            [ 0. ,  0. ]], dtype=float32), array([0.98, 0.  ], dtype=float32))

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 
 from napari_cmrir.words.grid import (
-    REGIONS,
     SAMPLES,
     grid_axis,
+    region_weights,
     sample_lattice,
     sample_offsets,
-    sample_weights,
 )
 from napari_cmrir.words.haar import Growth, haar_responses, haar_wavelet, response_maps
 from napari_cmrir.words.settings import DescriptorSettings
@@ -121,8 +120,5 @@ def _turned(
 
 def _region_sums(maps: torch.Tensor) -> torch.Tensor:
     """Sum the weighted samples of 4 x 4 regions: (..., 20, 20) -> (..., 4, 4)."""
-    sums = torch.zeros((REGIONS, SAMPLES))
-    samples = torch.arange(SAMPLES)
-    sums[samples * REGIONS // SAMPLES, samples] = torch.from_numpy(sample_weights()).float()
-    sums = sums.to(maps)
+    sums = torch.from_numpy(region_weights()).to(maps)
     return torch.matmul(torch.matmul(sums, maps), sums.T)

@@ -20,13 +20,14 @@ import torch
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.words.features import Features, as_channels, checked_mask, normalise, stretch, within
+from napari_cmrir.words.blocks import describe_blocks
+from napari_cmrir.words.features import Features
 from napari_cmrir.words.grid import (
     REGIONS,
     SAMPLES,
     grid_axis,
-    grid_points,
     region_matrix,
+    region_weights,
     sample_lattice,
     sample_offsets,
 )
@@ -37,19 +38,14 @@ from napari_cmrir.words.haar import (
     across,
     along,
     bands,
-    growths,
     haar_responses,
     haar_wavelet,
     response_maps,
 )
 from napari_cmrir.words.orientation import dominant_values
 from napari_cmrir.words.settings import DescriptorSettings
-from napari_cmrir.words.threads import alone, spread
 
 __all__ = ["surf", "turn_descriptors"]
-
-NOTHING = 1e-6
-"""Length of a raw descriptor, as a share of the image's range, up to which it is empty."""
 
 
 def surf(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | None = None) -> Features:
@@ -86,26 +82,8 @@ def surf(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | Non
     >>> bool(first[0] == 0 and first[1] > 0 and first[1] == first[3])
     True
     """
-    channels, finite = alone(as_channels)(comir)
-    mask = checked_mask(mask, (channels.shape[1], channels.shape[2]))
-    points = grid_points(channels.shape[1], channels.shape[2], settings)
-    size = channels.shape[0] * (128 if settings.extended else 64)
-    if len(points) == 0:
-        return Features(points, np.zeros((0, size), np.float32), np.zeros(0, np.float32))
-    growth = alone(lambda: growths(stretch(channels)))()
     describe = upright_values if settings.orientation == "upright" else dominant_values
-    each = len(points) // len(settings.block_widths)
-    values, strengths = growth[0].new_empty((len(points), size)), growth[0].new_empty(len(points))
-
-    def fill(scale: int) -> None:
-        rows = slice(scale * each, (scale + 1) * each)
-        raw = describe(growth, settings.block_widths[scale], settings)
-        values[rows].view(raw.shape).copy_(raw)
-        strengths[rows] = normalise(values[rows], points[rows], settings, finite, floor=NOTHING)
-
-    for _ in spread(fill, range(len(settings.block_widths))):
-        pass
-    return within(points, values, strengths, mask)
+    return describe_blocks(comir, settings, mask, 128 if settings.extended else 64, describe)
 
 
 def upright_values(growth: Growth, width: int, settings: DescriptorSettings) -> torch.Tensor:
@@ -142,7 +120,9 @@ def _axis(length: int, width: int, first: int, step: int, device: str) -> tuple[
     scale = width / SAMPLES
     points = grid_axis(length, DescriptorSettings(first=first, grid_step=step))
     lattice, index = sample_lattice(points, sample_offsets() * scale)
-    return haar_wavelet(lattice, scale, length, device), bands(region_matrix(index, len(lattice)), device)
+    return haar_wavelet(lattice, scale, length, device), bands(
+        region_matrix(index, len(lattice), region_weights()), device
+    )
 
 
 def turn_descriptors(
