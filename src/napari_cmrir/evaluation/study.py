@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["RERANKINGS", "StudyReport", "StudySettings", "Variant", "study"]
 
 RERANKINGS: dict[str, dict[str, Any]] = {
-    "none": {"rerank": "none"},
+    "none": {"rerank": "none", "max_rotation": 0.0},  # a study asks for ranks, not for boxes
     "bow-15": {"rerank": "bow", "shortlist": 15},
     "bow": {"rerank": "bow", "shortlist": 30},
     "registration": {"rerank": "registration"},
