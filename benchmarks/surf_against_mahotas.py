@@ -3,8 +3,8 @@
     python benchmarks/surf_against_mahotas.py [--image FILE]
 
 mahotas leaves out points near the border, so it is given the image with a wide border, continued as ours is:
-both describe all 43,264 points. It samples half a sample beside the article's positions, so its descriptors are
-alike, not equal; their median cosine with ours is printed.
+both describe all 43,264 points. It samples half a sample beside the article's positions, so its descriptors
+are alike, not equal; their median cosine with ours is printed.
 """
 
 from __future__ import annotations
