@@ -32,7 +32,7 @@ def main() -> None:
     training = training_descriptors(20 * arguments.words, rest)
     settings = VocabularySettings(size=arguments.words, samples=len(training), iterations=5)
     vocabulary = jobs.run(train_vocabulary(training, settings))
-    descriptors = surf(read_comir(query, 834), DescriptorSettings()).descriptors
+    descriptors = surf(read_comir(query, 834), DescriptorSettings.paper()).descriptors
 
     def faiss_flat() -> np.ndarray:
         import faiss

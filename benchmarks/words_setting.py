@@ -84,6 +84,6 @@ def training_descriptors(number: int, images: list[Path]) -> np.ndarray:
     settings = VocabularySettings(size=1, samples=number)
     samples = []
     for i, (path, seed) in enumerate(fields):
-        features = surf(read_comir(path, 834, seed), DescriptorSettings())
+        features = surf(read_comir(path, 834, seed), DescriptorSettings.paper())
         samples.append(sample_field(features, len(fields), settings, i))
     return keep_strongest(samples, settings)

@@ -126,6 +126,35 @@ def test_works_from_memory_maps(tmp_path):
     assert isinstance(mapped.words, np.memmap)
 
 
+def test_idf_of_occurrences_weakens_words_that_burst():
+    index = index_of(FIELDS, 5, BagSettings(idf="occurrences"))  # words 0 to 3 occur 2, 3, 1 and 4 times
+    assert index.occurrences.tolist() == [2, 3, 1, 4, 0]
+    np.testing.assert_allclose(index.idf, [*np.log1p(10 / np.array([2, 3, 1, 4])), 0], rtol=1e-6)
+
+
+def test_length_over_the_counting_words_only_or_none():
+    fields = [[0, 1]] * 9 + [[1, 2]]  # df: 9, 10, 1 of 10
+    query = count_words(np.array([0, 1]), 3)
+    filtered = {"word_frequency": (0.0, 0.95), "term": "count", "idf": "none"}
+    scores = [
+        index_of(fields, 3, BagSettings(**filtered, length=how)).scores(query)[0]
+        for how in ("all", "counting", "none")
+    ]
+    np.testing.assert_allclose(scores, [1 / 2, 1, 1], rtol=1e-6)
+    doubled = count_words(np.array([0, 0, 1]), 3)
+    plain = index_of(fields, 3, BagSettings(**filtered, length="none"))
+    assert plain.scores(doubled)[0] == pytest.approx(2)
+
+
+def test_votes_are_summed_and_no_word_gets_none():
+    bag = count_words(np.array([[2, 0], [-1, -1]]), 3, np.array([[0.75, 0.25], [0.5, 0.5]], np.float32))
+    assert bag.words.tolist() == [0, 2]
+    assert bag.counts.tolist() == [0.25, 0.75]
+    scores = [index_of(FIELDS, 5, BagSettings(term=term)).scores(bag) for term in ("log", "sqrt", "count")]
+    assert np.isfinite(scores).all()
+    assert (np.array(scores) >= 0).all()
+
+
 def test_several_queries_in_one_pass_score_as_alone():
     index = index_of(FIELDS, 5, BagSettings())
     queries = [count_words(np.array(names, int), 5) for names in ([0, 1], [3], [])]

@@ -13,6 +13,12 @@ from napari_cmrir.words.descriptors import describe
 from napari_cmrir.words.settings import DescriptorSettings
 from napari_cmrir.words.surf import surf, turn_descriptors
 
+PAPER = DescriptorSettings.paper()
+
+
+def paper(**changed):
+    return PAPER.model_copy(update=changed)
+
 
 def box_sum(image, top, bottom, left, right):
     """Sum of an image of square pixels over a box with any borders; outside, its edge goes on."""
@@ -76,7 +82,7 @@ def tissue():
 
 @pytest.mark.parametrize("extended", [False, True])
 def test_agrees_with_the_literal_descriptor_inside_and_at_the_border(tissue, extended):
-    features = surf(tissue, DescriptorSettings(extended=extended))
+    features = surf(tissue, paper(extended=extended))
     for number in np.random.default_rng(0).choice(len(features), 24, replace=False):
         y, x, width = features.points[number].astype(float)
         expected = literal_surf(tissue.astype(float), y, x, width, extended)
@@ -90,14 +96,14 @@ def test_counts_of_the_paper():
 
 
 def test_strength_is_the_variance_of_the_unit_vector(tissue):
-    features = surf(tissue, DescriptorSettings())
+    features = surf(tissue, PAPER)
     np.testing.assert_allclose(np.linalg.norm(features.descriptors, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(features.strengths, features.descriptors.var(axis=1, ddof=1), rtol=1e-4)
 
 
 def test_channels_are_described_one_behind_the_other_and_normalised_together(tissue):
     other = np.flip(tissue, 0)
-    settings = DescriptorSettings(block_widths=(32,))
+    settings = paper(block_widths=(32,))
     both = surf(np.stack([tissue, other]), settings).descriptors
     np.testing.assert_allclose(np.linalg.norm(both, axis=1), 1, atol=1e-5)
     for channel, image in enumerate((tissue, other)):
@@ -114,7 +120,7 @@ def test_channels_are_described_one_behind_the_other_and_normalised_together(tis
 )
 @examples(max_examples=15, deadline=None)
 def test_quarter_turns_permute(image, turns, extended, normalisation):
-    settings = DescriptorSettings(block_widths=(32, 64), extended=extended, normalisation=normalisation)
+    settings = paper(block_widths=(32, 64), extended=extended, normalisation=normalisation)
     turned = surf(np.rot90(image, turns), settings).descriptors
     ours = turn_descriptors(surf(image, settings).descriptors, turns, extended)
     ours = np.rot90(ours.reshape(2, 8, 8, -1), turns, axes=(1, 2)).reshape(turned.shape)
@@ -130,7 +136,7 @@ def test_four_quarter_turns_change_nothing():
 
 
 def test_dominant_orientation_keeps_the_descriptor_of_a_turned_image(tissue):
-    settings = DescriptorSettings(block_widths=(32,), orientation="dominant")
+    settings = paper(block_widths=(32,), orientation="dominant")
     square = tissue[:73, :73]
     here = surf(square, settings).descriptors.reshape(9, 9, 64)
     turned = np.rot90(surf(np.rot90(square), settings).descriptors.reshape(9, 9, 64), -1)
@@ -144,7 +150,7 @@ def test_dominant_orientation_keeps_the_descriptor_of_a_turned_image(tissue):
 def test_dominant_orientation_of_a_ramp_is_the_upright_descriptor_of_the_ramp_along_x():
     y, x = np.mgrid[:129, :129].astype(float)
     middle = 8 * 16 + 8
-    settings = DescriptorSettings(block_widths=(64,))
+    settings = paper(block_widths=(64,))
     along_x = surf(x, settings).descriptors[middle]
     dominant = settings.model_copy(update={"orientation": "dominant"})
     for degrees in (0, 37, 90, 200):
@@ -171,7 +177,7 @@ def test_dominant_orientation_of_a_ramp_is_the_upright_descriptor_of_the_ramp_al
     ids=["zero", "constant", "huge", "nan", "thin", "small-inf", "no-point", "empty"],
 )
 def test_nothing_to_see_gives_features_of_zero_weight_and_no_warning(image, name, orientation, normalisation):
-    settings = DescriptorSettings(name=name, orientation=orientation, normalisation=normalisation)
+    settings = paper(name=name, orientation=orientation, normalisation=normalisation)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         features = describe(image, settings)
@@ -185,7 +191,7 @@ def test_nothing_to_see_gives_features_of_zero_weight_and_no_warning(image, name
 def test_constant_part_of_an_image_is_empty_and_the_rest_is_not():
     image = np.full((256, 256), 200, np.uint8)
     image[:, 160:] = np.random.default_rng(0).integers(0, 256, (256, 96))
-    features = surf(image, DescriptorSettings())
+    features = surf(image, PAPER)
     reach = features.points[:, 1] + features.points[:, 2] / 2 * 1.05 + 0.5
     assert not features.descriptors[reach < 159].any()
     assert features.descriptors[reach > 162].any(axis=1).all()
@@ -194,7 +200,7 @@ def test_constant_part_of_an_image_is_empty_and_the_rest_is_not():
 def test_one_grey_level_counts():
     image = np.full((128, 128), 100, np.uint8)
     image[64, 64] = 101
-    features = surf(image, DescriptorSettings())
+    features = surf(image, PAPER)
     at_64 = (features.points[:, :2] == 60).all(axis=1)
     assert features.descriptors[at_64].any(axis=1).all()
 
@@ -202,8 +208,8 @@ def test_one_grey_level_counts():
 def test_pixels_that_are_not_finite_silence_their_surroundings_only(tissue):
     image = tissue.astype(np.float32)
     image[:40] = np.nan
-    features = surf(image, DescriptorSettings(block_widths=(32,)))
-    whole = surf(tissue, DescriptorSettings(block_widths=(32,)))
+    features = surf(image, paper(block_widths=(32,)))
+    whole = surf(tissue, paper(block_widths=(32,)))
     below = features.points[:, 0] > 40 + 17
     assert np.isfinite(features.descriptors).all()
     assert not features.descriptors[features.points[:, 0] < 40].any()
@@ -213,7 +219,7 @@ def test_pixels_that_are_not_finite_silence_their_surroundings_only(tissue):
 def test_mask_drops_what_lies_outside_and_changes_nothing_else(tissue):
     mask = np.zeros(tissue.shape, bool)
     mask[20:, 30:] = True
-    settings = DescriptorSettings(block_widths=(32, 64))
+    settings = paper(block_widths=(32, 64))
     whole, part = surf(tissue, settings), surf(tissue, settings, mask)
     expected = []
     for y, x, width in whole.points.astype(int):
@@ -226,13 +232,13 @@ def test_mask_drops_what_lies_outside_and_changes_nothing_else(tissue):
 
 
 def test_full_mask_keeps_the_border(tissue):
-    whole = surf(tissue, DescriptorSettings())
-    assert len(surf(tissue, DescriptorSettings(), np.ones(tissue.shape, bool))) == len(whole)
-    assert len(surf(tissue, DescriptorSettings(), np.zeros(tissue.shape, bool))) == 0
+    whole = surf(tissue, PAPER)
+    assert len(surf(tissue, PAPER, np.ones(tissue.shape, bool))) == len(whole)
+    assert len(surf(tissue, PAPER, np.zeros(tissue.shape, bool))) == 0
 
 
 def test_brightness_and_contrast_do_not_matter(tissue):
-    settings = DescriptorSettings()
+    settings = PAPER
     plain = surf(tissue, settings).descriptors
     np.testing.assert_allclose(surf(tissue * 1e-3 - 40, settings).descriptors, plain, atol=1e-5)
 
@@ -249,7 +255,7 @@ def test_brightness_and_contrast_do_not_matter(tissue):
 )
 def test_unusable_input_is_refused_in_words(image, mask):
     with pytest.raises(InputError, match="give"):
-        surf(image, DescriptorSettings(), mask)
+        surf(image, PAPER, mask)
 
 
 def test_unknown_descriptor_is_refused_in_words():

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["RERANKINGS", "StudyReport", "StudySettings", "Variant", "study"]
 
 RERANKINGS: dict[str, dict[str, Any]] = {
-    "none": {"rerank": "none", "word_rotation_step": 0},
+    "none": {"rerank": "none", "word_rotation_step": 0, "max_rotation": 0.0},  # a study asks for ranks only
     "bow-15": {"rerank": "bow", "shortlist": 15, "word_rotation_step": 0},
     "bow": {"rerank": "bow", "shortlist": 30, "word_rotation_step": 0},
     "registration": {"rerank": "registration"},

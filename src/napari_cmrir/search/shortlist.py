@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +16,7 @@ from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.store import Repository
+    from napari_cmrir.words.features import Features
 
 __all__ = ["bank_rotations", "compare_words", "word_scores"]
 
@@ -72,12 +74,12 @@ def compare_words(
     (n,) array
         Cosine of the weighted bags, in [0, 1], one value a field.
     """
-    from napari_cmrir.words.bags import count_words
+    from napari_cmrir.words.encode import encode_query
 
     vocabulary, bags = repository.vocabulary, []
     yield Progress(0, len(rotations), "rotations", "Counting visual words")
-    for done, descriptors in enumerate(_described(repository, comir, mask, rotations), 1):
-        bags.append(count_words(vocabulary.assign(descriptors), len(vocabulary)))
+    for done, (features, counts) in enumerate(_described(repository, comir, mask, rotations), 1):
+        bags.append(encode_query(features, counts, vocabulary, repository.settings.bags))
         yield Progress(done, len(rotations), "rotations", "Counting visual words")
     best: NDArray[np.float32] = repository.bag_index.scores_of(bags).max(0)
     return best
@@ -95,21 +97,28 @@ def word_scores(
 
 def _described(
     repository: Repository, comir: NDArray[np.uint8], mask: NDArray[np.bool_], rotations: Sequence[float]
-) -> Iterator[NDArray[np.float32]]:
-    """Descriptors of the query under each rotation; quarter turns of one another are computed once."""
+) -> Iterator[tuple[Features, NDArray[np.bool_]]]:
+    """Features of the query under each rotation, and where it counts.
+
+    Quarter turns of one another are computed once; their points stay those of the one that was computed.
+    """
     from napari_cmrir.words.descriptors import describe
     from napari_cmrir.words.surf import turn_descriptors
 
     settings = repository.descriptor_settings
     permuted = settings.name == "surf" and settings.orientation == "upright"
-    known: dict[float, NDArray[np.float32]] = {}
+    known: dict[float, tuple[Features, NDArray[np.bool_]]] = {}
     for degrees in rotations:
         quarters, rest = divmod(degrees, 90) if permuted else (0, degrees)
         rest = round(rest, 6)
         if rest not in known:
             turned, counts = _turned(comir, mask, rest)
-            known[rest] = describe(turned, settings, None if counts.all() else counts).descriptors
-        yield turn_descriptors(known[rest], int(quarters), settings.extended) if quarters % 4 else known[rest]
+            known[rest] = describe(turned, settings, None if counts.all() else counts), counts
+        features, counts = known[rest]
+        if quarters % 4:
+            descriptors = turn_descriptors(features.descriptors, int(quarters), settings.extended)
+            features = replace(features, descriptors=descriptors)
+        yield features, counts
 
 
 def _turned(

@@ -7,7 +7,7 @@ dot product over those words only whose document frequency lies in a range.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -32,15 +32,17 @@ class Bag:
     ----------
     words : (m,) uint32 array
         The words that occur, in increasing order.
-    counts : (m,) uint16 array
+    counts : (m,) uint16 array, or float32 for a query's shared votes
         How often; 65,535 stands for that or more.
     """
 
     words: NDArray[np.uint32]
-    counts: NDArray[np.uint16]
+    counts: NDArray[np.uint16] | NDArray[np.float32]
 
 
-def count_words(names: NDArray[np.integer[Any]], vocabulary_size: int) -> Bag:
+def count_words(
+    names: NDArray[np.integer[Any]], vocabulary_size: int, votes: NDArray[np.float32] | None = None
+) -> Bag:
     """Count words.
 
     Parameters
@@ -49,6 +51,8 @@ def count_words(names: NDArray[np.integer[Any]], vocabulary_size: int) -> Bag:
         Words of features, from `Vocabulary.assign`; negative is no word.
     vocabulary_size : int
         Number of words that there are.
+    votes : array of the names' shape, optional
+        What each counts; 1 if not given.
 
     Examples
     --------
@@ -57,6 +61,10 @@ def count_words(names: NDArray[np.integer[Any]], vocabulary_size: int) -> Bag:
     ([0, 2], [1, 2])
     """
     names = np.asarray(names).ravel()
+    if votes is not None:
+        sums = np.bincount(names[names >= 0], votes.ravel()[names >= 0], minlength=vocabulary_size)
+        words = np.flatnonzero(sums)
+        return Bag(words.astype(np.uint32), sums[words].astype(np.float32))
     counts = np.bincount(names[names >= 0], minlength=vocabulary_size)
     words = np.flatnonzero(counts)
     return Bag(words.astype(np.uint32), np.minimum(counts[words], 65535).astype(np.uint16))
@@ -107,15 +115,25 @@ class BagIndex:
     @cached_property
     def document_frequency(self) -> NDArray[np.int64]:
         """Number of fields that each word occurs in, (vocabulary_size,)."""
+        return self._total(lambda _: None).astype(np.int64)
 
-        def count(start: int) -> NDArray[np.int64]:
-            piece = np.asarray(self.words[start : start + ENTRIES_AT_ONCE]).astype(np.int64)
-            return np.bincount(piece, minlength=self.vocabulary_size)
+    @cached_property
+    def occurrences(self) -> NDArray[np.float64]:
+        """Number of times that each word occurs in all fields, (vocabulary_size,)."""
+        return self._total(lambda piece: np.asarray(self.counts[piece]))
 
-        frequency = np.zeros(self.vocabulary_size, dtype=np.int64)
+    def _total(self, of: Callable[[slice], NDArray[Any] | None]) -> NDArray[np.float64]:
+        """Return each word's sum over all entries, of 1 or of what is given for a piece of them."""
+
+        def count(start: int) -> NDArray[np.float64]:
+            piece = slice(start, start + ENTRIES_AT_ONCE)
+            words = np.asarray(self.words[piece]).astype(np.int64)
+            return np.bincount(words, of(piece), minlength=self.vocabulary_size).astype(np.float64)
+
+        total = np.zeros(self.vocabulary_size)
         for counted in spread(count, range(0, len(self.words), ENTRIES_AT_ONCE)):
-            frequency += counted
-        return frequency
+            total += counted
+        return total
 
     @cached_property
     def idf(self) -> NDArray[np.float32]:
@@ -123,7 +141,10 @@ class BagIndex:
         frequency = self.document_frequency
         if self.settings.idf == "none":
             return (frequency > 0).astype(np.float32)
-        ratio = np.divide(len(self), frequency, out=np.ones(len(frequency)), where=frequency > 0)
+        frequent, everything = frequency.astype(np.float64), float(len(self))
+        if self.settings.idf == "occurrences":
+            frequent, everything = self.occurrences, float(self.occurrences.sum())
+        ratio = np.divide(everything, frequent, out=np.ones(len(frequency)), where=frequency > 0)
         weight = np.log(ratio) if self.settings.idf == "log" else np.log1p(ratio)
         return np.where(frequency > 0, weight, 0).astype(np.float32)
 
@@ -137,9 +158,16 @@ class BagIndex:
 
     @cached_property
     def lengths(self) -> NDArray[np.float32]:
-        """Euclidean length of each field's weighted bag over all words, (N,)."""
-        squares = self._sums((self.idf**2)[:, None], squared=True)[:, 0]
+        """Euclidean length of each field's weighted bag, over the words that `length` says, (N,)."""
+        if self.settings.length == "none":
+            return np.ones(len(self), dtype=np.float32)
+        squares = self._sums((self._measured**2)[:, None], squared=True)[:, 0]
         return np.asarray(np.sqrt(squares), dtype=np.float32)
+
+    @cached_property
+    def _measured(self) -> NDArray[np.float32]:
+        """Weight of each word in a bag's length, (vocabulary_size,)."""
+        return self.idf * self.counting if self.settings.length == "counting" else self.idf
 
     def scores(self, query: Bag) -> NDArray[np.float32]:
         """Return the cosine of the query's bag and each field's, (N,) from 0 to 1."""
@@ -151,9 +179,11 @@ class BagIndex:
         weights = np.zeros((self.vocabulary_size, len(queries)), dtype=np.float32)
         lengths = np.zeros(len(queries), dtype=np.float32)
         for column, bag in enumerate(queries):
-            weighted = self._term(bag.counts) * self.idf[bag.words]
-            lengths[column] = np.linalg.norm(weighted)
-            weights[bag.words, column] = weighted * self.idf[bag.words] * self.counting[bag.words]
+            term = self._term(bag.counts)
+            lengths[column] = np.linalg.norm(term * self._measured[bag.words])
+            weights[bag.words, column] = term * self.idf[bag.words] ** 2 * self.counting[bag.words]
+        if self.settings.length == "none":
+            lengths[:] = 1
         products = self._sums(weights).T
         norms = lengths[:, None] * self.lengths
         return np.asarray(np.divide(products, norms, out=np.zeros_like(norms), where=norms > 0))
@@ -182,12 +212,14 @@ class BagIndex:
         """Return the fields by falling score, the first `limit` of them; equal ones in their order."""
         return np.argsort(-self.scores(query), kind="stable")[:limit]
 
-    def _term(self, counts: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+    def _term(self, counts: NDArray[Any]) -> NDArray[np.float32]:
         match self.settings.term:
             case "sqrt":
                 return np.asarray(np.sqrt(counts, dtype=np.float32))
             case "log":
-                return np.asarray(1 + np.log(counts, dtype=np.float32))
+                return np.asarray(
+                    np.maximum(1 + np.log(counts, dtype=np.float32), 0)
+                )  # shared votes may be small
             case "binary":
                 return np.ones(len(counts), dtype=np.float32)
             case _:

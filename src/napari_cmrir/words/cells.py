@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_cmrir.words.nearest import Found, Piece, means, nearest_exact, prepare
-from napari_cmrir.words.threads import spread
+from napari_cmrir.words.threads import alone, spread
 
 __all__ = ["Cells", "cell_centres", "make_cells", "nearest_in_cells"]
 
@@ -44,6 +44,7 @@ class Cells:
     pieces: list[list[Piece]]
 
 
+@alone
 def cell_centres(words: torch.Tensor, start: torch.Tensor | None = None, rounds: int = 8) -> torch.Tensor:
     """Return the centres of clusters of words, (c, d).
 
@@ -70,6 +71,7 @@ def _names(points: torch.Tensor, words: torch.Tensor) -> NDArray[np.int64]:
     return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
 
+@alone
 def make_cells(words: torch.Tensor, centres: torch.Tensor) -> Cells:
     """List the words of each cell and its surroundings.
 
@@ -119,7 +121,7 @@ def nearest_in_cells(descriptors: torch.Tensor, cells: Cells) -> Iterator[Found]
     home = _names(descriptors, cells.centres).astype(small)
     order = np.argsort(home, kind="stable")
     stops = np.cumsum(np.bincount(home, minlength=len(cells.members)))
-    sorted_descriptors = descriptors[torch.from_numpy(order)]
+    sorted_descriptors = alone(descriptors.index_select)(0, torch.from_numpy(order))
     starts = np.append(0, stops[:-1])
     tasks = [
         task for task in zip(starts, stops, cells.members, cells.pieces, strict=True) if task[0] < task[1]

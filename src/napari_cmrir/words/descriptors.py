@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from napari_cmrir.errors import InputError
 from napari_cmrir.words.features import Features
 from napari_cmrir.words.settings import DescriptorSettings
-from napari_cmrir.words.sift import sift
+from napari_cmrir.words.sift import sift, sift_at_keypoints
 from napari_cmrir.words.surf import surf
 
 __all__ = ["DESCRIPTORS", "Descriptor", "Features", "describe"]
@@ -19,7 +19,7 @@ __all__ = ["DESCRIPTORS", "Descriptor", "Features", "describe"]
 Descriptor = Callable[[Any, DescriptorSettings, NDArray[np.bool_] | None], Features]
 """``describe(comir, settings, mask) -> Features``."""
 
-DESCRIPTORS: dict[str, Descriptor] = {"surf": surf, "sift": sift}
+DESCRIPTORS: dict[str, Descriptor] = {"surf": surf, "sift": sift, "sift-keypoints": sift_at_keypoints}
 
 
 def describe(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | None = None) -> Features:
@@ -41,7 +41,7 @@ def describe(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] |
 
     Examples
     --------
-    >>> len(describe(np.zeros((1, 256, 256), np.uint8), DescriptorSettings()))
+    >>> len(describe(np.zeros((1, 256, 256), np.uint8), DescriptorSettings.paper()))
     4096
     """
     if settings.name not in DESCRIPTORS:

@@ -13,7 +13,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.words.grid import inside_share
 from napari_cmrir.words.settings import DescriptorSettings
 
-__all__ = ["INSIDE", "Features", "as_channels", "checked_mask", "finish", "stretch"]
+__all__ = ["INSIDE", "Features", "as_channels", "checked_mask", "normalise", "stretch", "within"]
 
 INSIDE = 0.75
 """Share of a feature's block (as far as it lies in the image) that must be inside the mask."""
@@ -95,35 +95,42 @@ def stretch(channels: torch.Tensor) -> torch.Tensor:
     return ((channels - low) / torch.where(high > low, high - low, 1.0)).float()
 
 
-def finish(
-    points: NDArray[np.float32],
+def normalise(
     values: torch.Tensor,
+    points: NDArray[np.float32],
     settings: DescriptorSettings,
     finite: torch.Tensor | None,
-    mask: NDArray[np.bool_] | None,
     *,
     floor: float,
-) -> Features:
-    """Normalise raw descriptors, measure their strength, and leave out what the mask excludes.
+) -> torch.Tensor:
+    """Bring raw descriptors to unit length in place, and return their strengths.
 
     Parameters
     ----------
-    points : (n, 3) float32 array
-        Row, column and block width, px.
     values : (n, d) float32 tensor
         Raw descriptors; overwritten.
+    points : (n, 3) float32 array
+        Row, column and block width, px.
     settings : DescriptorSettings
         Its `normalisation`.
     finite : (y, x) bool tensor or None
-        Where the CoMIR is finite; features on other ground become zero.
-    mask : (y, x) bool array or None
-        Features whose centre, or more than a quarter of whose block, lies outside are dropped.
+        Where the CoMIR is finite; descriptors of other ground become zero.
     floor : float
-        Length up to which a raw descriptor is nothing but rounding.
+        Length up to which a raw descriptor is nothing but rounding, and becomes zero.
+
+    Returns
+    -------
+    (n,) float32 tensor
+        Variances of the unit vectors' values; 0 of zeros.
+
+    Examples
+    --------
+    >>> values = torch.tensor([[3.0, -4.0], [1e-9, 0.0]])
+    >>> strengths = normalise(values, np.zeros((2, 3)), DescriptorSettings.paper(), None, floor=1e-6)
+    >>> values.numpy().round(3), strengths.numpy().round(3)
+    (array([[ 0.6, -0.8],
+           [ 0. ,  0. ]], dtype=float32), array([0.98, 0.  ], dtype=float32))
     """
-    if mask is not None:
-        inside = inside_share(mask, points) >= INSIDE
-        points, values = points[inside], values[torch.from_numpy(inside).to(values.device)]
     something = torch.linalg.vector_norm(values, dim=1) > floor
     if finite is not None:
         known = inside_share(finite.cpu().numpy(), points) >= INSIDE
@@ -131,13 +138,27 @@ def finish(
     values[~something] = 0
     if settings.normalisation == "root":
         total = torch.linalg.vector_norm(values, ord=1, dim=1, keepdim=True)
-        values = values.sign() * values.abs_().div_(total.masked_fill_(total == 0, 1.0)).sqrt_()
+        torch.mul(values.sign(), values.abs().div_(total.masked_fill_(total == 0, 1.0)).sqrt_(), out=values)
     else:
         length = torch.linalg.vector_norm(values, dim=1, keepdim=True)
         values.div_(length.masked_fill_(length == 0, 1.0))
     d = values.shape[1]
     strengths = (something.float() - d * values.mean(1).square()) / (d - 1)  # the squares sum to 1, or 0
-    return Features(points, values.cpu().numpy(), strengths.clamp(min=0).cpu().numpy())
+    return torch.clamp(strengths, min=0)
+
+
+def within(
+    points: NDArray[np.float32],
+    values: torch.Tensor,
+    strengths: torch.Tensor,
+    mask: NDArray[np.bool_] | None,
+) -> Features:
+    """Return the features whose centre, and at least three quarters of whose block, lie within a mask."""
+    descriptors, variances = values.cpu().numpy(), strengths.cpu().numpy()
+    if mask is None:
+        return Features(points, descriptors, variances)
+    inside = inside_share(mask, points) >= INSIDE
+    return Features(points[inside], descriptors[inside], variances[inside])
 
 
 def checked_mask(mask: Any, shape: tuple[int, int]) -> NDArray[np.bool_] | None:

@@ -14,6 +14,7 @@ __all__ = [
     "grid_points",
     "inside_share",
     "region_matrix",
+    "region_weights",
     "sample_lattice",
     "sample_offsets",
     "sample_weights",
@@ -43,7 +44,7 @@ def grid_points(height: int, width: int, settings: DescriptorSettings) -> NDArra
 
     Examples
     --------
-    >>> grid_points(256, 256, DescriptorSettings()).shape
+    >>> grid_points(256, 256, DescriptorSettings.paper()).shape
     (4096, 3)
     """
     w, y, x = np.meshgrid(
@@ -55,7 +56,9 @@ def grid_points(height: int, width: int, settings: DescriptorSettings) -> NDArra
     return np.stack([y, x, w], axis=-1).reshape(-1, 3).astype(np.float32)
 
 
-def inside_share(inside: NDArray[np.bool_], points: NDArray[np.float32]) -> NDArray[np.float64]:
+def inside_share(
+    inside: NDArray[np.bool_], points: NDArray[np.float32], *, of_all: bool = False
+) -> NDArray[np.float64]:
     """Return the share of each point's block, as far as the image goes, that lies inside a mask.
 
     Parameters
@@ -64,6 +67,8 @@ def inside_share(inside: NDArray[np.bool_], points: NDArray[np.float32]) -> NDAr
         The mask.
     points : (n, 3) array
         Row, column and block width, px.
+    of_all : bool
+        Whether of the whole block, also what lies beyond the image.
 
     Returns
     -------
@@ -75,6 +80,8 @@ def inside_share(inside: NDArray[np.bool_], points: NDArray[np.float32]) -> NDAr
     >>> mask = np.ones((8, 8), bool); mask[:, :2] = False
     >>> inside_share(mask, np.array([[4, 4, 8], [4, 0, 4]], dtype=np.float32)).tolist()
     [0.75, 0.0]
+    >>> inside_share(np.ones((4, 4), bool), np.array([[2, 2, 8]], dtype=np.float32), of_all=True).tolist()
+    [0.25]
     """
     height, width = inside.shape
     sums = np.pad(inside.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
@@ -82,7 +89,7 @@ def inside_share(inside: NDArray[np.bool_], points: NDArray[np.float32]) -> NDAr
     y, x = points[:, 0], points[:, 1]
     top, bottom = np.clip([y - half, y + half], 0, height).astype(int)
     left, right = np.clip([x - half, x + half], 0, width).astype(int)
-    area = np.maximum((bottom - top) * (right - left), 1)
+    area = (2 * half) ** 2 if of_all else np.maximum((bottom - top) * (right - left), 1)
     covered = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
     return np.asarray(covered / area * inside[y.astype(int), x.astype(int)])
 
@@ -125,21 +132,30 @@ def sample_lattice(
     return lattice.astype(np.float64), index.reshape(samples.shape).astype(np.int64)
 
 
-def region_matrix(index: NDArray[np.int64], lattice_size: int) -> NDArray[np.float64]:
+def region_weights() -> NDArray[np.float64]:
+    """Return how much each of the 20 samples counts in each region along a side of a SURF block, (4, 20)."""
+    own = np.arange(SAMPLES) * REGIONS // SAMPLES == np.arange(REGIONS)[:, None]
+    return np.where(own, sample_weights(), 0.0)
+
+
+def region_matrix(
+    index: NDArray[np.int64], lattice_size: int, weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return the matrix that sums the weighted samples of each point's 4 regions along an axis.
 
     Parameters
     ----------
-    index : (n, 20) array
+    index : (n, m) array
         Which lattice positions each point uses.
     lattice_size : int
         Positions of the lattice.
+    weights : (4, m) array
+        How much each sample counts in each region.
 
     Returns
     -------
     (4 n, lattice_size) array
     """
     matrix = np.zeros((len(index), REGIONS, lattice_size))
-    point, sample = np.indices(index.shape)
-    matrix[point, sample * REGIONS // SAMPLES, index] = sample_weights()
+    matrix[np.arange(len(index))[:, None, None], np.arange(REGIONS)[:, None], index[:, None]] = weights
     return matrix.reshape(-1, lattice_size)

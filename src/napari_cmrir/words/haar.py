@@ -170,16 +170,16 @@ def haar_responses(growth: Growth, rows: Wavelet, columns: Wavelet) -> tuple[tor
 
 
 def response_maps(dx: torch.Tensor, dy: torch.Tensor, extended: bool) -> torch.Tensor:
-    """Stack what is summed over a region behind the channel axis: 4 maps, or 8 if extended.
+    """Stack what is summed over a region behind the second axis: 4 maps, or 8 if extended.
 
     The extended form parts dx by the sign of dy and dy by the sign of dx. Where that sign is neither, on flat
     ground, half counts on either side, and the change from one to the other is gradual: no rounding shows.
     """
     if not extended:
-        return torch.stack([dx, dy, dx.abs(), dy.abs()], dim=1)
+        return torch.stack([dx, dy, dx.abs(), dy.abs()], dim=2)
     parts = []
     for response, other in ((dx, dy), (dy, dx)):
         rising = (other / (2 * FLAT) + 0.5).clamp(0, 1)
         parts += [response * (1 - rising), response * rising]
         parts += [response.abs() * (1 - rising), response.abs() * rising]
-    return torch.stack(parts, dim=1)
+    return torch.stack(parts, dim=2)

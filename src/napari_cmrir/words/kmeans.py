@@ -14,6 +14,7 @@ from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.words.cells import cell_centres, make_cells, nearest_in_cells
 from napari_cmrir.words.nearest import Found, means, nearest_exact, prepare
 from napari_cmrir.words.settings import VocabularySettings
+from napari_cmrir.words.threads import alone
 
 __all__ = ["TWO_LEVELS_FROM", "Clusters", "kmeans"]
 
@@ -21,7 +22,7 @@ TWO_LEVELS_FROM = 2048
 """Words from which two levels are faster than the exact search."""
 REPORT_EVERY = 0.2
 """Seconds between reports of progress."""
-POINTS_AT_ONCE = 200_000
+POINTS_AT_ONCE = 100_000
 """Points that are sorted into cells before the next report."""
 REPAIRS = 5
 """Rounds more, at most, until no word is empty."""
@@ -70,7 +71,7 @@ def kmeans(points: torch.Tensor, size: int, settings: VocabularySettings) -> Job
     words = points[torch.from_numpy(generator.choice(len(points), size, replace=False)).to(points.device)]
     two_levels = size >= TWO_LEVELS_FROM and points.device.type == "cpu"
     centres = cell_centres(words) if two_levels else words[:0]
-    squares = points.square().sum(1).cpu().numpy()
+    squares = alone(lambda: points.square().sum(1).cpu().numpy())()
     before, repairs, round_ = np.inf, 0, 0
     while True:
         names, distances = yield from _assign(points, squares, words, centres, round_, settings)
@@ -105,15 +106,20 @@ def _assign(
     """Return each point's word and squared distance to it."""
     names = np.empty(len(points), dtype=np.int64)
     distances = np.empty(len(points), dtype=np.float32)
-    finished, reported = 0, -np.inf
+    yield _progress(round_, words, settings)
+    finished, reported = 0, time.monotonic()
     for which, here, halves in _found(points, words, centres):
         names[which], distances[which] = here, np.maximum(2 * halves + squares[which], 0)
         finished += len(which)
         if time.monotonic() - reported > REPORT_EVERY:
             reported = time.monotonic()
-            done = min(round_ + finished / len(points), settings.iterations)
-            yield Progress(done, settings.iterations, "rounds", f"learning {len(words)} words")
+            yield _progress(round_ + finished / len(points), words, settings)
     return names, distances
+
+
+def _progress(rounds: float, words: torch.Tensor, settings: VocabularySettings) -> Progress:
+    done = min(rounds, settings.iterations)
+    return Progress(done, settings.iterations, "rounds", f"learning {len(words)} words")
 
 
 def _found(points: torch.Tensor, words: torch.Tensor, centres: torch.Tensor) -> Iterator[Found]:

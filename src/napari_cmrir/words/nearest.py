@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_cmrir.words.threads import spread
+from napari_cmrir.words.threads import alone, spread
 
 __all__ = ["Found", "Piece", "means", "nearest_exact", "nearest_several", "prepare"]
 
@@ -25,6 +25,7 @@ Piece = tuple[torch.Tensor, torch.Tensor, int]
 """Some words as columns, half their squared lengths, and the index of the first."""
 
 
+@alone
 def prepare(words: torch.Tensor) -> list[Piece]:
     """Cut (k, d) words into pieces to compare descriptors with."""
     at_once = WORDS_AT_ONCE if words.device.type == "cpu" else len(words)
@@ -120,6 +121,7 @@ def nearest_several(descriptors: torch.Tensor, words: torch.Tensor, number: int)
     return np.concatenate(parts) if parts else np.empty((0, number), dtype=np.int32)
 
 
+@alone
 def means(
     points: torch.Tensor, names: NDArray[np.int64], before: torch.Tensor
 ) -> tuple[torch.Tensor, NDArray[np.int64]]:

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 
 from napari_cmrir.words.grid import (
-    REGIONS,
     SAMPLES,
     grid_axis,
+    region_weights,
     sample_lattice,
     sample_offsets,
-    sample_weights,
 )
 from napari_cmrir.words.haar import Growth, haar_responses, haar_wavelet, response_maps
 from napari_cmrir.words.settings import DescriptorSettings
@@ -115,14 +114,11 @@ def _turned(
     sampled = sampled.reshape(-1, 2, len(centres), SAMPLES, SAMPLES)
     along = cos * sampled[:, 0] + sin * sampled[:, 1]
     across = cos * sampled[:, 1] - sin * sampled[:, 0]
-    maps = response_maps(along, across, extended)  # (channel, kind, point, 20, 20)
-    return _region_sums(maps).permute(2, 0, 3, 4, 1).reshape(len(centres), -1)
+    maps = response_maps(along, across, extended)  # (channel, point, kind, 20, 20)
+    return _region_sums(maps).permute(1, 0, 3, 4, 2).reshape(len(centres), -1)
 
 
 def _region_sums(maps: torch.Tensor) -> torch.Tensor:
     """Sum the weighted samples of 4 x 4 regions: (..., 20, 20) -> (..., 4, 4)."""
-    sums = torch.zeros((REGIONS, SAMPLES))
-    samples = torch.arange(SAMPLES)
-    sums[samples * REGIONS // SAMPLES, samples] = torch.from_numpy(sample_weights()).float()
-    sums = sums.to(maps)
+    sums = torch.from_numpy(region_weights()).to(maps)
     return torch.matmul(torch.matmul(sums, maps), sums.T)

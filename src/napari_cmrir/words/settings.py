@@ -20,13 +20,17 @@ class DescriptorSettings(BaseModel):
 
     Examples
     --------
-    >>> DescriptorSettings().block_widths
-    (32, 64, 96, 128)
+    >>> DescriptorSettings().name, DescriptorSettings.paper().name
+    ('sift', 'surf')
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field("surf", description="Descriptor, a key of `descriptors.DESCRIPTORS`: surf or sift.")
+    name: str = Field(
+        "sift",
+        description="Descriptor, a key of `descriptors.DESCRIPTORS`: surf (the paper's) or sift, both on the"
+        " grid, or sift-keypoints (no grid).",
+    )
     grid_step: int = Field(
         8, ge=1, le=1024, description="Distance between neighbouring points, px; 8 in the published code."
     )
@@ -34,11 +38,11 @@ class DescriptorSettings(BaseModel):
         4, ge=0, le=1024, description="Row and column of the first point, px; 4 in the published code."
     )
     block_widths: tuple[Width, ...] = Field(
-        (32, 64, 96, 128),
+        (64, 96, 128),
         min_length=1,
         max_length=16,
-        description="Side of the square that one descriptor sees, px; every point is described at every "
-        "width. SURF's scale is width / 20. 32, 64, 96, 128 in the published code.",
+        description="Side of the square that one descriptor sees, px; every point is described at every"
+        " width. SURF's scale is width / 20. 32, 64, 96, 128 in the published code.",
     )
     extended: bool = Field(
         False, description="128 values a channel instead of 64 (SURF only; Bay et al. 2008, section 4.2)."
@@ -50,15 +54,15 @@ class DescriptorSettings(BaseModel):
         "section 4.1).",
     )
     normalisation: Literal["l2", "root"] = Field(
-        "l2",
-        description="l2: to unit length; root: signed square root of the values that sum to 1 (RootSIFT, "
-        "Arandjelovic and Zisserman 2012).",
+        "root",
+        description="l2: to unit length, as the published code; root: signed square root of the values that"
+        " sum to 1 (RootSIFT, Arandjelovic and Zisserman 2012).",
     )
 
     @classmethod
     def paper(cls) -> Self:
         """Return the published configuration."""
-        return cls()
+        return cls(name="surf", block_widths=(32, 64, 96, 128), normalisation="l2")
 
 
 class VocabularySettings(BaseModel):
@@ -146,13 +150,34 @@ class BagSettings(BaseModel):
         description="Weight of a word that occurs n times in a field: n (the paper), sqrt(n) against "
         "bursts (Jegou et al. 2009), 1 + ln n, or 1.",
     )
-    idf: Literal["log", "smooth", "none"] = Field(
+    idf: Literal["log", "smooth", "occurrences", "none"] = Field(
         "smooth",
-        description="Weight of a word that occurs in df of N fields: ln(N / df) (the paper), "
-        "ln(1 + N / df), which stays above zero in a repository of one field, or 1.",
+        description="Weight of a word that occurs in df of N fields: ln(N / df) (the paper), smooth:"
+        " ln(1 + N / df), which stays above zero in a repository of one field, occurrences: ln(1 + M / n) of"
+        " a word that is n of the M features of all fields, against words that come in bursts, or 1.",
+    )
+    length: Literal["all", "counting", "none"] = Field(
+        "all",
+        description="Words that a bag's length (L2 norm), by which it is divided, is taken over: all (the"
+        " published code), only those of `word_frequency`, or none, for plain dot products.",
     )
     nearest_words: int = Field(
         1, ge=1, le=16, description="Words that each feature of a query votes for (multiple assignment)."
+    )
+    softness: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="Sigma of exp(-d^2 / (2 sigma^2)), by which a feature's vote is shared out among its"
+        " `nearest_words` at distances d (soft assignment, Philbin et al. 2008); 0: a whole vote each.",
+    )
+    query_cover: float = Field(
+        0.75,
+        ge=0,
+        le=1,
+        description="Share of a query feature's block that has to lie on the query: what lies beyond its"
+        " border looks otherwise in the field that it is part of. An eighth of the features counts at least."
+        " 0 in the published code.",
     )
 
     @model_validator(mode="after")
@@ -165,4 +190,4 @@ class BagSettings(BaseModel):
     @classmethod
     def paper(cls) -> Self:
         """Return the published ranking rule, its hidden word-frequency filter included."""
-        return cls(word_frequency=(0.01, 0.9), term="count", idf="log")
+        return cls(word_frequency=(0.01, 0.9), term="count", idf="log", query_cover=0.0)

@@ -20,13 +20,14 @@ import torch
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.words.features import Features, as_channels, checked_mask, finish, stretch
+from napari_cmrir.words.blocks import describe_blocks
+from napari_cmrir.words.features import Features
 from napari_cmrir.words.grid import (
     REGIONS,
     SAMPLES,
     grid_axis,
-    grid_points,
     region_matrix,
+    region_weights,
     sample_lattice,
     sample_offsets,
 )
@@ -37,19 +38,14 @@ from napari_cmrir.words.haar import (
     across,
     along,
     bands,
-    growths,
     haar_responses,
     haar_wavelet,
     response_maps,
 )
 from napari_cmrir.words.orientation import dominant_values
 from napari_cmrir.words.settings import DescriptorSettings
-from napari_cmrir.words.threads import spread
 
 __all__ = ["surf", "turn_descriptors"]
-
-NOTHING = 1e-6
-"""Length of a raw descriptor, as a share of the image's range, up to which it is empty."""
 
 
 def surf(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | None = None) -> Features:
@@ -86,24 +82,8 @@ def surf(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | Non
     >>> bool(first[0] == 0 and first[1] > 0 and first[1] == first[3])
     True
     """
-    channels, finite = as_channels(comir)
-    mask = checked_mask(mask, (channels.shape[1], channels.shape[2]))
-    points = grid_points(channels.shape[1], channels.shape[2], settings)
-    size = channels.shape[0] * (128 if settings.extended else 64)
-    if len(points) == 0:
-        return Features(points, np.zeros((0, size), np.float32), np.zeros(0, np.float32))
-    growth = growths(stretch(channels))
-    values = growth[0].new_empty(
-        (len(settings.block_widths), len(points) // len(settings.block_widths), size)
-    )
     describe = upright_values if settings.orientation == "upright" else dominant_values
-
-    def fill(scale: int) -> None:
-        found = describe(growth, settings.block_widths[scale], settings)
-        values[scale].view(found.shape).copy_(found)
-
-    list(spread(fill, range(len(settings.block_widths))))
-    return finish(points, values.flatten(0, 1), settings, finite, mask, floor=NOTHING)
+    return describe_blocks(comir, settings, mask, 128 if settings.extended else 64, describe)
 
 
 def upright_values(growth: Growth, width: int, settings: DescriptorSettings) -> torch.Tensor:
@@ -127,10 +107,11 @@ def upright_values(growth: Growth, width: int, settings: DescriptorSettings) -> 
     wavelet_y, regions_y = _axis(height, width, settings.first, settings.grid_step, device)
     wavelet_x, regions_x = _axis(length, width, settings.first, settings.grid_step, device)
     maps = response_maps(*haar_responses(growth, wavelet_y, wavelet_x), settings.extended)
-    sums = across(regions_x, along(regions_y, maps))  # (channel, kind, 4 rows, 4 columns)
-    channels, kinds, rows, columns = sums.shape
-    sums = sums.reshape(channels, kinds, rows // REGIONS, REGIONS, columns // REGIONS, REGIONS)
-    return sums.permute(2, 4, 0, 3, 5, 1)
+    channels, _, kinds, lattice_x = maps.shape
+    sums = along(regions_y, maps.flatten(2))  # (channel, 4 rows, kind x lattice)
+    sums = across(regions_x, sums.reshape(-1, lattice_x))  # (channel x 4 rows x kind, 4 columns)
+    sums = sums.reshape(channels, -1, REGIONS, kinds, sums.shape[1] // REGIONS, REGIONS)
+    return sums.permute(1, 4, 0, 2, 5, 3)
 
 
 @lru_cache(maxsize=64)
@@ -139,7 +120,9 @@ def _axis(length: int, width: int, first: int, step: int, device: str) -> tuple[
     scale = width / SAMPLES
     points = grid_axis(length, DescriptorSettings(first=first, grid_step=step))
     lattice, index = sample_lattice(points, sample_offsets() * scale)
-    return haar_wavelet(lattice, scale, length, device), bands(region_matrix(index, len(lattice)), device)
+    return haar_wavelet(lattice, scale, length, device), bands(
+        region_matrix(index, len(lattice), region_weights()), device
+    )
 
 
 def turn_descriptors(

@@ -10,13 +10,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import TypeVar
+from functools import cache, wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 
-__all__ = ["spread"]
+__all__ = ["alone", "spread"]
 
+Arguments = ParamSpec("Arguments")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -38,6 +39,25 @@ def spread(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Re
     if threads == 1 or len(items) < 2 or getattr(_here, "is_worker", False):
         return map(work, items)
     return _pool(threads).map(work, items)
+
+
+def alone(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Make a function compute on one of these threads, whoever calls it.
+
+    Examples
+    --------
+    >>> alone(torch.ones)(3).tolist()
+    [1.0, 1.0, 1.0]
+    """
+
+    @wraps(function)
+    def on_one_thread(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        threads = torch.get_num_threads()
+        if threads == 1 or getattr(_here, "is_worker", False):
+            return function(*args, **kwargs)
+        return _pool(threads).submit(function, *args, **kwargs).result()
+
+    return on_one_thread
 
 
 @cache

@@ -1,0 +1,152 @@
+"""Fields summed up in a few bytes (VLAD), beside bags of words of as many bytes and more.
+
+    python benchmarks/words_aggregate_against_bags.py MODEL PAIRS --modalities SHG BF [--seeds 0 1 2]
+
+Queries are of the other modality, turned and shifted, as `evaluate` draws them; both directions are pooled.
+Bytes of a bag: 4 for each word that occurs in a field (its name and its count).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from napari_cmrir import jobs
+from napari_cmrir.comir.inference import represent
+from napari_cmrir.comir.model import load_model
+from napari_cmrir.evaluation.bench import Bench
+from napari_cmrir.evaluation.metrics import compare, wilson_interval
+from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.images.pairs import find_pairs
+from napari_cmrir.words.bags import BagIndex, count_words
+from napari_cmrir.words.descriptors import describe
+from napari_cmrir.words.encode import covered, encode_query
+from napari_cmrir.words.sampling import keep_strongest, sample_field
+from napari_cmrir.words.settings import BagSettings, DescriptorSettings, VocabularySettings
+from napari_cmrir.words.vocabulary import train_vocabulary
+
+DESCRIPTOR, BAGS = DescriptorSettings(), BagSettings()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path)
+    parser.add_argument("pairs", type=Path)
+    parser.add_argument("--modalities", nargs=2, required=True)
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="of the transforms")
+    parser.add_argument("--bags", type=int, nargs="*", default=[250, 1000, 4000], help="words of the bags")
+    parser.add_argument(
+        "--aggregates", type=int, nargs="*", default=[16, 32, 64], help="words of the aggregates"
+    )
+    arguments = parser.parse_args()
+    modalities = tuple(arguments.modalities)
+    model, pairs = load_model(arguments.model), find_pairs([arguments.pairs], modalities)
+    benches = [bench_of(model, pairs, modalities, seed) for seed in arguments.seeds]
+    searchers = {m: searchers_of(benches[0], model, m, arguments) for m in modalities}
+    ranks = defaultdict(lambda: defaultdict(list))
+    for bench in benches:
+        names = [field.name for field in bench.fields]
+        for cell in bench.cells():
+            for question in bench.questions(cell):
+                query = question.query
+                comir = jobs.run(represent(model, query.pixels, cell.query, mask=query.mask))
+                mask = np.ones(comir.shape[1:], bool) if query.mask is None else query.mask
+                features = describe(comir, DESCRIPTOR, query.mask)
+                for name, (_, score) in searchers[cell.repository].items():
+                    scores = score(features, mask)
+                    rank = 1 + int((scores > scores[names.index(question.name)]).sum())
+                    ranks[name][cell.size].append(rank)
+    report(ranks, searchers[modalities[0]])
+
+
+def bench_of(model, pairs, modalities, seed):
+    settings = EvaluationSettings(kinds=("cross",), poses=("transformed",), seed=seed)
+    bench = Bench(model, modalities, settings, "auto")
+    for pair in pairs:
+        bench.add(pair)
+    return bench
+
+
+def searchers_of(bench, model, modality, arguments):
+    """Return, by name, the bytes of a field and what scores all fields for a query's descriptors."""
+    images = bench.images[modality]
+    comirs = [jobs.run(represent(model, f.crop(images[f.identifier]), modality)) for f in bench.fields]
+    fields = [describe(comir, DESCRIPTOR) for comir in comirs]
+    settings = VocabularySettings()
+    drawn = [sample_field(features, len(fields), settings, i) for i, features in enumerate(fields)]
+    training = keep_strongest(drawn, settings)
+
+    def vocabulary(size):
+        return jobs.run(train_vocabulary(training, settings.model_copy(update={"size": size})))
+
+    found = {}
+    for size in arguments.bags:
+        words = vocabulary(size)
+        bags = [count_words(words.assign(f.descriptors), size) for f in fields]
+        index = BagIndex.from_bags(bags, size, BAGS)
+        found[f"bag of {size:,} words"] = (
+            4 * len(index.words) / len(index),
+            lambda f, m, words=words, index=index: index.scores(encode_query(f, m, words, BAGS)),
+        )
+    for size in arguments.aggregates:
+        words = vocabulary(size)
+        vectors = np.stack([aggregate(f.descriptors, words) for f in fields])
+        found[f"aggregate of {size} words"] = (
+            vectors.shape[1],
+            lambda f, m, words=words, vectors=vectors: cosines(
+                aggregate(f.descriptors[covered(f.points, m, BAGS.query_cover)], words), vectors
+            ),
+        )
+    return found
+
+
+def aggregate(descriptors, vocabulary):
+    """Sum the residues of descriptors to their words: (n, d) -> (k d,) int8, VLAD.
+
+    Jegou et al., "Aggregating local image descriptors into compact codes", TPAMI 34, 1704 (2012), with the
+    power law and unit length for each word (Arandjelovic and Zisserman, "All about VLAD", CVPR 2013).
+    """
+    names = vocabulary.assign(descriptors, exact=True)
+    sums = np.zeros(vocabulary.words.shape)
+    for word in np.unique(names[names >= 0]):
+        sums[word] = (descriptors[names == word] - vocabulary.words[word]).sum(axis=0)
+    roots = np.sign(sums) * np.sqrt(np.abs(sums))
+    lengths = np.linalg.norm(roots, axis=1, keepdims=True)
+    return np.round(127 * roots / np.maximum(lengths, 1e-9)).ravel().astype(np.int8)
+
+
+def cosines(query, vectors):
+    """Cosines of the query and each field, both less the mean of the fields, in which nothing tells apart."""
+    mean = vectors.mean(axis=0)
+    fields, asked = vectors - mean, query - mean
+    return fields @ asked / (np.linalg.norm(fields, axis=1) * np.linalg.norm(asked) + 1e-9)
+
+
+def report(ranks, searchers) -> None:
+    last_bag = [name for name in ranks if "bag" in name][-1]
+    print("| signature | bytes a field | whole first | whole in 10 | patch first | patch in 10 |")
+    print("|---|---|---|---|---|---|")
+    for name, by_size in ranks.items():
+        cells = []
+        for size in ("full", "patch"):
+            for k in (1, 10):
+                hits = np.array(by_size[size]) <= k
+                low, high = wilson_interval(int(hits.sum()), len(hits))
+                cells.append(f"{hits.mean():.1%} ({low:.0%} to {high:.0%})")
+        print(f"| {name} | {searchers[name][0]:,.0f} | " + " | ".join(cells) + " |")
+    for name in ranks:
+        if "aggregate" in name:
+            for k in (1, 10):
+                both = [
+                    [r <= k for size in ("full", "patch") for r in ranks[n][size]] for n in (name, last_bag)
+                ]
+                print(f"{name} against {last_bag}, first {k}: {compare(*both)}")
+
+
+if __name__ == "__main__":
+    main()
