@@ -26,6 +26,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.repository.catalogue import ImageRow
 from napari_cmrir.repository.fields import cut_fields
+from napari_cmrir.repository.memory import give_back
 from napari_cmrir.repository.publishing import digest
 from napari_cmrir.repository.pyramids import open_level, read_notes
 from napari_cmrir.repository.segments import map_segment, write_segment
@@ -62,6 +63,10 @@ COMIRS, SEGMENTS = "comirs", "segments"
 
 REMEMBERED_BYTES = 2**29
 """Descriptors kept in memory from the vocabulary to the words, so that they are not computed twice."""
+
+
+GIVE_BACK_EVERY = 16
+"""Fields after which freed memory is given back to the system."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,7 @@ class Tools:
         self._model = model
         self._remembers = remembers
         self._remembered: dict[tuple[int, ...], Features] = {}
+        self._described = 0
 
     @cached_property
     def model(self) -> ComirModel:
@@ -141,6 +147,9 @@ class Tools:
             assert row.comir is not None
             comir = open_level(self.recipe.folder / row.comir)[:, y : y + height, x : x + width]
             features = describe(np.asarray(comir), self.recipe.settings.descriptor)
+        self._described += 1
+        if self._described % GIVE_BACK_EVERY == 0:
+            give_back()
         held = sum(other.descriptors.nbytes for other in self._remembered.values())
         if again and self._remembers and held + features.descriptors.nbytes <= REMEMBERED_BYTES:
             self._remembered[row.id, y, x] = features
