@@ -12,6 +12,10 @@ import typer
 from napari_cmrir.cli.train import Device
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_cmrir.images.geometry import Region
     from napari_cmrir.search.hits import SearchResult
 
 __all__ = ["answer", "print_hits", "query", "write_answers"]
@@ -33,6 +37,15 @@ def query(
         tuple[float, float, float, float] | None,
         typer.Option(help="Part of the images to find, in pixels.", metavar="Y X HEIGHT WIDTH"),
     ] = None,
+    turned: Annotated[
+        float, typer.Option(help="The region is turned about its centre, degrees counter-clockwise.")
+    ] = 0.0,
+    polygon: Annotated[
+        str | None,
+        typer.Option(
+            help="Corners of a part of any shape, instead of --region.", metavar='"Y,X Y,X Y,X ..."'
+        ),
+    ] = None,
     hits: Annotated[int, typer.Option("-k", min=1, help="Hits to return.")] = 10,
     rerank: Annotated[Rerank, typer.Option(help="How the shortlist is ordered.")] = Rerank.registration,
     max_rotation: Annotated[
@@ -44,7 +57,6 @@ def query(
 ) -> None:
     """Find the tissue of images, or of a region of them, in a repository."""
     from napari_cmrir.cli.progress import draw
-    from napari_cmrir.images.geometry import Region
     from napari_cmrir.images.readers import find_images, read_image
     from napari_cmrir.repository.store import open_repository
     from napari_cmrir.search.query import search
@@ -57,14 +69,52 @@ def query(
     answers = []
     for path in found:
         pixels = read_image(path)
-        part = Region.from_rectangle(*region) if region else None
-        result = draw(search(opened, pixels, modality, region=part, settings=settings), path.name)
-        answers.append(answer(path, region or (0, 0, *pixels.shape[:2]), result))
+        part, mask = _part(region, turned, polygon, pixels.shape)
+        job = search(opened, pixels, modality, region=part, mask=mask, settings=settings)
+        result = draw(job, path.name)
+        answers.append(answer(path, region or _upright(part, pixels.shape), result))
         print_hits(path.name, result)
         if timings:
             typer.echo("  ".join(f"{stage} {seconds:.3f} s" for stage, seconds in result.timings.items()))
     if output is not None:
         write_answers(output, answers)
+
+
+def _part(
+    region: tuple[float, float, float, float] | None,
+    turned: float,
+    polygon: str | None,
+    shape: tuple[int, ...],
+) -> tuple[Region | None, NDArray[np.bool_] | None]:
+    """What of an image is to be found, and what of it counts."""
+    from dataclasses import replace
+
+    from napari_cmrir.errors import InputError
+    from napari_cmrir.images.geometry import Region
+    from napari_cmrir.images.polygons import polygon_region
+
+    if polygon is not None:
+        if region is not None or turned:
+            raise InputError("A polygon stands for itself; leave out --region and --turned.")
+        try:
+            corners = [tuple(map(float, point.split(","))) for point in polygon.split()]
+            return polygon_region(corners, shape)
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f'{polygon} is no polygon; give corners as "Y,X Y,X Y,X".') from None
+    if region is None:
+        if turned:
+            raise InputError("--turned turns a region; give --region as well.")
+        return None, None
+    return replace(Region.from_rectangle(*region), rotation_degrees=turned), None
+
+
+def _upright(part: Region | None, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+    if part is None:
+        return 0, 0, shape[0], shape[1]
+    y, x = part.centre
+    return y - part.height / 2 + 0.5, x - part.width / 2 + 0.5, part.height, part.width
 
 
 def answer(path: Path, region: tuple[float, float, float, float], result: SearchResult) -> dict[str, Any]:

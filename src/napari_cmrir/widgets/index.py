@@ -12,10 +12,11 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QPlainTextEdit, QVBox
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.widgets.background import Inquiry, JobPanel
 from napari_cmrir.widgets.card import read_modalities
 from napari_cmrir.widgets.choosers import PathEdit
 from napari_cmrir.widgets.dock import Dock
+from napari_cmrir.widgets.inquiry import Inquiry
+from napari_cmrir.widgets.job_panel import JobPanel
 
 if TYPE_CHECKING:
     import napari.viewer

@@ -24,10 +24,11 @@ from qtpy.QtWidgets import (
 from napari_cmrir.comir.settings import PRESETS, TrainingSettings
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job
-from napari_cmrir.widgets.background import Inquiry, JobPanel
 from napari_cmrir.widgets.card import as_table, model_rows
 from napari_cmrir.widgets.choosers import LayerCombo, PathEdit
 from napari_cmrir.widgets.dock import Dock
+from napari_cmrir.widgets.inquiry import Inquiry
+from napari_cmrir.widgets.job_panel import JobPanel
 from napari_cmrir.widgets.snapshot import ImageSnapshot
 
 if TYPE_CHECKING:
