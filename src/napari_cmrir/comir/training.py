@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import os
 
     from napari_cmrir.comir.model import ComirModel
+    from napari_cmrir.comir.trainer import Trainer
 
 __all__ = ["train"]
 
@@ -38,6 +39,7 @@ def train(
     output: str | os.PathLike[str] | None = None,
     device: str = "auto",
     resume: bool = False,
+    keep_stopped: bool = False,
 ) -> Job[ComirModel]:
     """Train a CoMIR model on aligned image pairs.
 
@@ -58,6 +60,8 @@ def train(
         Where to compute.
     resume : bool
         Go on from the checkpoint of an interrupted training of the same pairs and settings, if there is one.
+    keep_stopped : bool
+        Write the model file as it is so far where the job is cancelled, beside the checkpoint.
 
     Yields
     ------
@@ -104,17 +108,24 @@ def train(
                 checkpoint.write()
                 saved = now
             yield Progress(trainer.step, settings.steps, "steps", message, preview)
-        model = trainer.finish()
-        model.provenance.update(_provenance(pairs, images))
+        model = _finished(trainer, pairs, images)
         if output is not None:
             model.save(output)
-    except BaseException:
+    except BaseException as error:
         if checkpoint is not None and trainer.step > 0:
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 checkpoint.write()
+                if keep_stopped and output is not None and isinstance(error, GeneratorExit):
+                    _finished(trainer, pairs, images).save(output)
         raise
     if checkpoint is not None:
         checkpoint.remove()
+    return model
+
+
+def _finished(trainer: Trainer, pairs: Sequence[Pair | ArrayPair], images: Sequence[ArrayPair]) -> ComirModel:
+    model = trainer.finish()
+    model.provenance.update(_provenance(pairs, images) | {"steps_done": trainer.step})
     return model
 
 

@@ -146,7 +146,9 @@ def train_command(
         Whether to go on with an interrupted training.
     """
     words: list[Any] = ["train", pairs, "--modalities", *modalities, "--output", output, "--preset", preset]
-    return _line([*words, "--steps", settings.steps, *(["--resume"] if resume else [])])
+    return _line(
+        [*words, "--steps", settings.steps, "--seed", settings.seed, *(["--resume"] if resume else [])]
+    )
 
 
 def train_python(
@@ -165,7 +167,8 @@ def train_python(
             "",
             f"modalities = {modalities!r}",
             f"pairs = cmrir.find_pairs({str(pairs)!r}, modalities)",
-            f'settings = PRESETS[{preset!r}].model_copy(update={{"steps": {settings.steps}}})',
+            f'changes = {{"steps": {settings.steps}, "seed": {settings.seed}}}',
+            f"settings = PRESETS[{preset!r}].model_copy(update=changes)",
             f"job = cmrir.train(pairs, modalities, settings, output={str(output)!r}, resume={resume})",
             "model = cmrir.run(job)",
         ]

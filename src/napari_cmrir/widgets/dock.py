@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent
-from qtpy.QtWidgets import QWidget
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_cmrir.widgets.choices import remember
 from napari_cmrir.widgets.job_panel import JobPanel
@@ -15,7 +15,7 @@ from napari_cmrir.widgets.session import session_of
 if TYPE_CHECKING:
     from napari import Viewer
 
-__all__ = ["Dock"]
+__all__ = ["Dock", "ScrolledDock"]
 
 
 class Dock(QWidget):
@@ -80,3 +80,25 @@ class Dock(QWidget):
         self._keys = []
         for panel in self.findChildren(JobPanel):
             panel.abandon()
+
+
+class ScrolledDock(Dock):
+    """A dock whose fields can be scrolled to where the window is small.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        The viewer that it belongs to.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__(viewer)
+        self.content = QWidget()
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setWidget(self.content)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(area)

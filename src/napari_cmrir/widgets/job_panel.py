@@ -39,6 +39,8 @@ class JobPanel(QWidget):
     running_changed = Signal(bool)
     progressed = Signal(object)
     """A `Progress` of the job that runs."""
+    stopped = Signal()
+    """The job has ended because it was asked to."""
 
     def __init__(self, start: str, stop: str, start_tip: str, stop_tip: str) -> None:
         super().__init__()
@@ -178,6 +180,8 @@ class JobPanel(QWidget):
         if outcome is None:  # stopped, or an exception that napari shows
             was_stopped = self._worker is not None and self._worker.abort_requested
             self._become_idle("Stopped." if was_stopped else "Failed.")
+            if was_stopped:
+                self.stopped.emit()
         elif outcome.refusal is not None:
             self._become_idle("")
             self.refuse(outcome.refusal)
