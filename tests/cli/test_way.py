@@ -7,7 +7,12 @@ import pytest
 import tifffile
 
 from napari_cmrir.comir.model import load_model
+from napari_cmrir.images.geometry import Region
+from napari_cmrir.images.readers import read_image
+from napari_cmrir.jobs import run
 from napari_cmrir.repository.store import open_repository
+from napari_cmrir.search.query import search
+from napari_cmrir.search.settings import SearchSettings
 
 INTERRUPTED_BEFORE_STEP = """
     import signal
@@ -77,7 +82,7 @@ def test_query_writes_the_hits_of_every_image(call, tmp_path, pairs, repository)
     assert list(content) == ["queries"]
     assert [query["image"] for query in content["queries"]] == [str(image) for image in images]
     for query, image in zip(content["queries"], images, strict=True):
-        assert list(query) == ["image", "region", "seconds", "hits"]
+        assert list(query) == ["image", "region", "seconds", "hits", "reliable", "warnings"]
         assert query["region"] == [0, 0, 160, 160]
         assert query["seconds"] > 0
         assert image.name in ended.out
@@ -118,7 +123,8 @@ def assert_are_hits(hits, number, size):
     assert len({hit["image"] for hit in hits}) == number
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
     for hit in hits:
-        assert set(hit) == {"rank", "image", "score", "box", "rotation_degrees", "confidence"}
+        assert set(hit) >= {"rank", "image", "score", "box", "rotation_degrees", "confidence"}
+        assert (hit["mirrored"], hit["scale"]) == (False, 1)
         assert hit["image"].endswith("_BF.tif")
         assert 0 <= hit["confidence"] <= 1
         box = np.array(hit["box"])
@@ -182,3 +188,63 @@ def test_interrupted_indexing_goes_on_where_it_was(call, call_process, info, tmp
     assert call(*arguments).status == 0
     assert info(tmp_path / "new.cmrir")["images"] == {"indexed": 4}
     assert call("info", tmp_path / "new.cmrir", "--verify").status == 0
+
+
+def test_hits_are_exported_for_other_programs(call, tmp_path, pairs, repository):
+    image = pairs / "sample-001_BF.tif"
+    files = {name: tmp_path / "out" / name for name in ("hits.json", "hits.csv", "hits.geojson")}
+    options = ["--json", files["hits.json"], "--csv", files["hits.csv"], "--geojson", files["hits.geojson"]]
+    region = ["--region", 40, 30, 64, 96]
+    ended = call(
+        "query",
+        repository,
+        image,
+        "--modality",
+        "BF",
+        "-k",
+        2,
+        *region,
+        *options,
+        "--transforms",
+        tmp_path / "t",
+    )
+    assert ended.status == 0
+    hits = json.loads(files["hits.json"].read_text())["queries"][0]["hits"]
+    assert len(files["hits.csv"].read_text().splitlines()) == 1 + 2
+    features = json.loads(files["hits.geojson"].read_text())["features"]
+    assert [feature["properties"]["image"] for feature in features] == [hit["image"] for hit in hits]
+    assert sorted(path.name for path in (tmp_path / "t").iterdir()) == [
+        f"1-sample-001_BF-hit{rank}.{ending}" for rank in (1, 2) for ending in ("elastix.txt", "tfm", "txt")
+    ]
+    matrix = np.loadtxt(tmp_path / "t" / "1-sample-001_BF-hit1.txt")
+    corners = np.array([[39.5, 29.5, 1], [39.5, 125.5, 1], [103.5, 125.5, 1], [103.5, 29.5, 1]])
+    assert np.allclose((corners @ matrix.T)[:, :2], hits[0]["box"], atol=2e-3)
+
+
+def test_a_doubtful_match_is_said_so(call, tmp_path, pairs, repository):
+    answers = tmp_path / "hits.json"
+    tiny = ["--region", 40, 30, 32, 32, "--json", answers]
+    ended = call("query", repository, pairs / "sample-001_SHG.tif", "--modality", "SHG", *tiny)
+    assert ended.status == 0
+    (query,) = json.loads(answers.read_text())["queries"]
+    assert query["reliable"] is False
+    assert "No reliable match (confidence of the first hit 0." in ended.out
+    assert query["warnings"][0].startswith("The region is small (32 x 32 pixels")
+    assert query["warnings"][0] in ended.out
+
+
+def test_the_command_line_ranks_as_the_api_does(call, tmp_path, pairs, repository):
+    """The widget's ranking is held against the API's in tests/widgets."""
+    image, answers = pairs / "sample-003_SHG.tif", tmp_path / "hits.json"
+    for region, turn in (((20, 30, 100, 90), 10.0), (None, 30.0)):
+        options = ["--json", answers, "--max-rotation", turn]
+        options += [] if region is None else ["--region", *region]
+        assert call("query", repository, image, "--modality", "SHG", *options).status == 0
+        (query,) = json.loads(answers.read_text())["queries"]
+        part = None if region is None else Region.from_rectangle(*region)
+        settings = SearchSettings(max_rotation=turn)
+        with open_repository(repository) as opened:
+            job = search(opened, read_image(image), "SHG", region=part, settings=settings)
+            result = run(job)
+        assert query["hits"] == [hit.as_dict() for hit in result.hits]
+        assert query["reliable"] == result.reliable

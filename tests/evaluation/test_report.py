@@ -98,7 +98,7 @@ def test_the_page_is_whole_and_needs_nothing_else(report, written):
     plots = [
         svg for svg in page.of("svg") if "matplotlib" in text and "width" in svg and "pt" in svg["width"]
     ]
-    assert len(plots) == 3
+    assert len(plots) == 4
     assert len(page.of("details")) == 16 + 1
     rows = {"cross": 6, "within": 4}  # of the six queries of a cell
     shown = sum(rows[cell.kind] for cell, _ in report.cells())
@@ -131,7 +131,7 @@ def test_best_and_worst_do_not_overlap(report):
 
 
 def test_tables_name_every_cell_and_give_intervals(report):
-    found, located, fault = evaluation_tables(report.summaries()).values()
+    found, located, _, fault = evaluation_tables(report.summaries()).values()
     assert len(found) == len(located) == len(fault) == 17
     assert found[1][0] == "SHG(T) in BF, full"
     assert re.fullmatch(r"\d+\.\d \[\d+\.\d, \d+\.\d\]", found[1][2])

@@ -1,22 +1,83 @@
-"""Confidence: high for the one that stands out, low for one among equals."""
+"""Confidence: high for the one that stands out, low for one among equals; fitted, stored, found again."""
 
 import numpy as np
+import pytest
 
-from napari_cmrir.search.confidence import confidences
+from napari_cmrir.errors import InputError
+from napari_cmrir.search.calibration import Calibration, fit_calibration
+from napari_cmrir.search.confidence import FEATURES, Evidence, confidences
+
+
+def evidence(scores, runner_ups=None):
+    scores = np.asarray(scores, float)
+    runner_ups = np.full(len(scores), 0.08) if runner_ups is None else np.asarray(runner_ups, float)
+    return Evidence(np.arange(len(scores)), scores, runner_ups)
+
+
+def first_of(scores):
+    """The confidence of the best of some images."""
+    return confidences(evidence(scores), [int(np.argmax(scores))], Calibration())[0]
 
 
 def test_of_many_wrong_images_few_look_sure() -> None:
     rng = np.random.default_rng(0)
-    firsts = [max(confidences(rng.gumbel(0.09, 0.02, size=30))) for _ in range(300)]
-    assert np.mean(np.array(firsts) > 0.95) < 0.15
+    firsts = [first_of(rng.gumbel(0.09, 0.02, size=30)) for _ in range(300)]
+    assert np.mean(np.array(firsts) > 0.9) < 0.1
 
 
 def test_the_right_image_among_wrong_ones_looks_sure() -> None:
     rng = np.random.default_rng(0)
-    firsts = [confidences([0.5, *rng.gumbel(0.09, 0.02, size=30)])[0] for _ in range(50)]
-    assert min(firsts) > 0.95
+    assert min(first_of([0.5, *rng.gumbel(0.09, 0.02, size=30)]) for _ in range(50)) > 0.9
 
 
 def test_no_pose_is_no_confidence_and_one_image_is_possible() -> None:
-    assert confidences([-np.inf, 0.2, 0.1])[0] == 0.0
-    assert 0 < confidences([0.2])[0] < 1
+    nothing = Evidence(np.zeros(0, int), np.zeros(0), np.zeros(0))
+    assert confidences(nothing, [0], Calibration()) == [0.0]
+    assert 0 < first_of([0.2]) < 1
+
+
+def test_hits_share_at_most_certainty() -> None:
+    sure = confidences(evidence([0.6, 0.55, 0.1]), [0, 1, 2], Calibration(intercept=8))
+    assert sure[0] + sure[1] <= 1
+    assert sure == sorted(sure, reverse=True)
+
+
+def test_what_is_left_out_is_as_if_it_had_never_been_there() -> None:
+    scores = [0.5, 0.3, 0.2, 0.1]
+    without = evidence(scores).without([0])
+    alone = Evidence(np.array([1, 2, 3]), np.array(scores[1:]), np.full(3, 0.08))
+    np.testing.assert_array_equal(without.features(1), alone.features(1))
+    assert without.features(0) is None
+
+
+def test_a_fit_finds_the_law_that_drew_the_answers() -> None:
+    """Probabilities of a fit are those the answers were drawn with, and as good as sklearn's."""
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    features = np.abs(rng.normal(size=(4000, 4))) * [0.2, 0.2, 4, 0.2]
+    law = Calibration(score=6, margin=8, surprise=0.4, peak=3, intercept=-3)
+    right = rng.random(4000) < law.probability(features)
+    fitted = fit_calibration(features, right, "a test")
+    assert (fitted.queries, fitted.source) == (4000, "a test")
+    assert np.abs(fitted.probability(features) - law.probability(features)).mean() < 0.03
+    spread = features.std(0)
+    other = LogisticRegression(C=1.0, max_iter=500).fit(features / spread, right)
+    theirs = other.predict_proba(features / spread)[:, 1]
+    np.testing.assert_allclose(fitted.probability(features), theirs, atol=2e-3)
+
+
+def test_nothing_that_speaks_for_a_hit_counts_against_it() -> None:
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(300, 4))
+    right = features[:, 0] - features[:, 1] + 0.3 * rng.normal(size=300) > 0
+    fitted = fit_calibration(features, right)
+    assert fitted.score > 1
+    assert fitted.margin == 0
+    assert all(getattr(fitted, name) >= 0 for name in FEATURES)
+
+
+@pytest.mark.parametrize(("n", "n_right"), [(9, 4), (30, 30), (30, 0)])
+def test_what_cannot_calibrate_is_refused(n, n_right) -> None:
+    with pytest.raises(InputError, match="evaluate on more pairs"):
+        fit_calibration(np.zeros((n, 4)), np.arange(n) < n_right)

@@ -73,6 +73,13 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder of another evaluation of the same queries, for McNemar's test."),
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL_OR_REPOSITORY",
+            help="Fit the confidence of hits to these queries; keep it with a model or a repository.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the transforms.")] = 0,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for report.html, JSON, CSV, repositories.")
@@ -82,6 +89,7 @@ def evaluate(
     """Measure how often, and how well located, the right image is found by one of another modality."""
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.comir.model import load_model
+    from napari_cmrir.evaluation.calibration import calibrate_on
     from napari_cmrir.evaluation.comparison import compare_evaluations, read_evaluation
     from napari_cmrir.evaluation.protocol import evaluate as measure
     from napari_cmrir.evaluation.report import write_report
@@ -89,6 +97,7 @@ def evaluate(
     from napari_cmrir.evaluation.tables import as_markdown, evaluation_tables
     from napari_cmrir.images.pairs import find_pairs
     from napari_cmrir.repository.settings import RepositorySettings
+    from napari_cmrir.search.calibration import store_calibration
     from napari_cmrir.search.settings import SearchSettings
 
     other = None if compare is None else read_evaluation(compare)
@@ -118,6 +127,10 @@ def evaluate(
     if other is not None:
         rows = compare_evaluations(report.as_dict(), other)
         typer.echo(f"Against {compare}\n\n{as_markdown(rows)}\n")
+    if calibrate is not None:
+        fitted = calibrate_on(report)
+        store_calibration(calibrate, fitted.calibration)
+        typer.echo(f"{fitted}\nKept with {calibrate}")
     if output is not None:
         files = draw(write_report(report, output))
         typer.echo("\n".join(str(path) for path in files.values()))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_cmrir.images.geometry import Region
     from napari_cmrir.search.hits import SearchResult
 
-__all__ = ["answer", "print_hits", "query", "write_answers"]
+__all__ = ["answer", "doubts", "print_hits", "query", "write_answers", "write_transforms"]
 
 
 class Rerank(StrEnum):
@@ -51,33 +51,67 @@ def query(
     max_rotation: Annotated[
         float, typer.Option(min=0, max=180, help="Rotations looked for, degrees either way; 180 is all.")
     ] = 30.0,
+    mirror: Annotated[bool, typer.Option("--mirror", help="Also try the query mirrored.")] = False,
+    max_scale: Annotated[
+        float, typer.Option(min=1, max=2, help="Sizes looked for: enlarged or shrunk by up to this factor.")
+    ] = 1.0,
+    per_field: Annotated[
+        bool, typer.Option("--per-field", help="A hit for every field, not one an image.")
+    ] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     output: Annotated[Path | None, typer.Option("--json", help="Write the hits to this file.")] = None,
+    table: Annotated[Path | None, typer.Option("--csv", help="Write the hits to this table.")] = None,
+    geojson: Annotated[
+        Path | None, typer.Option(help="Write the boxes of the hits to this file, for QuPath.")
+    ] = None,
+    transforms: Annotated[
+        Path | None,
+        typer.Option(help="Write to this folder how each hit lies: affine matrix, ITK and elastix texts."),
+    ] = None,
     timings: Annotated[bool, typer.Option("--timings", help="Print the seconds of every stage.")] = False,
 ) -> None:
     """Find the tissue of images, or of a region of them, in a repository."""
     from napari_cmrir.cli.progress import draw
+    from napari_cmrir.comir.model import write_whole
     from napari_cmrir.images.readers import find_images, read_image
     from napari_cmrir.repository.store import open_repository
+    from napari_cmrir.search.exports import as_csv, as_geojson
     from napari_cmrir.search.query import search
     from napari_cmrir.search.settings import SearchSettings
 
-    settings = SearchSettings(rerank=rerank.value, hits=hits, max_rotation=max_rotation, device=device.value)
+    settings = SearchSettings(
+        rerank=rerank.value,
+        hits=hits,
+        max_rotation=max_rotation,
+        mirror=mirror,
+        max_scale=max_scale,
+        per_field=per_field,
+        device=device.value,
+    )
     opened = open_repository(repository)
     opened.model.require_modality(modality)
     found = find_images(images, modality)
-    answers = []
-    for path in found:
+    answers, exported = [], []
+    for number, path in enumerate(found, 1):
         pixels = read_image(path)
         part, mask = _part(region, turned, polygon, pixels.shape)
         job = search(opened, pixels, modality, region=part, mask=mask, settings=settings)
         result = draw(job, path.name)
         answers.append(answer(path, region or _upright(part, pixels.shape), result))
+        exported.append((str(path), result.hits))
         print_hits(path.name, result)
+        if transforms is not None:
+            write_transforms(
+                transforms, f"{number:0{len(str(len(found)))}d}-{path.stem}", pixels.shape, result
+            )
         if timings:
             typer.echo("  ".join(f"{stage} {seconds:.3f} s" for stage, seconds in result.timings.items()))
     if output is not None:
         write_answers(output, answers)
+    if table is not None:
+        write_whole(table, as_csv(exported).encode())
+    if geojson is not None:
+        write_whole(geojson, as_geojson(exported).encode())
 
 
 def _part(
@@ -124,6 +158,8 @@ def answer(path: Path, region: tuple[float, float, float, float], result: Search
         "region": list(region),
         "seconds": round(result.seconds, 4),
         "hits": [hit.as_dict() for hit in result.hits],
+        "reliable": result.reliable,
+        "warnings": list(result.warnings),
     }
 
 
@@ -132,6 +168,35 @@ def write_answers(path: Path, answers: list[dict[str, Any]]) -> None:
     from napari_cmrir.comir.model import write_whole
 
     write_whole(path, (json.dumps({"queries": answers}, indent=1) + "\n").encode())
+
+
+def write_transforms(folder: Path, name: str, shape: tuple[int, ...], result: SearchResult) -> None:
+    """Write, for each hit that has a pose, ``<name>-hit<rank>`` as ``.txt``, ``.tfm`` and ``.elastix.txt``.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if need be.
+    name : str
+        Of the query.
+    shape : tuple of int
+        (y, x, ...) of the query's image.
+    result : SearchResult
+    """
+    import numpy as np
+
+    from napari_cmrir.comir.model import write_whole
+    from napari_cmrir.search.exports import affine_matrix, as_elastix, as_itk, as_matrix
+
+    assert result.region is not None
+    for hit in result.hits:
+        if not np.isfinite(hit.scores["registration"]):
+            continue
+        matrix = affine_matrix(result.region, hit)
+        stem = f"{name}-hit{hit.rank:0{len(str(len(result.hits)))}d}"
+        write_whole(folder / f"{stem}.txt", as_matrix(matrix).encode())
+        write_whole(folder / f"{stem}.tfm", as_itk(matrix).encode())
+        write_whole(folder / f"{stem}.elastix.txt", as_elastix(matrix, shape).encode())
 
 
 def print_hits(title: str, result: SearchResult) -> None:
@@ -154,3 +219,11 @@ def print_hits(title: str, result: SearchResult) -> None:
             Path(hit.image).name,
         )
     Console().print(table)
+    for sentence in doubts(result):
+        typer.echo(sentence)
+
+
+def doubts(result: SearchResult) -> list[str]:
+    """Say what is doubtful about the hits: no reliable match, and the warnings."""
+    first = f" (confidence of the first hit {result.hits[0].confidence:.2f})" if result.hits else ""
+    return ([] if result.reliable else [f"No reliable match{first}."]) + list(result.warnings)

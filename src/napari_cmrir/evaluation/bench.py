@@ -194,6 +194,7 @@ class Bench:
             hits=tuple(_found(hit) for hit in result.hits),
             right=None if right is None else _found(right),
             seconds=result.seconds,
+            **_evidence(question, repository, result),
         )
         if not self.settings.report_shortlist:
             return answer
@@ -202,9 +203,13 @@ class Bench:
             every = {"rerank": "registration", "register_all": len(repository), "hits": 1}
             whole = yield from _searched(question, repository, settings.model_copy(update=every))
             exhaustive = _rank(question, repository, whole)
-        return replace(
-            answer, shortlist_rank=_rank_by_words(question, repository, result), exhaustive_rank=exhaustive
-        )
+        from napari_cmrir.search.shortlist import bank_rotations, word_scores
+
+        ranks: dict[str, Any] = {}
+        for name, rotations in (("shortlist_rank", bank_rotations(settings)), ("upright_rank", [0.0])):
+            words = word_scores(repository, result.comir, result.mask, rotations)
+            ranks[name] = _rank_by_words(question, repository, words)
+        return replace(answer, **ranks, exhaustive_rank=exhaustive)
 
 
 def _searched(question: Question, repository: Repository, settings: SearchSettings) -> Job[SearchResult]:
@@ -223,10 +228,36 @@ def _rank(question: Question, repository: Repository, result: SearchResult) -> i
     return next((rank for rank, image in enumerate(ranked, 1) if question.is_right(image)), None)
 
 
-def _rank_by_words(question: Question, repository: Repository, result: SearchResult) -> int | None:
+def _evidence(question: Question, repository: Repository, result: SearchResult) -> dict[str, Any]:
+    """What speaks for the first hit, and for the first if the query's own pair were not searched."""
+    from napari_cmrir.search.calibration import calibration_of
+
+    if result.evidence is None or not result.hits:
+        return {}
+    numbers = repository.fields["image"]
+    identifier = question.name if question.field is None else question.field.identifier
+    own = [
+        int(numbers[field])
+        for field in result.ranking.tolist()
+        if identifier_of(repository.image_name(field)) == identifier
+    ]
+    first = result.evidence.features(int(numbers[result.hits[0].field]))
+    others = [image for image in numbers[result.ranking].tolist() if image not in own]
+    absent = result.evidence.without(own).features(others[0]) if others else None
+    found: dict[str, Any] = {"evidence": _rounded(first), "absent": _rounded(absent)}
+    if absent is not None:
+        found["absent_confidence"] = round(float(calibration_of(repository).probability(absent)), 6)
+    return found
+
+
+def _rounded(features: NDArray[np.float64] | None) -> tuple[float, ...] | None:
+    return None if features is None else tuple(round(float(value), 6) for value in features)
+
+
+def _rank_by_words(question: Question, repository: Repository, words: NDArray[np.float32]) -> int | None:
     """Rank of the right image by its bag of words alone."""
     names: dict[int, str] = {}  # of every image, in the order of its best field
-    for field in np.argsort(-result.words, kind="stable"):
+    for field in np.argsort(-words, kind="stable"):
         names.setdefault(int(repository.fields["image"][field]), repository.image_name(int(field)))
     return next((rank for rank, image in enumerate(names.values(), 1) if question.is_right(image)), None)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cmrir.evaluation.metrics import share_at_most
+from napari_cmrir.evaluation.reliability import chosen_cells, judged, reliability
 from napari_cmrir.evaluation.results import Cell, QueryResult
 from napari_cmrir.evaluation.summaries import LIMIT_DEGREES, LIMIT_WIDTH
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_localisation", "draw_ranks", "draw_success"]
+__all__ = ["draw_localisation", "draw_ranks", "draw_reliability", "draw_success"]
 
 Cells = Sequence[tuple[Cell, Sequence[QueryResult]]]
 
@@ -152,6 +153,49 @@ def draw_localisation(cells: Cells) -> str | None:
     panels[2].axvline(LIMIT_DEGREES, color="#666666", linestyle=":")
     for panel in panels[1:]:
         panel.axhline(limit, color="#666666", linestyle=":")
+    return _svg(figure)
+
+
+def draw_reliability(cells: Cells) -> str | None:
+    """Draw how often a first hit is right against its confidence, and how the confidences lie.
+
+    Parameters
+    ----------
+    cells : sequence of tuple of Cell and its results
+        Those across modalities, if that was asked. Every query counts twice: as it is, and with its own
+        tissue not searched, where every hit is wrong.
+
+    Returns
+    -------
+    str or None
+        An ``<svg>`` element; ``None`` where nothing was registered.
+    """
+    confidence, right, absent = judged([result for _, results in chosen_cells(cells) for result in results])
+    if len(confidence) == 0:
+        return None
+    figure, panels = _figure(2, 3.0)
+    bins = reliability(confidence, right)
+    place = [each.mean for each in bins]
+    value = np.array([100 * each.share.value for each in bins])
+    low = value - [100 * each.share.low for each in bins]
+    high = [100 * each.share.high for each in bins] - value
+    panels[0].plot([0, 1], [0, 100], color="#666666", linestyle=":")
+    panels[0].errorbar(
+        place, value, [low.clip(0), high.clip(0)], fmt="o-", color=_COLOURS[0], markersize=4, linewidth=1
+    )
+    for each, x, y in zip(bins, place, value, strict=True):
+        panels[0].annotate(str(each.share.total), (x, y), (4, -9), textcoords="offset points", fontsize=7)
+    panels[0].set(xlabel="confidence of the first hit", ylabel="right, %", xlim=(0, 1), ylim=(0, 102))
+    edges: Any = np.linspace(0, 1, 21)
+    groups = {
+        "right": confidence[right],
+        "wrong": confidence[~right & ~absent],
+        "tissue not searched": confidence[absent],
+    }
+    for (name, values), colour in zip(groups.items(), (_COLOURS[2], _COLOURS[1], _COLOURS[0]), strict=True):
+        panels[1].hist(values, edges, histtype="step", color=colour, label=name)
+    panels[1].set(xlabel="confidence of the first hit", ylabel="queries", xlim=(0, 1))
+    panels[1].legend(fontsize=7, framealpha=0.8)
     return _svg(figure)
 
 

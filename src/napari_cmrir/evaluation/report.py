@@ -119,13 +119,14 @@ def _csv(report: EvaluationReport) -> str:
 
 
 def _page(report: EvaluationReport) -> Job[str]:
-    from napari_cmrir.evaluation.plots import draw_localisation, draw_ranks, draw_success
+    from napari_cmrir.evaluation.plots import draw_localisation, draw_ranks, draw_reliability, draw_success
 
     cells = list(report.cells())
     yield Progress(1, 3, "files", "Drawing the plots")
     success = draw_success(cells, len(report.fields))
     ranks = draw_ranks(cells, len(report.fields))
     localisation = draw_localisation(cells) or "<p>No box was found to compare.</p>"
+    trusted = draw_reliability(cells) or "<p>Nothing was registered.</p>"
     gallery, sections = Gallery(report), []
     for position, (cell, results) in enumerate(cells):
         yield Progress(1 + position / len(cells), 3, "files", f"Drawing {cell}")
@@ -155,6 +156,12 @@ right field, of the queries that have one among the first {report.settings.hits}
 <h2>Localisation</h2>
 <p>Of the box on the right field, transformed queries. Dotted: 2 % of the field's width and 5°.</p>
 <div class="plot">{localisation}</div>
+<h2>Confidence</h2>
+<p>Left: how often the first hit is right against its confidence, with 95 % Wilson intervals and the number of
+queries; the dotted line is what the confidence promises. Right: how the confidences lie. Every query counts
+twice: as it is, and as if no image of its own pair were searched. From a confidence of
+{report.settings.search.reliable_from:g} on, a first hit counts as a reliable match.</p>
+<div class="plot">{trusted}</div>
 <h2>Best and worst queries</h2>
 <p class="key">In each row the query, the right field, and the first hits. Boxes: <b style="color:#009e73">
 broken green</b> where the query was cut, <b style="color:#c08000">yellow</b> where it was found; frames:

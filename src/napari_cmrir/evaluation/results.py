@@ -104,8 +104,9 @@ class QueryResult:
         How it was turned.
     rank : int or None
         Of the right image; ``None`` if it is not among the hits.
-    shortlist_rank, exhaustive_rank : int or None
-        Of the right image by bag of words alone, and if every field is registered; if asked for.
+    shortlist_rank, upright_rank, exhaustive_rank : int or None
+        Of the right image by bag of words alone, with the bank of rotations and without, and if every field
+        is registered; if asked for.
     localisation : Localisation or None
         Of the hit on the right field.
     hits : tuple of Found
@@ -114,6 +115,11 @@ class QueryResult:
         The hit on the right field, if it is among those that were located.
     refusal : str or None
         Why the search would not look for it, if it would not.
+    evidence, absent : tuple of float or None
+        What the registration says for the first hit (the `FEATURES` of `search.confidence`), and for the
+        hit that would be the first if no image of the query's pair were searched.
+    absent_confidence : float or None
+        Of that hit, which is wrong.
     seconds : float
         The search took.
     """
@@ -125,11 +131,15 @@ class QueryResult:
     rotation_degrees: float | None
     rank: int | None = None
     shortlist_rank: int | None = None
+    upright_rank: int | None = None
     exhaustive_rank: int | None = None
     localisation: Localisation | None = None
     hits: tuple[Found, ...] = ()
     right: Found | None = None
     refusal: str | None = None
+    evidence: tuple[float, ...] | None = None
+    absent: tuple[float, ...] | None = None
+    absent_confidence: float | None = None
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:

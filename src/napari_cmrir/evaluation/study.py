@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["RERANKINGS", "StudyReport", "StudySettings", "Variant", "study"]
 
 RERANKINGS: dict[str, dict[str, Any]] = {
-    "none": {"rerank": "none"},
-    "bow-15": {"rerank": "bow", "shortlist": 15},
-    "bow": {"rerank": "bow", "shortlist": 30},
+    "none": {"rerank": "none", "word_rotation_step": 0},
+    "bow-15": {"rerank": "bow", "shortlist": 15, "word_rotation_step": 0},
+    "bow": {"rerank": "bow", "shortlist": 30, "word_rotation_step": 0},
     "registration": {"rerank": "registration"},
 }
 """What a study asks of Stage III, by name: changes to the `SearchSettings`."""

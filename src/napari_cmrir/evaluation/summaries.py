@@ -12,16 +12,20 @@ from napari_cmrir.evaluation.metrics import (
     percentile,
     share_at_most,
 )
+from napari_cmrir.evaluation.reliability import Trust, trust
 from napari_cmrir.evaluation.results import Cell, QueryResult
 from napari_cmrir.evaluation.settings import EvaluationSettings
 
-__all__ = ["LIMIT_DEGREES", "LIMIT_WIDTH", "CellSummary", "summarise"]
+__all__ = ["LIMIT_DEGREES", "LIMIT_WIDTH", "RECALL_RANKS", "CellSummary", "summarise"]
 
 LIMIT_WIDTH = 0.02
 """Share of the field's width up to which a box's mean corner error counts as located."""
 
 LIMIT_DEGREES = 5.0
 """Rotation error up to which a hit's rotation counts as right."""
+
+RECALL_RANKS = (1, 10, 30, 100)
+"""K of the shares of the right fields that a shortlist of K keeps."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,11 @@ class CellSummary:
         Corner error up to 2 % of the field's width.
     within_degrees : Share
         Rotation error up to 5 degrees.
-    shortlist : dict or None
-        Recall of the bags of words alone among the first 10, 30 and 100.
+    confidence : Trust or None
+        What the confidence of the first hits is worth.
+    shortlist, upright : dict or None
+        Recall of the bags of words alone among the first 1, 10, 30 and 100, with the bank of rotations and
+        without.
     exhaustive : dict or None
         Success if every field is registered, by K.
     lost : dict or None
@@ -70,7 +77,9 @@ class CellSummary:
     median_corner_error: float | None
     within_width: Share
     within_degrees: Share
+    confidence: Trust | None
     shortlist: dict[int, Share] | None
+    upright: dict[int, Share] | None
     exhaustive: dict[int, Share] | None
     lost: dict[str, int] | None
     median_seconds: float | None
@@ -98,7 +107,9 @@ class CellSummary:
                 "within_2_percent_of_width": self.within_width.as_dict(),
                 "within_5_degrees": self.within_degrees.as_dict(),
             },
+            "confidence": None if self.confidence is None else self.confidence.as_dict(),
             "shortlist_recall": shares(self.shortlist),
+            "shortlist_recall_upright": shares(self.upright),
             "exhaustive_success": shares(self.exhaustive),
             "lost": self.lost,
         }
@@ -128,6 +139,7 @@ def summarise(
     located = [result.localisation for result in results if result.localisation is not None]
     seconds = [result.seconds for result in results]
     shortlist = [result.shortlist_rank for result in results]
+    upright = [result.upright_rank for result in results]
     exhaustive = [result.exhaustive_rank for result in results]
     return CellSummary(
         cell=cell,
@@ -142,9 +154,11 @@ def summarise(
         median_corner_error=percentile([found.corner_error for found in located], 50),
         within_width=share_at_most([found.relative_error for found in located], LIMIT_WIDTH),
         within_degrees=share_at_most([found.rotation_error for found in located], LIMIT_DEGREES),
-        shortlist={k: share_at_most(shortlist, k) for k in (10, 30, 100)}
+        confidence=trust(results, settings.search.reliable_from),
+        shortlist={k: share_at_most(shortlist, k) for k in RECALL_RANKS}
         if settings.report_shortlist
         else None,
+        upright={k: share_at_most(upright, k) for k in RECALL_RANKS} if settings.report_shortlist else None,
         exhaustive={k: share_at_most(exhaustive, k) for k in settings.ranks}
         if settings.report_shortlist
         else None,

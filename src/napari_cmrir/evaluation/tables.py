@@ -70,20 +70,36 @@ def evaluation_tables(summaries: Sequence[CellSummary]) -> dict[str, Table]:
         f"Found among {summaries[0].fields} fields": found,
         "Located, of those with a box on the right field": located,
     }
+    trusted = _trust_rows(summaries)
+    if len(trusted) > 1:
+        tables["Confidence of the first hit"] = trusted
     if summaries[0].shortlist is not None:
         tables["Whose fault a lost query is"] = _shortlist_rows(summaries)
     return tables
+
+
+def _trust_rows(summaries: Sequence[CellSummary]) -> Table:
+    rows = [["Query", "Brier", "calibration error", "right: reliable", "wrong: told", "absent: told"]]
+    for summary in summaries:
+        if summary.confidence is not None:
+            found = summary.confidence
+            shares = (found.reliable_when_right, found.told_when_wrong, found.told_when_absent)
+            rows.append([str(summary.cell), f"{found.brier:.3f}", f"{found.calibration_error:.3f}"])
+            rows[-1] += [str(share) if share.total else "-" for share in shares]
+    return rows
 
 
 def _shortlist_rows(summaries: Sequence[CellSummary]) -> Table:
     ranks = list(summaries[0].success)
     rows = [
         ["Query", *(f"words recall@{k}" for k in summaries[0].shortlist or {})]
+        + [f"upright only @{k}" for k in summaries[0].upright or {}]
         + [f"all registered Acc@{k}" for k in ranks]
         + [f"lost (rank > {max(ranks)}): shortlist", "lost: re-ranking"]
     ]
     for summary in summaries:
-        shares = (*(summary.shortlist or {}).values(), *(summary.exhaustive or {}).values())
+        by_words = (*(summary.shortlist or {}).values(), *(summary.upright or {}).values())
+        shares = (*by_words, *(summary.exhaustive or {}).values())
         lost = summary.lost or {}
         rows.append([str(summary.cell), *map(str, shares)])
         rows[-1] += [str(lost.get("shortlist", "-")), str(lost.get("reranking", "-"))]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from napari_cmrir.images.geometry import Region
+    from napari_cmrir.search.confidence import Evidence
 
 __all__ = ["Hit", "SearchResult"]
 
@@ -29,11 +33,17 @@ class Hit:
     rotation_degrees : float
         How far the query is turned counter-clockwise, as seen on the screen, to lie on the image.
     confidence : float
-        Probability in [0, 1] that no wrong image would score as high, from the scores of the others.
+        Probability in [0, 1] that the tissue is this image's; see `confidence` and `calibration`.
     field : int
         Row of the repository's fields.
     scores : dict
         Score of every stage: ``"words"``, ``"bow"``, ``"registration"``.
+    mirrored : bool
+        Whether the query was mirrored left to right before it was turned.
+    scale : float
+        By how much the query was enlarged.
+    runner_up : float
+        Score of the next best, different pose in the same field; -inf if there is none.
     """
 
     rank: int
@@ -44,6 +54,9 @@ class Hit:
     confidence: float
     field: int
     scores: dict[str, float]
+    mirrored: bool = False
+    scale: float = 1.0
+    runner_up: float = -np.inf
 
     def as_dict(self) -> dict[str, Any]:
         """Return the hit as the command line writes it to JSON."""
@@ -54,6 +67,8 @@ class Hit:
             "box": np.round(self.box, 3).tolist(),
             "rotation_degrees": round(self.rotation_degrees, 3),
             "confidence": round(self.confidence, 6),
+            "mirrored": self.mirrored,
+            "scale": round(self.scale, 6),
         }
 
 
@@ -64,13 +79,13 @@ class SearchResult:
     Parameters
     ----------
     hits : tuple of Hit
-        Best first, at most one an image.
+        Best first, at most one an image unless the settings want one a field.
     seconds : float
         Time taken.
     timings : dict
         Seconds of each stage by its name.
     comir : (channel, y, x) uint8 array
-        The query's CoMIR, upright.
+        The query's CoMIR, upright; where the query does not count it goes on as at its outline.
     mask : (y, x) bool array
         Where the query counts.
     shortlist : (n,) int array
@@ -79,6 +94,14 @@ class SearchResult:
         The best field of every image, best image first: ``hits`` are the first of them.
     words : (n,) float array
         Cosine of the bags of words, of every field: what the shortlist was chosen by.
+    region : Region or None
+        What was searched with, in the pixels of the query's image.
+    evidence : Evidence or None
+        What the registration says of every image that was registered.
+    reliable : bool
+        False where nothing tells the first hit from a wrong one: "no reliable match".
+    warnings : tuple of str
+        Sentences for the user on what makes the query doubtful.
     """
 
     hits: tuple[Hit, ...]
@@ -89,3 +112,7 @@ class SearchResult:
     shortlist: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     ranking: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     words: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    region: Region | None = None
+    evidence: Evidence | None = None
+    reliable: bool = True
+    warnings: tuple[str, ...] = ()

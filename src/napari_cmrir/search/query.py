@@ -10,20 +10,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.jobs import Job, Progress, portion
+from napari_cmrir.search.checks import (
+    check_content,
+    check_region,
+    check_size,
+    likeness_warnings,
+    shows_nothing,
+    size_warnings,
+    swap_warnings,
+)
+from napari_cmrir.search.outline import fill_outside
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.store import Repository
+    from napari_cmrir.search.confidence import Evidence
     from napari_cmrir.search.hits import Hit, SearchResult
+    from napari_cmrir.search.registration import Pose
     from napari_cmrir.search.rerankers import Question
 
 __all__ = ["search"]
 
-_SMALLEST_SIDE = 32
-_LEAST_INSIDE = 0.5
 _CONTEXT = 64
 
 
@@ -49,7 +58,8 @@ def search(
     region : Region, optional
         The part of the image to find, by default all of it. What lies outside the image does not count.
     mask : (y, x) bool array, optional
-        Of the image's size; only what is True counts, as for an ellipse or a polygon.
+        Of the image's size; only what is True counts, as for an ellipse or a polygon. (The network sees what
+        is around, as in the images searched; nothing there is described or compared.)
     settings : SearchSettings, optional
 
     Yields
@@ -60,45 +70,66 @@ def search(
     Returns
     -------
     SearchResult
-        At most one hit an image, best first.
+        At most one hit an image, unless the settings want one a field; best first.
 
     Raises
     ------
     InputError
-        If the model does not have the modality, or the region is smaller than 32 pixels a side, lies mostly
-        outside the image or shows nothing at all.
+        If the model does not have the modality, or the region is smaller than 32 pixels a side, far bigger
+        than all that is searched, lies mostly outside the image or shows nothing at all.
     """
     from napari_cmrir.search.hits import SearchResult
     from napari_cmrir.search.rerankers import RERANKERS, Question
-    from napari_cmrir.search.shortlist import word_scores
+    from napari_cmrir.search.shortlist import bank_rotations, word_scores
 
     settings = settings or SearchSettings()
     repository.model.require_modality(modality)
-    region = _checked(region, pixels, mask)
+    region = check_region(region, pixels, mask)
+    check_size(repository, region, settings.min_overlap)
     clock = _Clock()
     with clock.stage("comir"):
-        comir, counts = yield from portion(
-            _represented(repository, pixels, modality, region, mask, settings), 0, 20
-        )
+        patch, counts = _cut(pixels, region, mask)
+        blank = shows_nothing(repository.model, modality, patch[_CORE], counts)
+        doubts = _doubts(repository, pixels, modality, region, patch[_CORE], counts, blank)
+        comir = yield from portion(_represented(repository, patch, modality, counts, settings), 0, 20)
+        if not doubts:
+            doubts = tuple(likeness_warnings(repository, comir, modality))
     question = Question(repository, comir, counts, settings)
+    all_registered = _registers_all(settings, len(repository))
     with clock.stage("words"):
         yield Progress(20, 100, "%", "Counting visual words")
-        cosines = word_scores(repository, comir, counts)
+        bank = [0.0] if all_registered else bank_rotations(settings)
+        cosines = word_scores(repository, comir, counts, bank)
         question.scores["words"] = dict(enumerate(cosines.tolist()))
         order = np.argsort(-cosines, kind="stable")
     with clock.stage("rerank"):
-        shortlist = order[: len(order) if _registers_all(settings, len(order)) else settings.shortlist]
+        shortlist = order[: len(order) if all_registered else settings.shortlist]
         scores = yield from portion(RERANKERS[settings.rerank](question, shortlist.tolist()), 25, 85)
         values = np.array([scores[field] for field in shortlist.tolist()])
         shortlist = shortlist[np.argsort(-values, kind="stable")]
     with clock.stage("locate"):
         ranked = np.concatenate((shortlist, order[len(shortlist) :]))
         ranking = _one_an_image(repository, ranked)
-        chosen: list[int] = ranking[: settings.hits].tolist()
+        chosen: list[int] = (ranked if settings.per_field else ranking)[: settings.hits].tolist()
         unlocated = [field for field in chosen if field not in question.poses]
         yield from portion(question.register(unlocated), 85, 100)
-    hits = _hits(question, chosen)
-    return SearchResult(hits, clock.total, clock.seconds, comir, counts, shortlist, ranking, cosines)
+    evidence = _evidence(question)
+    hits = _hits(question, chosen, evidence)
+    reliable = bool(hits) and not blank and hits[0].confidence >= settings.reliable_from
+    return SearchResult(
+        hits,
+        clock.total,
+        clock.seconds,
+        comir,
+        counts,
+        shortlist,
+        ranking,
+        cosines,
+        region=region,
+        evidence=evidence,
+        reliable=reliable,
+        warnings=doubts,
+    )
 
 
 def _registers_all(settings: SearchSettings, n_fields: int) -> bool:
@@ -113,21 +144,36 @@ def _one_an_image(repository: Repository, ranked: NDArray[np.int64]) -> NDArray[
     return best
 
 
-def _hits(question: Question, chosen: list[int]) -> tuple[Hit, ...]:
+def _evidence(question: Question) -> Evidence:
+    """What the registration says of every image: the score of its best field, and of the next best pose."""
+    from napari_cmrir.search.confidence import Evidence
+
+    numbers = question.repository.fields["image"]
+    best: dict[int, Pose] = {}
+    for field, pose in sorted(question.poses.items()):
+        image = int(numbers[field])
+        if np.isfinite(pose.score) and (image not in best or pose.score > best[image].score):
+            best[image] = pose
+    return Evidence(
+        np.array(list(best), np.int64),
+        np.array([pose.score for pose in best.values()], np.float64),
+        np.array([pose.runner_up for pose in best.values()], np.float64),
+    )
+
+
+def _hits(question: Question, chosen: list[int], evidence: Evidence) -> tuple[Hit, ...]:
+    from napari_cmrir.search.calibration import calibration_of
     from napari_cmrir.search.confidence import confidences
     from napari_cmrir.search.hits import Hit
 
     repository, rerank = question.repository, question.settings.rerank
-    registered = {field: pose.score for field, pose in question.poses.items()}
-    best_of_image: dict[int, float] = {}
-    for field, score in registered.items():
-        image = int(repository.fields["image"][field])
-        best_of_image[image] = max(best_of_image.get(image, score), score)
-    sure = dict(zip(best_of_image, confidences(list(best_of_image.values())), strict=True))
+    images = [int(repository.fields["image"][field]) for field in chosen]
+    sure = confidences(evidence, images, calibration_of(repository))
     hits = []
-    for rank, field in enumerate(chosen, 1):
+    for rank, (field, confidence) in enumerate(zip(chosen, sure, strict=True), 1):
+        pose = question.poses[field]
         scores = {name: values[field] for name, values in question.scores.items() if field in values}
-        scores["registration"] = registered[field]
+        scores["registration"] = pose.score
         y, x = repository.fields[["y", "x"]][field].item()
         path = repository.image_path(field)
         hits.append(
@@ -136,10 +182,13 @@ def _hits(question: Question, chosen: list[int]) -> tuple[Hit, ...]:
                 repository.image_name(field) if path is None else str(path),
                 scores["words" if rerank == "none" or rerank not in scores else rerank],
                 question.box(field) + np.array([y, x]),
-                question.poses[field].rotation_degrees,
-                sure[int(repository.fields["image"][field])],
+                pose.rotation_degrees,
+                confidence,
                 field,
                 scores,
+                pose.mirrored,
+                pose.scale,
+                pose.runner_up,
             )
         )
     return tuple(hits)
@@ -163,58 +212,57 @@ class _Clock:
         self.seconds[name] = time.perf_counter() - start
 
 
-def _checked(region: Region | None, pixels: NDArray[Any], mask: NDArray[np.bool_] | None) -> Region:
-    height, width = pixels.shape[:2]
-    if mask is not None and mask.shape != (height, width):
-        raise InputError(
-            f"The mask is of {mask.shape[0]} x {mask.shape[1]} pixels but the image of {height} x {width};"
-            " give a mask of the image's size."
-        )
-    region = region or Region.whole((height, width))
-    if min(region.height, region.width) < _SMALLEST_SIDE:
-        raise InputError(
-            f"The region is {region.height:.0f} x {region.width:.0f} pixels, too small to be found;"
-            f" draw one of at least {_SMALLEST_SIDE} x {_SMALLEST_SIDE}."
-        )
-    corners = region.corners()
-    lowest, highest = corners.min(0), corners.max(0)
-    if (highest < 0).any() or lowest[0] > height - 1 or lowest[1] > width - 1:
-        raise InputError(
-            f"The region lies outside the image of {height} x {width} pixels; draw it inside the image."
-        )
-    return region
+_CORE = (slice(_CONTEXT, -_CONTEXT), slice(_CONTEXT, -_CONTEXT))
 
 
-def _represented(
-    repository: Repository,
-    pixels: NDArray[Any],
-    modality: str,
-    region: Region,
-    mask: NDArray[np.bool_] | None,
-    settings: SearchSettings,
-) -> Job[tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
-    """The region's CoMIR, upright, and where it counts; computed with some of what surrounds the region."""
-    from napari_cmrir.comir.inference import represent
-
+def _cut(
+    pixels: NDArray[Any], region: Region, mask: NDArray[np.bool_] | None
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The region's pixels, upright, with some of what surrounds it; and where the region counts."""
     around = Region(
         region.centre,
         round(region.height) + 2 * _CONTEXT,
         round(region.width) + 2 * _CONTEXT,
         region.rotation_degrees,
     )
-    if pixels.ndim == 2:
-        pixels = pixels[..., np.newaxis]
-    patch, inside = cut(pixels, around)
+    patch, inside = cut(pixels if pixels.ndim == 3 else pixels[..., np.newaxis], around)
     if mask is not None:
         inner, _ = cut(mask[..., np.newaxis].astype(np.float32), around)
         inside = inside & (inner[..., 0] > 0.5)
-    core = (slice(_CONTEXT, -_CONTEXT), slice(_CONTEXT, -_CONTEXT))
-    counts = inside[core]
-    if mask is None and counts.mean() < _LEAST_INSIDE:
-        raise InputError(
-            f"Only {counts.mean():.0%} of the region lie inside the image; draw it inside the image."
-        )
-    if not counts.any() or np.ptp(patch[core][counts].reshape(-1, patch.shape[-1]), axis=0).max() == 0:
-        raise InputError("The region shows nothing but one constant value; draw it over some tissue.")
+    counts = inside[_CORE]
+    check_content(patch[_CORE], counts, outlined=mask is not None)
+    return patch, counts
+
+
+def _doubts(
+    repository: Repository,
+    pixels: NDArray[Any],
+    modality: str,
+    region: Region,
+    patch: NDArray[Any],
+    counts: NDArray[np.bool_],
+    blank: bool,
+) -> tuple[str, ...]:
+    warnings = [
+        f"The region shows hardly anything for {modality}, such as glass or background; draw it over some"
+        f" tissue, and check that the image is {modality}."
+    ]
+    return (
+        *(warnings if blank else []),
+        *size_warnings(repository, region, counts),
+        *swap_warnings(repository.model, modality, pixels, patch, counts),
+    )
+
+
+def _represented(
+    repository: Repository,
+    patch: NDArray[Any],
+    modality: str,
+    counts: NDArray[np.bool_],
+    settings: SearchSettings,
+) -> Job[NDArray[np.uint8]]:
+    """The region's CoMIR, upright; outside its outline it goes on as at the outline."""
+    from napari_cmrir.comir.inference import represent
+
     comir = yield from represent(repository.model, patch, modality, device=settings.device)
-    return np.ascontiguousarray(comir[(slice(None), *core)]), counts
+    return fill_outside(np.ascontiguousarray(comir[(slice(None), *_CORE)]), counts)

@@ -16,14 +16,14 @@ from torch.nn import functional as F
 
 from napari_cmrir.comir.detail import detail
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.search.correlation import FieldSpectra, peaks, turn
+from napari_cmrir.search.correlation import QueryBank, peaks, turn
 from napari_cmrir.search.refinement import pose_scores, refine_poses
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.store import Repository
 
-__all__ = ["Pose", "RegisteredQuery", "register", "rotations"]
+__all__ = ["Pose", "RegisteredQuery", "register", "resized", "rotations", "scales"]
 
 _COARSE, _FINE = 2, 1  # pyramid levels: quarter and half resolution
 _SMALLEST_SIDE = 20  # pixels that a query keeps at the coarse level
@@ -48,12 +48,18 @@ class Pose:
         (y, x) in the field's pixels of the centre of the query's frame.
     runner_up : float
         Score of the next best, different pose in the same field; -inf if there is none.
+    mirrored : bool
+        Whether the query was mirrored left to right before it was turned.
+    scale : float
+        By how much the query was enlarged.
     """
 
     score: float
     rotation_degrees: float
     centre: tuple[float, float]
     runner_up: float
+    mirrored: bool = False
+    scale: float = 1.0
 
 
 class RegisteredQuery:
@@ -63,9 +69,26 @@ class RegisteredQuery:
     ----------
     comir : (channel, y, x) uint8 array
     mask : (y, x) bool array
+    device : torch.device
+    mirrored : bool
+        Mirror it left to right.
+    scale : float
+        Enlarge it by this factor.
     """
 
-    def __init__(self, comir: NDArray[np.uint8], mask: NDArray[np.bool_], device: torch.device) -> None:
+    def __init__(
+        self,
+        comir: NDArray[np.uint8],
+        mask: NDArray[np.bool_],
+        device: torch.device,
+        *,
+        mirrored: bool = False,
+        scale: float = 1.0,
+    ) -> None:
+        self.mirrored, self.scale = mirrored, scale
+        comir, mask = resized(comir, mask, scale)
+        if mirrored:
+            comir, mask = comir[..., ::-1].copy(), mask[..., ::-1].copy()
         self.height, self.width = mask.shape
         padding = (0, -self.width % _ALIGNMENT, 0, -self.height % _ALIGNMENT)
         self._comir = F.pad(torch.from_numpy(comir).to(device).float(), padding)
@@ -74,6 +97,7 @@ class RegisteredQuery:
         while self.coarse > 0 and min(self.height, self.width) / 2**self.coarse < _SMALLEST_SIDE:
             self.coarse -= 1
         self.fine = min(_FINE, self.coarse)
+        self._banks: dict[tuple[int, int], QueryBank] = {}
 
     @property
     def device(self) -> torch.device:
@@ -88,15 +112,40 @@ class RegisteredQuery:
         mask = (weight > 0.5).float()
         return detail(comir[None], mask, _BAND / side)[0], mask
 
+    def bank(self, shape: tuple[int, int], settings: SearchSettings) -> QueryBank:
+        """The query at the coarse level under every rotation, ready for fields of a shape (made once)."""
+        if shape not in self._banks:
+            comir, mask = self.level(self.coarse)
+            turned = [turn(comir, mask, angle) for angle in rotations(settings)]
+            self._banks[shape] = QueryBank(turned, shape, min_overlap=settings.min_overlap, centred=False)
+        return self._banks[shape]
+
     def corners(self, pose: Pose) -> NDArray[np.float64]:
         """Corners (4, 2) of the query, without its padding, in the field's pixels."""
         top, left = (-(side + (-side % _ALIGNMENT)) / 2 for side in (self.height, self.width))
         bottom, right = top + self.height, left + self.width
+        if self.mirrored:
+            left, right = right, left
         corners = np.array([[top, left], [top, right], [bottom, right], [bottom, left]])
         angle = math.radians(pose.rotation_degrees)
         matrix = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
         posed: NDArray[np.float64] = corners @ matrix.T + np.array(pose.centre)
         return posed
+
+
+def resized(
+    comir: NDArray[np.uint8], mask: NDArray[np.bool_], scale: float
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Enlarge a CoMIR (channel, y, x) and its mask (y, x) by a factor, to whole pixels."""
+    if scale == 1:
+        return comir, mask
+    import cv2
+
+    height, width = (max(1, round(side * scale)) for side in mask.shape)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    planes = [cv2.resize(plane, (width, height), interpolation=how) for plane in comir]
+    counts = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.stack(planes), counts > 0
 
 
 def rotations(settings: SearchSettings) -> list[float]:
@@ -114,6 +163,21 @@ def rotations(settings: SearchSettings) -> list[float]:
         return [round(i * 360 / count - 180, 6) for i in range(count)]
     each_side = math.ceil(settings.max_rotation / settings.rotation_step)
     return [i * settings.rotation_step for i in range(-each_side, each_side + 1)]
+
+
+def scales(settings: SearchSettings) -> list[float]:
+    """Sizes that are tried, as factors of the query's own, which is the first.
+
+    Examples
+    --------
+    >>> scales(SearchSettings())
+    [1.0]
+    >>> [round(scale, 3) for scale in scales(SearchSettings(max_scale=1.1, scale_step=1.05))]
+    [1.0, 0.953, 1.049, 0.909, 1.1]
+    """
+    count = math.ceil(math.log(settings.max_scale) / math.log(settings.scale_step) - 1e-9)
+    each = [settings.max_scale ** (i / count) for i in range(1, count + 1)]
+    return [1.0] + [factor for scale in each for factor in (1 / scale, scale)]
 
 
 def register(
@@ -161,7 +225,9 @@ def register(
     ceiling = min((pose.score for pose in poses.values()), default=math.inf)
     for field in starts.keys() - poses.keys():
         degrees, y, x = starts[field][0].tolist()
-        poses[field] = Pose(min(coarse[field], ceiling), degrees, (y, x), -math.inf)
+        poses[field] = Pose(
+            min(coarse[field], ceiling), degrees, (y, x), -math.inf, query.mirrored, query.scale
+        )
     yield Progress(total, total, "fields", "Registering")
     return poses
 
@@ -201,21 +267,16 @@ def _coarse_poses(query: RegisteredQuery, fields: Tensor, settings: SearchSettin
         Degrees, and the query's centre (y, x) at full resolution.
     scores : (n,) tensor
     """
-    comir, mask = query.level(query.coarse)
-    angles = rotations(settings)
-    turned = [turn(comir, mask, angle) for angle in angles]
-    frame = (max(m.shape[0] for _, m in turned), max(m.shape[1] for _, m in turned))
-    spectra = FieldSpectra(fields, frame)
+    bank = query.bank((fields.shape[-2], fields.shape[-1]), settings)
     scores, centres = [], []
-    for image, image_mask in turned:
-        correlation, origin = spectra.correlate(image, image_mask, min_overlap=settings.min_overlap)
+    for version, correlation in zip(bank.versions, bank.correlate(fields), strict=True):
         best, index = peaks(correlation)
-        half = torch.tensor([(side - 1) / 2 for side in image_mask.shape], device=index.device)
+        half = [(side - 1) / 2 + first for side, first in zip(version.shape, version.origin, strict=True)]
         scores.append(best)
-        centres.append(index + torch.tensor(origin, device=index.device) + half)
+        centres.append(index + torch.tensor(half, device=index.device))
     side = 2**query.coarse
     places = (torch.stack(centres, 1) + 0.5) * side - 0.5  # (n, angle, 2)
-    degrees = torch.tensor(angles, device=places.device)
+    degrees = torch.tensor(rotations(settings), device=places.device)
     by_angle = torch.stack(scores, 1)
     distinct = [
         _distinct(torch.cat((degrees[:, None], place), 1), score, 4.0 * side, settings.rotation_step)
@@ -274,5 +335,7 @@ def _fine_poses(
             (degrees + 180) % 360 - 180,
             ((y + 0.5) * side - 0.5, (x + 0.5) * side - 0.5),
             float(others.max()) if len(others) else -math.inf,
+            query.mirrored,
+            query.scale,
         )
     return results

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cmrir.jobs import Job
+from napari_cmrir.images.geometry import rotation_difference
+from napari_cmrir.jobs import Job, portion
 from napari_cmrir.search.patchwords import patch_scores
-from napari_cmrir.search.registration import Pose, RegisteredQuery, register
+from napari_cmrir.search.registration import Pose, RegisteredQuery, register, scales
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.store import Repository
 
-__all__ = ["RERANKERS", "Question", "Reranker"]
+__all__ = ["RERANKERS", "Question", "Reranker", "better"]
+
+_SAME_PLACE, _SAME_ANGLE = 16.0, 6.0  # pixels and degrees between poses that are one
 
 
 class Question:
@@ -52,19 +58,49 @@ class Question:
         self.scores: dict[str, dict[int, float]] = {}
 
     @cached_property
-    def _registered(self) -> RegisteredQuery:
+    def _forms(self) -> dict[tuple[bool, float], RegisteredQuery]:
+        """The query as it is, and mirrored or in other sizes if the settings want it."""
         from napari_cmrir.comir.devices import choose_device
 
-        return RegisteredQuery(self.comir, self.mask, choose_device(self.settings.device))
+        device = choose_device(self.settings.device)
+        ways = product((False, True) if self.settings.mirror else (False,), scales(self.settings))
+        return {
+            way: RegisteredQuery(self.comir, self.mask, device, mirrored=way[0], scale=way[1]) for way in ways
+        }
 
     def register(self, fields: list[int]) -> Job[None]:
-        """Register the query with some fields; their `poses` are known then."""
-        poses = yield from register(self._registered, self.repository, fields, self.settings)
-        self.poses.update(poses)
+        """Register every form of the query with some fields; their best `poses` are known then."""
+        for done, form in enumerate(self._forms.values()):
+            job = register(form, self.repository, fields, self.settings)
+            poses = yield from portion(
+                job, 100 * done / len(self._forms), 100 * (done + 1) / len(self._forms)
+            )
+            for field, pose in poses.items():
+                self.poses[field] = better(self.poses[field], pose) if field in self.poses else pose
 
     def box(self, field: int) -> NDArray[np.float64]:
         """Corners (4, 2) of the query in the pixels of a registered field."""
-        return self._registered.corners(self.poses[field])
+        pose = self.poses[field]
+        return self._forms[pose.mirrored, pose.scale].corners(pose)
+
+
+def better(one: Pose, other: Pose) -> Pose:
+    """Choose the pose of higher score; the other is its runner-up if it is another place or angle.
+
+    Examples
+    --------
+    >>> better(Pose(0.4, 0, (50, 50), 0.1, scale=1.06), Pose(0.5, 1, (52, 50), 0.2)).runner_up
+    0.2
+    >>> better(Pose(0.4, 0, (50, 50), 0.1, mirrored=True), Pose(0.5, 1, (52, 50), 0.2)).runner_up
+    0.4
+    """
+    best, second = (one, other) if one.score >= other.score else (other, one)
+    same = (
+        best.mirrored == second.mirrored
+        and math.dist(best.centre, second.centre) < _SAME_PLACE
+        and rotation_difference(best.rotation_degrees, second.rotation_degrees) < _SAME_ANGLE
+    )
+    return replace(best, runner_up=max(best.runner_up, second.runner_up if same else second.score))
 
 
 def by_words(question: Question, fields: list[int]) -> Job[dict[int, float]]:

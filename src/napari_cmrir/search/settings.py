@@ -49,11 +49,40 @@ class SearchSettings(BaseModel):
     rotation_step: float = Field(
         6.0, gt=0, le=45, description="Distance between the rotations tried first, in degrees."
     )
+    mirror: bool = Field(
+        False, description="Also try the query mirrored left to right: sections are mounted either way."
+    )
+    max_scale: float = Field(
+        1.0,
+        ge=1,
+        le=2,
+        description="Sizes looked for: the query shrunk and enlarged by up to this factor; 1 is its own"
+        " only.",
+    )
+    scale_step: float = Field(
+        1.06, gt=1, le=1.5, description="Ratio of the sizes that are tried, where max_scale is above 1."
+    )
     min_overlap: float = Field(
         0.5,
         gt=0,
         le=1,
         description="Share of the query that has to lie on a field; whole images may hang over the edge.",
+    )
+    word_rotation_step: float = Field(
+        15.0,
+        ge=0,
+        le=90,
+        description="Distance between the rotations of the query, up to max_rotation, whose words a shortlist"
+        " is chosen by, in degrees: the best counts. 0 counts the words of the query as it is (paper).",
+    )
+    per_field: bool = Field(
+        False, description="Give every field of an image as a hit of its own, not the best one only."
+    )
+    reliable_from: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Confidence of the first hit from which on it counts as a reliable match.",
     )
     bow_vocabulary: Literal["new", "repository"] = Field(
         "new",

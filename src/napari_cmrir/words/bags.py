@@ -158,6 +158,26 @@ class BagIndex:
         norms = lengths[:, None] * self.lengths
         return np.asarray(np.divide(products, norms, out=np.zeros_like(norms), where=norms > 0))
 
+    def votes(self, query: Bag, field: int) -> NDArray[np.float32]:
+        """Return what each of the query's words adds to its cosine with a field, (words of the query,).
+
+        Examples
+        --------
+        >>> bags = [count_words(np.array(names), 4) for names in ([0, 0, 1], [1, 2], [3])]
+        >>> index = BagIndex.from_bags(bags, 4, BagSettings.paper())
+        >>> votes = index.votes(bags[0], 1)
+        >>> [round(float(vote), 3) for vote in votes]
+        [0.0, 0.063]
+        """
+        start, stop = int(self.indptr[field]), int(self.indptr[field + 1])
+        theirs = np.zeros(self.vocabulary_size, dtype=np.float32)
+        words = np.asarray(self.words[start:stop])
+        theirs[words] = self._term(np.asarray(self.counts[start:stop])) * self.idf[words]
+        ours = self._term(query.counts) * self.idf[query.words]
+        norm = float(np.linalg.norm(ours) * np.linalg.norm(theirs))
+        votes = ours * theirs[query.words] * self.counting[query.words]
+        return np.asarray(votes / norm if norm > 0 else np.zeros_like(votes))
+
     def rank(self, query: Bag, limit: int | None = None) -> NDArray[np.int64]:
         """Return the fields by falling score, the first `limit` of them; equal ones in their order."""
         return np.argsort(-self.scores(query), kind="stable")[:limit]

@@ -1,0 +1,169 @@
+"""What a confidence is worth: how often hits of that confidence are right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cmrir.evaluation.metrics import Share, share
+from napari_cmrir.evaluation.results import Cell, QueryResult
+
+__all__ = ["Bin", "Trust", "brier", "calibration_error", "chosen_cells", "judged", "reliability", "trust"]
+
+
+@dataclass(frozen=True)
+class Bin:
+    """First hits of about the same confidence.
+
+    Parameters
+    ----------
+    mean : float
+        Their mean confidence.
+    share : Share
+        How many of them are right.
+    """
+
+    mean: float
+    share: Share
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What the confidence of the first hits of a cell is worth.
+
+    Parameters
+    ----------
+    brier : float
+        Mean squared distance of the confidence to 1 if right and 0 if wrong, every query counted as it is and
+        with its own tissue not searched.
+    calibration_error : float
+        Mean distance of the confidence to the share that is right, over ten bins.
+    reliable_when_right : Share
+        Right first hits that count as reliable.
+    told_when_wrong, told_when_absent : Share
+        Wrong first hits that are told as "no reliable match", where the tissue is searched and where not.
+    """
+
+    brier: float
+    calibration_error: float
+    reliable_when_right: Share
+    told_when_wrong: Share
+    told_when_absent: Share
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON can hold them."""
+        return {
+            "brier": round(self.brier, 6),
+            "calibration_error": round(self.calibration_error, 6),
+            "reliable_when_right": self.reliable_when_right.as_dict(),
+            "told_when_wrong": self.told_when_wrong.as_dict(),
+            "told_when_absent": self.told_when_absent.as_dict(),
+        }
+
+
+def chosen_cells(
+    cells: Sequence[tuple[Cell, Sequence[QueryResult]]],
+) -> list[tuple[Cell, Sequence[QueryResult]]]:
+    """Choose the queries that confidence is about: transformed and across modalities, if there are such."""
+    chosen = list(cells)
+    for wanted in (
+        [pair for pair in chosen if pair[0].kind == "cross"],
+        [pair for pair in chosen if pair[0].kind == "cross" and pair[0].pose == "transformed"],
+    ):
+        chosen = wanted or chosen
+    return chosen
+
+
+def judged(
+    results: Sequence[QueryResult],
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Collect first hits: as they are, and as if the query's own pair were not searched.
+
+    Returns
+    -------
+    confidence : (n,) array
+    right : (n,) bool array
+    absent : (n,) bool array
+        Whether the tissue is not searched.
+    """
+    rows = [
+        (result.hits[0].confidence, result.rank == 1, False)
+        for result in results
+        if result.hits and result.evidence is not None
+    ]
+    rows += [
+        (result.absent_confidence, False, True) for result in results if result.absent_confidence is not None
+    ]
+    table = np.array(rows, float).reshape(-1, 3)
+    return table[:, 0], table[:, 1].astype(bool), table[:, 2].astype(bool)
+
+
+def brier(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
+    """Mean squared error of probabilities (Brier, Mon. Weather Rev. 78, 1950).
+
+    Examples
+    --------
+    >>> brier(np.array([1.0, 0.5]), np.array([True, False]))
+    0.125
+    """
+    return float(np.square(confidence - right).mean())
+
+
+def reliability(confidence: NDArray[np.float64], right: NDArray[np.bool_], n_bins: int = 10) -> list[Bin]:
+    """Put first hits into bins of equal width by their confidence; empty ones are left out.
+
+    Examples
+    --------
+    >>> bins = reliability(np.array([0.2, 0.9, 0.92]), np.array([False, True, True]))
+    >>> [(round(each.mean, 2), each.share.count, each.share.total) for each in bins]
+    [(0.2, 0, 1), (0.91, 2, 2)]
+    """
+    edges = np.linspace(0, 1, n_bins + 1)
+    bins = []
+    for low, high in pairwise(edges):
+        inside = (confidence >= low) & ((confidence < high) | (high == 1))
+        if inside.any():
+            bins.append(
+                Bin(float(confidence[inside].mean()), share(int(right[inside].sum()), int(inside.sum())))
+            )
+    return bins
+
+
+def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_], n_bins: int = 10) -> float:
+    """Mean distance of confidence and share right, weighted by the queries of each bin.
+
+    Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017.
+
+    Examples
+    --------
+    >>> round(calibration_error(np.array([0.8, 0.8, 0.3]), np.array([True, True, False])), 3)
+    0.233
+    """
+    bins = reliability(confidence, right, n_bins)
+    return sum(each.share.total * abs(each.mean - each.share.value) for each in bins) / max(
+        1, len(confidence)
+    )
+
+
+def trust(results: Sequence[QueryResult], reliable_from: float) -> Trust | None:
+    """Sum up what the confidence of some queries' first hits is worth; ``None`` if nothing was registered."""
+    confidence, right, absent = judged(results)
+    if len(confidence) == 0:
+        return None
+
+    def told(which: NDArray[np.bool_], reliable: bool) -> Share:
+        chosen = confidence[which] >= reliable_from
+        return share(int((chosen == reliable).sum()), len(chosen))
+
+    return Trust(
+        brier(confidence, right),
+        calibration_error(confidence, right),
+        told(right, True),
+        told(~right & ~absent, False),
+        told(absent, False),
+    )

@@ -1,0 +1,279 @@
+"""Queries that cannot be found are refused, doubtful ones are warned of: in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.images.geometry import Region
+
+if TYPE_CHECKING:
+    from napari_cmrir.comir.model import ComirModel
+    from napari_cmrir.repository.store import Repository
+
+__all__ = [
+    "check_content",
+    "check_region",
+    "check_size",
+    "likeness_warnings",
+    "shows_nothing",
+    "size_warnings",
+    "swap_warnings",
+]
+
+SMALLEST_SIDE = 32
+"""Side of a region, px, below which it is refused."""
+
+SURE_SIDE = 64
+"""Side of a square, px, of whose area a region has to be for its hits to be trusted."""
+
+NO_CONTRAST = 0.015
+"""Standard deviation of the scaled intensities, 4 x 4 px averaged, below which a region shows nothing."""
+
+UNLIKE = 45
+"""Mean difference of the quantiles of two CoMIRs, of 255, above which they are of another kind."""
+
+_LEAST_INSIDE = 0.5
+_BLOCK = 4
+_SHARES = np.linspace(0.02, 0.98, 25)
+_COMPARED = 32
+_KNOWN_QUANTILES: WeakKeyDictionary[Repository, NDArray[np.float64]] = WeakKeyDictionary()
+
+
+def check_region(region: Region | None, pixels: NDArray[Any], mask: NDArray[np.bool_] | None) -> Region:
+    """Give the region that is searched with.
+
+    Parameters
+    ----------
+    region : Region or None
+        All of the image if none.
+    pixels : (y, x) or (y, x, channel) array
+        The image.
+    mask : (y, x) bool array or None
+
+    Returns
+    -------
+    Region
+
+    Raises
+    ------
+    InputError
+        If the image has other axes, the mask another size, or the region is too small or lies outside.
+    """
+    if pixels.ndim not in (2, 3):
+        raise InputError(
+            f"The image has {pixels.ndim} dimensions; give one plane of (y, x) or (y, x, channel)."
+        )
+    height, width = pixels.shape[:2]
+    if mask is not None and mask.shape != (height, width):
+        raise InputError(
+            f"The mask is of {' x '.join(map(str, mask.shape))} pixels but the image of {height} x {width};"
+            " give a mask of the image's size."
+        )
+    region = region or Region.whole((height, width))
+    if min(region.height, region.width) < SMALLEST_SIDE:
+        raise InputError(
+            f"The region is {region.height:.0f} x {region.width:.0f} pixels, too small to be found;"
+            f" draw one of at least {SMALLEST_SIDE} x {SMALLEST_SIDE}."
+        )
+    corners = region.corners()
+    lowest, highest = corners.min(0), corners.max(0)
+    if (highest < 0).any() or lowest[0] > height - 1 or lowest[1] > width - 1:
+        raise InputError(
+            f"The region lies outside the image of {height} x {width} pixels; draw it inside the image."
+        )
+    return region
+
+
+def check_size(repository: Repository, region: Region, min_overlap: float) -> None:
+    """Refuse a region that no field can hold enough of.
+
+    Raises
+    ------
+    InputError
+        If even the largest field covers less than the smallest overlap.
+    """
+    height, width = _largest(repository)
+    area = region.height * region.width
+    rows, columns = (
+        min(side, limit)
+        for side, limit in zip(sorted((region.height, region.width)), sorted((height, width)), strict=True)
+    )
+    if rows * columns < min_overlap * area:
+        raise InputError(
+            f"The region of {region.height:.0f} x {region.width:.0f} pixels is bigger than anything searched"
+            f" (fields of up to {height} x {width}); draw a smaller one, or index with a larger field size."
+        )
+
+
+def check_content(patch: NDArray[Any], counts: NDArray[np.bool_], *, outlined: bool) -> None:
+    """Refuse a region that lies mostly outside the image or is of one constant value.
+
+    Parameters
+    ----------
+    patch : (y, x, channel) array
+        The region's pixels.
+    counts : (y, x) bool array
+        Which of them count.
+    outlined : bool
+        Whether a mask was given: then it may exclude as much as it likes.
+
+    Raises
+    ------
+    InputError
+        With the reason.
+    """
+    if not outlined and counts.mean() < _LEAST_INSIDE:
+        raise InputError(
+            f"Only {counts.mean():.0%} of the region lie inside the image; draw it inside the image."
+        )
+    if not counts.any():
+        raise InputError("Nothing of the region lies inside the outline and the image; draw it over tissue.")
+    if np.ptp(patch[counts].astype(np.float64), axis=0).max() == 0:
+        raise InputError("The region shows nothing but one constant value; draw it over some tissue.")
+    if counts.sum() < SMALLEST_SIDE**2 / 2:
+        raise InputError(
+            f"Only {counts.sum()} pixels of the region count, too few to be found; draw a larger outline, of"
+            f" at least {SMALLEST_SIDE**2 // 2} pixels."
+        )
+
+
+def shows_nothing(model: ComirModel, modality: str, patch: NDArray[Any], counts: NDArray[np.bool_]) -> bool:
+    """Tell whether a region shows glass, background or noise: hardly any contrast that is not noise.
+
+    Parameters
+    ----------
+    model : ComirModel
+        Its intensity scaling says what is much and what is little.
+    modality : str
+    patch : (y, x, channel) array
+        The region's pixels.
+    counts : (y, x) bool array
+        Which of them count.
+    """
+    scaled = model.intensities[modality].apply(patch)
+    height, width = (side // _BLOCK * _BLOCK for side in counts.shape)
+    shape = (height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
+    whole = counts[:height, :width].reshape(shape).all((1, 3))
+    if not whole.any():
+        return False
+    means = scaled[:, :height, :width].reshape(-1, *shape).mean((2, 4))
+    return bool(means[:, whole].std(1).max() < NO_CONTRAST)
+
+
+def size_warnings(repository: Repository, region: Region, counts: NDArray[np.bool_]) -> list[str]:
+    """Warn of a region that is small, or larger than what is searched."""
+    warnings = []
+    if counts.sum() < SURE_SIDE**2:
+        warnings.append(
+            f"The region is small ({region.height:.0f} x {region.width:.0f} pixels, {counts.sum()} of them"
+            f" count): hits of less than {SURE_SIDE} x {SURE_SIDE} pixels are often wrong; draw a larger one."
+        )
+    height, width = _largest(repository)
+    if region.height * region.width > height * width:
+        warnings.append(
+            f"The region of {region.height:.0f} x {region.width:.0f} pixels is bigger than every field"
+            f" searched (up to {height} x {width}): only a part of it can be found; check that the pixel"
+            " sizes match."
+        )
+    return warnings
+
+
+def swap_warnings(
+    model: ComirModel, modality: str, pixels: NDArray[Any], patch: NDArray[Any], counts: NDArray[np.bool_]
+) -> list[str]:
+    """Warn of an image that looks like the model's other modality.
+
+    Parameters
+    ----------
+    model : ComirModel
+        Knows the channels and the intensities of both modalities.
+    modality : str
+        Which the image is said to be.
+    pixels : (y, x) or (y, x, channel) array
+        The image.
+    patch : (y, x, channel) array
+        The region's pixels.
+    counts : (y, x) bool array
+        Which of them count.
+
+    Returns
+    -------
+    list of str
+        None or one sentence.
+    """
+    other = next(name for name in model.modalities if name != modality)
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    expected, others = (model.intensities[name].channels for name in (modality, other))
+    advice = f"check that it is {modality} and not {other}."
+    if channels != expected and channels == others:
+        return [
+            f"The image has {channels} channel{'s' if channels > 1 else ''}, but {modality} images have"
+            f" {expected} and {other} images {others}; {advice}"
+        ]
+    if _misfit(model, modality, patch[counts]) > 0.5 > 2 * _misfit(model, other, patch[counts]):
+        return [f"The image's intensities are not those of {modality} images, but fit {other} ones; {advice}"]
+    return []
+
+
+def likeness_warnings(repository: Repository, comir: NDArray[np.uint8], modality: str) -> list[str]:
+    """Warn of a query whose CoMIR has values that no image searched has, as of a swapped modality.
+
+    Parameters
+    ----------
+    repository : Repository
+        Some of its fields are compared, spread evenly.
+    comir : (channel, y, x) uint8 array
+        The query's CoMIR.
+    modality : str
+        Which the query is said to be.
+
+    Returns
+    -------
+    list of str
+        None or one sentence.
+    """
+    ours = np.quantile(comir, _SHARES)
+    nearest = np.abs(_field_quantiles(repository) - ours).mean(1).min()
+    if nearest <= UNLIKE:
+        return []
+    return [
+        f"The region's CoMIR is unlike that of every image searched; check that the image is {modality}, and"
+        " of the kind that the model was trained on."
+    ]
+
+
+def _field_quantiles(repository: Repository) -> NDArray[np.float64]:
+    """Quantiles of the CoMIRs of some fields, (fields, shares), computed once a repository."""
+    if repository not in _KNOWN_QUANTILES:
+        chosen = np.unique(np.linspace(0, len(repository) - 1, _COMPARED).astype(int))
+        side = np.minimum(repository.fields["height"], repository.fields["width"])
+        rows = []
+        for field in chosen.tolist():
+            level = max(0, min(2, int(np.log2(max(1, side[field] / 64)))))
+            rows.append(np.quantile(repository.comir(field, level), _SHARES))
+        _KNOWN_QUANTILES[repository] = np.array(rows)
+    return _KNOWN_QUANTILES[repository]
+
+
+def _misfit(model: ComirModel, modality: str, values: NDArray[Any]) -> float:
+    """Share of the pixels (n, channel) outside a modality's intensities; 1 where all are at their foot."""
+    intensity = model.intensities[modality]
+    if values.shape[1] != intensity.channels:
+        return 1.0
+    low, high = np.array(intensity.low), np.array(intensity.high)
+    scaled = (values.astype(np.float64) - low) / (high - low)
+    if np.percentile(scaled, 99) < 0.02:
+        return 1.0
+    return float(((scaled < -0.02) | (scaled > 1.05)).mean())
+
+
+def _largest(repository: Repository) -> tuple[int, int]:
+    """Height and width of the field of the largest area."""
+    fields = repository.fields
+    best = int(np.argmax(fields["height"].astype(np.int64) * fields["width"]))
+    return int(fields["height"][best]), int(fields["width"][best])

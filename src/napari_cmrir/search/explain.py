@@ -1,0 +1,220 @@
+"""Why a hit was found: the two CoMIRs on top of each other, where they agree, and the words that voted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cmrir.search.exports import affine_matrix
+
+if TYPE_CHECKING:
+    from napari_cmrir.repository.store import Repository
+    from napari_cmrir.search.hits import Hit, SearchResult
+
+__all__ = ["Explanation", "Votes", "agreement_map", "explain"]
+
+_BAND = 16.0  # standard deviation, px, of the neighbourhood whose mean is taken away, as in the registration
+_WINDOW = 8.0  # standard deviation, px, of the neighbourhood that is correlated
+_FLAT = 1e-3  # share of an image's variance under which a neighbourhood counts as flat
+
+
+@dataclass(frozen=True, eq=False)
+class Votes:
+    """The visual words that the query and the hit's field share, a row for each of the query's features.
+
+    Parameters
+    ----------
+    words : (n,) int array
+        Number of the feature's word.
+    points : (n, 2) array
+        (y, x) of the feature in the query's frame.
+    widths : (n,) array
+        Side of the block that it describes, px.
+    weights : (n,) array
+        What it adds to the cosine of the bags of words: their sum is that cosine for the query as it is.
+    in_place : (n,) bool array
+        Whether the field has the same word within half a block of where the pose puts the feature.
+    """
+
+    words: NDArray[np.int64]
+    points: NDArray[np.float64]
+    widths: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    in_place: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """A hit looked at closely, everything in the frame of the query: upright, a pixel of its image a pixel.
+
+    Parameters
+    ----------
+    query : (channel, y, x) uint8 array
+        The query's CoMIR.
+    field : (channel, y, x) uint8 array
+        The hit's CoMIR under the found pose; 0 beyond the field.
+    mask : (y, x) bool array
+        Where the query counts and the field reaches.
+    agreement : (y, x) float32 array
+        Local correlation of the two, in [-1, 1]; 0 outside the mask and where either is flat.
+    affine : (3, 3) array
+        Takes (y, x, 1) in this frame to pixels of the hit's image, as napari's ``affine``.
+    votes : Votes
+    """
+
+    query: NDArray[np.uint8]
+    field: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    agreement: NDArray[np.float32]
+    affine: NDArray[np.float64]
+    votes: Votes
+
+
+def explain(repository: Repository, result: SearchResult, hit: Hit) -> Explanation:
+    """Show why a hit was found.
+
+    Parameters
+    ----------
+    repository : Repository
+        The one that was searched.
+    result : SearchResult
+        What the search returned.
+    hit : Hit
+        One of its hits.
+
+    Returns
+    -------
+    Explanation
+    """
+    from napari_cmrir.images.geometry import Region
+
+    affine = affine_matrix(Region.whole(result.mask.shape), hit)
+    y, x = repository.fields[["y", "x"]][hit.field].item()
+    to_field = np.array([[1, 0, -y], [0, 1, -x], [0, 0, 1]]) @ affine
+    comir = repository.comir(hit.field)
+    field, reached = _posed(comir, to_field, result.mask.shape)
+    mask = result.mask & reached
+    return Explanation(
+        query=result.comir,
+        field=field,
+        mask=mask,
+        agreement=agreement_map(result.comir, field, mask),
+        affine=affine,
+        votes=_votes(repository, result, hit, comir, to_field),
+    )
+
+
+def agreement_map(
+    one: NDArray[np.uint8], other: NDArray[np.uint8], mask: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    """Correlate two CoMIRs in the neighbourhood of every pixel.
+
+    Zero-normalised correlation under a Gaussian window of 8 px standard deviation, of the detail that the
+    registration compares, channels pooled; pixels outside the mask have no weight.
+
+    Parameters
+    ----------
+    one, other : (channel, y, x) arrays
+    mask : (y, x) bool array
+
+    Returns
+    -------
+    (y, x) float32 array
+        In [-1, 1]; 0 outside the mask and where either is flat.
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0).integers(0, 255, (1, 64, 64), np.uint8)
+    >>> whole = np.ones((64, 64), bool)
+    >>> float(agreement_map(noise, noise, whole).min().round(3))
+    1.0
+    >>> float(agreement_map(noise, 255 - noise, whole).max().round(3))
+    -1.0
+    """
+    import torch
+
+    from napari_cmrir.comir.detail import detail
+
+    counts = torch.from_numpy(mask).float()
+    weight = counts.numpy()
+    a, b = (
+        detail(torch.from_numpy(np.ascontiguousarray(image)).float()[None], counts, _BAND)[0].numpy()
+        for image in (one, other)
+    )
+    total = np.maximum(_smooth(weight), 1e-6)
+
+    def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(_smooth(values * weight) / total)
+
+    def covariance(u: NDArray[np.float32], v: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(sum(mean(p * q) - mean(p) * mean(q) for p, q in zip(u, v, strict=True)))
+
+    variances = [covariance(image, image) for image in (a, b)]
+    flat = np.zeros(mask.shape, bool)
+    for variance in variances:
+        flat |= variance <= max(_FLAT * float(variance[mask].mean()) if mask.any() else 0.0, 1e-6)
+    length = np.sqrt(np.maximum(variances[0] * variances[1], 1e-12))
+    agreement = np.where(mask & ~flat, covariance(a, b) / length, 0)
+    return np.clip(agreement, -1, 1).astype(np.float32)
+
+
+def _smooth(values: NDArray[Any]) -> NDArray[np.float32]:
+    import cv2
+
+    smoothed: NDArray[np.float32] = cv2.GaussianBlur(
+        values.astype(np.float32), (0, 0), _WINDOW, borderType=cv2.BORDER_CONSTANT
+    )
+    return smoothed
+
+
+def _posed(
+    comir: NDArray[np.uint8], to_field: NDArray[np.float64], shape: tuple[int, ...]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A field's CoMIR seen in the query's frame, and where the field reaches."""
+    import cv2
+
+    matrix = to_field[1::-1][:, [1, 0, 2]]  # OpenCV counts (x, y)
+    size = (shape[1], shape[0])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    border = cv2.BORDER_REPLICATE
+    seen = np.stack([cv2.warpAffine(p, matrix, size, flags=flags, borderMode=border) for p in comir])
+    grid = np.indices(shape).reshape(2, -1)
+    y, x = (to_field[:2, :2] @ grid + to_field[:2, 2:]).reshape(2, *shape)
+    reached = (y > -0.5) & (x > -0.5) & (y < comir.shape[1] - 0.5) & (x < comir.shape[2] - 0.5)
+    return seen * reached, reached
+
+
+def _votes(
+    repository: Repository,
+    result: SearchResult,
+    hit: Hit,
+    comir: NDArray[np.uint8],
+    to_field: NDArray[np.float64],
+) -> Votes:
+    from scipy.spatial import cKDTree
+
+    from napari_cmrir.words.bags import count_words
+    from napari_cmrir.words.descriptors import describe
+
+    settings, vocabulary = repository.descriptor_settings, repository.vocabulary
+    ours = describe(result.comir, settings, None if result.mask.all() else result.mask)
+    words = vocabulary.assign(ours.descriptors).astype(np.int64)
+    bag = count_words(words, len(vocabulary))
+    each = np.zeros(len(vocabulary))
+    shared = repository.bag_index.votes(bag, hit.field)
+    each[bag.words] = shared / np.maximum(bag.counts, 1)
+    voted = (words >= 0) & (each[words] > 0)
+    words, points, widths = words[voted], ours.points[voted, :2].astype(float), ours.points[voted, 2]
+    theirs = describe(comir, settings)
+    their_words = vocabulary.assign(theirs.descriptors)
+    there = points @ to_field[:2, :2].T + to_field[:2, 2]
+    in_place = np.zeros(len(words), bool)
+    for word in np.unique(words):
+        mine, same = words == word, their_words == word
+        if same.any():
+            distance, _ = cKDTree(theirs.points[same, :2]).query(there[mine])
+            in_place[mine] = distance <= widths[mine] / 2
+    return Votes(words, points, widths.astype(float), each[words], in_place)
