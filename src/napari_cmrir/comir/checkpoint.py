@@ -35,6 +35,8 @@ class Checkpoint:
         for pair in trainer.sampler.pairs:
             for image in pair:
                 digest.update(image.numpy().tobytes())
+        for fields in trainer.selection.test.fields if trainer.selection.test is not None else ():
+            digest.update(fields.numpy().tobytes())
         self._training = digest.hexdigest()
 
     def write(self) -> None:

@@ -6,7 +6,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 __all__ = ["detail"]
 
@@ -34,14 +33,20 @@ def detail(images: Tensor, mask: Tensor, deviation: float) -> Tensor:
     >>> detail(torch.full((1, 1, 8, 8), 5.0), torch.ones(8, 8), 2.0).abs().max().item() < 1e-5
     True
     """
-    reach = math.ceil(3 * deviation)
-    offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.exp(-0.5 * (offsets / deviation).square())
+    down, across = (_smoothing(side, deviation, images) for side in images.shape[-2:])
 
-    def smooth(x: Tensor) -> Tensor:  # (n, 1, y, x)
-        x = F.conv2d(x, kernel[None, None, :, None], padding=(reach, 0))
-        return F.conv2d(x, kernel[None, None, None], padding=(0, reach))
+    def smooth(x: Tensor) -> Tensor:  # (..., y, x)
+        return down @ x @ across
 
-    total = smooth(mask[None, None]).clamp_min(1e-6)
-    flat = (images * mask).flatten(0, 1)[:, None]  # (n * channel, 1, y, x)
-    return (images - (smooth(flat) / total).view_as(images)) * mask
+    total = smooth(mask).clamp_min(1e-6)
+    return (images - smooth(images * mask) / total) * mask
+
+
+def _smoothing(side: int, deviation: float, like: Tensor) -> Tensor:
+    """The convolution with a Gaussian, cut at three deviations, as a symmetric (side, side) matrix.
+
+    Products of matrices are many times faster than convolutions with a kernel this long.
+    """
+    at = torch.arange(side, device=like.device, dtype=like.dtype)
+    apart = (at[:, None] - at).abs()
+    return torch.exp(-0.5 * (apart / deviation).square()) * (apart <= math.ceil(3 * deviation))

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Literal
 
 import torch
 
 from napari_cmrir.errors import InputError
 
-__all__ = ["DeviceName", "choose_device", "training_precision"]
+__all__ = [
+    "DeviceName",
+    "choose_device",
+    "is_out_of_memory",
+    "peak_memory",
+    "release_memory",
+    "tell_device",
+    "training_precision",
+]
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -62,3 +71,86 @@ def training_precision(device: torch.device) -> torch.dtype:
     if device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False):
         return torch.bfloat16
     return torch.float32
+
+
+def tell_device(name: str, chosen: torch.device) -> str:
+    """Say where is computed and, for ``"auto"``, why there.
+
+    Parameters
+    ----------
+    name : str
+        What was asked for.
+    chosen : torch.device
+        What `choose_device` made of it.
+
+    Examples
+    --------
+    >>> tell_device("cpu", torch.device("cpu"))
+    'cpu'
+    >>> tell_device("auto", torch.device("cpu"))
+    'cpu (no cuda or mps device is at hand)'
+    """
+    if chosen.type == "cuda":
+        return f"cuda ({torch.cuda.get_device_name(chosen)})"
+    if name != "auto":
+        return chosen.type
+    return f"{chosen.type} (no cuda{' or mps' if chosen.type == 'cpu' else ''} device is at hand)"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that a device's memory was too small.
+
+    Parameters
+    ----------
+    error : BaseException
+
+    Examples
+    --------
+    >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    True
+    >>> is_out_of_memory(RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"))
+    True
+    >>> is_out_of_memory(RuntimeError("shape mismatch"))
+    False
+    """
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    told = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in told or "can't allocate memory" in told)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give memory that is held but not used back to a device.
+
+    Parameters
+    ----------
+    device : torch.device
+    """
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most memory, in bytes, that this process has used: on the GPU, or else altogether.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Examples
+    --------
+    >>> peak_memory(torch.device("cpu")) > 2**20
+    True
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

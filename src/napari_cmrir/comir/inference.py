@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from napari_cmrir.jobs import Job, Progress
 
 if TYPE_CHECKING:
+    import torch
+
     from napari_cmrir.comir.model import ComirModel, OutputScale
     from napari_cmrir.comir.networks import Tiramisu, UNet
 
-__all__ = ["represent"]
+__all__ = ["as_bytes", "forward_in_batches", "represent"]
 
 _TILE = 1024
 
@@ -101,3 +103,72 @@ def _forward(
             ((raw - mean) / deviation).sigmoid().mul(255).round().to(torch.uint8).cpu().numpy()
         )
     return comir
+
+
+def forward_in_batches(
+    network: UNet | Tiramisu, images: torch.Tensor, device: torch.device, precision: torch.dtype
+) -> torch.Tensor:
+    """CoMIRs of images of equal size, as many at once as the memory holds.
+
+    Parameters
+    ----------
+    network : UNet or Tiramisu
+        On the device, in evaluation mode.
+    images : (n, channel, y, x) tensor
+        Anywhere; replicated to whole strides at their lower and right border.
+    device : torch.device
+    precision : torch.dtype
+        In which convolutions are computed.
+
+    Returns
+    -------
+    (n, channel, y, x) float32 tensor
+        Not scaled.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from napari_cmrir.comir.networks import UNet
+    >>> network = UNet(1, 2, (4, 8)).eval()
+    >>> forward_in_batches(network, torch.zeros(3, 1, 25, 30), torch.device("cpu"), torch.float32).shape
+    torch.Size([3, 2, 25, 30])
+    """
+    import torch
+    from torch.nn import functional as F
+
+    from napari_cmrir.comir.devices import is_out_of_memory, release_memory
+
+    height, width = images.shape[-2:]
+    padding = (0, -width % network.stride, 0, -height % network.stride)
+    answers: list[torch.Tensor] = []
+    count, done = len(images), 0
+    while done < len(images):
+        batch = F.pad(images[done : done + count].to(device), padding, mode="replicate")
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        try:
+            with (
+                torch.inference_mode(),
+                torch.autocast(device.type, precision, enabled=precision is not torch.float32),
+            ):
+                answers.append(network(batch)[..., :height, :width].float())
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or count == 1:
+                raise
+        else:
+            done += len(batch)
+            continue
+        count = (count + 1) // 2
+        release_memory(device)
+    return torch.cat(answers).contiguous()
+
+
+def as_bytes(comir: torch.Tensor) -> NDArray[np.uint8]:
+    """Stretch a CoMIR over 8 bits by its own mean and deviation, to be looked at.
+
+    Parameters
+    ----------
+    comir : (channel, y, x) tensor
+    """
+    mean, deviation = comir.mean((-2, -1), keepdim=True), comir.std((-2, -1), keepdim=True).clamp_min(1e-6)
+    pressed: NDArray[np.uint8] = ((comir - mean) / deviation).sigmoid().mul(255).round().byte().cpu().numpy()
+    return pressed

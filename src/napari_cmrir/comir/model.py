@@ -57,9 +57,15 @@ class ComirModel:
     scales : dict
         `OutputScale` of each modality.
     history : list of dict
-        ``{"step": int, "loss": float, "seconds": float}``, in order.
+        ``{"step": int, "loss": float, "seconds": float}``, in order; where it was validated, also
+        ``"retrieval"`` (0 to 1) and ``"validation_loss"``.
     provenance : dict
         Where it comes from: versions, training images, date.
+    score : dict
+        How it retrieves among the validation fields: ``{"retrieval": 0 to 1, "validation_loss": float,
+        "step": int, "fields": int, "queries": int}``; empty where nothing was validated.
+    pixel_size : float or None
+        Side of a pixel of the training images in micrometres, if it is known.
     """
 
     modalities: tuple[str, str]
@@ -69,6 +75,8 @@ class ComirModel:
     scales: dict[str, OutputScale]
     history: list[dict[str, float]] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+    score: dict[str, float] = field(default_factory=dict)
+    pixel_size: float | None = None
 
     def require_modality(self, modality: str) -> None:
         """Make sure that the model knows a modality.
@@ -131,6 +139,8 @@ class ComirModel:
             "settings": self.settings.model_dump(mode="json"),
             "history": self.history,
             "provenance": self.provenance,
+            "score": self.score,
+            "pixel_size": self.pixel_size,
         }
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self._tensors().items()}
         content = save(tensors, metadata={_KEY: json.dumps(header)})
@@ -240,5 +250,13 @@ def load_model(path: str | os.PathLike[str]) -> ComirModel:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}); train or copy the model again.") from None
     return ComirModel(
-        (first, second), settings, intensities, networks, scales, header["history"], header["provenance"]
+        (first, second),
+        settings,
+        intensities,
+        networks,
+        scales,
+        header["history"],
+        header["provenance"],
+        header.get("score", {}),
+        header.get("pixel_size"),
     )

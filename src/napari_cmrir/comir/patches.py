@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["PatchSampler", "disc", "rotate"]
+__all__ = ["Choice", "PatchSampler", "disc", "rotate"]
 
 _SCALE_JITTER = 0.1
 _CANDIDATES = 3
@@ -62,6 +63,11 @@ class PatchSampler:
         turned : (count,) tensor
             How far each second patch is turned counter-clockwise against the first, in degrees.
         """
+        chosen = self.choose(count)
+        return chosen.cut(0), chosen.cut(1), chosen.turned
+
+    def choose(self, count: int) -> Choice:
+        """Draw places and variations without cutting the patches yet; see `draw`."""
         g = self.generator
         angle = torch.rand(count, generator=g) * 360
         free = (torch.rand(count, generator=g) * 2 - 1) * self.free_rotation
@@ -72,9 +78,9 @@ class PatchSampler:
         square = torch.tensor([fits for _, _, fits in windows])
         angle = torch.where(square, angle, (angle / 90).round() * 90)
         turned = torch.where(square, turned, (turned / 90).round() * 90)
-        first = self._cut([w[0] for w in windows], angle, scale, flip)
-        second = self._cut([w[1] for w in windows], angle + turned, scale, flip)
-        return vary(first, g), vary(second, g), turned
+        seeds = torch.randint(2**62, (2,), generator=g).tolist()
+        sides = ([w[0] for w in windows], [w[1] for w in windows])
+        return Choice(sides, angle, scale, flip, turned, (seeds[0], seeds[1]), self.size)
 
     def _window(self, scale: float) -> tuple[Tensor, Tensor, bool]:
         """A square window around a random place, large enough to be turned in where the image allows."""
@@ -98,13 +104,44 @@ class PatchSampler:
         y, x = best
         return first[:, y : y + side, x : x + side], second[:, y : y + side, x : x + side], fits
 
-    def _cut(self, windows: list[Tensor], angle: Tensor, scale: Tensor, flip: Tensor) -> Tensor:
+
+@dataclass(frozen=True)
+class Choice:
+    """Places and variations of a batch of patches, drawn but not yet cut.
+
+    Parameters
+    ----------
+    windows : (list of tensor, list of tensor)
+        By modality, what each patch is cut from.
+    angle, scale, flip : (n,) tensors
+        How the first patch of each pair is turned, enlarged and mirrored.
+    turned : (n,) tensor
+        How far the second is turned against the first, in degrees.
+    seeds : (int, int)
+        By modality, of the variations of intensity.
+    size : int
+        Side of a patch in pixels.
+    """
+
+    windows: tuple[list[Tensor], list[Tensor]]
+    angle: Tensor
+    scale: Tensor
+    flip: Tensor
+    turned: Tensor
+    seeds: tuple[int, int]
+    size: int
+
+    def cut(self, side: int) -> Tensor:
+        """Patches (n, channel, size, size) of the first (0) or second (1) modality."""
+        windows = self.windows[side]
         largest = max(w.shape[-1] for w in windows)
         stacked = torch.stack([_pad(w, largest) for w in windows])
         ratio = torch.tensor(
-            [min(self.size * float(s), w.shape[-1]) for s, w in zip(scale, windows, strict=True)]
+            [min(self.size * float(s), w.shape[-1]) for s, w in zip(self.scale, windows, strict=True)]
         )
-        return _sample(stacked, angle, ratio / largest, flip, self.size)
+        angle = self.angle + side * self.turned
+        patches = _sample(stacked, angle, ratio / largest, self.flip, self.size)
+        return vary(patches, torch.Generator().manual_seed(self.seeds[side]))
 
 
 def _pad(window: Tensor, side: int) -> Tensor:

@@ -81,6 +81,18 @@ class TrainingSettings(BaseModel):
         description="The two inputs are turned against each other by up to this many degrees, on top of the"
         " quarter turns of the paper, and their CoMIRs turned back before the loss.",
     )
+    validation_share: float = Field(
+        0.15,
+        ge=0,
+        le=0.5,
+        description="Share of the pairs kept from training to choose the model by; 0 keeps the last model.",
+    )
+    validation_every: int = Field(
+        100, ge=1, description="Steps after which retrieval is tried on the validation fields."
+    )
+    patience: int = Field(
+        0, ge=0, description="Validations without a better model after which training stops; 0 never stops."
+    )
     seed: int = Field(0, ge=0, description="Seed of weights, patches and augmentation.")
 
 

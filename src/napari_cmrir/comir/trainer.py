@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,19 +13,30 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_cmrir.comir.detail import detail
-from napari_cmrir.comir.devices import training_precision
+from napari_cmrir.comir.devices import is_out_of_memory, release_memory, training_precision
+from napari_cmrir.comir.inference import as_bytes, forward_in_batches
 from napari_cmrir.comir.loss import contrastive_loss
 from napari_cmrir.comir.model import ComirModel, OutputScale
-from napari_cmrir.comir.networks import Tiramisu, UNet, build_network
+from napari_cmrir.comir.networks import build_network
+from napari_cmrir.comir.optimiser import build_optimiser, learning_rate
 from napari_cmrir.comir.patches import PatchSampler, disc, rotate
+from napari_cmrir.comir.retrieval import RetrievalTest
+from napari_cmrir.comir.selection import Selection
 from napari_cmrir.comir.settings import TrainingSettings
+from napari_cmrir.comir.side_by_side import side_by_side
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.intensity import choose_intensity
 
 __all__ = ["Trainer"]
 
+Result = TypeVar("Result")
+
 _HISTORY_STEPS = 10
-_MOST_BAD_STEPS = 20
+_MOST_BAD_STEPS = 5
+_MOST_RETURNS = 5
+_FLAT = 1e-3  # share of the CoMIRs' first contrast under which they have collapsed
+_PREVIEW_SIDE = 192
+_COURSE = ("batch_size", "stopped", "notes", "_rate", "_first_contrast", "_bad_steps", "_returns")
 
 
 class Trainer:
@@ -39,11 +50,21 @@ class Trainer:
         Their names.
     settings : TrainingSettings
     device : torch.device
+    validation : sequence of (first, second)
+        Images not trained on, by which the model is chosen; with less than two fields the last is taken.
 
     Attributes
     ----------
     step : int
         Steps done.
+    batch_size : int
+        Pairs of patches a step; less than the settings' where the memory did not hold these.
+    selection : Selection
+        The best networks so far; the latest, where nothing is validated.
+    stopped : str
+        Why training ended early; empty while it goes on.
+    notes : list of str
+        What happened that the user has to know, a sentence each.
     """
 
     def __init__(
@@ -52,6 +73,7 @@ class Trainer:
         modalities: tuple[str, str],
         settings: TrainingSettings,
         device: torch.device,
+        validation: Sequence[tuple[NDArray[Any], NDArray[Any]]] = (),
     ) -> None:
         smallest = min(min(first.shape[:2]) for first, _ in images)
         if smallest < settings.patch_size:
@@ -61,7 +83,7 @@ class Trainer:
             )
         self.modalities, self.settings, self.device = modalities, settings, device
         self.intensities = {
-            modality: choose_intensity([pair[side] for pair in images])
+            modality: choose_intensity([pair[side] for pair in (*images, *validation)])
             for side, modality in enumerate(modalities)
         }
         torch.manual_seed(settings.seed)
@@ -78,17 +100,59 @@ class Trainer:
         ]
         self.sampler = PatchSampler(scaled, settings.patch_size, settings.free_rotation, settings.seed)
         parameters = [p for network in self.networks.values() for p in network.parameters()]
-        self.optimiser = _optimiser(parameters, settings)
+        self._draws_within = settings.network == "tiramisu"  # it has dropout
+        self.optimiser = build_optimiser(parameters, settings)
         self.step = 0
         self.history: list[dict[str, float]] = []
-        self._precision = training_precision(device)
+        self.precision = training_precision(device)
         side = settings.patch_size // settings.comparison_step
         counts = disc(side) if settings.free_rotation else torch.ones(side, side, dtype=torch.bool)
         self._counts = counts.to(device)
-        self._bad_steps = 0
+        test = RetrievalTest(validation, (one, other), settings.seed) if validation else None
+        self.selection = Selection(self.networks, test if test is not None and len(test) > 1 else None)
+        self._shown = self._shown_pair()
+        self._comirs: list[Tensor] = []
+        self._first_contrast = 0.0
+        self._bad_steps = self._returns = self._worse = 0
+        self._rate = 1.0
         self._recent: list[float] = []
         self._clock = time.monotonic()
-        self._pair: tuple[Tensor, Tensor] | None = None
+        self.batch_size = settings.batch_size
+        self.stopped = ""
+        self.notes: list[str] = []
+
+    def advance(self) -> float:
+        """Do one step, with half the pairs if the memory does not hold them, and return its loss.
+
+        Raises
+        ------
+        InputError
+            If the memory does not hold two pairs, or training does not converge.
+        """
+        while True:
+            draws = self.sampler.generator.get_state()
+            try:
+                return self.train_step()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            self.sampler.generator.set_state(draws)
+            self._halve_batch()
+
+    def _halve_batch(self) -> None:
+        self._comirs = []
+        self.optimiser.zero_grad()
+        release_memory(self.device)
+        if self.batch_size < 4:
+            raise InputError(
+                f"The memory of {self.device.type} does not hold a training step of {self.batch_size} pairs"
+                " of patches; give a smaller patch size or network, or another device."
+            )
+        self.notes.append(
+            f"Step {self.step + 1}: the memory of {self.device.type} does not hold {self.batch_size} pairs of"
+            f" patches; going on with {self.batch_size // 2} a step."
+        )
+        self.batch_size //= 2
 
     def train_step(self) -> float:
         """Do one optimisation step and return its loss.
@@ -96,77 +160,194 @@ class Trainer:
         Raises
         ------
         InputError
-            If the loss has been infinite or not a number for many steps in a row.
+            If training has gone wrong again and again; see `go_back`.
         """
         settings = self.settings
         for group in self.optimiser.param_groups:
-            group["lr"] = _learning_rate(self.step, settings)
-        first, second, turned = self.sampler.draw(settings.batch_size)
-        comirs = [
-            self._comir(network, patches)
-            for network, patches in zip(self.networks.values(), (first, second), strict=True)
-        ]
-        comirs[1] = rotate(comirs[1], -turned.to(self.device))
-        self._pair = (comirs[0][0].detach(), comirs[1][0].detach())
-        compared = [self._compared(comir) for comir in comirs]
+            group["lr"] = self._rate * learning_rate(self.step, settings)
+        chosen = self.sampler.choose(self.batch_size)
+        comirs = self._on_both_sides(lambda side: self._comir(side, chosen.cut(side)))
+        self._comirs = [comir.detach().requires_grad_() for comir in comirs]
+        loss = self._loss(self._comirs[0], self._comirs[1], chosen.turned.to(self.device))
+        self.optimiser.zero_grad()
+        value = float(loss.detach())
+        if np.isfinite(value):
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._on_both_sides(lambda side: comirs[side].backward(self._comirs[side].grad))  # type: ignore[no-untyped-call]
+            parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+            if torch.nn.utils.clip_grad_norm_(parameters, 1.0).isfinite():
+                self.optimiser.step()
+            else:
+                value = float("nan")
+        self.step += 1
+        self._notice(value)
+        return value
+
+    def _on_both_sides(self, work: Callable[[int], Result]) -> tuple[Result, Result]:
+        if self._draws_within:  # from one generator: in one order
+            return work(0), work(1)
+        return side_by_side(lambda: work(0), lambda: work(1), self.device)
+
+    def _comir(self, side: int, patches: Tensor) -> Tensor:
+        patches = patches.to(self.device).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
+            comir: Tensor = self.networks[self.modalities[side]](patches)
+        return comir.float()
+
+    def _loss(self, first: Tensor, second: Tensor, turned: Tensor) -> Tensor:
+        """Loss of the CoMIRs of a batch, the second turned against the first by so many degrees."""
+        settings = self.settings
+        step = settings.comparison_step
+        if step > 1:
+            first, second = F.avg_pool2d(first, step), F.avg_pool2d(second, step)
+        compared = [self._compared(first), self._compared(rotate(second, -turned))]
         loss = contrastive_loss(
             compared[0], compared[1], critic=settings.critic, temperature=settings.temperature
         )
         if settings.activation_decay:
             both = torch.cat(compared)
             loss = loss + settings.activation_decay * (both.abs().mean() + both.square().mean())
-        self.optimiser.zero_grad()
-        value = float(loss.detach())
-        if np.isfinite(value):
-            loss.backward()  # type: ignore[no-untyped-call]
-            parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            self.optimiser.step()
-        self._notice(value)
-        self.step += 1
-        return value
-
-    def _comir(self, network: UNet | Tiramisu, patches: Tensor) -> Tensor:
-        patches = patches.to(self.device).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, self._precision, enabled=self._precision is not torch.float32):
-            comir: Tensor = network(patches)
-        return comir.float()
+        return loss
 
     def _compared(self, comir: Tensor) -> Tensor:
         """What of a CoMIR enters the loss, (n, channel * pixel)."""
-        step = self.settings.comparison_step
-        compared = F.avg_pool2d(comir, step) if step > 1 else comir
         if self.settings.detail:
-            compared = detail(compared, self._counts.to(compared.dtype), self.settings.detail / step)
-        return compared[..., self._counts]
+            deviation = self.settings.detail / self.settings.comparison_step
+            comir = detail(comir, self._counts.to(comir.dtype), deviation)
+        return comir[..., self._counts]
 
     def _notice(self, loss: float) -> None:
+        """Take down the loss of the step just done, and go back where training went wrong."""
         self._bad_steps = 0 if np.isfinite(loss) else self._bad_steps + 1
+        if np.isfinite(loss):
+            self._recent.append(loss)
         if self._bad_steps >= _MOST_BAD_STEPS:
-            raise InputError(
-                f"Training does not converge: the loss is not a number since step"
-                f" {self.step - _MOST_BAD_STEPS + 1}; lower the learning rate."
-            )
-        self._recent.append(loss)
-        if len(self._recent) == _HISTORY_STEPS or self.step + 1 == self.settings.steps:
+            self.go_back("the loss is not a number")
+        elif self.step % _HISTORY_STEPS == 0 or self.step == self.settings.steps:
+            contrast = self._contrast()
+            self._first_contrast = self._first_contrast or contrast
+            if contrast < _FLAT * self._first_contrast:
+                self.go_back("the CoMIRs have become flat")
+            self._take_down()
+
+    def _contrast(self) -> float:
+        """Mean standard deviation within the latest CoMIRs of the flatter modality."""
+        return min(float(comir.detach().std((-2, -1)).mean()) for comir in self._comirs)
+
+    def _take_down(self, **more: float) -> None:
+        """Add what has happened since the last entry to the history."""
+        if self._recent:
             now = time.monotonic()
-            self.history.append(
-                {
-                    "step": self.step + 1,
-                    "loss": float(np.mean(self._recent)),
-                    "seconds": round(now - self._clock, 3),
-                }
-            )
+            seconds = round(now - self._clock, 3)
+            mean = float(np.mean(self._recent))
+            self.history.append({"step": self.step, "loss": mean, "seconds": seconds})
             self._recent, self._clock = [], now
+        if self.history:
+            self.history[-1].update(more)
+
+    def go_back(self, reason: str) -> None:
+        """Return to the networks that were kept, and go on with half the learning rate.
+
+        Parameters
+        ----------
+        reason : str
+            What went wrong.
+
+        Raises
+        ------
+        InputError
+            If that has happened too often and nothing worth keeping has been learnt.
+        """
+        self._returns += 1
+        self._bad_steps = 0
+        self.selection.restore(self.networks)
+        self.optimiser.state.clear()
+        self._rate /= 2
+        kept = self.selection.step
+        if self._returns <= _MOST_RETURNS:
+            what_next = f"going back to step {kept} with half the learning rate"
+            self.notes.append(f"Step {self.step}: {reason}; {what_next}.")
+        elif kept == 0:
+            raise InputError(
+                f"Training does not converge: at step {self.step}, {reason} for the {self._returns}th time;"
+                " lower the learning rate."
+            )
+        else:
+            self._stop(f"{reason} for the {self._returns}th time")
+
+    def _stop(self, reason: str) -> None:
+        self.stopped = (
+            f"Step {self.step}: {reason}; training stops with the model of step {self.selection.step}."
+        )
+        self.notes.append(self.stopped)
+
+    @property
+    def is_validation_due(self) -> bool:
+        """Whether to `validate` before the next step."""
+        every = self.settings.validation_every
+        return not self.stopped and (self.step % every == 0 or self.step == self.settings.steps)
+
+    def validate(self) -> None:
+        """Keep the networks if they retrieve better than those kept; stop if they have not for long."""
+        tensors = (tensor for network in self.networks.values() for tensor in network.state_dict().values())
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+            self.go_back("the weights are not numbers")
+            return
+        score = self.selection.offer(self.step, self.networks, self.represent)
+        if score is not None:
+            self._take_down(retrieval=score.retrieval, validation_loss=score.loss)
+        if 0 < self.settings.patience <= self.selection.worse and self.step < self.settings.steps:
+            self._stop(f"no better for {self.selection.worse} validations")
+
+    def represent(self, side: int, images: Tensor) -> Tensor:
+        """CoMIRs of images of the first (0) or second (1) modality, by the networks as they are now.
+
+        Parameters
+        ----------
+        side : int
+        images : (n, channel, y, x) tensor
+
+        Returns
+        -------
+        (n, channel, y, x) tensor
+            Not scaled, float32.
+        """
+        network = self.networks[self.modalities[side]]
+        network.eval()
+        comirs = forward_in_batches(network, images, self.device, self.precision)
+        network.train()
+        return comirs
+
+    def _shown_pair(self) -> tuple[Tensor, Tensor]:
+        """The places whose CoMIRs are shown while training, (1, channel, y, x) each."""
+        if self.selection.test is not None:
+            first, second = (images[:1] for images in self.selection.test.fields)
+            return first, second
+        first, second = (image[None] for image in self.sampler.pairs[0])
+        y, x = (max(0, side - _PREVIEW_SIDE) // 2 for side in first.shape[-2:])
+        window = (..., slice(y, y + _PREVIEW_SIDE), slice(x, x + _PREVIEW_SIDE))
+        return first[window], second[window]
+
+    @property
+    def retrieval(self) -> float | None:
+        """Share of the validation queries retrieved the last time, 0 to 1; ``None`` before the first."""
+        scores = [entry["retrieval"] for entry in self.history if "retrieval" in entry]
+        return scores[-1] if scores else None
 
     def preview(self) -> dict[str, Any]:
-        """The latest loss, and the CoMIRs of one pair of patches by modality, (channel, y, x) float32."""
-        assert self._pair is not None
-        comirs = {m: c.cpu().numpy() for m, c in zip(self.modalities, self._pair, strict=True)}
-        return {"loss": self.history[-1]["loss"] if self.history else float("nan"), **comirs}
+        """The latest figures, and the CoMIRs of one pair by modality, (channel, y, x) uint8."""
+        figures = {"loss": self.history[-1]["loss"] if self.history else float("nan")}
+        if self.retrieval is not None and self.selection.score is not None:
+            figures |= {"retrieval": self.retrieval, "best_retrieval": self.selection.score.retrieval}
+        return figures | {
+            modality: as_bytes(self.represent(side, images)[0])
+            for side, (modality, images) in enumerate(zip(self.modalities, self._shown, strict=True))
+        }
 
     def finish(self) -> ComirModel:
-        """Return the model as it is now, its output scaled to make good use of 8 bits."""
+        """Return the best model, or the last if nothing is validated, its output scaled to fill 8 bits."""
+        if self.selection.score is not None or self.stopped:
+            self.selection.restore(self.networks)
         scales = {modality: self._scale(modality) for modality in self.modalities}
         return ComirModel(
             self.modalities,
@@ -175,6 +356,7 @@ class Trainer:
             {modality: network.cpu().eval() for modality, network in self.networks.items()},
             scales,
             self.history,
+            score=self.selection.card(),
         )
 
     def _scale(self, modality: str) -> OutputScale:
@@ -199,6 +381,9 @@ class Trainer:
             "recent": self._recent,
             "draws": self.sampler.generator.get_state(),
             "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "selection": self.selection.state(),
+            "course": {name: getattr(self, name) for name in _COURSE},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -209,23 +394,8 @@ class Trainer:
         self.step, self.history, self._recent = state["step"], state["history"], state["recent"]
         self.sampler.generator.set_state(state["draws"])
         torch.set_rng_state(state["random"])
-
-
-def _optimiser(parameters: list[torch.nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
-    if settings.optimiser == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=settings.learning_rate, momentum=0.9, weight_decay=settings.weight_decay
-        )
-    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-
-
-def _learning_rate(step: int, settings: TrainingSettings) -> float:
-    """SGD: constant, as published. AdamW: up over the first 15 % of the steps, then down along a cosine."""
-    if settings.optimiser == "sgd":
-        return settings.learning_rate
-    warm = max(1, round(0.15 * settings.steps))
-    if step < warm:
-        share = 0.04 + 0.96 * (step + 1) / warm
-    else:
-        share = 0.5 * (1 + np.cos(np.pi * (step - warm + 1) / (settings.steps - warm + 1)))
-    return float(settings.learning_rate * share)
+        if state["cuda_random"] is not None:
+            torch.cuda.set_rng_state(state["cuda_random"], self.device)
+        self.selection.load_state(state["selection"])
+        for name in _COURSE:
+            setattr(self, name, state["course"][name])

@@ -13,20 +13,21 @@ from numpy.typing import NDArray
 
 from napari_cmrir.comir.settings import TrainingSettings
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.pairs import Pair, read_pair
+from napari_cmrir.images.pairs import Pair
 from napari_cmrir.jobs import Job, Progress
 
 if TYPE_CHECKING:
     import os
 
+    from napari_cmrir.comir.checkpoint import Checkpoint
     from napari_cmrir.comir.model import ComirModel
+    from napari_cmrir.comir.split import Split
     from napari_cmrir.comir.trainer import Trainer
 
 __all__ = ["train"]
 
 _PREVIEW_SECONDS = 5.0
 _CHECKPOINT_SECONDS = 30.0
-_HISTORY_STEPS = 10
 
 ArrayPair = tuple[NDArray[Any], NDArray[Any]]
 
@@ -39,11 +40,16 @@ def train(
     output: str | os.PathLike[str] | None = None,
     device: str = "auto",
     resume: bool = False,
+    pixel_size: float | None = None,
     keep_stopped: bool = False,
 ) -> Job[ComirModel]:
     """Train a CoMIR model on aligned image pairs.
 
-    Breznik et al. 2024, Stage I; Pielawski, Wetzer et al., CoMIR, NeurIPS 2020.
+    Breznik et al. 2024, Stage I; Pielawski, Wetzer et al., CoMIR, NeurIPS 2020. The pairs are looked at first
+    (`check_pairs`); some are kept for validation (`split_pairs`), and the model is the one that retrieved
+    best among their fields. Training that goes wrong (a loss that is not a number, CoMIRs without contrast)
+    goes back to that model with half the learning rate, and where the memory is too small the batch is
+    halved.
 
     Parameters
     ----------
@@ -60,13 +66,18 @@ def train(
         Where to compute.
     resume : bool
         Go on from the checkpoint of an interrupted training of the same pairs and settings, if there is one.
+    pixel_size : float, optional
+        Side of a pixel in micrometres, to be noted in the model.
     keep_stopped : bool
-        Write the model file as it is so far where the job is cancelled, beside the checkpoint.
+        Where the job is cancelled, write the model file as it is so far, beside the checkpoint.
 
     Yields
     ------
     Progress
-        In steps; now and then with the preview ``{"loss": float, modality: (y, x) uint8 CoMIR, ...}``.
+        In steps; every few seconds with a preview: ``"loss"``, ``"retrieval"`` and ``"best_retrieval"``
+        (once validated, 0 to 1), ``"eta_seconds"``, ``"device"``, ``"peak_memory_bytes"``, and of each
+        modality the (channel, y, x) uint8 CoMIR of one validation field. What the user has to know
+        comes as the preview ``{"notes": [sentence, ...]}``.
 
     Returns
     -------
@@ -78,37 +89,27 @@ def train(
         If the pairs cannot be used, or the checkpoint belongs to another training.
     """
     from napari_cmrir.comir.checkpoint import Checkpoint
-    from napari_cmrir.comir.devices import choose_device
+    from napari_cmrir.comir.devices import choose_device, tell_device
+    from napari_cmrir.comir.split import split_pairs
     from napari_cmrir.comir.trainer import Trainer
 
     settings = settings or TrainingSettings()
     if len(modalities) != 2 or modalities[0] == modalities[1]:
         raise InputError(f"Training takes two different modalities, not {' and '.join(modalities)}.")
     chosen = choose_device(device)
-    images: list[ArrayPair] = []
-    for pair in pairs:
-        yield Progress(len(images), len(pairs), "pairs", "Reading the pairs")
-        images.append(read_pair(pair) if isinstance(pair, Pair) else _checked(pair))
-    if not images:
-        raise InputError("Training needs at least one pair of images; give a folder that holds pairs.")
-    trainer = Trainer(images, modalities, settings, chosen)
+    names, images, doubts = yield from _usable(pairs)
+    split = split_pairs(images, settings)
+    trainer = Trainer(split.training, modalities, settings, chosen, split.validation)
+    doubts.append(split.manner)
+    yield Progress(len(pairs), len(pairs), "pairs", "Read the pairs", {"notes": doubts})
     checkpoint = Checkpoint(Path(f"{output}.checkpoint"), trainer) if output is not None else None
     if checkpoint is not None and resume:
         checkpoint.restore()
-    saved = shown = time.monotonic()
     try:
-        while trainer.step < settings.steps:
-            loss = trainer.train_step()
-            now = time.monotonic()
-            preview = None
-            if now - shown > _PREVIEW_SECONDS or trainer.step == settings.steps:
-                shown, preview = now, trainer.preview()
-            message = f"Training on {chosen.type}, loss {loss:.3f}"
-            if checkpoint is not None and now - saved > _CHECKPOINT_SECONDS:
-                checkpoint.write()
-                saved = now
-            yield Progress(trainer.step, settings.steps, "steps", message, preview)
-        model = _finished(trainer, pairs, images)
+        yield from _steps(trainer, checkpoint, tell_device(device, chosen))
+        model = trainer.finish()
+        model.pixel_size = pixel_size
+        model.provenance.update(_provenance(names, images, split, trainer))
         if output is not None:
             model.save(output)
     except BaseException as error:
@@ -116,30 +117,77 @@ def train(
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 checkpoint.write()
                 if keep_stopped and output is not None and isinstance(error, GeneratorExit):
-                    _finished(trainer, pairs, images).save(output)
+                    model = trainer.finish()
+                    model.pixel_size = pixel_size
+                    model.provenance.update(_provenance(names, images, split, trainer))
+                    model.save(output)
         raise
     if checkpoint is not None:
         checkpoint.remove()
     return model
 
 
-def _finished(trainer: Trainer, pairs: Sequence[Pair | ArrayPair], images: Sequence[ArrayPair]) -> ComirModel:
-    model = trainer.finish()
-    model.provenance.update(_provenance(pairs, images) | {"steps_done": trainer.step})
-    return model
+def _usable(pairs: Sequence[Pair | ArrayPair]) -> Job[tuple[list[str], list[ArrayPair], list[str]]]:
+    """Names and images of the pairs to train on, and what is doubtful about them."""
+    from napari_cmrir.comir.pair_checks import read_pairs
+
+    if not pairs:
+        raise InputError("Training needs at least one pair of images; give a folder that holds pairs.")
+    images, problems = yield from read_pairs(pairs)
+    fatal = [problem.sentence for problem in problems if problem.severity == "fatal"]
+    if fatal:
+        more = f" ({len(fatal) - 1} more like this)" if len(fatal) > 1 else ""
+        raise InputError(fatal[0] + more)
+    useless = {problem.number for problem in problems if problem.severity == "useless"}
+    if len(useless) == len(pairs):
+        raise InputError(f"No pair can be trained on: {problems[0].sentence}")
+    used = [number for number in range(len(pairs)) if number not in useless]
+    names = [pair.identifier if isinstance(pair, Pair) else f"pair {n + 1}" for n, pair in enumerate(pairs)]
+    return (
+        [names[number] for number in used],
+        [images[number] for number in used],
+        [problem.sentence for problem in problems],
+    )
 
 
-def _checked(pair: ArrayPair) -> ArrayPair:
-    first, second = (np.atleast_3d(image) for image in pair)
-    if first.shape[:2] != second.shape[:2]:
-        raise InputError(
-            f"The two images are not of equal size ({first.shape[0]} x {first.shape[1]} and"
-            f" {second.shape[0]} x {second.shape[1]} pixels); training needs pairs aligned pixel by pixel."
-        )
-    return first, second
+def _steps(trainer: Trainer, checkpoint: Checkpoint | None, device: str) -> Job[None]:
+    """Train from where the trainer is to the end."""
+    from napari_cmrir.comir.devices import peak_memory
+
+    start = saved = shown = time.monotonic()
+    first_step, told = trainer.step, len(trainer.notes)
+    total = trainer.settings.steps
+    while trainer.step < total and not trainer.stopped:
+        loss = trainer.advance()
+        validated = trainer.is_validation_due
+        if validated:
+            trainer.validate()
+        now = time.monotonic()
+        preview: dict[str, Any] | None = None
+        if validated or now - shown > _PREVIEW_SECONDS or trainer.step == total:
+            left = (now - start) / (trainer.step - first_step) * (total - trainer.step)
+            memory = peak_memory(trainer.device)
+            preview = trainer.preview()
+            preview |= {"eta_seconds": left, "device": device, "peak_memory_bytes": memory}
+            shown = time.monotonic()
+        if trainer.notes[told:]:
+            preview = {**(preview or {}), "notes": trainer.notes[told:]}
+            told = len(trainer.notes)
+        if checkpoint is not None and (validated or now - saved > _CHECKPOINT_SECONDS):
+            checkpoint.write()
+            saved = now
+        yield Progress(trainer.step, total, "steps", _message(trainer, loss), preview)
 
 
-def _provenance(pairs: Sequence[Pair | ArrayPair], images: Sequence[ArrayPair]) -> dict[str, Any]:
+def _message(trainer: Trainer, loss: float) -> str:
+    retrieval = trainer.retrieval
+    retrieves = "" if retrieval is None else f", retrieves {retrieval:.0%}"
+    return f"Training on {trainer.device.type}, loss {loss:.3f}{retrieves}"
+
+
+def _provenance(
+    names: Sequence[str], images: Sequence[ArrayPair], split: Split, trainer: Trainer
+) -> dict[str, Any]:
     """What the model was made from and with."""
     import datetime
     import hashlib
@@ -155,8 +203,14 @@ def _provenance(pairs: Sequence[Pair | ArrayPair], images: Sequence[ArrayPair]) 
             digest.update(str((image.shape, image.dtype)).encode())
             digest.update(np.ascontiguousarray(image).tobytes())
     return {
-        "trained_on": [pair.identifier for pair in pairs if isinstance(pair, Pair)] or f"{len(pairs)} pairs",
+        "trained_on": [name for number, name in enumerate(names) if number not in split.held_out],
+        "validated_on": [names[number] for number in split.held_out],
+        "validation": split.manner,
         "images_sha256": digest.hexdigest(),
+        "device": trainer.device.type,
+        "precision": str(trainer.precision).removeprefix("torch."),
+        "notes": list(trainer.notes),
+        "steps_done": trainer.step,
         "napari-cmrir": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
