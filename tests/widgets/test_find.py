@@ -341,16 +341,25 @@ def test_exports_hold_the_hits(find, query_layer, search, tmp_path, wait_for):
     find.new_region.click()
     draw(find.region.layer, query_layer, Region((60, 64), 80, 72, 12))
     result = search()
-    for kind, name in (("csv", "a.csv"), ("json", "a.json"), ("geojson", "a.geojson"), ("crop", "a.ome.tif")):
+    for kind, name in (
+        ("csv", "a.csv"),
+        ("json", "a.json"),
+        ("geojson", "a.geojson"),
+        ("itk", "a.tfm"),
+        ("crop", "a.ome.tif"),
+    ):
         find.view.export.export(kind, tmp_path / name)
         wait_for(lambda name=name: find.panel.message.text() == f"Written: {tmp_path / name}")
     table = (tmp_path / "a.csv").read_text().splitlines()
-    assert table[0].startswith("rank,image,score,")
+    assert table[0].startswith("query,rank,image,score,")
     assert len(table) == 1 + len(result.hits)
     (answer,) = json.loads((tmp_path / "a.json").read_text())["queries"]
     assert [hit["image"] for hit in answer["hits"]] == [hit.image for hit in result.hits]
     ring = json.loads((tmp_path / "a.geojson").read_text())["features"][0]["geometry"]["coordinates"][0]
-    np.testing.assert_allclose(np.array(ring)[:4, ::-1], result.hits[0].box, atol=1e-3)
+    assert {tuple(point) for point in np.round(np.array(ring)[:, ::-1] - 0.5, 1)} == {
+        tuple(point) for point in np.round(result.hits[0].box, 1)
+    }
+    assert (tmp_path / "a.tfm").read_text().startswith("#Insight Transform File")
     with tifffile.TiffFile(tmp_path / "a.ome.tif") as file:
         assert file.is_ome
         assert [series.shape for series in file.series] == [(80, 72, 3), (80, 72)]

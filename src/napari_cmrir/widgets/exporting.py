@@ -16,6 +16,7 @@ from napari_cmrir.widgets.hit_files import (
     write_geojson,
     write_json,
     write_registered_crop,
+    write_transform,
 )
 from napari_cmrir.widgets.inquiry import Inquiry
 
@@ -28,6 +29,7 @@ EXPORTS: dict[str, tuple[str, str, Callable[..., Path]]] = {
     "csv": ("Hits as CSV…", "hits.csv", write_csv),
     "json": ("Hits as JSON…", "hits.json", write_json),
     "geojson": ("Match boxes as GeoJSON…", "hits.geojson", write_geojson),
+    "itk": ("Chosen hit's transform as ITK…", "to_hit.tfm", write_transform),
     "crop": ("Chosen hit, registered, as OME-TIFF…", "registered.ome.tif", write_registered_crop),
 }
 """What the menu says, the name proposed, and what writes it."""

@@ -191,7 +191,7 @@ class FindWidget(Dock):
         hits = found.result.hits
         self.view.show_found(found)
         self.panel.tell(f"{len(hits)} hit{'' if len(hits) == 1 else 's'} in {found.result.seconds:.1f} s")
-        for warning in getattr(found.result, "warnings", ()):
+        for warning in found.result.warnings:
             show_warning(warning)
 
     def _forget_results(self) -> None:

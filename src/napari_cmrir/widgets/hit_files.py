@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,10 @@ from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region, cut
+from napari_cmrir.search.exports import affine_matrix, as_csv, as_geojson, as_itk
+from napari_cmrir.search.hits import Hit
 
 if TYPE_CHECKING:
-    from napari_cmrir.search.hits import Hit
     from napari_cmrir.widgets.query import Found
 
 __all__ = [
@@ -28,11 +28,9 @@ __all__ = [
     "write_registered_crop",
 ]
 
-_CORNERS = ("top_left", "top_right", "bottom_right", "bottom_left")
-
 
 def write_csv(path: Path, found: Found, rank: int | None = None) -> Path:
-    """Write a table of hits, a row each.
+    """Write a table of hits, a row each, as ``napari-cmrir query --csv`` does.
 
     Parameters
     ----------
@@ -43,7 +41,7 @@ def write_csv(path: Path, found: Found, rank: int | None = None) -> Path:
     rank : int, optional
         Of no meaning here.
     """
-    return write_records(path, [hit.as_dict() for hit in found.result.hits])
+    return _write(path, as_csv([_answer(found)]))
 
 
 def write_json(path: Path, found: Found, rank: int | None = None) -> Path:
@@ -51,7 +49,7 @@ def write_json(path: Path, found: Found, rank: int | None = None) -> Path:
     region = found.region
     y, x = region.centre
     answer = {
-        "image": found.query.image.path or found.query.image.name,
+        "image": _answer(found)[0],
         "region": [y - region.height / 2 + 0.5, x - region.width / 2 + 0.5, region.height, region.width],
         "rotation_degrees": region.rotation_degrees,
         "seconds": round(found.result.seconds, 4),
@@ -61,18 +59,25 @@ def write_json(path: Path, found: Found, rank: int | None = None) -> Path:
 
 
 def write_geojson(path: Path, found: Found, rank: int | None = None) -> Path:
-    """Write match boxes as GeoJSON polygons in (x, y) px; the parameters are those of `write_csv`."""
-    return write_records(path, [hit.as_dict() for hit in found.result.hits])
+    """Write match boxes as GeoJSON for QuPath; the parameters are those of `write_csv`."""
+    return _write(path, as_geojson([_answer(found)]))
 
 
-def write_records(path: Path, records: list[dict[str, Any]]) -> Path:
+def write_transform(path: Path, found: Found, rank: int | None = None) -> Path:
+    """Write the transform from the query's image to a hit's as an ITK file; see `write_registered_crop`."""
+    return _write(path, as_itk(affine_matrix(found.region, _hit(found, rank))))
+
+
+def write_records(path: Path, query: str, records: Sequence[dict[str, Any]]) -> Path:
     """Write hits as the file's name says: .csv, .geojson or .json.
 
     Parameters
     ----------
     path : Path
         Where to.
-    records : list of dict
+    query : str
+        The name of the query.
+    records : sequence of dict
         `Hit.as_dict` of each.
 
     Raises
@@ -80,14 +85,15 @@ def write_records(path: Path, records: list[dict[str, Any]]) -> Path:
     InputError
         The name ends otherwise, or the file cannot be written.
     """
+    hits = [_hit_of(record) for record in records]
     ending = path.suffix.lower()
     if ending == ".csv":
-        return _write(path, _csv(records))
+        return _write(path, as_csv([(query, hits)]))
     if ending == ".geojson":
-        features = [_feature(record) for record in records]
-        return _write(path, json.dumps({"type": "FeatureCollection", "features": features}, indent=1) + "\n")
+        return _write(path, as_geojson([(query, hits)]))
     if ending == ".json":
-        return _write(path, json.dumps({"queries": [{"hits": records}]}, indent=1) + "\n")
+        answer = {"image": query, "hits": [hit.as_dict() for hit in hits]}
+        return _write(path, json.dumps({"queries": [answer]}, indent=1) + "\n")
     raise InputError(f"{path.name} does not say what to write; end it in .csv, .json or .geojson.")
 
 
@@ -112,7 +118,7 @@ def write_registered_crop(path: Path, found: Found, rank: int | None = None) -> 
 
     from napari_cmrir.images.readers import read_image
 
-    hit: Hit = next(hit for hit in found.result.hits if hit.rank == (rank or 1))
+    hit = _hit(found, rank)
     crop = cut_upright(read_image(hit.image), hit.box)
     region, _ = cut(found.query.image.read(), found.region)
     units, size = found.query.placement.units, found.query.placement.pixel_size
@@ -167,24 +173,19 @@ def cut_upright(pixels: NDArray[Any], box: NDArray[np.float64], pixel_step: floa
     return patch[:, ::-1] if mirrored else patch
 
 
-def _csv(records: list[dict[str, Any]]) -> str:
-    corners = [f"{corner}_{axis}" for corner in _CORNERS for axis in "yx"]
-    plain = [name for name in (records[0] if records else {"rank": 0}) if name != "box"]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([*plain, *corners])
-    for record in records:
-        table.writerow([*(record[name] for name in plain), *np.ravel(record["box"]).tolist()])
-    return text.getvalue()
+def _answer(found: Found) -> tuple[str, Sequence[Hit]]:
+    return found.query.image.path or found.query.image.name, found.result.hits
 
 
-def _feature(record: dict[str, Any]) -> dict[str, Any]:
-    ring = [[x, y] for y, x in (*record["box"], record["box"][0])]
-    return {
-        "type": "Feature",
-        "geometry": {"type": "Polygon", "coordinates": [ring]},
-        "properties": {name: value for name, value in record.items() if name != "box"},
-    }
+def _hit(found: Found, rank: int | None) -> Hit:
+    return next(hit for hit in found.result.hits if hit.rank == (rank or 1))
+
+
+def _hit_of(record: dict[str, Any]) -> Hit:
+    """Read a hit from its record; the field and the stages' scores are not in it."""
+    names = ("rank", "image", "score", "rotation_degrees", "confidence", "mirrored", "scale")
+    known = {name: record[name] for name in names if name in record}
+    return Hit(**known, box=np.array(record["box"], dtype=np.float64), field=-1, scores={})
 
 
 def _ome_unit(unit: str) -> str | None:

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.widgets.explaining import explain
+from napari_cmrir.widgets.explaining import Shown, explain
 from napari_cmrir.widgets.exporting import ExportButton
 from napari_cmrir.widgets.hit_layers import AddedLayers
 from napari_cmrir.widgets.hit_list import HitList
@@ -31,12 +31,10 @@ if TYPE_CHECKING:
     from napari import Viewer
 
     from napari_cmrir.search.hits import Hit
-    from napari_cmrir.widgets.explaining import Explanation
     from napari_cmrir.widgets.query import Found
 
 __all__ = ["HitView"]
 
-_DOUBTFUL = 0.5
 _WALKING_MILLISECONDS = 40
 _VIEWS: tuple[tuple[View, str], ...] = (
     ("beside", "Beside the query"),
@@ -190,8 +188,7 @@ class HitView(QWidget):
 
     def _show_verdict(self, found: Found) -> None:
         hits = found.result.hits
-        sure = bool(hits) and hits[0].confidence >= _DOUBTFUL
-        if getattr(found.result, "reliable", sure) and hits:
+        if hits and found.result.reliable:
             self.verdict.hide()
             return
         why = f"the confidence of the best hit is {hits[0].confidence:.0%}" if hits else "there is no hit"
@@ -241,7 +238,7 @@ class HitView(QWidget):
             self._explanations.ask(partial(explain, self._found, hit))
             self.told.emit("Comparing the representations …")
 
-    def _show_explanation(self, explanation: Explanation) -> None:
+    def _show_explanation(self, explanation: Shown) -> None:
         if self._found is None:
             return
         self.how.setCurrentIndex(1)
