@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QCheckBox, QComboBox, QLineEdit, QSpinBox, QWidget
 
 from napari_cmrir.widgets.choosers import PathEdit
 
-__all__ = ["forget_choices", "remember"]
+__all__ = ["default", "forget_choices", "remember"]
 
 
 def remember(key: str, field: QWidget) -> None:
@@ -26,6 +26,24 @@ def remember(key: str, field: QWidget) -> None:
     if kept is not None:
         _set(field, str(kept))
     _changed(field).connect(lambda *_: _settings().setValue(key, _get(field)))
+
+
+def default(name: str, otherwise: int) -> int:
+    """Read a default of Find region from napari's preferences.
+
+    Parameters
+    ----------
+    name : str
+        As in the manifest's ``configurations``.
+    otherwise : int
+        What counts in a napari that knows no preferences of plugins.
+    """
+    try:
+        from napari.settings import get_plugin_settings
+
+        return int(getattr(get_plugin_settings("napari-cmrir").search, name))
+    except (ImportError, AttributeError, KeyError, TypeError, ValueError):
+        return otherwise
 
 
 def forget_choices() -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from napari.utils.notifications import show_error
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QApplication, QMenu, QToolButton
+from qtpy.QtWidgets import QApplication, QMenu, QPushButton
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.widgets.inquiry import Inquiry
@@ -19,7 +19,7 @@ __all__ = ["CopyButton", "Language", "kept_folder"]
 Language = Literal["command", "python"]
 
 
-class CopyButton(QToolButton):
+class CopyButton(QPushButton):
     """Copies an action, as it is set now, as a command or as Python.
 
     Parameters
@@ -39,7 +39,6 @@ class CopyButton(QToolButton):
         self._write = write
         self.setText("Copy")
         self.setToolTip(f"Copy {action} as a command or as Python that gives the same result")
-        self.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self._menu = QMenu(self)
         self._menu.addAction("Copy as command", partial(self.copy, "command"))
         self._menu.addAction("Copy as Python", partial(self.copy, "python"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_error
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFileDialog, QMenu, QToolButton
+from qtpy.QtWidgets import QFileDialog, QMenu, QPushButton
 
 from napari_cmrir.widgets.hit_files import (
     write_csv,
@@ -35,7 +35,7 @@ EXPORTS: dict[str, tuple[str, str, Callable[..., Path]]] = {
 """What the menu says, the name proposed, and what writes it."""
 
 
-class ExportButton(QToolButton):
+class ExportButton(QPushButton):
     """Exports the hits that are shown."""
 
     told = Signal(str)
@@ -49,7 +49,6 @@ class ExportButton(QToolButton):
         self.setToolTip(
             "Write the hits, their boxes, or the chosen hit as it lies under the region, to a file"
         )
-        self.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self._menu = QMenu(self)
         for kind, (text, _, _) in EXPORTS.items():
             self._menu.addAction(text, partial(self._ask, kind))

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushBut
 from napari_cmrir.errors import InputError
 from napari_cmrir.search.settings import SearchSettings
 from napari_cmrir.widgets.card import RepositoryCard, read_repository_card
+from napari_cmrir.widgets.choices import default
 from napari_cmrir.widgets.choosers import LayerCombo, PathEdit
 from napari_cmrir.widgets.commands import file_of, query_command, query_python
 from napari_cmrir.widgets.copying import CopyButton, Language, kept_folder
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FindWidget"]
 
-_HITS, _MOST_HITS = 5, 100
+_MOST_HITS = 100
 _KEY = "Shift-F"
 
 
@@ -79,11 +80,11 @@ class FindWidget(Dock):
         self.modality.setToolTip("The modality of the image that the region lies in")
         self.hits = QSpinBox()
         self.hits.setRange(1, _MOST_HITS)
-        self.hits.setValue(_HITS)
+        self.hits.setValue(default("hits", 5))
         self.hits.setToolTip("How many images to show, the best first")
         self.rotation = QSpinBox()
         self.rotation.setRange(0, 180)
-        self.rotation.setValue(round(SearchSettings().max_rotation))
+        self.rotation.setValue(default("max_rotation", round(SearchSettings().max_rotation)))
         self.rotation.setPrefix("± ")
         self.rotation.setSuffix("°")
         self.rotation.setToolTip("How far the tissue may be turned against the image, either way")

@@ -59,8 +59,11 @@ class HitList(QListWidget):
         self.clear()
         for hit in hits:
             name = Path(hit.image).name
-            lines = (f"{hit.rank} · {name}", f"score {hit.score:.3f} · turned {hit.rotation_degrees:+.1f}°")
-            item = QListWidgetItem(f"{lines[0]}, {lines[1]}, confidence {hit.confidence:.0%}")
+            lines = (
+                f"{hit.rank} · {name}",
+                f"score {hit.score:.3f} · {hit.rotation_degrees:+.0f}° · sure {hit.confidence:.0%}",
+            )
+            item = QListWidgetItem(f"{lines[0]}, {lines[1]}")
             item.setData(_RANK, hit.rank)
             item.setData(_LINES, lines)
             item.setData(_CONFIDENCE, hit.confidence)

@@ -38,7 +38,7 @@ __all__ = ["HitView"]
 _WALKING_MILLISECONDS = 40
 _VIEWS: tuple[tuple[View, str], ...] = (
     ("beside", "Beside the query"),
-    ("registered", "Registered under the region"),
+    ("registered", "Registered"),
 )
 
 
@@ -124,7 +124,7 @@ class HitView(QWidget):
             " Registered: turned and shifted to lie under the region, to blend and to blink"
         )
         self.how.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.how.setMinimumContentsLength(10)
+        self.how.setMinimumContentsLength(14)
         self.blend = QSlider(Qt.Orientation.Horizontal)
         self.blend.setRange(0, 100)
         self.blend.setValue(100)
