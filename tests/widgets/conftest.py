@@ -46,6 +46,26 @@ def viewer(make_napari_viewer):
 
 
 @pytest.fixture
+def dock(viewer):
+    """Put a widget into the viewer as napari does."""
+
+    def add(widget_class):
+        widget = widget_class(viewer)
+        viewer.window.add_dock_widget(widget, name=widget_class.__name__)
+        return widget
+
+    return add
+
+
+@pytest.fixture(autouse=True)
+def own_choices(tmp_path):
+    """Keep the choices of the one who runs the tests out of them, and theirs untouched."""
+    from qtpy.QtCore import QSettings
+
+    QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(tmp_path / "choices"))
+
+
+@pytest.fixture
 def notifications():
     """What napari was asked to tell the user."""
     from napari.utils.notifications import notification_manager

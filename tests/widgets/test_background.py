@@ -8,8 +8,9 @@ from qtpy.QtWidgets import QApplication
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Progress
-from napari_cmrir.widgets.background import Inquiry, JobPanel
 from napari_cmrir.widgets.dock import Dock
+from napari_cmrir.widgets.inquiry import Inquiry
+from napari_cmrir.widgets.job_panel import JobPanel
 from napari_cmrir.widgets.session import session_of
 
 

@@ -10,17 +10,15 @@ from napari.layers import Image, Shapes
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.widgets.coordinates import (
-    Outline,
     Plane,
-    drawn_outline,
-    hit_transform,
     map_points,
     pixels_of,
     plane_of,
-    region_and_mask,
     shape_data,
     transform_of,
 )
+from napari_cmrir.widgets.outlines import Outline, drawn_outline, region_and_mask
+from napari_cmrir.widgets.placement import Placement
 
 HEIGHT, WIDTH = 90, 120
 LENGTHS = ("um", "nm")  # further apart, the 32-bit coordinates of shapes do not hold a pixel
@@ -245,7 +243,7 @@ def test_an_outline_beside_the_image_is_refused(kind):
 @given(image=images(similar=True))
 def test_hits_lie_upright_with_the_querys_pixel_size_where_the_query_lies(image):
     plane = Plane((image.ndim - 2, image.ndim - 1), (1, 0, 0)[: image.ndim])
-    keywords = hit_transform(image, plane)
+    keywords = Placement.of(image, plane).in_place()
     hit = Image(np.zeros((HEIGHT, WIDTH)), **keywords)
     assert list(hit.units) == list(image.units[-2:])
     np.testing.assert_allclose(hit.affine.affine_matrix, np.eye(3))

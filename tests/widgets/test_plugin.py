@@ -1,5 +1,8 @@
 """The plugin as napari starts it: widgets by name from the menu, samples, and a viewer that is closed."""
 
+import time
+from importlib import import_module
+
 import numpy as np
 import pytest
 
@@ -101,3 +104,66 @@ def test_a_refusal_after_closing_is_not_told(make_napari_viewer, wait_for, notif
     goes_on.append(True)
     wait_for(lambda: ended, timeout=1000)
     assert notifications == []
+
+
+def test_every_command_of_the_manifest_is_there():
+    from npe2 import PluginManager
+
+    manifest = PluginManager.instance().get_manifest("napari-cmrir")
+    for command in manifest.contributions.commands:
+        module, _, name = command.python_name.partition(":")
+        assert callable(getattr(import_module(module), name)), command.id
+
+
+def test_the_first_hit_of_the_ready_search_comes_within_a_minute(
+    viewer, cache, monkeypatch, wait_for, notifications
+):
+    monkeypatch.setattr(sample_data, "_SIZE", 256)
+    monkeypatch.setattr(sample_data, "_FOLDER_SEEDS", range(5))
+    started = time.process_time()
+    viewer.open_sample("napari-cmrir", "ready-search")
+    _, find = viewer.window.add_plugin_dock_widget("napari-cmrir", "Find region")
+    wait_for(lambda: find.modality.currentText() == "SHG")
+    find.new_region.click()
+    find.region.layer.add_rectangles([[[30, 30], [30, 130], [130, 130], [130, 30]]])
+    find.find()
+    wait_for(lambda: len(viewer.layers) == 4 and not find.view.is_busy)
+    assert "sample-004_BF.tif" in viewer.layers[2].name
+    assert find.view.verdict.isHidden()
+    assert time.process_time() - started < 60
+
+
+def test_a_repository_opens_as_layers_and_is_proposed(viewer, repository_path):
+    layers = viewer.open(repository_path, plugin="napari-cmrir")
+    assert [layer.name for layer in layers] == [f"CoMIR of sample-00{i}_BF.tif" for i in range(4)]
+    assert layers[0].data.shape == (128, 128)
+    _, find = viewer.window.add_plugin_dock_widget("napari-cmrir", "Find region")
+    assert find.repository.path == repository_path
+
+
+def test_match_boxes_are_saved_as_hits_and_other_shapes_are_left_to_others(viewer, tmp_path):
+    record = {
+        "rank": 1,
+        "image": "a.tif",
+        "score": 0.5,
+        "box": [[0, 0], [0, 9], [9, 9], [9, 0]],
+        "rotation_degrees": 3.0,
+        "confidence": 0.9,
+    }
+    layer = viewer.add_shapes(
+        [record["box"]], shape_type="polygon", metadata={"napari-cmrir": {"is_result": True, **record}}
+    )
+    assert layer.save(str(tmp_path / "hits.csv"), plugin="napari-cmrir")
+    heading, row = (tmp_path / "hits.csv").read_text().splitlines()
+    assert heading.startswith("query,rank,image,score")
+    assert row.startswith(",1,a.tif,0.5,0.9,3.0")
+
+
+def test_the_palettes_commands_work_on_the_dock_that_is_open(viewer, repository_path, wait_for):
+    from napari_cmrir.widgets import palette
+
+    viewer.add_image(np.zeros((60, 60)), name="query")
+    palette.new_region()
+    palette.new_region()
+    assert [layer.name for layer in viewer.layers][1:] == ["Region of query", "Region of query [1]"]
+    assert palette.load_sample_model().stat().st_size < 300_000

@@ -12,6 +12,10 @@ import typer
 from napari_cmrir.cli.train import Device
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_cmrir.images.geometry import Region
     from napari_cmrir.search.hits import SearchResult
 
 __all__ = ["answer", "doubts", "print_hits", "query", "write_answers", "write_transforms"]
@@ -32,6 +36,15 @@ def query(
     region: Annotated[
         tuple[float, float, float, float] | None,
         typer.Option(help="Part of the images to find, in pixels.", metavar="Y X HEIGHT WIDTH"),
+    ] = None,
+    turned: Annotated[
+        float, typer.Option(help="The region is turned about its centre, degrees counter-clockwise.")
+    ] = 0.0,
+    polygon: Annotated[
+        str | None,
+        typer.Option(
+            help="Corners of a part of any shape, instead of --region.", metavar='"Y,X Y,X Y,X ..."'
+        ),
     ] = None,
     hits: Annotated[int, typer.Option("-k", min=1, help="Hits to return.")] = 10,
     rerank: Annotated[Rerank, typer.Option(help="How the shortlist is ordered.")] = Rerank.registration,
@@ -60,7 +73,6 @@ def query(
     """Find the tissue of images, or of a region of them, in a repository."""
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.comir.model import write_whole
-    from napari_cmrir.images.geometry import Region
     from napari_cmrir.images.readers import find_images, read_image
     from napari_cmrir.repository.store import open_repository
     from napari_cmrir.search.exports import as_csv, as_geojson
@@ -82,9 +94,10 @@ def query(
     answers, exported = [], []
     for number, path in enumerate(found, 1):
         pixels = read_image(path)
-        part = Region.from_rectangle(*region) if region else None
-        result = draw(search(opened, pixels, modality, region=part, settings=settings), path.name)
-        answers.append(answer(path, region or (0, 0, *pixels.shape[:2]), result))
+        part, mask = _part(region, turned, polygon, pixels.shape)
+        job = search(opened, pixels, modality, region=part, mask=mask, settings=settings)
+        result = draw(job, path.name)
+        answers.append(answer(path, region or _upright(part, pixels.shape), result))
         exported.append((str(path), result.hits))
         print_hits(path.name, result)
         if transforms is not None:
@@ -99,6 +112,43 @@ def query(
         write_whole(table, as_csv(exported).encode())
     if geojson is not None:
         write_whole(geojson, as_geojson(exported).encode())
+
+
+def _part(
+    region: tuple[float, float, float, float] | None,
+    turned: float,
+    polygon: str | None,
+    shape: tuple[int, ...],
+) -> tuple[Region | None, NDArray[np.bool_] | None]:
+    """What of an image is to be found, and what of it counts."""
+    from dataclasses import replace
+
+    from napari_cmrir.errors import InputError
+    from napari_cmrir.images.geometry import Region
+    from napari_cmrir.images.polygons import polygon_region
+
+    if polygon is not None:
+        if region is not None or turned:
+            raise InputError("A polygon stands for itself; leave out --region and --turned.")
+        try:
+            corners = [tuple(map(float, point.split(","))) for point in polygon.split()]
+            return polygon_region(corners, shape)
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f'{polygon} is no polygon; give corners as "Y,X Y,X Y,X".') from None
+    if region is None:
+        if turned:
+            raise InputError("--turned turns a region; give --region as well.")
+        return None, None
+    return replace(Region.from_rectangle(*region), rotation_degrees=turned), None
+
+
+def _upright(part: Region | None, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
+    if part is None:
+        return 0, 0, shape[0], shape[1]
+    y, x = part.centre
+    return y - part.height / 2 + 0.5, x - part.width / 2 + 0.5, part.height, part.width
 
 
 def answer(path: Path, region: tuple[float, float, float, float], result: SearchResult) -> dict[str, Any]:

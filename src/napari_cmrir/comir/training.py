@@ -41,6 +41,7 @@ def train(
     device: str = "auto",
     resume: bool = False,
     pixel_size: float | None = None,
+    keep_stopped: bool = False,
 ) -> Job[ComirModel]:
     """Train a CoMIR model on aligned image pairs.
 
@@ -67,6 +68,8 @@ def train(
         Go on from the checkpoint of an interrupted training of the same pairs and settings, if there is one.
     pixel_size : float, optional
         Side of a pixel in micrometres, to be noted in the model.
+    keep_stopped : bool
+        Where the job is cancelled, write the model file as it is so far, beside the checkpoint.
 
     Yields
     ------
@@ -109,10 +112,15 @@ def train(
         model.provenance.update(_provenance(names, images, split, trainer))
         if output is not None:
             model.save(output)
-    except BaseException:
+    except BaseException as error:
         if checkpoint is not None and trainer.step > 0:
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 checkpoint.write()
+                if keep_stopped and output is not None and isinstance(error, GeneratorExit):
+                    model = trainer.finish()
+                    model.pixel_size = pixel_size
+                    model.provenance.update(_provenance(names, images, split, trainer))
+                    model.save(output)
         raise
     if checkpoint is not None:
         checkpoint.remove()
@@ -202,6 +210,7 @@ def _provenance(
         "device": trainer.device.type,
         "precision": str(trainer.precision).removeprefix("torch."),
         "notes": list(trainer.notes),
+        "steps_done": trainer.step,
         "napari-cmrir": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 __all__ = ["RepositoryCard", "as_table", "model_rows", "read_modalities", "read_repository_card"]
 
@@ -81,8 +82,13 @@ def model_rows(model: Path) -> list[tuple[str, str]]:
         ("Model", model.name),
         ("Modalities", " + ".join(header["modalities"])),
         ("Network", f"{settings['network']}, CoMIRs of {_counted(settings['channels'], 'channel')}"),
-        ("Steps", f"{settings['steps']}{loss}"),
+        ("Steps", f"{_steps(settings, provenance)}{loss}"),
     ]
+    score, pixel_size = header.get("score") or {}, header.get("pixel_size")
+    if "retrieval" in score:
+        rows.append(("Retrieves", f"{score['retrieval']:.0%} of the validation regions first"))
+    if pixel_size:
+        rows.append(("Pixel size", f"{pixel_size:g} µm"))
     if trained_on:
         on = trained_on if isinstance(trained_on, str) else _counted(len(trained_on), "pair")
         rows.append(("Trained on", f"{on}, {provenance.get('created', '')[:10]}"))
@@ -128,6 +134,11 @@ def as_table(rows: Iterable[tuple[str, str]]) -> str:
     """
     cells = (f"<tr><td>{escape(a)}&nbsp;&nbsp;</td><td><b>{escape(b)}</b></td></tr>" for a, b in rows)
     return f"<table>{''.join(cells)}</table>"
+
+
+def _steps(settings: dict[str, Any], provenance: dict[str, Any]) -> str:
+    done, steps = provenance.get("steps_done", settings["steps"]), settings["steps"]
+    return f"{steps}" if done == steps else f"{done} of {steps}, then stopped"
 
 
 def _counted(number: int, what: str) -> str:

@@ -15,28 +15,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.geometry import Region
 
 if TYPE_CHECKING:
     from napari.components import Dims
     from napari.layers import Image, Layer, Shapes
 
 __all__ = [
-    "Outline",
     "Plane",
-    "drawn_outline",
-    "hit_transform",
+    "data_to_world",
     "map_points",
     "pixels_of",
     "plane_of",
-    "region_and_mask",
     "shape_data",
     "transform_of",
 ]
-
-_SHAPES_WITH_AREA = ("rectangle", "ellipse", "polygon")
-_RIGHT_ANGLE = 1e-3  # cosine up to which two sides still count as upright to each other
-_ELLIPSE_POINTS = 360
 
 
 @dataclass(frozen=True)
@@ -53,25 +45,6 @@ class Plane:
 
     axes: tuple[int, int]
     at: tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Outline:
-    """What was drawn, in the pixels of a plane of an image.
-
-    Parameters
-    ----------
-    kind : str
-        ``"rectangle"``, ``"ellipse"`` or ``"polygon"``.
-    points : ndarray, (n, 2)
-        (y, x) of the corners; of an ellipse, the four corners of the box around it.
-    plane : Plane
-        Which plane.
-    """
-
-    kind: str
-    points: NDArray[np.float64]
-    plane: Plane
 
 
 def map_points(
@@ -94,7 +67,7 @@ def map_points(
         In the data coordinates of ``target``.
     """
     here = np.atleast_2d(np.asarray(points, dtype=np.float64))
-    matrix = _data_to_world(source)
+    matrix = data_to_world(source)
     world = here @ matrix[:-1, :-1].T + matrix[:-1, -1]
     shared = min(source.ndim, target.ndim)
     there = np.zeros((len(here), target.ndim))
@@ -102,7 +75,7 @@ def map_points(
     if len(known):
         there[:, target.ndim - len(known) :] = known
     there[:, target.ndim - shared :] = world[:, source.ndim - shared :] * _unit_factors(source, target)
-    inverse = np.linalg.inv(_data_to_world(target))
+    inverse = np.linalg.inv(data_to_world(target))
     mapped: NDArray[np.float64] = there @ inverse[:-1, :-1].T + inverse[:-1, -1]
     return mapped
 
@@ -169,81 +142,6 @@ def pixels_of(data: Any, plane: Plane, *, rgb: bool, multiscale: bool) -> NDArra
     return pixels[..., :3] if rgb else pixels[..., np.newaxis]
 
 
-def drawn_outline(shapes: Shapes, index: int, image: Image, dims: Dims) -> Outline:
-    """Map a shape of a Shapes layer to the pixels of an image.
-
-    Parameters
-    ----------
-    shapes : Shapes
-        Where it was drawn.
-    index : int
-        Which of its shapes.
-    image : Image
-        The image that it was drawn over.
-    dims : Dims
-        The viewer's ``dims``, for what the shape itself leaves open.
-
-    Returns
-    -------
-    Outline
-        On the plane on which it was drawn.
-
-    Raises
-    ------
-    InputError
-        The shape is a line or a path, or it does not lie in the plane that is shown.
-    """
-    kind = str(shapes.shape_type[index])
-    if kind not in _SHAPES_WITH_AREA:
-        raise InputError(f"A {kind} encloses no region; draw a rectangle, an ellipse or a polygon.")
-    shown = plane_of(image, dims)
-    points = map_points(shapes.data[index], shapes, image, dims.point)
-    at = np.rint(points.mean(axis=0)).astype(int)
-    return Outline(kind, points[:, shown.axes], Plane(shown.axes, tuple(at.tolist())))
-
-
-def region_and_mask(outline: Outline, shape: tuple[int, int]) -> tuple[Region, NDArray[np.bool_] | None]:
-    """Turn an outline into what a search takes.
-
-    Parameters
-    ----------
-    outline : Outline
-        In the pixels of the image.
-    shape : tuple of two int
-        Height and width of the image, in px.
-
-    Returns
-    -------
-    region : Region
-        A rectangle as it is, by at most 45 degrees turned; for anything else the upright rectangle around it.
-    mask : ndarray of bool, (y, x), or None
-        True inside the outline, for the whole image; ``None`` for a rectangle.
-
-    Raises
-    ------
-    InputError
-        The outline has no area, or lies outside the image.
-
-    Examples
-    --------
-    >>> corners = np.array([[9.5, 19.5], [9.5, 59.5], [49.5, 59.5], [49.5, 19.5]])
-    >>> region_and_mask(Outline("rectangle", corners, Plane((0, 1), (0, 0))), (100, 100))
-    (Region(centre=(29.5, 39.5), height=40.0, width=40.0, rotation_degrees=0.0), None)
-    """
-    points = outline.points
-    low, high = points.min(axis=0), points.max(axis=0)
-    if (high < -0.5).any() or (low > np.array(shape) - 0.5).any():
-        raise InputError("The region lies outside the image; draw it over the image that is searched with.")
-    if outline.kind == "rectangle" and _is_rectangle(points):
-        return _upright_as_can_be(points), None
-    mask = _inside(_polygon(outline), shape)
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        raise InputError("The region holds no pixel of the image; draw it larger.")
-    height, width = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
-    return Region.from_rectangle(int(rows[0]), int(columns[0]), height, width), mask
-
-
 def shape_data(points: ArrayLike, image: Image, plane: Plane, shapes: Shapes) -> NDArray[np.float64]:
     """Map pixels of an image to the data coordinates of a Shapes layer, such as a box that is to be drawn.
 
@@ -293,36 +191,19 @@ def transform_of(layer: Layer) -> dict[str, Any]:
     }
 
 
-def hit_transform(image: Image, plane: Plane) -> dict[str, Any]:
-    """Give the keywords with which a hit lies in its own frame, comparable to the query image.
-
-    Its pixels are as large as the query's, since the search compares pixel by pixel, and its upper left
-    corner is where the query image has its own, so that both are seen together in napari's grid.
+def data_to_world(layer: Layer) -> NDArray[np.float64]:
+    """Give the matrix from data to world coordinates.
 
     Parameters
     ----------
-    image : Image
-        The image that was searched with.
-    plane : Plane
-        The plane of it that was searched with.
+    layer : Layer
+        The layer.
 
     Returns
     -------
-    dict
-        scale, translate and units, for a layer of two axes.
+    ndarray, (ndim + 1, ndim + 1)
+        In the layer's units.
     """
-    matrix = _data_to_world(image)
-    linear, axes = matrix[:-1, :-1], list(plane.axes)
-    scale = np.linalg.norm(linear[:, axes], axis=0)
-    height, width = (_finest(image).shape[axis] for axis in axes)
-    corners = np.tile(np.asarray(plane.at, dtype=np.float64), (4, 1))
-    corners[:, axes] = Region.whole((height, width)).corners()
-    first = (corners @ linear.T + matrix[:-1, -1]).min(axis=0)[axes]
-    return {"scale": scale, "translate": first + scale / 2, "units": [image.units[axis] for axis in axes]}
-
-
-def _data_to_world(layer: Layer) -> NDArray[np.float64]:
-    """Matrix from data to world coordinates, (ndim + 1, ndim + 1), in the layer's units."""
     origin = np.asarray(layer.data_to_world((0.0,) * layer.ndim))
     matrix = np.eye(layer.ndim + 1)
     matrix[:-1, -1] = origin
@@ -345,48 +226,3 @@ def _unit_factor(one: Any, other: Any) -> float:
         return float((1.0 * one).to(other).magnitude)
     except DimensionalityError:  # such as pixel and micrometre: napari then draws them as equal
         return 1.0
-
-
-def _is_rectangle(points: NDArray[np.float64]) -> bool:
-    if points.shape != (4, 2):
-        return False
-    right, down = _sides(points)
-    lengths = np.hypot(*right) * np.hypot(*down)
-    closed = np.abs(points[0] + points[2] - points[1] - points[3]).max()
-    return bool(lengths > 0 and abs(right @ down) <= _RIGHT_ANGLE * lengths and closed <= 1e-3 * lengths**0.5)
-
-
-def _upright_as_can_be(points: NDArray[np.float64]) -> Region:
-    """The region of four corners, whichever of them was drawn first and whichever way round."""
-    region = Region.from_corners(points)
-    quarters = round(region.rotation_degrees / 90)
-    height, width = (region.height, region.width)[:: -1 if quarters % 2 else 1]
-    return Region(region.centre, height, width, region.rotation_degrees - 90 * quarters + 0.0)
-
-
-def _sides(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    right = (points[1] + points[2] - points[0] - points[3]) / 2
-    down = (points[3] + points[2] - points[0] - points[1]) / 2
-    return right, down
-
-
-def _polygon(outline: Outline) -> NDArray[np.float64]:
-    if outline.kind != "ellipse":
-        return outline.points
-    right, down = _sides(outline.points)
-    turn = np.linspace(0, 2 * np.pi, _ELLIPSE_POINTS, endpoint=False)[:, np.newaxis]
-    centre = outline.points.mean(axis=0)
-    points: NDArray[np.float64] = centre + np.cos(turn) * right / 2 + np.sin(turn) * down / 2
-    return points
-
-
-def _inside(polygon: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
-    from skimage.draw import polygon as pixels_inside
-
-    mask = np.zeros(shape, dtype=bool)
-    mask[pixels_inside(polygon[:, 0], polygon[:, 1], shape)] = True
-    return mask
-
-
-def _finest(image: Image) -> Any:
-    return image.data[0] if image.multiscale else image.data

@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Image, Shapes
-from numpy.typing import NDArray
+from qtpy.QtCore import QObject, QTimer
 
 from napari_cmrir.widgets.coordinates import transform_of
+from napari_cmrir.widgets.inquiry import Turns
+from napari_cmrir.widgets.match_layers import (
+    ShownHit,
+    View,
+    change_steps,
+    fits,
+    line_width,
+    make_box,
+    make_image,
+)
 
 if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Layer
 
-    from napari_cmrir.search.hits import Hit
-
-__all__ = ["AddedLayers", "hit_name", "make_region_layer"]
+__all__ = ["AddedLayers", "make_region_layer"]
 
 _REGION_COLOUR = "#ffcc00"
-_BOX_ON_BRIGHT, _BOX_ON_DARK = "#0022cc", "#00d5ff"
-_NAME_SIZE = 8.0
 _GRID_STRIDE = -2  # an image and the box on it share a cell, counted from the top of the layer list
-
-
-def hit_name(hit: Hit) -> str:
-    """Name a hit by its rank and file.
-
-    Parameters
-    ----------
-    hit : Hit
-        The hit.
-    """
-    return f"{hit.rank} · {Path(hit.image).name}"
+_BLINK_MILLISECONDS = 500
 
 
 def make_region_layer(image: Image) -> Shapes:
@@ -52,27 +47,45 @@ def make_region_layer(image: Image) -> Shapes:
         edge_color=_REGION_COLOUR,
         face_color="transparent",
         opacity=1,
-        edge_width=_line_width(image.extent.data[1][-2:] - image.extent.data[0][-2:]),
+        edge_width=line_width(image.extent.data[1][-2:] - image.extent.data[0][-2:]),
         **transform_of(image),
     )
     layer.mode = "add_rectangle"
     return layer
 
 
-class AddedLayers:
-    """What this plugin has added to a viewer.
+class AddedLayers(QObject):
+    """What the widget Find region has added to a viewer.
+
+    Layers are added and changed one at a time, between turns of the window's event loop.
 
     Parameters
     ----------
     viewer : Viewer
         The viewer.
+    parent : QObject
+        Ends with it.
     """
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, viewer: Viewer, parent: QObject) -> None:
+        super().__init__(parent)
         self._viewer = viewer
-        self._hits: dict[int, list[Layer]] = {}
+        self._view: View = "beside"
+        self._hit: list[Layer] = []
+        self._kept: list[Layer] = []
+        self._others: list[Layer] = []
         self._regions: list[Layer] = []
         self._grid_before: tuple[bool, int] | None = None
+        self._turns = Turns(self)
+        self._opacity = 1.0
+        self._blinking = QTimer(self)
+        self._blinking.setInterval(_BLINK_MILLISECONDS)
+        self._blinking.timeout.connect(self._blink)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether layers are still being added or changed."""
+        return self._turns.is_busy
 
     def add_region(self, image: Image) -> Shapes:
         """Add an empty region layer above the layers of the user and below the hits.
@@ -83,84 +96,140 @@ class AddedLayers:
             The image to draw on.
         """
         layer = make_region_layer(image)
-        own = [self._viewer.layers.index(hit) for hit in self._all_hits()]
+        own = [self._viewer.layers.index(hit) for hit in self._results()]
         self._viewer.layers.insert(min(own, default=len(self._viewer.layers)), layer)
         self._regions.append(layer)
         self._viewer.layers.selection.active = layer
         return layer
 
-    def show_hits(
-        self, hits: Sequence[Hit], pictures: Mapping[int, NDArray[Any]], transform: Mapping[str, Any]
-    ) -> None:
-        """Add every hit's image with its match box, the best on top, in place of the hits before.
+    def show(self, shown: ShownHit) -> None:
+        """Show a hit in place of the one before, unless that is kept.
 
         Parameters
         ----------
-        hits : sequence of Hit
-            The hits.
-        pictures : mapping of int to (y, x, channel) array
-            Their images by rank; a hit without one is left out.
-        transform : mapping
-            scale, translate and units of the layers.
+        shown : ShownHit
+            The hit.
         """
-        with _without_grid(self._viewer):
-            self.remove_hits()
-            for hit in reversed([hit for hit in hits if hit.rank in pictures]):
-                image = _hit_image(hit, pictures[hit.rank], transform)
-                box = _match_box(hit, pictures[hit.rank], transform)
-                self._hits[hit.rank] = [image, box]
-                for layer in (image, box):
-                    self._viewer.layers.append(layer)
-
-    def lay_side_by_side(self, side_by_side: bool) -> None:
-        """Give each hit a cell of napari's grid, or put the grid back as it was.
-
-        Parameters
-        ----------
-        side_by_side : bool
-            Whether the hits lie beside each other, else on top of each other.
-        """
-        grid = _grid(self._viewer)
-        if side_by_side and self._hits and self._grid_before is None:
-            self._grid_before = grid.enabled, grid.stride
-            grid.stride, grid.enabled = _GRID_STRIDE, True
-        elif not (side_by_side and self._hits) and self._grid_before is not None:
-            grid.enabled, grid.stride = self._grid_before
-            self._grid_before = None
+        there = self._present(self._hit)
+        if len(there) == 2 and fits(there[0], shown):
+            steps = change_steps(there[0], there[1], shown)
+            turned = shown.view != self._view
         else:
-            return
-        self._viewer.reset_view()
+            steps = [partial(self._remove, [layer]) for layer in there]
+            self._hit = []
+            steps += [partial(self._add_hit, make_image, shown), partial(self._add_hit, make_box, shown)]
+            turned = True
+        self._view = shown.view
+        steps += [partial(self._hide_kept, shown), self._lay_out]
+        if turned:
+            steps.append(self._viewer.reset_view)
+        self._turns.take([*steps, self._select])
 
-    def bring_up(self, rank: int) -> None:
-        """Show a hit: select its image and, unless all lie side by side, hide the other hits.
+    def show_others(self, layers: Sequence[Callable[[], Layer]]) -> None:
+        """Add layers that explain a hit, in place of those before.
 
         Parameters
         ----------
-        rank : int
-            Its rank; nothing happens where it has no layers.
+        layers : sequence of callable
+            Each makes a layer.
         """
-        chosen = self._present(self._hits.get(rank, []))
-        if not chosen:
-            return
-        for layer in self._all_hits():
-            layer.visible = layer in chosen or _grid(self._viewer).enabled
-        self._viewer.layers.selection.active = chosen[0]
+        steps: list[Callable[[], object]] = [
+            partial(self._remove, [layer]) for layer in self._present(self._others)
+        ]
+        self._others = []
+        self._turns.take([*steps, *(partial(self._add_other, make) for make in layers)])
+
+    def keep(self) -> bool:
+        """Keep the hit that is shown when another one is chosen, and tell whether there was one."""
+        kept = self._present(self._hit)
+        self._kept += kept
+        self._hit = []
+        return bool(kept)
+
+    def set_opacity(self, share: float) -> None:
+        """Blend the hit with what lies below.
+
+        Parameters
+        ----------
+        share : float
+            0 shows the query alone, 1 the hit.
+        """
+        self._opacity = share
+        for layer in self._present(self._hit)[:1]:
+            layer.opacity = share
+
+    def blink(self, on: bool) -> None:
+        """Show and hide the hit in turn, or show it.
+
+        Parameters
+        ----------
+        on : bool
+            Whether it blinks.
+        """
+        if on:
+            self._blinking.start()
+        else:
+            self._blinking.stop()
+            for layer in self._present(self._hit):
+                layer.visible = True
 
     def remove_hits(self) -> None:
         """Remove the hits' layers, however they are called now."""
-        self._remove(self._all_hits())
-        self._hits = {}
+        self._turns.forget()
+        self._grid_back()
+        self._remove(self._results())
+        self._hit, self._kept, self._others = [], [], []
 
     def remove_all(self) -> None:
         """Remove every layer that was added, and leave all others as they are."""
-        self.lay_side_by_side(False)
-        with _without_grid(self._viewer):
-            self.remove_hits()
-            self._remove(self._present(self._regions))
+        self.remove_hits()
+        self._remove(self._present(self._regions))
         self._regions = []
 
-    def _all_hits(self) -> list[Layer]:
-        return self._present([layer for layers in self._hits.values() for layer in layers])
+    def _add_hit(self, make: Callable[[ShownHit], Layer], shown: ShownHit) -> None:
+        layer = make(shown)
+        if isinstance(layer, Image):
+            layer.opacity = self._opacity if shown.view == "registered" else 1.0
+        self._hit.append(layer)
+        with _without_grid(self._viewer):
+            self._viewer.layers.append(layer)
+
+    def _add_other(self, make: Callable[[], Layer]) -> None:
+        layer = make()
+        self._others.append(layer)
+        self._viewer.layers.append(layer)
+
+    def _hide_kept(self, shown: ShownHit) -> None:
+        """Kept hits are seen beside the others, but not on top of each other."""
+        for layer in self._present(self._kept):
+            layer.visible = shown.view == "beside"
+        for layer in self._present(self._hit)[:1]:
+            layer.opacity = self._opacity if shown.view == "registered" else 1.0
+
+    def _lay_out(self) -> None:
+        grid = _grid(self._viewer)
+        if self._view == "registered":
+            self._grid_back()
+        elif self._grid_before is None:
+            self._grid_before = grid.enabled, grid.stride
+            grid.stride, grid.enabled = _GRID_STRIDE, True
+
+    def _grid_back(self) -> None:
+        if self._grid_before is not None:
+            grid = _grid(self._viewer)
+            grid.enabled, grid.stride = self._grid_before
+            self._grid_before = None
+
+    def _select(self) -> None:
+        for layer in self._present(self._hit)[:1]:
+            self._viewer.layers.selection.active = layer
+
+    def _blink(self) -> None:
+        for layer in self._present(self._hit):
+            layer.visible = not layer.visible
+
+    def _results(self) -> list[Layer]:
+        return self._present([*self._hit, *self._kept, *self._others])
 
     def _present(self, layers: Sequence[Layer]) -> list[Layer]:
         """Those that the user has not removed."""
@@ -168,8 +237,9 @@ class AddedLayers:
         return [layer for layer in layers if id(layer) in there]
 
     def _remove(self, layers: Sequence[Layer]) -> None:
-        for layer in layers:
-            self._viewer.layers.remove(layer)
+        with _without_grid(self._viewer):
+            for layer in self._present(layers):
+                self._viewer.layers.remove(layer)
 
 
 @contextmanager
@@ -182,63 +252,6 @@ def _without_grid(viewer: Viewer) -> Iterator[None]:
         yield
     finally:
         grid.enabled = enabled
-
-
-def _hit_image(hit: Hit, pixels: NDArray[Any], transform: Mapping[str, Any]) -> Image:
-    channels = pixels.shape[2]
-    shown = pixels if channels == 3 else pixels[..., 0] if channels == 1 else np.moveaxis(pixels, -1, 0)
-    layer = Image(
-        shown,
-        rgb=channels == 3,
-        name=hit_name(hit),
-        metadata={"napari-cmrir": {"is_result": True, **hit.as_dict()}},
-        **(transform if shown.ndim == 2 or channels == 3 else {}),
-    )
-    if hasattr(layer, "name_overlay"):  # napari 0.9
-        layer.name_overlay.visible = True
-        layer.name_overlay.font_size = _NAME_SIZE
-    return layer
-
-
-def _match_box(hit: Hit, pixels: NDArray[Any], transform: Mapping[str, Any]) -> Shapes:
-    bright = _is_bright(pixels)
-    colour = _BOX_ON_BRIGHT if bright else _BOX_ON_DARK
-    features = {
-        "rank": [hit.rank],
-        "score": [hit.score],
-        "rotation_degrees": [hit.rotation_degrees],
-        "confidence": [hit.confidence],
-        "image": [hit.image],
-    }
-    return Shapes(
-        [hit.box],
-        shape_type="polygon",
-        name=f"{hit_name(hit)} · match",
-        features=features,
-        text={
-            "string": "{rank}:  {score:.2f}\n{rotation_degrees:+.0f}°",
-            "color": "black" if bright else colour,
-            "anchor": "center",
-            "size": 12,
-        },
-        edge_color=colour,
-        face_color="transparent",
-        opacity=1,
-        edge_width=_line_width(np.array(pixels.shape[:2])),
-        metadata={"napari-cmrir": {"is_result": True, **hit.as_dict()}},
-        **transform,
-    )
-
-
-def _line_width(sides: NDArray[Any]) -> float:
-    """A line that is seen on the whole image and does not hide it, in px."""
-    return max(1.0, float(np.min(sides)) / 75)
-
-
-def _is_bright(pixels: NDArray[Any]) -> bool:
-    """Whether an image is shown bright, as brightfield is."""
-    few = pixels[::16, ::16]
-    return bool(np.median(few) > (float(few.min()) + float(few.max())) / 2)
 
 
 def _grid(viewer: Viewer) -> Any:

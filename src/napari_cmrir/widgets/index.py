@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QPlainTextEdit, QVBoxLayout
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPlainTextEdit,
+    QPushButton,
+    QVBoxLayout,
+)
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.widgets.background import Inquiry, JobPanel
 from napari_cmrir.widgets.card import read_modalities
 from napari_cmrir.widgets.choosers import PathEdit
-from napari_cmrir.widgets.dock import Dock
+from napari_cmrir.widgets.commands import index_command, index_python
+from napari_cmrir.widgets.copying import CopyButton, Language
+from napari_cmrir.widgets.dock import ScrolledDock
+from napari_cmrir.widgets.image_table import ImageTable, KnownImage, read_images
+from napari_cmrir.widgets.inquiry import Inquiry
+from napari_cmrir.widgets.job_panel import JobPanel
+from napari_cmrir.widgets.upkeep import prune, verify
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -32,7 +46,7 @@ class _Indexed:
     failures: dict[str, str]
 
 
-class IndexWidget(Dock):
+class IndexWidget(ScrolledDock):
     """Index a folder or files of one modality into a repository that can be searched.
 
     Parameters
@@ -66,16 +80,26 @@ class IndexWidget(Dock):
         self.found.setToolTip("What will be indexed")
         self.panel = JobPanel(
             "Index",
-            "Stop",
-            "Index the images",
-            "Stop; the same call goes on later with what is left",
+            "Pause",
+            "Index the images; a repository that is there gets what is new or changed, or was left",
+            "Pause; Index goes on later with what is left, also after napari was closed",
         )
+        self.panel.add_button(CopyButton("this indexing", self._write))
+        self.speed = QLabel()
+        self.speed.setToolTip("How fast the images are indexed")
+        self.speed.hide()
+        self.table = ImageTable()
+        self.verify = QPushButton("Verify")
+        self.verify.setToolTip("Read the repository again and compare it with its checksums")
+        self.prune = QPushButton("Prune")
+        self.prune.setToolTip("Drop images whose files are nowhere any more")
         self.failures = QPlainTextEdit()
         self.failures.setReadOnly(True)
         self.failures.setMaximumHeight(90)
         self.failures.setToolTip("Images that could not be indexed, and why")
         self.failures.hide()
-        self._files, self._models = Inquiry(self), Inquiry(self)
+        self._files, self._models, self._known = Inquiry(self), Inquiry(self), Inquiry(self)
+        self._since: tuple[float, float] | None = None
         self._lay_out()
         self._connect()
 
@@ -86,11 +110,17 @@ class IndexWidget(Dock):
         form.addRow("Modality", self.modality)
         form.addRow("", self.found)
         form.addRow("Save as", self.output)
-        layout = QVBoxLayout(self)
+        upkeep = QHBoxLayout()
+        upkeep.addWidget(self.verify)
+        upkeep.addWidget(self.prune)
+        upkeep.addStretch(1)
+        layout = QVBoxLayout(self.content)
         layout.addLayout(form)
         layout.addWidget(self.panel)
+        layout.addWidget(self.speed)
         layout.addWidget(self.failures)
-        layout.addStretch(1)
+        layout.addWidget(self.table, 1)
+        layout.addLayout(upkeep)
 
     def _connect(self) -> None:
         self.images.changed.connect(self._look)
@@ -100,7 +130,16 @@ class IndexWidget(Dock):
         self._files.refused.connect(self.found.setText)
         self._models.answered.connect(self._offer_modalities)
         self._models.refused.connect(self._show_model_refusal)
+        self._known.answered.connect(self._show_images)
+        self._known.refused.connect(lambda _: self._show_images(()))
+        self.output.changed.connect(self._read_images)
         self.panel.start_requested.connect(self.index)
+        self.panel.progressed.connect(self._show_speed)
+        self.panel.running_changed.connect(self._read_images)
+        self.panel.stopped.connect(lambda: self.panel.tell("Paused; Index goes on with what is left."))
+        self.verify.clicked.connect(self.verify_repository)
+        self.prune.clicked.connect(self.prune_repository)
+        self.remember("index", images=self.images, output=self.output)
         self.session.model_changed.connect(self._propose_model)
         if self.session.model is not None:
             self._propose_model(self.session.model)
@@ -113,7 +152,60 @@ class IndexWidget(Dock):
             self.panel.refuse(error)
             return
         self.failures.hide()
+        self._since = None
         self.panel.run("Indexing images", job, self._show_indexed)
+
+    def verify_repository(self) -> None:
+        """Read the repository again, and list what is wrong with it."""
+        self._keep_in_order("Verifying a repository", verify, self._show_verified)
+
+    def prune_repository(self) -> None:
+        """Drop images whose files are gone, and list them."""
+        self._keep_in_order("Pruning a repository", prune, self._show_pruned)
+
+    def _keep_in_order(
+        self, title: str, make_job: Callable[[Path], Job[str]], show: Callable[[str], None]
+    ) -> None:
+        try:
+            folder = self._output()
+        except InputError as error:
+            self.panel.refuse(error)
+            return
+        self.panel.run(title, partial(make_job, folder), show)
+
+    def _show_verified(self, problems: str) -> None:
+        self._list(problems)
+        self.panel.tell("The repository is damaged; see below." if problems else "All is as it was written.")
+
+    def _show_pruned(self, dropped: str) -> None:
+        self._list(dropped)
+        self.panel.tell(f"{len(dropped.splitlines())} images dropped" if dropped else "Every image is there.")
+        self.session.repository = self._output()
+
+    def _list(self, lines: str) -> None:
+        self.failures.setPlainText(lines)
+        self.failures.setVisible(bool(lines))
+
+    def _write(self, language: Language) -> Callable[[], str]:
+        write = index_command if language == "command" else index_python
+        return partial(write, self._images(), self._model(), self._modality(), self._output())
+
+    def _show_speed(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if self._since is None or progress.done < self._since[1]:
+            self._since = now, progress.done
+        seconds, done = now - self._since[0], progress.done - self._since[1]
+        if progress.unit == "images" and seconds > 1 and done > 0:
+            self.speed.setText(f"{60 * done / seconds:.0f} images a minute")
+            self.speed.show()
+
+    def _read_images(self, *_: object) -> None:
+        self._known.forget()
+        if self.output.path is not None and not self.panel.is_running:
+            self._known.ask(partial(read_images, self._output()))
+
+    def _show_images(self, images: Sequence[KnownImage]) -> None:
+        self.table.show_images(images)
 
     def _images(self) -> list[Path]:
         if not self.images.paths:
@@ -145,8 +237,7 @@ class IndexWidget(Dock):
             + f": {indexed.path.name}"
         )
         lines = (f"{Path(name).name}: {reason}" for name, reason in indexed.failures.items())
-        self.failures.setPlainText("\n".join(lines))
-        self.failures.setVisible(bool(failed))
+        self._list("\n".join(lines))
         self.session.repository = indexed.path
 
     def _propose_model(self, path: Path) -> None:

@@ -2,46 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Image
-from qtpy.QtCore import Qt
+from napari.utils.notifications import show_info
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFormLayout,
     QHBoxLayout,
     QLabel,
-    QLineEdit,
+    QPushButton,
     QSpinBox,
-    QStackedWidget,
     QVBoxLayout,
-    QWidget,
 )
+from superqt import QCollapsible
 
 from napari_cmrir.comir.settings import PRESETS, TrainingSettings
 from napari_cmrir.errors import InputError
-from napari_cmrir.jobs import Job
-from napari_cmrir.widgets.background import Inquiry, JobPanel
-from napari_cmrir.widgets.card import as_table, model_rows
-from napari_cmrir.widgets.choosers import LayerCombo, PathEdit
-from napari_cmrir.widgets.dock import Dock
+from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.widgets.choosers import PathEdit
+from napari_cmrir.widgets.commands import pairs_of, train_command, train_python
+from napari_cmrir.widgets.copying import CopyButton, Language, kept_folder
+from napari_cmrir.widgets.dock import ScrolledDock
+from napari_cmrir.widgets.job_panel import JobPanel
+from napari_cmrir.widgets.model_use import ModelUse
+from napari_cmrir.widgets.own_layers import OwnLayers
+from napari_cmrir.widgets.pair_source import PairSource, check
 from napari_cmrir.widgets.snapshot import ImageSnapshot
+from napari_cmrir.widgets.training_plot import TrainingPlot
 
 if TYPE_CHECKING:
     import napari.viewer
-
-    from napari_cmrir.images.pairs import Pair
 
 __all__ = ["ModelWidget"]
 
 _MODELS = "CoMIR models (*.safetensors)"
 
 
-class ModelWidget(Dock):
-    """Train a CoMIR model with progress and a stop button, or load one and see what it is.
+class ModelWidget(ScrolledDock):
+    """Train a CoMIR model and watch it learn, or load one and see what it is.
 
     Parameters
     ----------
@@ -51,131 +55,115 @@ class ModelWidget(Dock):
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)
-        self._make_source_fields(viewer)
+        self.pairs = PairSource(viewer)
         self._make_training_fields()
         self.panel = JobPanel(
             "Train",
             "Stop",
             "Train a model on these pairs",
-            "Stop after the current step; a checkpoint stays beside the model file, to go on from",
+            "Stop after the current step; the best model so far is kept, and a checkpoint to go on from",
         )
-        self.load = PathEdit(["file"], "Model file", "A model that was trained before, to load", _MODELS)
-        self.card = QLabel()
-        self.card.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.card.setWordWrap(True)
-        self.card.setToolTip("The model in use: Index images and Find region propose it")
+        self.panel.add_button(CopyButton("this training", self._write))
+        self.plot = TrainingPlot()
+        self.plot.hide()
+        self.figures = QLabel()
+        self.figures.setWordWrap(True)
+        self.figures.setToolTip("Where it is computed, how much memory it took, and how long it will take")
+        self.figures.hide()
+        self.use = ModelUse(viewer, lambda: self.pairs.names)
+        self.remove = QPushButton("Remove layers")
+        self.remove.setToolTip("Remove every layer that this widget added: pairs, previews and CoMIRs")
+        self._previews = OwnLayers(viewer)
         self._lay_out()
-        self.panel.start_requested.connect(self.train)
-        self.load.changed.connect(self._load)
-        self.session.model_changed.connect(self._show_card)
-        if self.session.model is not None:
-            self._show_card(self.session.model)
-        self._show_preset()
-        self._look()
-
-    def _make_source_fields(self, viewer: napari.viewer.Viewer) -> None:
-        self.source = QComboBox()
-        self.source.addItems(["A folder of image pairs", "Two layers of the viewer"])
-        self.source.setToolTip("Where the aligned image pairs come from")
-        self.folder = PathEdit(
-            ["folder"],
-            "Folder of image pairs",
-            "Holds <identifier>_<MODALITY>.tif files of both modalities, aligned pixel by pixel",
-        )
-        self.layers = (
-            LayerCombo(viewer, Image, "Image of the first modality"),
-            LayerCombo(viewer, Image, "Image of the second modality, aligned pixel by pixel with the first"),
-        )
-        self.modalities = (QLineEdit("SHG"), QLineEdit("BF"))
-        for edit, which in zip(self.modalities, ("first", "second"), strict=True):
-            edit.setToolTip(f"Name of the {which} modality, as the file names end in it")
-            edit.setAccessibleName(f"{which} modality")
-            edit.textChanged.connect(self._look)
-        self.found = QLabel()
-        self.found.setWordWrap(True)
-        self.found.setToolTip("What training will read")
-        self._inquiry = Inquiry(self)
-        self._inquiry.answered.connect(self._show_pairs)
-        self._inquiry.refused.connect(self.found.setText)
-        self.source.currentIndexChanged.connect(self._look)
-        self.folder.changed.connect(self._look)
-        for combo in self.layers:
-            combo.layer_changed.connect(self._look)
+        self._connect()
 
     def _make_training_fields(self) -> None:
+        fields = TrainingSettings.model_fields
         self.preset = QComboBox()
         self.preset.addItems(list(PRESETS))
         self.preset.setToolTip("fast: a small network for a laptop; paper: as published, much slower")
-        self.preset.currentTextChanged.connect(self._show_preset)
-        self.steps = QSpinBox()
-        self.steps.setRange(1, 1_000_000)
-        self.steps.setToolTip(TrainingSettings.model_fields["steps"].description or "")
+        self.steps = _spin(1, 1_000_000, fields["steps"].description)
+        self.seed = _spin(0, 2**31 - 1, fields["seed"].description)
         self.output = PathEdit(["save"], "Save the model as", "The model file to write", _MODELS)
-        self.output.changed.connect(self._show_checkpoint)
         self.resume = QCheckBox("Go on where training was stopped")
         self.resume.setToolTip("There is a checkpoint of these pairs and settings beside the model file")
         self.resume.hide()
+        self.previews = QCheckBox("Show what it learns as layers")
+        self.previews.setToolTip("Add the two CoMIRs of one pair as layers, and refresh them while it trains")
+        self.previews.setChecked(True)
 
     def _lay_out(self) -> None:
-        two_layers = QWidget()
-        row = QHBoxLayout(two_layers)
-        row.setContentsMargins(0, 0, 0, 0)
-        for combo in self.layers:
-            row.addWidget(combo, 1)
-        self._sources = QStackedWidget()
-        self._sources.addWidget(self.folder)
-        self._sources.addWidget(two_layers)
-        self.source.currentIndexChanged.connect(self._sources.setCurrentIndex)
-        names = QHBoxLayout()
-        for edit in self.modalities:
-            names.addWidget(edit)
         how = QHBoxLayout()
         how.addWidget(self.preset, 1)
         how.addWidget(QLabel("steps"))
         how.addWidget(self.steps, 1)
         form = QFormLayout()
-        form.addRow("Pairs", self.source)
-        form.addRow("", self._sources)
-        form.addRow("Modalities", names)
-        form.addRow("", self.found)
         form.addRow("Preset", how)
         form.addRow("Save as", self.output)
         form.addRow("", self.resume)
-        layout = QVBoxLayout(self)
+        self.more = QCollapsible("More settings")
+        self.more.toggleButton().setToolTip("Settings that seldom matter")
+        folded = QFormLayout()
+        folded.addRow("Seed", self.seed)
+        folded.addRow("", self.previews)
+        self.more.content().layout().addLayout(folded)
+        layout = QVBoxLayout(self.content)
+        layout.addWidget(self.pairs)
         layout.addLayout(form)
+        layout.addWidget(self.more)
         layout.addWidget(self.panel)
-        loading = QFormLayout()
-        loading.addRow("Or load", self.load)
-        layout.addLayout(loading)
-        layout.addWidget(self.card)
+        layout.addWidget(self.plot)
+        layout.addWidget(self.figures)
+        layout.addWidget(self.use)
+        layout.addWidget(self.remove)
         layout.addStretch(1)
+
+    def _connect(self) -> None:
+        self.preset.currentTextChanged.connect(self._show_preset)
+        self.output.changed.connect(self._show_checkpoint)
+        self.pairs.proposed.connect(self.output.propose)
+        self.pairs.refused.connect(lambda reason: self.panel.refuse(InputError(reason)))
+        self.pairs.check.clicked.connect(self.check)
+        self.panel.start_requested.connect(self.train)
+        self.panel.progressed.connect(self._show_progress)
+        self.panel.stopped.connect(self._take_unfinished)
+        self.remove.clicked.connect(self.remove_layers)
+        self._show_preset()
+        first, second = self.pairs.modalities
+        self.remember("model", first=first, second=second, preset=self.preset, previews=self.previews)
+        self.pairs.look()
 
     def train(self) -> None:
         """Start training on what the fields say."""
         try:
-            pairs, settings, output = self._pairs(), self._settings(), self._output()
+            pairs, settings, output = self.pairs.chosen(), self._settings(), self._output()
         except InputError as error:
             self.panel.refuse(error)
             return
-        job = partial(_train, pairs, self._names(), settings, output, self.resume.isChecked())
+        self.plot.clear()
+        self.plot.show()
+        job = partial(_train, pairs, self.pairs.names, settings, output, self.resume.isChecked())
         self.panel.run("Training a CoMIR model", job, self._take_model)
 
-    def _names(self) -> tuple[str, str]:
-        first, second = (edit.text().strip() for edit in self.modalities)
-        return first, second
+    def check(self) -> None:
+        """Read the pairs, and list what would spoil the training."""
+        try:
+            pairs = self.pairs.chosen()
+        except InputError as error:
+            self.panel.refuse(error)
+            return
+        if isinstance(pairs, Path):
+            self.panel.run("Checking the pairs", partial(check, pairs, self.pairs.names), self._show_problems)
 
-    def _pairs(self) -> Path | tuple[ImageSnapshot, ImageSnapshot]:
-        if self.source.currentIndex() == 0:
-            if self.folder.path is None:
-                raise InputError("No folder of image pairs is chosen; choose one to train on.")
-            return self.folder.path
-        first, second = (combo.layer for combo in self.layers)
-        if first is None or second is None or first is second:
-            raise InputError("Training takes two different image layers; open both modalities of a tissue.")
-        return ImageSnapshot.of(first, self.viewer.dims), ImageSnapshot.of(second, self.viewer.dims)
+    def remove_layers(self) -> None:
+        """Remove every layer that this widget added, and no other."""
+        for layers in (self.pairs, self.use):
+            layers.remove_layers()
+        self._previews.remove_all()
 
     def _settings(self) -> TrainingSettings:
-        return PRESETS[self.preset.currentText()].model_copy(update={"steps": self.steps.value()})
+        changes = {"steps": self.steps.value(), "seed": self.seed.value()}
+        return PRESETS[self.preset.currentText()].model_copy(update=changes)
 
     def _output(self) -> Path:
         path = self.output.path
@@ -183,30 +171,36 @@ class ModelWidget(Dock):
             raise InputError("No file is given to save the model as; choose one.")
         return path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
 
+    def _write(self, language: Language) -> Callable[[], str]:
+        pairs, settings, output = self.pairs.chosen(), self._settings(), self._output()
+        names, preset, resume = self.pairs.names, self.preset.currentText(), self.resume.isChecked()
+        write = train_command if language == "command" else train_python
+
+        def text() -> str:
+            folder = pairs if isinstance(pairs, Path) else pairs_of(*pairs, names, kept_folder())
+            return write(folder, names, settings, preset, output, resume)
+
+        return text
+
     def _take_model(self, path: Path) -> None:
         self.panel.tell(f"Trained: {path}")
         self._show_checkpoint()
         self.session.model = path
 
-    def _load(self) -> None:
-        path = self.load.path
-        if path is None or not path.is_file():  # still being typed
-            return
-        try:
-            model_rows(path)
-        except InputError as error:
-            self.panel.refuse(error)
-        else:
+    def _take_unfinished(self) -> None:
+        self._show_checkpoint()
+        if not self.resume.isHidden() and (path := self._output()).is_file():
+            self.panel.tell(f"Stopped; the best so far is kept: {path.name}")
             self.session.model = path
 
-    def _show_card(self, path: Path) -> None:
-        try:
-            self.card.setText(as_table(model_rows(path)))
-        except InputError as error:
-            self.card.setText(str(error))
+    def _show_problems(self, problems: Any) -> None:
+        self.pairs.show_problems(problems)
+        self.panel.tell(f"{len(problems)} problems" if problems else "Nothing is wrong with the pairs.")
 
     def _show_preset(self) -> None:
-        self.steps.setValue(PRESETS[self.preset.currentText()].steps)
+        preset = PRESETS[self.preset.currentText()]
+        self.steps.setValue(preset.steps)
+        self.seed.setValue(preset.seed)
 
     def _show_checkpoint(self) -> None:
         path = self.output.path
@@ -214,28 +208,43 @@ class ModelWidget(Dock):
         self.resume.setVisible(is_there)
         self.resume.setChecked(is_there)
 
-    def _look(self) -> None:
-        """Look for the pairs, and say how many there are or why there are none."""
-        self._inquiry.forget()
-        self.found.setText("")
-        if self.source.currentIndex() == 1:
-            first, second = (combo.layer for combo in self.layers)
-            if first is not None and second is not None and first is not second:
-                self.found.setText(f"1 pair: {first.name} and {second.name}")
-                self.output.propose(Path.home() / f"{'-'.join(self._names())}.safetensors")
-        elif self.folder.path is not None:
-            folder = self.folder.path
-            self.output.propose(folder.with_name(f"{folder.name}.safetensors"))
-            self._inquiry.ask(partial(_find, folder, self._names()))
+    def _show_progress(self, progress: Progress) -> None:
+        preview = progress.preview
+        if preview is None or progress.unit != "steps":
+            return
+        total = progress.total or progress.done
+        self.plot.add(progress.done, total, preview.get("loss"), preview.get("retrieval"))
+        self._show_figures(preview)
+        for note in preview.get("notes", ()):
+            show_info(note)
+        if self.previews.isChecked():
+            for modality in self.pairs.names:
+                if modality in preview:
+                    self._show_preview(modality, np.asarray(preview[modality]))
 
-    def _show_pairs(self, pairs: list[Pair]) -> None:
-        self.found.setText(f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''} found")
+    def _show_figures(self, preview: Any) -> None:
+        parts = [f"on {preview['device']}"] if "device" in preview else []
+        if preview.get("peak_memory_bytes"):
+            parts.append(f"{preview['peak_memory_bytes'] / 1e9:.1f} GB at most")
+        if preview.get("eta_seconds") is not None:
+            parts.append(f"about {preview['eta_seconds'] / 60:.0f} min left")
+        self.figures.setText(" · ".join(parts))
+        self.figures.setVisible(bool(parts))
+
+    def _show_preview(self, modality: str, comir: Any) -> None:
+        plane = comir[0] if comir.ndim == 3 else comir
+        name = f"CoMIR of {modality} so far"
+        metadata = {"napari-cmrir": {"is_result": True}}
+        shift = (0, 1.1 * plane.shape[1] * self.pairs.names.index(modality))  # beside each other
+        make = partial(Image, plane, name=name, metadata=metadata, translate=shift)
+        self._previews.put(modality, plane, make)
 
 
-def _find(folder: Path, modalities: tuple[str, str]) -> list[Pair]:
-    from napari_cmrir.images.pairs import find_pairs
-
-    return find_pairs(folder, modalities)
+def _spin(low: int, high: int, tip: str | None) -> QSpinBox:
+    spin = QSpinBox()
+    spin.setRange(low, high)
+    spin.setToolTip(tip or "")
+    return spin
 
 
 def _train(
@@ -247,9 +256,11 @@ def _train(
 ) -> Job[Path]:
     """Train and return the model file."""
     from napari_cmrir.comir.training import train
+    from napari_cmrir.images.pairs import find_pairs
 
-    pairs: Any = (
-        _find(source, modalities) if isinstance(source, Path) else [tuple(layer.read() for layer in source)]
-    )
-    yield from train(pairs, modalities, settings, output=output, resume=resume)
+    if isinstance(source, Path):
+        pairs: Any = find_pairs(source, modalities)
+    else:
+        pairs = [tuple(layer.read() for layer in source)]
+    yield from train(pairs, modalities, settings, output=output, resume=resume, keep_stopped=True)
     return output

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["tissue_folder", "tissue_pair"]
+__all__ = ["ready_search", "sample_model", "tissue_folder", "tissue_pair"]
 
 _SIZE = 384
 _PAIR_SEED, _FOLDER_SEEDS = 100, range(12)
+_ANSWER = 4
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -60,6 +61,66 @@ def tissue_folder() -> list[LayerData]:
         ),
         (np.stack([shg[..., 0] for shg, _ in shown]), {"name": "Tissues SHG", "metadata": metadata}, "image"),
     ]
+
+
+def ready_search() -> list[LayerData]:
+    """Open an SHG image and get the sample folder indexed with a ready model: only a region is left to draw.
+
+    Writes twelve generated brightfield images to the user's cache and indexes them, once: some ten seconds.
+    The viewer's widgets then propose the model and the repository.
+
+    Returns
+    -------
+    list of LayerData
+        The SHG image, a turned part of one of the tissues.
+    """
+    from napari.utils.notifications import show_info
+
+    from napari_cmrir.images.geometry import Region, cut
+    from napari_cmrir.images.readers import read_image
+
+    pairs = _write_once(_cache() / "tissue")
+    repository = _index_once([pair.paths[1] for pair in pairs], _cache() / "tissue.cmrir")
+    part, _ = cut(
+        read_image(pairs[_ANSWER].paths[0]),
+        Region((_SIZE / 2, _SIZE / 2), 2 * _SIZE // 3, 2 * _SIZE // 3, 15),
+    )
+    _propose(sample_model(), repository)
+    show_info("Open Find region, press New region, draw a rectangle on the SHG image, and press Find.")
+    return [(part[..., 0], {"name": "SHG to find", "gamma": 0.6}, "image")]
+
+
+def sample_model() -> Path:
+    """Give the small model that comes with the package, trained on generated pairs of SHG and BF.
+
+    Returns
+    -------
+    Path
+        The model file.
+    """
+    from importlib.resources import files
+
+    return Path(str(files("napari_cmrir") / "data" / "sample.safetensors"))
+
+
+def _index_once(images: list[Path], path: Path) -> Path:
+    from napari_cmrir.comir.model import load_model
+    from napari_cmrir.jobs import run
+    from napari_cmrir.repository.build import build_repository
+
+    run(build_repository(images, load_model(sample_model()), "BF", path)).close()
+    return path
+
+
+def _propose(model: Path, repository: Path) -> None:
+    import napari
+
+    from napari_cmrir.widgets.session import session_of
+
+    viewer = napari.current_viewer()
+    if viewer is not None:
+        session = session_of(viewer)
+        session.model, session.repository = model, repository
 
 
 def _cache() -> Path:

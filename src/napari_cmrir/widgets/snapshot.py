@@ -30,6 +30,8 @@ class ImageSnapshot:
         Which plane of it.
     rgb, multiscale : bool
         As the layer's attributes of this name.
+    path : str or None
+        The file that it was opened from.
     """
 
     name: str
@@ -37,6 +39,7 @@ class ImageSnapshot:
     plane: Plane
     rgb: bool
     multiscale: bool
+    path: str | None = None
 
     @classmethod
     def of(cls, image: Image, dims: Dims, plane: Plane | None = None) -> ImageSnapshot:
@@ -51,7 +54,14 @@ class ImageSnapshot:
         plane : Plane, optional
             Which plane, by default the one that is shown.
         """
-        return cls(image.name, image.data, plane or plane_of(image, dims), image.rgb, image.multiscale)
+        return cls(
+            image.name,
+            image.data,
+            plane or plane_of(image, dims),
+            image.rgb,
+            image.multiscale,
+            image.source.path,
+        )
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -1,28 +1,26 @@
-"""Work away from the window: long jobs with a bar and two buttons, and quick questions to the disk."""
+"""A long job away from the window: two buttons, a bar and a line."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
-from napari.qt.threading import GeneratorWorker, create_worker
+from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
 from superqt import QElidingLabel
-from superqt.utils import create_worker as create_silent_worker
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.widgets.workers import JobWorker, Outcome, Relay, Titled, detach_all, ignore, started
 
-__all__ = ["Inquiry", "JobPanel"]
+__all__ = ["JobPanel"]
 
-_PROGRESS_SECONDS = 0.05
 _ESTIMATE_SECONDS = 3.0
 _BAR_STEPS = 1000
-_TYPING_MILLISECONDS = 250
 
 
 class JobPanel(QWidget):
@@ -39,6 +37,10 @@ class JobPanel(QWidget):
     start_requested = Signal()
     """The start button was pressed: the owner answers with `run`."""
     running_changed = Signal(bool)
+    progressed = Signal(object)
+    """A `Progress` of the job that runs."""
+    stopped = Signal()
+    """The job has ended because it was asked to."""
 
     def __init__(self, start: str, stop: str, start_tip: str, stop_tip: str) -> None:
         super().__init__()
@@ -50,9 +52,9 @@ class JobPanel(QWidget):
         self.bar.setRange(0, _BAR_STEPS)
         self.bar.setToolTip("How far the work has come")
         self.message = QElidingLabel()
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.start_button)
-        buttons.addWidget(self.stop_button)
+        self._buttons = buttons = QHBoxLayout()
+        buttons.addWidget(self.start_button, 1)
+        buttons.addWidget(self.stop_button, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(buttons)
@@ -60,13 +62,13 @@ class JobPanel(QWidget):
         layout.addWidget(self.message)
         self.start_button.clicked.connect(self._request_start)
         self.stop_button.clicked.connect(self.stop)
-        self._worker: _JobWorker | None = None
-        self._relay: _Relay | None = None
-        self._outcome: _Outcome | None = None
-        self._on_result: Callable[[Any], object] = _ignore
+        self._worker: JobWorker | None = None
+        self._relay: Relay | None = None
+        self._outcome: Outcome | None = None
+        self._on_result: Callable[[Any], object] = ignore
         self._clock = _Clock()
-        self._relays: set[_Relay] = set()
-        self.destroyed.connect(partial(_detach_all, self._relays))
+        self._relays: set[Relay] = set()
+        self.destroyed.connect(partial(detach_all, self._relays))
         self._show_running(False)
 
     @property
@@ -92,9 +94,9 @@ class JobPanel(QWidget):
         if self._worker is not None:
             return
         self._outcome, self._on_result, self._clock = None, on_result, _Clock()
-        worker = create_worker(_Titled(title, _start), make_job, _worker_class=_JobWorker)
+        worker = create_worker(Titled(title, started), make_job, _worker_class=JobWorker)
         self._worker = worker
-        self._relay = _Relay(
+        self._relay = Relay(
             worker,
             self._relays,
             yielded=self._show_progress,
@@ -105,6 +107,16 @@ class JobPanel(QWidget):
         self.bar.setRange(0, 0)
         self.tell(f"{title} …")
         worker.start()
+
+    def add_button(self, button: QWidget) -> None:
+        """Add a button beside the two.
+
+        Parameters
+        ----------
+        button : QWidget
+            The button.
+        """
+        self._buttons.addWidget(button)
 
     def stop(self) -> None:
         """Ask the job to stop; what it has left on the disk is complete."""
@@ -158,8 +170,9 @@ class JobPanel(QWidget):
         else:
             self.bar.setRange(0, 0)
         self.tell(" · ".join(filter(None, [_count(progress), progress.message, self._clock.left(progress)])))
+        self.progressed.emit(progress)
 
-    def _keep_outcome(self, outcome: _Outcome) -> None:
+    def _keep_outcome(self, outcome: Outcome) -> None:
         self._outcome = outcome
 
     def _finish(self) -> None:
@@ -167,6 +180,8 @@ class JobPanel(QWidget):
         if outcome is None:  # stopped, or an exception that napari shows
             was_stopped = self._worker is not None and self._worker.abort_requested
             self._become_idle("Stopped." if was_stopped else "Failed.")
+            if was_stopped:
+                self.stopped.emit()
         elif outcome.refusal is not None:
             self._become_idle("")
             self.refuse(outcome.refusal)
@@ -175,153 +190,11 @@ class JobPanel(QWidget):
             on_result(outcome.result)
 
     def _become_idle(self, message: str, share: float = 0.0) -> None:
-        self._worker, self._relay, self._outcome, self._on_result = None, None, None, _ignore
+        self._worker, self._relay, self._outcome, self._on_result = None, None, None, ignore
         self.bar.setRange(0, _BAR_STEPS)
         self.bar.setValue(round(_BAR_STEPS * share))
         self.tell(message)
         self._show_running(False)
-
-
-class Inquiry(QObject):
-    """Asks the disk a quick question, away from the window; only the answer to the last one counts.
-
-    Parameters
-    ----------
-    parent : QObject
-        Ends with it.
-    """
-
-    answered = Signal(object)
-    """The answer."""
-    refused = Signal(str)
-    """The sentence of the `InputError` that came instead."""
-
-    def __init__(self, parent: QObject) -> None:
-        super().__init__(parent)
-        self._question: Callable[[], Any] = _ignore
-        self._number = 0
-        self._relays: set[_Relay] = set()
-        self.destroyed.connect(partial(_detach_all, self._relays))
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(_TYPING_MILLISECONDS)
-        self._timer.timeout.connect(self._start)
-
-    def ask(self, question: Callable[[], Any]) -> None:
-        """Ask once nothing new has been asked for a moment.
-
-        Parameters
-        ----------
-        question : callable
-            Called in another thread; it may raise `InputError`.
-        """
-        self._question = question
-        self._number += 1
-        self._timer.start()
-
-    def forget(self) -> None:
-        """Take no more answers to what was asked so far."""
-        self._number += 1
-        self._timer.stop()
-
-    def _start(self) -> None:
-        worker = create_silent_worker(_answer, self._number, self._question)
-        _Relay(worker, self._relays, returned=self._receive, finished=_ignore)
-        worker.start()
-
-    def _receive(self, answer: tuple[int, Any, str | None]) -> None:
-        number, value, refusal = answer
-        if number != self._number:
-            return
-        if refusal is not None:
-            self.refused.emit(refusal)
-        else:
-            self.answered.emit(value)
-
-
-class _Relay(QObject):
-    """Takes a worker's signals in the window's thread for a widget that may be deleted before it ends.
-
-    A slot of the widget itself could be deleted while the other thread emits, which PyQt does not survive.
-
-    Parameters
-    ----------
-    worker : WorkerBase
-        The worker.
-    running : set
-        Where the widget keeps its relays: this one is in it until its worker has finished.
-    **slots : callable
-        What to call, by the name of the signal; among them ``finished``.
-    """
-
-    _all: ClassVar[set[_Relay]] = set()
-
-    def __init__(self, worker: Any, running: set[_Relay], **slots: Callable[..., object]) -> None:
-        super().__init__()
-        self._worker, self._running, self._to = worker, running, slots
-        self._all.add(self)
-        running.add(self)
-        for name in slots:
-            getattr(worker, name).connect(getattr(self, f"_{name}"))
-
-    def detach(self) -> None:
-        """Quit the worker and pass nothing on any more."""
-        self._worker.quit()
-        self._to = dict.fromkeys(self._to, _ignore)
-
-    def _yielded(self, progress: Progress) -> None:
-        self._to["yielded"](progress)
-
-    def _returned(self, result: Any) -> None:
-        self._to["returned"](result)
-
-    def _finished(self) -> None:
-        self._all.discard(self)
-        self._running.discard(self)
-        self._to["finished"]()
-
-
-class _Outcome:
-    """How a job ended: with its result, or refused."""
-
-    def __init__(self, result: Any = None, refusal: InputError | None = None) -> None:
-        self.result, self.refusal = result, refusal
-
-
-class _JobWorker(GeneratorWorker):
-    """Iterates a job, passes on as much of its progress as can be seen, and closes it in its own thread."""
-
-    def work(self) -> _Outcome | None:
-        job, shown = self._gen, 0.0
-        try:
-            while not self.abort_requested:
-                progress = next(job)
-                now = time.monotonic()
-                if now - shown >= _PROGRESS_SECONDS:
-                    shown = now
-                    self.yielded.emit(progress)
-        except StopIteration as stop:
-            return _Outcome(stop.value)
-        except InputError as error:
-            return _Outcome(refusal=error)
-        finally:
-            job.close()
-        self.aborted.emit()
-        return None
-
-
-class _Titled(partial):  # type: ignore[type-arg]
-    """A function that napari names in words in its list of running work."""
-
-    title: str = ""
-
-    def __new__(cls, title: str, function: Callable[..., Any]) -> _Titled:
-        self = super().__new__(cls, function)
-        self.title = title
-        return self
-
-    def __str__(self) -> str:
-        return self.title
 
 
 class _Clock:
@@ -341,28 +214,7 @@ class _Clock:
         return f"{seconds:.0f} s left" if seconds < 90 else f"{seconds / 60:.0f} min left"
 
 
-def _start(make_job: Callable[[], Job[Any]]) -> Job[Any]:
-    yield Progress(0, None, "", "")
-    return (yield from make_job())
-
-
-def _answer(number: int, question: Callable[[], Any]) -> tuple[int, Any, str | None]:
-    try:
-        return number, question(), None
-    except InputError as error:
-        return number, None, str(error)
-
-
 def _count(progress: Progress) -> str:
     if not progress.total:
         return ""
     return f"{progress.done:.0f} of {progress.total:.0f} {progress.unit}"
-
-
-def _detach_all(relays: set[_Relay], *_: object) -> None:
-    for relay in list(relays):
-        relay.detach()
-
-
-def _ignore(*_: object) -> None:
-    pass

@@ -1,0 +1,293 @@
+"""Go through the whole plugin in a real napari, and take a picture of every step into docs/images.
+
+From the top of the repository, on a virtual display where there is none (some five minutes on two cores):
+
+    python scripts/with_display.py python docs/tour.py
+
+The window is 1366 x 768 px. All images are generated. A small model is trained and stopped for the pictures;
+the search uses the model that comes with the package. Every step is checked. The tour prints how long the
+window's event loop stood still at most, in all and as far as the window's thread was computing (the rest is
+waiting for others), how long cancelling took, and how much memory was left after many searches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import napari
+import numpy as np
+from qtpy import API_NAME
+from qtpy.QtCore import QEvent, QSettings, Qt, QTimer
+from qtpy.QtGui import QKeyEvent
+from qtpy.QtWidgets import QApplication
+
+from napari_cmrir.images.geometry import Region, cut
+from napari_cmrir.images.readers import read_image
+from napari_cmrir.images.samples import write_sample_folder
+from napari_cmrir.widgets.sample_data import sample_model
+
+IMAGES = Path(__file__).resolve().parent / "images"
+WINDOW = (1366, 768)
+PAIR_SEEDS, SLIDE_SEEDS, ANSWER = range(100, 108), range(12), 4
+REGION = Region((128, 132), 120, 140, 10)
+MICROMETRES = 0.5
+
+
+class Ticker:
+    """Ticks in the window's event loop, and notes the longest time between two ticks, passed and computed."""
+
+    def __init__(self) -> None:
+        self.longest = self.computed = 0.0
+        self._last = time.perf_counter(), time.thread_time()
+        self._timer = QTimer()
+        self._timer.setInterval(5)
+        self._timer.timeout.connect(self._tick)
+
+    def start(self) -> None:
+        """Start to tick."""
+        self.longest = self.computed = 0.0
+        self._last = time.perf_counter(), time.thread_time()
+        self._timer.start()
+
+    def stop(self) -> tuple[float, float]:
+        """Stop, and give the longest time between two ticks, and the longest that was computed."""
+        self._timer.stop()
+        return self.longest, self.computed
+
+    def _tick(self) -> None:
+        now = time.perf_counter(), time.thread_time()
+        self.longest = max(self.longest, now[0] - self._last[0])
+        self.computed = max(self.computed, now[1] - self._last[1])
+        self._last = now
+
+
+def main() -> None:
+    """Go through the plugin."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--theme", choices=("dark", "light"), default="dark")
+    parser.add_argument("--images", type=Path, default=IMAGES, help="where the pictures go")
+    parser.add_argument("--searches", type=int, default=20, help="for the memory")
+    given = parser.parse_args()
+    work = Path(tempfile.mkdtemp())
+    QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(work))
+    os.chdir(work)  # so that the pictures show short paths
+    write_sample_folder("pairs", PAIR_SEEDS, 256)
+    slides = write_sample_folder("slides", SLIDE_SEEDS, 384)
+    part, _ = cut(read_image(slides[ANSWER].paths[0]), Region((192, 192), 256, 256, 15))
+    for pair in slides:
+        pair.paths[0].unlink()
+
+    viewer = napari.Viewer(show=False)
+    viewer.theme = given.theme
+    viewer.window._qt_window.resize(*WINDOW)
+    viewer.window._qt_window.show()
+    docks = {}
+    for name in ("CoMIR model", "Index images", "Find region"):
+        docks[name] = viewer.window.add_plugin_dock_widget("napari-cmrir", name, tabify=bool(docks))
+    settle()
+    tour = Tour(viewer, docks, given.images, given.theme)
+    tour.model()
+    tour.index()
+    tour.find(part[..., 0], slides[ANSWER].paths[1].name)
+    tour.memory(given.searches)
+    tour.clear()
+    viewer.close()
+    print(f"{API_NAME}, {given.theme}: pictures in {given.images}")
+
+
+class Tour:
+    """The steps, in the order in which a user takes them."""
+
+    def __init__(self, viewer, docks, images: Path, theme: str) -> None:
+        self.viewer, self.docks, self.images, self.theme = viewer, docks, images, theme
+        self.ticker = Ticker()
+
+    def model(self) -> None:
+        """Look at the pairs, train, stop, load the model that comes with the package."""
+        widget = self._raise("CoMIR model")
+        widget.pairs.folder.set_paths(Path("pairs"))
+        wait(lambda: "pairs found" in widget.pairs.found.text())
+        widget.pairs.open_pair(1)
+        wait(lambda: len(self.viewer.layers) == 2)
+        self.picture("model-pairs")
+        widget.remove.click()
+        widget.steps.setValue(400)
+        widget.output.set_paths(Path("trained.safetensors"))
+        self.ticker.start()
+        widget.train()
+        wait(lambda: len(widget.plot.losses) >= 4 and len(self.viewer.layers) == 2)
+        gap = self.ticker.stop()
+        self.viewer.reset_view()
+        self.picture("model-training")
+        self.report("training", gap, self._cancel(widget.panel))
+        check(Path("trained.safetensors").is_file(), "the best so far is not kept")
+        widget.remove.click()
+        widget.use.load.set_paths(sample_model())
+        wait(lambda: widget.session.model == sample_model())
+
+    def index(self) -> None:
+        """Index the brightfield images, paused once."""
+        widget = self._raise("Index images")
+        widget.images.set_paths(Path("slides"))
+        wait(lambda: widget.modality.count() == 2 and "images found" in widget.found.text())
+        widget.modality.setCurrentText("BF")
+        wait(lambda: "12 images found" in widget.found.text())
+        self.ticker.start()
+        widget.index()
+        wait(lambda: "images" in widget.panel.message.text())
+        cancelled = self._cancel(widget.panel)
+        widget.index()
+        wait(lambda: not widget.panel.is_running)
+        self.report("indexing", self.ticker.stop(), cancelled)
+        wait(lambda: len(widget.table.images) == 12)
+        self.picture("index")
+
+    def find(self, pixels, expected: str) -> None:
+        """Draw a region, find it, walk the hits, register, explain, export."""
+        widget = self._raise("Find region")
+        query = self.viewer.add_image(
+            pixels, name="SHG query", colormap="green", gamma=0.6, scale=[MICROMETRES] * 2, units=["um"] * 2
+        )
+        query.name_overlay.visible = True
+        query.name_overlay.font_size = 8
+        wait(lambda: widget.modality.currentText() == "SHG")
+        widget.new_region.click()
+        widget.region.layer.add_rectangles([REGION.corners()])
+        widget.region.layer.mode = "pan_zoom"
+        self.picture("find-draw")
+        widget.find()
+        wait(lambda: "%" in widget.panel.message.text())
+        cancelled = self._cancel(widget.panel)
+        self.ticker.start()
+        widget.find()
+        wait(lambda: not widget.panel.is_running)
+        search_gap = self.ticker.stop()
+        self.report("searching", search_gap, cancelled)
+        self.ticker.start()
+        self._wait_for_hit(widget, 1)
+        self.report("showing the first hit (napari adds two layers)", self.ticker.stop())
+        best = widget.view.found.result.hits[0]
+        check(Path(best.image).name == expected, f"the first hit is {best.image}, not {expected}")
+        wait(lambda: all(widget.view.list.item(row).data(1) is not None for row in range(5)))
+        self.picture("find-region")
+        self.ticker.start()
+        press(widget.view.list, Qt.Key.Key_Down)
+        self._wait_for_hit(widget, 2)
+        self.report("walking to the next hit", self.ticker.stop())
+        self.picture("find-second")
+        press(widget.view.list, Qt.Key.Key_Up)
+        self._wait_for_hit(widget, 1)
+        widget.view.how.setCurrentIndex(1)
+        settle()
+        widget.view.blend.setValue(60)
+        self.picture("find-registered")
+        widget.view.explain.click()
+        wait(lambda: any("Agreement" in layer.name for layer in self.viewer.layers))
+        self.picture("find-explained")
+        widget.view.export.export("csv", Path("hits.csv"))
+        wait(lambda: Path("hits.csv").is_file())
+        widget.copy.copy("command")
+        wait(lambda: QApplication.clipboard().text().startswith("napari-cmrir query"))
+
+    def memory(self, searches: int) -> None:
+        """Search and clear again and again, and see what stays in memory."""
+        _, widget = self.docks["Find region"]
+        used = []
+        for _ in range(searches + 2):
+            widget.find()
+            wait(lambda: not widget.panel.is_running)
+            self._wait_for_hit(widget, 1)
+            region = widget.region.layer
+            widget.view.added._regions.clear()  # the region is drawn once
+            widget.view.clear()
+            widget.region.choose(region)
+            settle(100)
+            used.append(resident_megabytes())
+        print(f"memory after {searches} searches and clears: {used[-1] - used[1]:+.0f} MB")
+
+    def clear(self) -> None:
+        """Remove what the plugin added, and see that the user's layers are left."""
+        _, widget = self.docks["Find region"]
+        widget.view.remove.click()
+        self.picture("find-cleared")
+        names = [layer.name for layer in self.viewer.layers]
+        check(names == ["SHG query", "Region of SHG query"], f"left are {names}")
+
+    def picture(self, name: str) -> None:
+        """Save the whole window."""
+        settle()
+        self.images.mkdir(exist_ok=True)
+        suffix = "" if self.theme == "dark" else f"-{self.theme}"
+        self.viewer.window.screenshot(
+            str(self.images / f"{name}{suffix}.png"), canvas_only=False, flash=False
+        )
+
+    def report(self, what: str, gap: tuple[float, float], cancelled: float | None = None) -> None:
+        """Print how long the window stood still, and how long cancelling took."""
+        end = "" if cancelled is None else f", cancelled in {cancelled:.2f} s"
+        still, computed = (f"{1000 * seconds:.0f} ms" for seconds in gap)
+        print(f"{what}: the event loop stood still for at most {still}, of it computing {computed}{end}")
+
+    def _raise(self, name: str):
+        dock, widget = self.docks[name]
+        dock.raise_()
+        self.viewer.window._qt_window.resizeDocks([dock], [400], Qt.Orientation.Horizontal)
+        settle(500)
+        return widget
+
+    def _cancel(self, panel) -> float:
+        start = time.perf_counter()
+        panel.stop()
+        wait(lambda: not panel.is_running, 5)
+        return time.perf_counter() - start
+
+    def _wait_for_hit(self, widget, rank: int) -> None:
+        def is_shown() -> bool:
+            ranks = [layer.metadata.get("napari-cmrir", {}).get("rank") for layer in self.viewer.layers]
+            return ranks.count(rank) == 2 and not widget.view.is_busy
+
+        wait(is_shown)
+
+
+def check(condition: bool, otherwise: str) -> None:
+    """Stop where a step has gone wrong."""
+    if not condition:
+        raise SystemExit(f"The tour went wrong: {otherwise}.")
+
+
+def press(widget, key) -> None:
+    """Press a key on a widget."""
+    for kind in (QEvent.Type.KeyPress, QEvent.Type.KeyRelease):
+        QApplication.sendEvent(widget, QKeyEvent(kind, key, Qt.KeyboardModifier.NoModifier))
+
+
+def resident_megabytes() -> float:
+    """Memory that this process holds (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return float(np.round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1))
+
+
+def wait(condition: Callable[[], object], milliseconds: int = 20) -> None:
+    """Let the window live until something holds, three minutes at most."""
+    start = time.monotonic()
+    while not condition():
+        check(time.monotonic() - start < 180, "a step took too long")
+        settle(milliseconds)
+
+
+def settle(milliseconds: int = 1200) -> None:
+    """Let the window live for a while."""
+    done: list[bool] = []
+    QTimer.singleShot(milliseconds, lambda: done.append(True))
+    while not done:
+        QApplication.processEvents()
+        time.sleep(0.001)
+
+
+if __name__ == "__main__":
+    main()

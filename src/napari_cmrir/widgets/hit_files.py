@@ -1,0 +1,203 @@
+"""Files of hits: CSV, JSON as the command line writes it, GeoJSON, and the registered crop as OME-TIFF."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.images.geometry import Region, cut
+from napari_cmrir.search.exports import affine_matrix, as_csv, as_geojson, as_itk
+from napari_cmrir.search.hits import Hit
+
+if TYPE_CHECKING:
+    from napari_cmrir.widgets.query import Found
+
+__all__ = [
+    "cut_upright",
+    "write_csv",
+    "write_geojson",
+    "write_json",
+    "write_records",
+    "write_registered_crop",
+]
+
+
+def write_csv(path: Path, found: Found, rank: int | None = None) -> Path:
+    """Write a table of hits, a row each, as ``napari-cmrir query --csv`` does.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    found : Found
+        The hits.
+    rank : int, optional
+        Of no meaning here.
+    """
+    return _write(path, as_csv([_answer(found)]))
+
+
+def write_json(path: Path, found: Found, rank: int | None = None) -> Path:
+    """Write hits as ``napari-cmrir query --json`` does; the parameters are those of `write_csv`."""
+    region = found.region
+    y, x = region.centre
+    answer = {
+        "image": _answer(found)[0],
+        "region": [y - region.height / 2 + 0.5, x - region.width / 2 + 0.5, region.height, region.width],
+        "rotation_degrees": region.rotation_degrees,
+        "seconds": round(found.result.seconds, 4),
+        "hits": [hit.as_dict() for hit in found.result.hits],
+    }
+    return _write(path, json.dumps({"queries": [answer]}, indent=1) + "\n")
+
+
+def write_geojson(path: Path, found: Found, rank: int | None = None) -> Path:
+    """Write match boxes as GeoJSON for QuPath; the parameters are those of `write_csv`."""
+    return _write(path, as_geojson([_answer(found)]))
+
+
+def write_transform(path: Path, found: Found, rank: int | None = None) -> Path:
+    """Write the transform from the query's image to a hit's as an ITK file; see `write_registered_crop`."""
+    return _write(path, as_itk(affine_matrix(found.region, _hit(found, rank))))
+
+
+def write_records(path: Path, query: str, records: Sequence[dict[str, Any]]) -> Path:
+    """Write hits as the file's name says: .csv, .geojson or .json.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    query : str
+        The name of the query.
+    records : sequence of dict
+        `Hit.as_dict` of each.
+
+    Raises
+    ------
+    InputError
+        The name ends otherwise, or the file cannot be written.
+    """
+    hits = [_hit_of(record) for record in records]
+    ending = path.suffix.lower()
+    if ending == ".csv":
+        return _write(path, as_csv([(query, hits)]))
+    if ending == ".geojson":
+        return _write(path, as_geojson([(query, hits)]))
+    if ending == ".json":
+        answer = {"image": query, "hits": [hit.as_dict() for hit in hits]}
+        return _write(path, json.dumps({"queries": [answer]}, indent=1) + "\n")
+    raise InputError(f"{path.name} does not say what to write; end it in .csv, .json or .geojson.")
+
+
+def write_registered_crop(path: Path, found: Found, rank: int | None = None) -> Path:
+    """Write the hit under the region, and the region, as two images of equal size of an OME-TIFF.
+
+    Parameters
+    ----------
+    path : Path
+        Where to.
+    found : Found
+        The hits.
+    rank : int, optional
+        Which one, by default the first.
+
+    Raises
+    ------
+    InputError
+        The hit's image cannot be read, or the file cannot be written.
+    """
+    import tifffile
+
+    from napari_cmrir.images.readers import read_image
+
+    hit = _hit(found, rank)
+    crop = cut_upright(read_image(hit.image), hit.box)
+    region, _ = cut(found.query.image.read(), found.region)
+    units, size = found.query.placement.units, found.query.placement.pixel_size
+    names = (f"{Path(hit.image).name}, registered", f"{found.query.image.name}, region")
+    try:
+        with tifffile.TiffWriter(path, ome=True) as file:
+            for name, pixels in zip(names, (crop, region), strict=True):
+                colour = pixels.shape[2] == 3
+                shown = pixels if colour else np.moveaxis(pixels, -1, 0)
+                metadata: dict[str, Any] = {"Name": name, "axes": "YXS" if colour else "CYX"}
+                unit = _ome_unit(str(units[found.query.placement.plane.axes[0]]))
+                if unit is not None:
+                    metadata |= {
+                        "PhysicalSizeY": round(float(size[0]), 9),
+                        "PhysicalSizeX": round(float(size[1]), 9),
+                        "PhysicalSizeYUnit": unit,
+                        "PhysicalSizeXUnit": unit,
+                    }
+                photometric = "rgb" if colour else "minisblack"
+                file.write(shown, photometric=photometric, metadata=metadata, compression="zlib")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}); choose another place.") from None
+    return path
+
+
+def cut_upright(pixels: NDArray[Any], box: NDArray[np.float64], pixel_step: float = 1.0) -> NDArray[Any]:
+    """Cut a match box out of an image, as the query lies: upright, and mirrored back where it was mirrored.
+
+    Parameters
+    ----------
+    pixels : ndarray, (y, x, channel)
+        The image.
+    box : ndarray, (4, 2)
+        The corners, as `Hit.box`.
+    pixel_step : float
+        Distance of the samples in px.
+
+    Returns
+    -------
+    ndarray, (height, width, channel)
+
+    Examples
+    --------
+    >>> pixels = np.arange(6, dtype=np.uint8).reshape(2, 3, 1)
+    >>> box = Region.whole((2, 3)).corners()
+    >>> cut_upright(pixels, box[[1, 0, 3, 2]])[..., 0].tolist()
+    [[2, 1, 0], [5, 4, 3]]
+    """
+    (right_y, right_x), (down_y, down_x) = box[1] - box[0], box[3] - box[0]
+    mirrored = right_x * down_y - right_y * down_x < 0
+    patch, _ = cut(pixels, Region.from_corners(box[[1, 0, 3, 2]] if mirrored else box), pixel_step=pixel_step)
+    return patch[:, ::-1] if mirrored else patch
+
+
+def _answer(found: Found) -> tuple[str, Sequence[Hit]]:
+    return found.query.image.path or found.query.image.name, found.result.hits
+
+
+def _hit(found: Found, rank: int | None) -> Hit:
+    return next(hit for hit in found.result.hits if hit.rank == (rank or 1))
+
+
+def _hit_of(record: dict[str, Any]) -> Hit:
+    """Read a hit from its record; the field and the stages' scores are not in it."""
+    names = ("rank", "image", "score", "rotation_degrees", "confidence", "mirrored", "scale")
+    known = {name: record[name] for name in names if name in record}
+    return Hit(**known, box=np.array(record["box"], dtype=np.float64), field=-1, scores={})
+
+
+def _ome_unit(unit: str) -> str | None:
+    names = {"micrometer": "µm", "nanometer": "nm", "millimeter": "mm"}
+    return names.get(unit.replace("metre", "meter"))
+
+
+def _write(path: Path, text: str) -> Path:
+    from napari_cmrir.comir.model import write_whole
+
+    try:
+        write_whole(Path(os.path.abspath(path)), text.encode())
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}); choose another place.") from None
+    return path

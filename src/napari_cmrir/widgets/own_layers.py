@@ -1,0 +1,67 @@
+"""Layers that a widget has added by name, to refresh and to remove: these and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.layers import Image, Layer
+
+__all__ = ["OwnLayers"]
+
+
+class OwnLayers:
+    """Layers of a viewer that a widget made.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        The viewer.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer = viewer
+        self._layers: dict[str, Image] = {}
+
+    def put(self, key: str, data: Any, make: Callable[[], Image]) -> None:
+        """Show data in the layer of this key, or in a new one where that does not fit or is gone.
+
+        Parameters
+        ----------
+        key : str
+            Which layer.
+        data : ndarray
+            What it shows.
+        make : callable
+            Makes the layer.
+        """
+        layer = self._layers.get(key)
+        if layer is not None and self._is_there(layer) and layer.data.shape == data.shape:
+            layer.data = data
+            return
+        if layer is not None:
+            self.remove(key)
+        self._layers[key] = make()
+        self._viewer.layers.append(self._layers[key])
+
+    def remove(self, key: str) -> None:
+        """Remove a layer.
+
+        Parameters
+        ----------
+        key : str
+            Which; nothing happens where it is gone.
+        """
+        layer = self._layers.pop(key, None)
+        if layer is not None and self._is_there(layer):
+            self._viewer.layers.remove(layer)
+
+    def remove_all(self) -> None:
+        """Remove them all."""
+        for key in list(self._layers):
+            self.remove(key)
+
+    def _is_there(self, layer: Layer) -> bool:
+        return any(one is layer for one in self._viewer.layers)

@@ -1,0 +1,153 @@
+"""Pictures of hits: thumbnails for the list, and what a layer shows; read away from the window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cmrir.errors import InputError
+
+if TYPE_CHECKING:
+    from napari_cmrir.search.hits import Hit
+
+__all__ = ["Picture", "Thumbnail", "read_picture", "thumbnail", "thumbnails"]
+
+_LARGE = 4096  # px a side above which a layer gets levels
+_SMALLEST_LEVEL = 1024
+_THUMBNAIL = 56
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image as a layer shows it.
+
+    Parameters
+    ----------
+    levels : list of ndarray, (y, x) or (y, x, 3)
+        The image and, where it is large, the image halved again and again. Of more than three channels, or
+        of two, the first.
+    limits : tuple of two float
+        Contrast limits.
+    """
+
+    levels: list[NDArray[Any]]
+    limits: tuple[float, float]
+
+    @property
+    def rgb(self) -> bool:
+        """Whether it has colours."""
+        return self.levels[0].ndim == 3
+
+    @property
+    def is_bright(self) -> bool:
+        """Whether it is shown bright, as brightfield is."""
+        few = self.levels[-1][::16, ::16]
+        return bool(np.median(few) > (float(few.min()) + float(few.max())) / 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Thumbnail:
+    """A hit's match box turned upright, small; or why there is none.
+
+    Parameters
+    ----------
+    rank : int
+        Of the hit.
+    pixels : ndarray, (y, x, 3) uint8, or None
+        The thumbnail.
+    reason : str
+        Why there is none.
+    """
+
+    rank: int
+    pixels: NDArray[np.uint8] | None
+    reason: str = ""
+
+
+def read_picture(path: str) -> Picture:
+    """Read an image as a layer shows it.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+
+    Raises
+    ------
+    InputError
+        As `images.readers.read_image`.
+    """
+    from napari_cmrir.images.readers import read_image
+
+    pixels = read_image(path)
+    shown = pixels if pixels.shape[2] == 3 else pixels[..., 0]
+    levels = [shown]
+    if max(shown.shape[:2]) > _LARGE:
+        while max(levels[-1].shape[:2]) > _SMALLEST_LEVEL:
+            levels.append(_halved(levels[-1]))
+    return Picture(levels, _limits(levels[-1]))
+
+
+def thumbnails(hits: Sequence[Hit]) -> Iterator[Thumbnail]:
+    """Cut the thumbnails of hits, one after the other.
+
+    Parameters
+    ----------
+    hits : sequence of Hit
+        The hits.
+
+    Yields
+    ------
+    Thumbnail
+        One a hit.
+    """
+    from napari_cmrir.images.readers import read_image
+
+    for hit in hits:
+        try:
+            yield Thumbnail(hit.rank, thumbnail(read_image(hit.image), hit.box))
+        except InputError as error:
+            yield Thumbnail(hit.rank, None, str(error))
+
+
+def thumbnail(pixels: NDArray[Any], box: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Cut a match box out of an image, upright and small.
+
+    Parameters
+    ----------
+    pixels : ndarray, (y, x, channel)
+        The image.
+    box : ndarray, (4, 2)
+        Its corners, as `Hit.box`.
+
+    Returns
+    -------
+    ndarray, (y, x, 3), uint8
+        At most 56 px a side.
+    """
+    from napari_cmrir.widgets.hit_files import cut_upright
+
+    side = float(max(np.linalg.norm(box[3] - box[0]), np.linalg.norm(box[1] - box[0])))
+    patch = cut_upright(pixels, box, side / _THUMBNAIL)
+    shown = patch if patch.shape[2] == 3 else np.repeat(patch[..., :1], 3, axis=2)
+    if shown.dtype == np.uint8 and patch.shape[2] == 3:
+        return np.ascontiguousarray(shown)
+    low, high = _limits(shown)
+    scaled: NDArray[np.uint8] = ((shown - low) / (high - low) * 255).clip(0, 255).astype(np.uint8)
+    return scaled
+
+
+def _limits(pixels: NDArray[Any]) -> tuple[float, float]:
+    low, high = (float(value) for value in np.percentile(pixels, (0.1, 99.9)))
+    return low, high if high > low else low + 1
+
+
+def _halved(pixels: NDArray[Any]) -> NDArray[Any]:
+    height, width = (side // 2 * 2 for side in pixels.shape[:2])
+    even = pixels[:height, :width]
+    parts = [even[y::2, x::2].astype(np.float32) for y in (0, 1) for x in (0, 1)]
+    return np.mean(parts, axis=0).astype(pixels.dtype)

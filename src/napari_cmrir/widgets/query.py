@@ -1,0 +1,127 @@
+"""A query as a value: what the fields of Find region say, ready to be run, copied and repeated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cmrir.images.geometry import Region
+from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.search.settings import SearchSettings
+from napari_cmrir.widgets.outlines import Outline, region_and_mask
+from napari_cmrir.widgets.placement import Placement
+from napari_cmrir.widgets.snapshot import ImageSnapshot
+
+if TYPE_CHECKING:
+    from napari_cmrir.search.hits import SearchResult
+
+__all__ = ["Found", "Query", "find"]
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """What is searched for, where and how.
+
+    Parameters
+    ----------
+    repository : Path
+        Where to look.
+    image : ImageSnapshot
+        The image that the region lies in.
+    outline : Outline or None
+        The region; ``None`` is the whole image.
+    modality : str
+        Of the image.
+    hits : int
+        Images to show at most.
+    max_rotation : float
+        How far the tissue may be turned against the image, in degrees either way.
+    placement : Placement
+        How the image lies in the world.
+    """
+
+    repository: Path
+    image: ImageSnapshot
+    outline: Outline | None
+    modality: str
+    hits: int
+    max_rotation: float
+    placement: Placement
+
+    def region_and_mask(self) -> tuple[Region, NDArray[np.bool_] | None]:
+        """Give the region in the pixels of the image, and what counts in the image.
+
+        Raises
+        ------
+        InputError
+            As `outlines.region_and_mask`.
+        """
+        if self.outline is None:
+            return Region.whole(self.image.shape), None
+        return region_and_mask(self.outline, self.image.shape)
+
+    @property
+    def settings(self) -> SearchSettings:
+        """How it is searched: tissue may be turned against the image, and the region already is."""
+        turned = abs(self.region_and_mask()[0].rotation_degrees)
+        return SearchSettings(hits=self.hits, max_rotation=min(self.max_rotation + turned, 180.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A query and what it found.
+
+    Parameters
+    ----------
+    query : Query
+        What was asked.
+    region : Region
+        What was searched for, in the pixels of the image.
+    result : SearchResult
+        The hits.
+    """
+
+    query: Query
+    region: Region
+    result: SearchResult
+
+
+def find(query: Query) -> Job[Found]:
+    """Search a repository.
+
+    Parameters
+    ----------
+    query : Query
+        What to search for.
+
+    Yields
+    ------
+    Progress
+        In percent.
+
+    Returns
+    -------
+    Found
+        The hits.
+
+    Raises
+    ------
+    InputError
+        As `search.query.search` and `repository.store.open_repository`.
+    """
+    yield Progress(0, None, "%", "Opening the repository")
+    from napari_cmrir.repository.store import open_repository
+    from napari_cmrir.search.query import search
+
+    pixels = query.image.read()
+    region, mask = query.region_and_mask()
+    yield Progress(0, None, "%", "Opening the repository")
+    with open_repository(query.repository) as repository:
+        result = yield from search(
+            repository, pixels, query.modality, region=region, mask=mask, settings=query.settings
+        )
+    return Found(query, region, result)

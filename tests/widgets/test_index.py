@@ -1,0 +1,110 @@
+"""The dock Index images in a real viewer."""
+
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+
+from napari_cmrir.cli.main import main
+from napari_cmrir.repository.store import open_repository
+from napari_cmrir.widgets.copying import CopyButton
+from napari_cmrir.widgets.find import FindWidget
+from napari_cmrir.widgets.index import IndexWidget
+
+
+def test_indexing_makes_a_repository_that_find_region_proposes(
+    dock, pairs_folder, model_path, tmp_path, wait_for
+):
+    damaged = tmp_path / "damaged_BF.tif"
+    damaged.write_bytes(b"II*\0")
+    index, find = dock(IndexWidget), dock(FindWidget)
+    index.session.model = model_path
+    index.images.set_paths(*(pairs_folder / f"sample-00{i}_BF.tif" for i in (0, 1)), damaged)
+    wait_for(lambda: index.found.text() == "3 images found")
+    wait_for(lambda: index.modality.currentText() == "BF")
+    index.output.set_paths(tmp_path / "two")
+    index.panel.start_button.click()
+    wait_for(lambda: not index.panel.is_running)
+    assert index.panel.message.text().startswith("2 images searchable, 1 could not be indexed")
+    assert "damaged_BF.tif: " in index.failures.toPlainText()
+    with open_repository(tmp_path / "two.cmrir") as repository:
+        assert len(repository) == 2
+    assert find.repository.path == tmp_path / "two.cmrir"
+    wait_for(lambda: find.about.text() == "2 BF images")
+    wait_for(lambda: len(index.table.images) == 3)
+    states = {image.name: (image.state, image.size) for image in index.table.images}
+    assert states["damaged_BF.tif"][0] == "failed"
+    assert states["sample-000_BF.tif"] == ("indexed", "128 x 128")
+    assert find.modality.currentText() == "SHG"
+
+
+def test_an_indexing_that_cannot_start_is_one_notification(dock, pairs_folder, tmp_path, notifications):
+    widget = dock(IndexWidget)
+    widget.index()
+    widget.images.set_paths(pairs_folder)
+    widget.index()
+    assert [message.split(";")[0] for _, message in notifications] == [
+        "No images are chosen",
+        "No model is chosen",
+    ]
+
+
+def test_indexing_that_is_paused_goes_on(dock, pairs_folder, model_path, tmp_path, wait_for):
+    widget = dock(IndexWidget)
+    widget.session.model = model_path
+    widget.images.set_paths(pairs_folder)
+    wait_for(lambda: widget.modality.currentText() == "BF" and "4 images found" in widget.found.text())
+    widget.output.set_paths(tmp_path / "four")
+    widget.index()
+    wait_for(lambda: " of 4 images" in widget.panel.message.text())
+    widget.panel.stop()
+    wait_for(lambda: not widget.panel.is_running)
+    assert widget.panel.message.text().startswith("Paused")
+    widget.index()
+    wait_for(lambda: not widget.panel.is_running)
+    assert widget.panel.message.text() == "4 images searchable: four.cmrir"
+
+
+def test_a_repository_is_verified(dock, repository_path, tmp_path, wait_for):
+    copy = tmp_path / "copy.cmrir"
+    shutil.copytree(repository_path, copy)
+    widget = dock(IndexWidget)
+    widget.output.set_paths(copy)
+    for damaged, told in (
+        (False, "All is as it was written."),
+        (True, "The repository is damaged; see below."),
+    ):
+        if damaged:
+            segment = next((copy / "segments").iterdir())
+            segment.write_bytes(segment.read_bytes()[:-1] + b"!")
+        widget.verify.click()
+        wait_for(lambda told=told: widget.panel.message.text() == told)
+    assert segment.name in widget.failures.toPlainText()
+
+
+def test_the_copied_indexing_gives_the_same_repository(
+    dock, pairs_folder, model_path, repository_path, tmp_path, monkeypatch, wait_for
+):
+    widget = dock(IndexWidget)
+    widget.session.model = model_path
+    widget.images.set_paths(pairs_folder)
+    wait_for(lambda: widget.modality.currentText() == "BF")
+    (button,) = widget.panel.findChildren(CopyButton)
+    with open_repository(repository_path) as repository:
+        expected = repository.fields.copy(), repository.comir(2)
+    for language in ("command", "python"):
+        widget.output.set_paths(tmp_path / f"{language}.cmrir")
+        texts = []
+        button.copied.connect(texts.append)
+        button.copy(language)
+        wait_for(lambda texts=texts: texts)
+        if language == "python":
+            exec(texts[0], {})
+        else:
+            with pytest.raises(SystemExit) as ended:
+                main(shlex.split(texts[0])[1:])
+            assert ended.value.code == 0
+        with open_repository(tmp_path / f"{language}.cmrir") as repository:
+            np.testing.assert_array_equal(repository.fields, expected[0])
+            np.testing.assert_array_equal(repository.comir(2), expected[1])
