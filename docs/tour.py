@@ -183,7 +183,7 @@ class Tour:
         press(widget.view.list, Qt.Key.Key_Up)
         self._wait_for_hit(widget, 1)
         widget.view.how.setCurrentIndex(1)
-        settle()
+        wait(lambda: not widget.view.is_busy and not self.viewer.canvas.grid.enabled)
         widget.view.blend.setValue(60)
         self.picture("find-registered")
         widget.view.explain.click()

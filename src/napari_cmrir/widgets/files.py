@@ -63,7 +63,7 @@ def read_repository(path: str) -> list[LayerData]:
             level = open_level(repository.comir_path(field), 0)
             name = f"CoMIR of {repository.image_name(field)}"
             metadata = {"napari-cmrir": {"is_result": True, "repository": str(path)}}
-            keywords = {"name": name, "metadata": metadata, "visible": field == first[0]}
+            keywords = {"name": name, "metadata": metadata, "visible": bool(field == first[0])}
             layers.append((level[0], keywords, "image"))
     _propose(Path(path))
     return layers
