@@ -134,7 +134,6 @@ def test_the_first_hit_of_the_ready_search_comes_within_a_minute(
     assert time.process_time() - started < 60
 
 
-@pytest.mark.xfail(reason="failed once on a busy machine; the cause is not known yet", strict=False)
 def test_a_repository_opens_as_layers_and_is_proposed(viewer, repository_path):
     layers = viewer.open(repository_path, plugin="napari-cmrir")
     assert [layer.name for layer in layers] == [f"CoMIR of sample-00{i}_BF.tif" for i in range(4)]

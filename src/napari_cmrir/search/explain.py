@@ -196,18 +196,20 @@ def _votes(
 ) -> Votes:
     from scipy.spatial import cKDTree
 
-    from napari_cmrir.words.bags import count_words
     from napari_cmrir.words.descriptors import describe
+    from napari_cmrir.words.encode import covered, encode_query
 
     settings, vocabulary = repository.descriptor_settings, repository.vocabulary
+    weighting = repository.settings.bags
     ours = describe(result.comir, settings, None if result.mask.all() else result.mask)
-    words = vocabulary.assign(ours.descriptors).astype(np.int64)
-    bag = count_words(words, len(vocabulary))
+    bag = encode_query(ours, result.mask, vocabulary, weighting)
+    kept = covered(ours.points, result.mask, weighting.query_cover)
+    all_points, words = ours.points[kept], vocabulary.assign(ours.descriptors[kept]).astype(np.int64)
     each = np.zeros(len(vocabulary))
     shared = repository.bag_index.votes(bag, hit.field)
     each[bag.words] = shared / np.maximum(bag.counts, 1)
     voted = (words >= 0) & (each[words] > 0)
-    words, points, widths = words[voted], ours.points[voted, :2].astype(float), ours.points[voted, 2]
+    words, points, widths = words[voted], all_points[voted, :2].astype(np.float64), all_points[voted, 2]
     theirs = describe(comir, settings)
     their_words = vocabulary.assign(theirs.descriptors)
     there = points @ to_field[:2, :2].T + to_field[:2, 2]

@@ -203,9 +203,10 @@ class BagIndex:
         theirs = np.zeros(self.vocabulary_size, dtype=np.float32)
         words = np.asarray(self.words[start:stop])
         theirs[words] = self._term(np.asarray(self.counts[start:stop])) * self.idf[words]
-        ours = self._term(query.counts) * self.idf[query.words]
-        norm = float(np.linalg.norm(ours) * np.linalg.norm(theirs))
-        votes = ours * theirs[query.words] * self.counting[query.words]
+        term = self._term(query.counts)
+        votes = term * self.idf[query.words] * theirs[query.words] * self.counting[query.words]
+        length = 1.0 if self.settings.length == "none" else np.linalg.norm(term * self._measured[query.words])
+        norm = float(length * self.lengths[field])
         return np.asarray(votes / norm if norm > 0 else np.zeros_like(votes))
 
     def rank(self, query: Bag, limit: int | None = None) -> NDArray[np.int64]:
