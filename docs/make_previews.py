@@ -2,7 +2,8 @@
 
     python docs/make_previews.py MODEL PAIRS --modalities A B [-o previews.png] [--rows 4] [--side 256]
 
-A row of the figure is one pair: the first image, its CoMIR, the second image's CoMIR, the second image.
+A row of the figure is one pair: the first image, its CoMIR, the second image's CoMIR, the second image. With
+``--comirs-only``, for images that are not ours to show, a column is one pair, one CoMIR above the other.
 Printed are the correlation between the two CoMIRs of each pair, and between the CoMIR of a turned image and
 the turned CoMIR, for 90, 15, 30 and 45 degrees, within the largest disc that all rotations keep.
 """
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("previews.png"))
     parser.add_argument("--rows", type=int, default=4, help="pairs drawn and measured, evenly picked")
     parser.add_argument("--side", type=int, default=256, help="px shown of each, from the middle")
+    parser.add_argument("--comirs-only", action="store_true", help="leave the images out")
     arguments = parser.parse_args()
     model = load_model(arguments.model)
     pairs = find_pairs(arguments.pairs, tuple(arguments.modalities))
@@ -53,13 +55,16 @@ def main() -> None:
             for degrees in ANGLES:
                 value = turning(model, image, comirs[modality], modality, degrees)
                 turned.setdefault((modality, degrees), []).append(value)
-        shown = [shade(images[first]), shade(comirs[first]), shade(comirs[second]), shade(images[second])]
-        rows.append(np.concatenate([framed(middle(picture, arguments.side)) for picture in shown], 1))
+        shown = [comirs[first], comirs[second]]
+        if not arguments.comirs_only:
+            shown = [images[first], *shown, images[second]]
+        pictures = [framed(middle(shade(picture), arguments.side)) for picture in shown]
+        rows.append(np.concatenate(pictures, 0 if arguments.comirs_only else 1))
     print(f"mean over {len(alike)} pairs: {np.mean(alike):.3f}")
     for (modality, degrees), values in turned.items():
         told = f"{np.mean(values):.3f} on the mean, {min(values):.3f} at least"
         print(f"{modality} turned by {degrees:.0f} degrees: CoMIR and turned CoMIR correlate {told}")
-    write(arguments.output, np.concatenate(rows, 0))
+    write(arguments.output, np.concatenate(rows, 1 if arguments.comirs_only else 0))
     print(arguments.output)
 
 
