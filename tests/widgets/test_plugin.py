@@ -135,7 +135,7 @@ def test_the_first_hit_of_the_ready_search_comes_within_a_minute(
 
 
 def test_a_repository_opens_as_layers_and_is_proposed(viewer, repository_path):
-    layers = viewer.open(repository_path, plugin="napari-cmrir")
+    layers = viewer.open(repository_path / "catalogue.sqlite", plugin=None)
     assert [layer.name for layer in layers] == [f"CoMIR of sample-00{i}_BF.tif" for i in range(4)]
     assert layers[0].data.shape == (128, 128)
     _, find = viewer.window.add_plugin_dock_widget("napari-cmrir", "Find region")

@@ -19,7 +19,8 @@ def get_repository_reader(path: str | Sequence[str]) -> Callable[[str], list[Lay
     Parameters
     ----------
     path : str or sequence of str
-        What is to be opened.
+        What is to be opened: a repository's folder, or its ``catalogue.sqlite``. The manifest offers only
+        the latter, because napari asks which reader to use for every folder as soon as two take folders.
 
     Returns
     -------
@@ -28,7 +29,7 @@ def get_repository_reader(path: str | Sequence[str]) -> Callable[[str], list[Lay
     """
     from napari_cmrir.repository.catalogue import CATALOGUE_NAME
 
-    if not isinstance(path, str) or not (Path(path) / CATALOGUE_NAME).is_file():
+    if not isinstance(path, str) or not (_folder(path) / CATALOGUE_NAME).is_file():
         return None
     return read_repository
 
@@ -39,7 +40,7 @@ def read_repository(path: str) -> list[LayerData]:
     Parameters
     ----------
     path : str
-        The repository.
+        The repository's folder or catalogue.
 
     Returns
     -------
@@ -57,16 +58,21 @@ def read_repository(path: str) -> list[LayerData]:
     from napari_cmrir.repository.store import open_repository
 
     layers: list[LayerData] = []
-    with open_repository(path) as repository:
+    folder = _folder(path)
+    with open_repository(folder) as repository:
         _, first = np.unique(repository.fields["image"], return_index=True)
         for field in first[:_SHOWN].tolist():
             level = open_level(repository.comir_path(field), 0)
             name = f"CoMIR of {repository.image_name(field)}"
-            metadata = {"napari-cmrir": {"is_result": True, "repository": str(path)}}
+            metadata = {"napari-cmrir": {"is_result": True, "repository": str(folder)}}
             keywords = {"name": name, "metadata": metadata, "visible": bool(field == first[0])}
             layers.append((level[0], keywords, "image"))
-    _propose(Path(path))
+    _propose(folder)
     return layers
+
+
+def _folder(path: str) -> Path:
+    return Path(path) if Path(path).is_dir() else Path(path).parent
 
 
 def write_hits(path: str, layer_data: list[LayerData]) -> list[str]:
