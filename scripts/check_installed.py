@@ -10,7 +10,7 @@ from pathlib import Path
 from npe2 import PluginManager
 
 WIDGETS = ["CoMIR model", "Index images", "Find region"]
-SAMPLES = ["tissue-pair", "tissue-folder"]
+SAMPLES = ["tissue-pair", "tissue-folder", "ready-search"]
 
 
 def main() -> None:
@@ -20,6 +20,8 @@ def main() -> None:
     assert manifest_file.is_relative_to(site_packages), f"{manifest_file} is not the installed one"
     assert manifest_file.is_file(), f"{manifest_file} is missing"
     assert not manifest_file.is_symlink(), f"{manifest_file} is a link"
+
+    assert (files("napari_cmrir") / "data" / "sample.safetensors").is_file(), "the sample model is missing"
 
     manager = PluginManager.instance()
     manager.discover()
