@@ -97,7 +97,8 @@ def query(
         part, mask = _part(region, turned, polygon, pixels.shape)
         job = search(opened, pixels, modality, region=part, mask=mask, settings=settings)
         result = draw(job, path.name)
-        answers.append(answer(path, region or _upright(part, pixels.shape), result))
+        asked = region or (part.rectangle if part else (0, 0, *pixels.shape[:2]))
+        answers.append(answer(path, asked, result))
         exported.append((str(path), result.hits))
         print_hits(path.name, result)
         if transforms is not None:
@@ -142,13 +143,6 @@ def _part(
             raise InputError("--turned turns a region; give --region as well.")
         return None, None
     return replace(Region.from_rectangle(*region), rotation_degrees=turned), None
-
-
-def _upright(part: Region | None, shape: tuple[int, ...]) -> tuple[float, float, float, float]:
-    if part is None:
-        return 0, 0, shape[0], shape[1]
-    y, x = part.centre
-    return y - part.height / 2 + 0.5, x - part.width / 2 + 0.5, part.height, part.width
 
 
 def answer(path: Path, region: tuple[float, float, float, float], result: SearchResult) -> dict[str, Any]:

@@ -74,6 +74,18 @@ class Region:
         """
         return cls((y - 0.5 + height / 2, x - 0.5 + width / 2), height, width)
 
+    @property
+    def rectangle(self) -> tuple[float, float, float, float]:
+        """``(y, x, height, width)`` before it is turned: what `from_rectangle` makes it of.
+
+        Examples
+        --------
+        >>> Region.from_rectangle(10, 20, 5, 4).rectangle
+        (10.0, 20.0, 5, 4)
+        """
+        y, x = self.centre
+        return y - self.height / 2 + 0.5, x - self.width / 2 + 0.5, self.height, self.width
+
     @classmethod
     def whole(cls, shape: tuple[int, ...]) -> Region:
         """Make the region of a whole image.

@@ -319,7 +319,7 @@ def token(*inputs: object) -> str:
 
 def _store(tools: Tools, given: Given, path: Path) -> Job[None]:
     recipe = tools.recipe
-    pixel_size = getattr(tools.model, "pixel_size", None)
+    pixel_size = tools.model.pixel_size
     reading = recipe.settings.reading
     with closing(_readable(given.source, open_source, given.source, reading, pixel_size)) as image:
         if image.assumption:

@@ -60,9 +60,7 @@ def query_command(query: Query, image: Path) -> str:
     if polygon is not None:
         words += ["--polygon", " ".join(f"{float(y)!r},{float(x)!r}" for y, x in polygon)]
     elif query.outline is not None:
-        y, x = region.centre
-        first = float(y - region.height / 2 + 0.5), float(x - region.width / 2 + 0.5)
-        words += ["--region", *first, float(region.height), float(region.width)]
+        words += ["--region", *map(float, region.rectangle)]
         if region.rotation_degrees:
             words += ["--turned", float(region.rotation_degrees)]
     words += ["-k", query.hits, "--max-rotation", query.settings.max_rotation, "--json", "hits.json"]

@@ -47,10 +47,9 @@ def write_csv(path: Path, found: Found, rank: int | None = None) -> Path:
 def write_json(path: Path, found: Found, rank: int | None = None) -> Path:
     """Write hits as ``napari-cmrir query --json`` does; the parameters are those of `write_csv`."""
     region = found.region
-    y, x = region.centre
     answer = {
         "image": _answer(found)[0],
-        "region": [y - region.height / 2 + 0.5, x - region.width / 2 + 0.5, region.height, region.width],
+        "region": list(region.rectangle),
         "rotation_degrees": region.rotation_degrees,
         "seconds": round(found.result.seconds, 4),
         "hits": [hit.as_dict() for hit in found.result.hits],

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
-from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
 
 __all__ = ["prune", "verify"]
@@ -34,16 +32,10 @@ def verify(folder: Path) -> Job[str]:
     InputError
         It cannot be opened.
     """
-    yield Progress(0, None, "files", "Reading the repository")
-    try:
-        verify_repository = import_module("napari_cmrir.repository.verify").verify_repository
-    except ModuleNotFoundError:  # before repositories were verified unopened
-        from napari_cmrir.repository.store import open_repository
+    from napari_cmrir.repository.verify import verify_repository
 
-        with open_repository(folder) as repository:
-            problems = repository.verify()
-    else:
-        problems = yield from verify_repository(folder)
+    yield Progress(0, None, "files", "Reading the repository")
+    problems = yield from verify_repository(folder)
     return "\n".join(problems)
 
 
@@ -70,10 +62,8 @@ def prune(folder: Path) -> Job[str]:
     InputError
         As `repository.upkeep.prune_repository`.
     """
+    from napari_cmrir.repository.upkeep import prune_repository
+
     yield Progress(0, None, "images", "Looking for the images")
-    try:
-        prune_repository = import_module("napari_cmrir.repository.upkeep").prune_repository
-    except ModuleNotFoundError:
-        raise InputError("This napari-cmrir cannot prune a repository yet; upgrade it.") from None
     dropped = yield from prune_repository(folder)
     return "\n".join(dropped)
