@@ -15,6 +15,8 @@ from napari_cmrir.errors import InputError
 
 __all__ = ["Checkpoint"]
 
+_LAYOUT = b"2"  # of the state: another version's is not gone on from
+
 
 class Checkpoint:
     """Writes and restores the state of a training; tensors and plain values only.
@@ -29,7 +31,7 @@ class Checkpoint:
 
     def __init__(self, path: Path, trainer: Trainer) -> None:
         self.path, self.trainer = path, trainer
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(_LAYOUT)
         digest.update(json.dumps(trainer.settings.model_dump(mode="json"), sort_keys=True).encode())
         digest.update(json.dumps(trainer.modalities).encode())
         for pair in trainer.sampler.pairs:

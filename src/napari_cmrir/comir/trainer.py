@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -14,12 +13,15 @@ from torch.nn import functional as F
 
 from napari_cmrir.comir.detail import detail
 from napari_cmrir.comir.devices import is_out_of_memory, release_memory, training_precision
+from napari_cmrir.comir.history import History
 from napari_cmrir.comir.inference import as_bytes, forward_in_batches
 from napari_cmrir.comir.loss import contrastive_loss
-from napari_cmrir.comir.model import ComirModel, OutputScale
+from napari_cmrir.comir.model import ComirModel
 from napari_cmrir.comir.networks import build_network
 from napari_cmrir.comir.optimiser import build_optimiser, learning_rate
+from napari_cmrir.comir.output_scale import measure_scale
 from napari_cmrir.comir.patches import PatchSampler, disc, rotate, turns
+from napari_cmrir.comir.recovery import Recovery
 from napari_cmrir.comir.retrieval import RetrievalTest
 from napari_cmrir.comir.selection import Selection
 from napari_cmrir.comir.settings import TrainingSettings
@@ -32,20 +34,7 @@ __all__ = ["Trainer"]
 Result = TypeVar("Result")
 
 _HISTORY_STEPS = 10
-_MOST_BAD_STEPS = 5
-_MOST_RETURNS = 5
-_FLAT = 1e-3  # share of the CoMIRs' first contrast under which they have collapsed
 _PREVIEW_SIDE = 192
-_COURSE = (
-    "batch_size",
-    "stopped",
-    "notes",
-    "_rate",
-    "_first_contrast",
-    "_bad_steps",
-    "_returns",
-    "_returned",
-)
 
 
 class Trainer:
@@ -70,6 +59,8 @@ class Trainer:
         Pairs of patches a step; less than the settings' where the memory did not hold these.
     selection : Selection
         The best networks so far; the latest, where nothing is validated.
+    history : History
+        Losses and validations.
     stopped : str
         Why training ended early; empty while it goes on.
     notes : list of str
@@ -112,7 +103,7 @@ class Trainer:
         self._draws_within = settings.network == "tiramisu"  # it has dropout
         self.optimiser = build_optimiser(parameters, settings)
         self.step = 0
-        self.history: list[dict[str, float]] = []
+        self.history = History()
         self.precision = training_precision(device)
         side = settings.patch_size // settings.comparison_step
         counts = disc(side) if settings.free_rotation else torch.ones(side, side, dtype=torch.bool)
@@ -121,11 +112,7 @@ class Trainer:
         self.selection = Selection(self.networks, test if test is not None and len(test) > 1 else None)
         self._shown = self._shown_pair()
         self._comirs: list[Tensor] = []
-        self._first_contrast = 0.0
-        self._bad_steps = self._returns = self._returned = 0
-        self._rate = 1.0
-        self._recent: list[float] = []
-        self._clock = time.monotonic()
+        self.recovery = Recovery(self.networks, self.optimiser, self.selection)
         self.batch_size = settings.batch_size
         self.stopped = ""
         self.notes: list[str] = []
@@ -173,7 +160,7 @@ class Trainer:
         """
         settings = self.settings
         for group in self.optimiser.param_groups:
-            group["lr"] = self._rate * learning_rate(self.step, settings)
+            group["lr"] = self.recovery.rate * learning_rate(self.step, settings)
         chosen = self.sampler.choose(self.batch_size)
         comirs = self._on_both_sides(lambda side: self._comir(side, chosen.cut(side)))
         self._comirs = [comir.detach().requires_grad_() for comir in comirs]
@@ -229,67 +216,21 @@ class Trainer:
 
     def _notice(self, loss: float) -> None:
         """Take down the loss of the step just done, and go back where training went wrong."""
-        self._bad_steps = 0 if np.isfinite(loss) else self._bad_steps + 1
-        if np.isfinite(loss):
-            self._recent.append(loss)
-        if self._bad_steps >= _MOST_BAD_STEPS or (self._bad_steps and not self._is_finite()):
-            self.go_back("the loss is not a number")
-        elif self.step % _HISTORY_STEPS == 0 or self.step == self.settings.steps:
-            if self._is_flat():
-                self.go_back("the CoMIRs have become flat")
-            self._take_down()
-
-    def _is_finite(self) -> bool:
-        """Whether all weights and running means are numbers."""
-        tensors = (tensor for network in self.networks.values() for tensor in network.state_dict().values())
-        return all(bool(tensor.isfinite().all()) for tensor in tensors)
-
-    def _is_flat(self) -> bool:
-        """Whether the contrast within the latest CoMIRs, of the flatter modality, has vanished."""
-        contrast = min(float(comir.detach().std((-2, -1)).mean()) for comir in self._comirs)
-        self._first_contrast = self._first_contrast or contrast
-        return contrast <= _FLAT * self._first_contrast
-
-    def _take_down(self, **more: float) -> None:
-        """Add what has happened since the last entry to the history."""
-        if self._recent:
-            now = time.monotonic()
-            seconds = round(now - self._clock, 3)
-            mean = float(np.mean(self._recent))
-            self.history.append({"step": self.step, "loss": mean, "seconds": seconds})
-            self._recent, self._clock = [], now
-        if self.history:
-            self.history[-1].update(more)
+        self.history.add(loss)
+        reason = self.recovery.reason_in_loss(loss)
+        if not reason and (self.step % _HISTORY_STEPS == 0 or self.step == self.settings.steps):
+            reason = self.recovery.reason_in_networks(self._comirs)
+            self.history.take_down(self.step)
+        if reason:
+            self.go_back(reason)
 
     def go_back(self, reason: str) -> None:
-        """Return to the networks that were kept, and go on with half the learning rate.
-
-        Parameters
-        ----------
-        reason : str
-            What went wrong.
-
-        Raises
-        ------
-        InputError
-            If that has happened too often and nothing worth keeping has been learnt.
-        """
-        self._returns += 1
-        self._returned, self._bad_steps = self.step, 0
-        self.selection.restore(self.networks)
-        self.optimiser.state.clear()
-        self._rate /= 2
-        kept = self.selection.step
-        if self._returns <= _MOST_RETURNS:
-            what_next = f"going back to step {kept} with half the learning rate"
-            self.notes.append(f"Step {self.step}: {reason}; {what_next}.")
-        elif kept == 0:
-            raise InputError(
-                f"Training does not converge: at step {self.step}, {reason} for the {self._returns}th time;"
-                " lower the learning rate."
-            )
+        """Return to the networks that were kept with half the learning rate, or stop; see `Recovery`."""
+        told = self.recovery.go_back(self.step, reason)
+        if told is None:
+            self._stop(f"{reason} {self.recovery.times}")
         else:
-            self._stop(f"{reason} for the {self._returns}th time")
+            self.notes.append(told)
 
     def _stop(self, reason: str) -> None:
         self.stopped = (
@@ -302,18 +243,17 @@ class Trainer:
         """Whether to `validate` before the next step."""
         every = self.settings.validation_every
         at_end = self.step == self.settings.steps
-        return (self.step % every == 0 or at_end) and self._returned != self.step
+        return (self.step % every == 0 or at_end) and self.recovery.returned != self.step
 
     def validate(self) -> None:
         """Keep the networks if they retrieve better than those kept; stop if they have not for long."""
-        if not self._is_finite() or self._is_flat():
-            self.go_back(
-                "the CoMIRs have become flat" if self._is_finite() else "the weights are not numbers"
-            )
+        reason = self.recovery.reason_in_networks(self._comirs)
+        if reason:
+            self.go_back(reason)
             return
         score = self.selection.offer(self.step, self.networks, self.represent)
         if score is not None:
-            self._take_down(retrieval=score.retrieval, validation_loss=score.loss)
+            self.history.take_down(self.step, retrieval=score.retrieval, validation_loss=score.loss)
         if 0 < self.settings.patience <= self.selection.worse and self.step < self.settings.steps:
             self._stop(f"no better for {self.selection.worse} validations")
 
@@ -346,17 +286,12 @@ class Trainer:
         window = (..., slice(y, y + _PREVIEW_SIDE), slice(x, x + _PREVIEW_SIDE))
         return first[window], second[window]
 
-    @property
-    def retrieval(self) -> float | None:
-        """Share of the validation queries retrieved the last time, 0 to 1; ``None`` before the first."""
-        scores = [entry["retrieval"] for entry in self.history if "retrieval" in entry]
-        return scores[-1] if scores else None
-
     def preview(self) -> dict[str, Any]:
         """The latest figures, and the CoMIRs of one pair by modality, (channel, y, x) uint8."""
-        figures = {"loss": self.history[-1]["loss"] if self.history else float("nan")}
-        if self.retrieval is not None and self.selection.score is not None:
-            figures |= {"retrieval": self.retrieval, "best_retrieval": self.selection.score.retrieval}
+        figures = {"loss": self.history.loss}
+        if self.history.retrieval is not None and self.selection.score is not None:
+            best = self.selection.score.retrieval
+            figures |= {"retrieval": self.history.retrieval, "best_retrieval": best}
         return figures | {
             modality: as_bytes(self.represent(side, images)[0])
             for side, (modality, images) in enumerate(zip(self.modalities, self._shown, strict=True))
@@ -366,28 +301,20 @@ class Trainer:
         """Return the best model, or the last if nothing is validated, its output scaled to fill 8 bits."""
         if self.selection.score is not None or self.stopped:
             self.selection.restore(self.networks)
-        scales = {modality: self._scale(modality) for modality in self.modalities}
+        patches = PatchSampler(self.sampler.pairs, self.settings.patch_size, 0.0, self.settings.seed).draw(64)
+        scales = {
+            modality: measure_scale(self.networks[modality], patches[side], self.settings, self.device)
+            for side, modality in enumerate(self.modalities)
+        }
         return ComirModel(
             self.modalities,
             self.settings,
             self.intensities,
             {modality: network.cpu().eval() for modality, network in self.networks.items()},
             scales,
-            self.history,
+            self.history.entries,
             score=self.selection.card(),
         )
-
-    def _scale(self, modality: str) -> OutputScale:
-        """Mean and deviation over training patches; the published export, for mse, takes the plain output."""
-        channels = self.settings.channels
-        if self.settings.critic == "mse":
-            return OutputScale((0.0,) * channels, (1.0,) * channels)
-        network = self.networks[modality].eval()
-        sampler = PatchSampler(self.sampler.pairs, self.settings.patch_size, 0.0, self.settings.seed)
-        side = self.modalities.index(modality)
-        comirs = forward_in_batches(network, sampler.draw(64)[side], self.device, torch.float32)
-        comirs = comirs.transpose(0, 1).flatten(1)
-        return OutputScale(tuple(comirs.mean(1).tolist()), tuple(comirs.std(1).clamp_min(1e-6).tolist()))
 
     def state(self) -> dict[str, Any]:
         """All that a resumed training needs to go on as if nothing had happened."""
@@ -395,13 +322,13 @@ class Trainer:
             "step": self.step,
             "networks": {m: network.state_dict() for m, network in self.networks.items()},
             "optimiser": self.optimiser.state_dict(),
-            "history": self.history,
-            "recent": self._recent,
+            "history": self.history.state(),
             "draws": self.sampler.generator.get_state(),
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "selection": self.selection.state(),
-            "course": {name: getattr(self, name) for name in _COURSE},
+            "recovery": self.recovery.state(),
+            "course": (self.batch_size, self.stopped, self.notes),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -409,11 +336,12 @@ class Trainer:
         for modality, network in self.networks.items():
             network.load_state_dict(state["networks"][modality])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.history, self._recent = state["step"], state["history"], state["recent"]
+        self.step = state["step"]
+        self.history.load_state(state["history"])
         self.sampler.generator.set_state(state["draws"])
         torch.set_rng_state(state["random"])
         if state["cuda_random"] is not None:
             torch.cuda.set_rng_state(state["cuda_random"], self.device)
         self.selection.load_state(state["selection"])
-        for name in _COURSE:
-            setattr(self, name, state["course"][name])
+        self.recovery.load_state(state["recovery"])
+        self.batch_size, self.stopped, self.notes = state["course"]

@@ -180,7 +180,7 @@ def _steps(trainer: Trainer, checkpoint: Checkpoint | None, device: str) -> Job[
 
 
 def _message(trainer: Trainer, loss: float) -> str:
-    retrieval = trainer.retrieval
+    retrieval = trainer.history.retrieval
     retrieves = "" if retrieval is None else f", retrieves {retrieval:.0%}"
     return f"Training on {trainer.device.type}, loss {loss:.3f}{retrieves}"
 

@@ -1,0 +1,33 @@
+"""How a finished network's output is scaled to fill 8 bits."""
+
+from __future__ import annotations
+
+import torch
+
+from napari_cmrir.comir.inference import forward_in_batches
+from napari_cmrir.comir.model import OutputScale
+from napari_cmrir.comir.networks import Tiramisu, UNet
+from napari_cmrir.comir.settings import TrainingSettings
+
+__all__ = ["measure_scale"]
+
+
+def measure_scale(
+    network: UNet | Tiramisu, patches: torch.Tensor, settings: TrainingSettings, device: torch.device
+) -> OutputScale:
+    """Mean and deviation of each channel; the published export, for mse, takes the plain output.
+
+    Parameters
+    ----------
+    network : UNet or Tiramisu
+        On the device.
+    patches : (n, channel, y, x) tensor
+        Of the network's modality.
+    settings : TrainingSettings
+    device : torch.device
+    """
+    channels = settings.channels
+    if settings.critic == "mse":
+        return OutputScale((0.0,) * channels, (1.0,) * channels)
+    comirs = forward_in_batches(network.eval(), patches, device, torch.float32).transpose(0, 1).flatten(1)
+    return OutputScale(tuple(comirs.mean(1).tolist()), tuple(comirs.std(1).clamp_min(1e-6).tolist()))
