@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Choice", "PatchSampler", "disc", "rotate", "turns"]
+__all__ = ["Choice", "PatchSampler", "disc", "local_discs", "rotate"]
 
 _SCALE_JITTER = 0.1
 _CANDIDATES = 3
@@ -181,26 +181,6 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     return _sample(images, degrees, ones, torch.zeros_like(degrees, dtype=torch.bool), images.shape[-1])
 
 
-def turns(images: Tensor) -> Tensor:
-    """The seven other ways to lay square images: quarter turns, and each of them mirrored.
-
-    Parameters
-    ----------
-    images : (n, channel, side, side) tensor
-
-    Returns
-    -------
-    (7 * n, channel, side, side) tensor
-
-    Examples
-    --------
-    >>> turns(torch.tensor([[[[1, 2], [3, 4]]]]))[:, 0].flatten(1).tolist()
-    [[2, 4, 1, 3], [4, 3, 2, 1], [3, 1, 4, 2], [2, 1, 4, 3], [4, 2, 3, 1], [3, 4, 1, 2], [1, 3, 2, 4]]
-    """
-    quarters = [torch.rot90(images, k, (-2, -1)) for k in range(4)]
-    return torch.cat(quarters[1:] + [quarter.flip(-1) for quarter in quarters])
-
-
 def disc(side: int) -> Tensor:
     """The largest disc in a square: what stays inside whatever the rotation.
 
@@ -215,6 +195,32 @@ def disc(side: int) -> Tensor:
     """
     r = torch.arange(side) - (side - 1) / 2
     return r[:, None].square() + r[None, :].square() <= (side / 2) ** 2
+
+
+def local_discs(images: Tensor) -> Tensor:
+    """What the four largest equal discs hold that fit, side by side, into the `disc` of each square image.
+
+    Parameters
+    ----------
+    images : (n, channel, side, side) tensor
+        Of an even side.
+
+    Returns
+    -------
+    (4 * n, channel, pixels) tensor
+        The first disc of every image, then the second of every image, and so on.
+
+    Examples
+    --------
+    >>> local_discs(torch.zeros(3, 2, 64, 64)).shape  # of diameter 26
+    torch.Size([12, 2, 540])
+    """
+    radius = images.shape[-1] / 2
+    small = radius / (1 + math.sqrt(2))
+    side = int(2 * small)
+    inside = disc(side).to(images.device)
+    starts = [round(radius + sign * small - side / 2) for sign in (-1, 1)]
+    return torch.cat([images[..., y : y + side, x : x + side][..., inside] for y in starts for x in starts])
 
 
 def vary(patches: Tensor, generator: torch.Generator) -> Tensor:

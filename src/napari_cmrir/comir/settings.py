@@ -55,10 +55,11 @@ class TrainingSettings(BaseModel):
     temperature: float = Field(
         0.05, gt=0, description="Divides the similarity before the cross entropy (paper: 0.5 with mse)."
     )
-    turned_negatives: bool = Field(
-        False,
-        description="Each CoMIR also has to differ from the quarter turns and mirror images of all CoMIRs of"
-        " the batch, eight times the negatives at hardly any cost; not in the paper.",
+    local_weight: float = Field(
+        1.0,
+        ge=0,
+        description="Weight of the same loss between the four discs that fit into a patch: their negatives"
+        " are all other discs of the batch, neighbours in the same patch among them; 0: none (paper).",
     )
     activation_decay: float = Field(
         1e-4, ge=0, description="Weight of the L1 and of the L2 norm of the CoMIRs in the loss (paper: 1e-4)."
@@ -111,7 +112,7 @@ PRESETS: dict[str, TrainingSettings] = {
         optimiser="sgd",
         learning_rate=1e-2,
         weight_decay=1e-5,
-        turned_negatives=False,
+        local_weight=0.0,
         comparison_step=1,
         detail=0.0,
         free_rotation=0.0,
