@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cmrir.comir.patches import PatchSampler, disc, local_discs, rotate
+from napari_cmrir.comir.patches import PatchSampler, disc, local_discs, rotate, vary
 
 
 def smooth_pair(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -15,7 +15,7 @@ def smooth_pair(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("free", [0.0, 45.0])
 def test_turning_the_second_patch_back_gives_the_first(free: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("napari_cmrir.comir.patches.vary", lambda patches, generator: patches)
+    monkeypatch.setattr("napari_cmrir.comir.patches.vary", lambda patches, *_: patches)
     sampler = PatchSampler([smooth_pair(300, 260)], 64, free, seed=1)
     first, second, turned = sampler.draw(16)
     back = rotate(second, -turned)
@@ -52,3 +52,21 @@ def test_local_discs_lie_side_by_side_within_the_disc(side: int) -> None:
     assert len(parts.unique()) == parts.numel()  # none twice
     assert disc(side).flatten()[parts.flatten()].all()
     assert parts.numel() > 0.55 * disc(side).sum()  # four of radius R / (1 + sqrt 2) cover 69 %
+
+
+def test_variation_says_how_much_intensities_change() -> None:
+    flat = torch.full((400, 3, 8, 8), 0.5)
+    none, modest, strong = (
+        vary(flat, torch.Generator().manual_seed(1), factor) for factor in (0.0, 1.0, 2.0)
+    )
+    torch.testing.assert_close(none, flat)
+    spread = [float((varied.mean((2, 3)) - 0.5).std()) for varied in (modest, strong)]
+    assert 0.05 < spread[0] < 0.5 * 1.2 * spread[1]
+
+
+def test_variation_also_mixes_colours() -> None:
+    red = torch.zeros(100, 3, 8, 8)
+    red[:, 0] = 1.0
+    varied = vary(red, torch.Generator().manual_seed(2), 1.0).mean((2, 3))
+    apart = varied[:, 1] - varied[:, 2]  # equal, if each channel were only scaled and shifted alike
+    assert 0.03 < float(apart.std()) < 0.3

@@ -39,7 +39,7 @@ class TrainingSettings(BaseModel):
         description="Side in pixels that the unet's first layer takes as one; its CoMIR is enlarged back.",
     )
     channels: int = Field(1, ge=1, le=8, description="Channels of a CoMIR; the paper uses 1.")
-    steps: int = Field(2000, ge=1, description="Optimisation steps; the paper takes 23 x 32.")
+    steps: int = Field(4000, ge=1, description="Optimisation steps; the paper takes 23 x 32.")
     batch_size: int = Field(
         24,
         ge=2,
@@ -87,6 +87,13 @@ class TrainingSettings(BaseModel):
         description="The two inputs are turned against each other by up to this many degrees, on top of the"
         " quarter turns of the paper, and their CoMIRs turned back before the loss.",
     )
+    variation: float = Field(
+        2.0,
+        ge=0,
+        le=4,
+        description="How much patches vary in size, gamma, contrast, brightness, colour and noise: 1 is"
+        " modest, 2 makes up for few images, of stains and exposures that differ.",
+    )
     validation_share: float = Field(
         0.15,
         ge=0,
@@ -116,5 +123,6 @@ PRESETS: dict[str, TrainingSettings] = {
         comparison_step=1,
         detail=0.0,
         free_rotation=0.0,
+        variation=1.0,
     ),
 }

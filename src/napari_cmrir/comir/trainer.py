@@ -98,7 +98,9 @@ class Trainer:
             (torch.from_numpy(one.apply(first)), torch.from_numpy(other.apply(second)))
             for first, second in images
         ]
-        self.sampler = PatchSampler(scaled, settings.patch_size, settings.free_rotation, settings.seed)
+        self.sampler = PatchSampler(
+            scaled, settings.patch_size, settings.free_rotation, settings.seed, settings.variation
+        )
         parameters = [p for network in self.networks.values() for p in network.parameters()]
         self._draws_within = settings.network == "tiramisu"  # it has dropout
         self.optimiser = build_optimiser(parameters, settings)
@@ -304,7 +306,8 @@ class Trainer:
         """Return the best model, or the last if nothing is validated, its output scaled to fill 8 bits."""
         if self.selection.score is not None or self.stopped:
             self.selection.restore(self.networks)
-        patches = PatchSampler(self.sampler.pairs, self.settings.patch_size, 0.0, self.settings.seed).draw(64)
+        size, seed = self.settings.patch_size, self.settings.seed
+        patches = PatchSampler(self.sampler.pairs, size, 0.0, seed, variation=0.0).draw(64)
         scales = {
             modality: measure_scale(self.networks[modality], patches[side], self.settings, self.device)
             for side, modality in enumerate(self.modalities)
