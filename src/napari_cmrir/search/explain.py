@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation", "Votes", "agreement_map", "explain"]
 
-_BAND = 16.0  # standard deviation, px, of the neighbourhood whose mean is taken away, as in the registration
 _WINDOW = 8.0  # standard deviation, px, of the neighbourhood that is correlated
 _FLAT = 1e-3  # share of an image's variance under which a neighbourhood counts as flat
 
@@ -137,11 +136,12 @@ def agreement_map(
     import torch
 
     from napari_cmrir.comir.detail import detail
+    from napari_cmrir.search.posed import BAND
 
     counts = torch.from_numpy(mask).float()
     weight = counts.numpy()
     a, b = (
-        detail(torch.from_numpy(np.ascontiguousarray(image)).float()[None], counts, _BAND)[0].numpy()
+        detail(torch.from_numpy(np.ascontiguousarray(image)).float()[None], counts, BAND)[0].numpy()
         for image in (one, other)
     )
     total = np.maximum(_smooth(weight), 1e-6)

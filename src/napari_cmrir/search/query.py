@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari_cmrir.repository.store import Repository
     from napari_cmrir.search.confidence import Evidence
     from napari_cmrir.search.hits import Hit, SearchResult
-    from napari_cmrir.search.registration import Pose
+    from napari_cmrir.search.posed import Pose
     from napari_cmrir.search.rerankers import Question
 
 __all__ = ["search"]
