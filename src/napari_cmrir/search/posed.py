@@ -32,8 +32,8 @@ class Pose:
     Parameters
     ----------
     score : float
-        Zero-normalised correlation of the CoMIRs under the pose, times the share of the query that lies on
-        the field, in [-1, 1]; -inf if there is no pose.
+        How well the CoMIRs agree under the pose, times the share of the query that lies on the field, in
+        [-1, 1]; -inf if there is no pose.
     rotation_degrees : float
         How far the query is turned counter-clockwise.
     centre : (float, float)

@@ -18,6 +18,7 @@ from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.search.posed import BAND, Pose, RegisteredQuery, rotations
 from napari_cmrir.search.refinement import POINTS_STEPPED, pose_scores, refine_poses, with_gradients
 from napari_cmrir.search.settings import SearchSettings
+from napari_cmrir.search.votes import Votes
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.store import Repository
@@ -34,8 +35,9 @@ def register(
     """Find the best pose of a query in each of some fields, coarse to fine.
 
     At the coarse level every rotation is correlated at every shift by FFT; the peaks of the best fields are
-    then moved to sub-pixel and sub-degree precision at the fine level, whose correlation is their score. A
-    field that is not refined keeps its coarse pose, and scores no higher than those that are.
+    then moved to sub-pixel and sub-degree precision at the fine level, whose correlation, with the second
+    vote, is their score. A field that is not refined keeps its coarse pose, and scores no higher than those
+    that are.
 
     Parameters
     ----------
@@ -164,6 +166,7 @@ def _fine_poses(
     side = 2**query.fine
     images = _stack(repository, fields, query.fine, query)
     gradients = with_gradients(images)
+    votes = Votes(comir, mask, images, gradients, side) if settings.second_vote else None
     poses, scores = [], []
     for start in starts.unbind(1):
         start = torch.cat((start[:, :1], (start[:, 1:] + 0.5) / side - 0.5), 1)
@@ -178,7 +181,7 @@ def _fine_poses(
         start = torch.stack(nearby, 1)[torch.arange(len(start)), tried.argmax(1)]
         refined, score = refine_poses(comir, mask, images, start, settings.min_overlap, gradients=gradients)
         poses.append(refined)
-        scores.append(score)
+        scores.append(score if votes is None else votes.add_to(score, refined))
     found, values = torch.stack(poses, 1).cpu(), torch.stack(scores, 1).cpu()
     results = {}
     for field, pose, score in zip(fields, found.unbind(), values.unbind(), strict=True):
