@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_cmrir.cli.reading import PixelSize
 from napari_cmrir.cli.train import Device
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def query(
     per_field: Annotated[
         bool, typer.Option("--per-field", help="A hit for every field, not one an image.")
     ] = False,
+    pixel_size: PixelSize = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     output: Annotated[Path | None, typer.Option("--json", help="Write the hits to this file.")] = None,
     table: Annotated[Path | None, typer.Option("--csv", help="Write the hits to this table.")] = None,
@@ -73,7 +75,7 @@ def query(
     """Find the tissue of images, or of a region of them, in a repository."""
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.comir.model import write_whole
-    from napari_cmrir.images.readers import find_images, read_image
+    from napari_cmrir.images.readers import find_images
     from napari_cmrir.repository.store import open_repository
     from napari_cmrir.search.exports import as_csv, as_geojson
     from napari_cmrir.search.query import search
@@ -93,9 +95,9 @@ def query(
     found = find_images(images, modality)
     answers, exported = [], []
     for number, path in enumerate(found, 1):
-        pixels = read_image(path)
+        pixels, size = _read(path, pixel_size)
         part, mask = _part(region, turned, polygon, pixels.shape)
-        job = search(opened, pixels, modality, region=part, mask=mask, settings=settings)
+        job = search(opened, pixels, modality, region=part, mask=mask, pixel_size=size, settings=settings)
         result = draw(job, path.name)
         asked = region or (part.rectangle if part else (0, 0, *pixels.shape[:2]))
         answers.append(answer(path, asked, result))
@@ -113,6 +115,23 @@ def query(
         write_whole(table, as_csv(exported).encode())
     if geojson is not None:
         write_whole(geojson, as_geojson(exported).encode())
+
+
+def _read(path: Path, pixel_size: float | None) -> tuple[NDArray[Any], float | None]:
+    """An image, and the side of its pixels in micrometres: as given, or as the file says."""
+    from contextlib import closing
+
+    import numpy as np
+
+    from napari_cmrir.errors import InputError
+    from napari_cmrir.images.colours import plain_type
+    from napari_cmrir.images.readers import open_image
+
+    if pixel_size is not None and not pixel_size > 0:
+        raise InputError(f"--pixel-size cannot be {pixel_size:g}; give micrometres, above 0.")
+    with closing(open_image(path)) as image:
+        pixels = np.ascontiguousarray(plain_type(image[:, :]))
+        return pixels, pixel_size if pixel_size is not None else image.pixel_size
 
 
 def _part(

@@ -183,4 +183,4 @@ def _pressed(comirs: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
 
 def _compared(comirs: Tensor, mask: Tensor | None = None) -> Tensor:
     coarse = F.avg_pool2d(comirs, _STEP)
-    return detail(coarse, torch.ones_like(coarse[0, 0]) if mask is None else mask, _DETAIL / _STEP)
+    return detail(coarse, mask, _DETAIL / _STEP)

@@ -168,6 +168,11 @@ class Repository:
         """Pixels of a field's image, at its finest level, to a pixel of its CoMIR along each axis."""
         return float(self._cached_notes(self.comir_path(field)).get("pixel_step", 1.0))
 
+    def pixel_size(self, field: int) -> float | None:
+        """Side of a pixel of a field's CoMIR, in micrometres; ``None`` if it is not known."""
+        size = self._cached_notes(self.comir_path(field)).get("pixel_size")
+        return None if size is None else float(size)
+
     def comir_path(self, field: int) -> Path:
         """Return the OME-Zarr pyramid that holds the CoMIR of a field's image."""
         row = self._image(field)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from napari_cmrir.images.geometry import rotation_difference
 from napari_cmrir.jobs import Job, portion
 from napari_cmrir.search.patchwords import patch_scores
-from napari_cmrir.search.registration import Pose, RegisteredQuery, register, scales
+from napari_cmrir.search.posed import Pose, RegisteredQuery, scales
+from napari_cmrir.search.registration import register
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:

@@ -37,8 +37,14 @@ class SearchSettings(BaseModel):
     )
     refine: int = Field(
         30,
-        ge=1,
-        description="Fields whose pose is refined, the best at the coarse level of the registration.",
+        ge=0,
+        description="Fields whose pose is refined, the best at the coarse level of the registration; 0 keeps"
+        " the coarse poses.",
+    )
+    second_vote: bool = Field(
+        True,
+        description="Add to the correlation of a refined pose how well the finest structures agree, in value"
+        " and in direction.",
     )
     max_rotation: float = Field(
         30.0,

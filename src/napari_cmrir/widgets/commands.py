@@ -63,6 +63,8 @@ def query_command(query: Query, image: Path) -> str:
         words += ["--region", *map(float, region.rectangle)]
         if region.rotation_degrees:
             words += ["--turned", float(region.rotation_degrees)]
+    if query.pixel_size is not None:
+        words += ["--pixel-size", query.pixel_size]
     words += ["-k", query.hits, "--max-rotation", query.settings.max_rotation, "--json", "hits.json"]
     return _line(words)
 
@@ -110,7 +112,7 @@ def query_python(query: Query, image: Path) -> str:
         f"settings = SearchSettings(hits={query.hits}, max_rotation={query.settings.max_rotation!r})",
         f"with cmrir.open_repository({str(query.repository)!r}) as repository:",
         f"    job = cmrir.query(repository, pixels, {query.modality!r}, region=region, mask=mask,",
-        "                      settings=settings)",
+        f"                      pixel_size={query.pixel_size!r}, settings=settings)",
         "    result = cmrir.run(job)",
         "for hit in result.hits:",
         "    print(hit.rank, hit.image, hit.score, hit.confidence, hit.rotation_degrees, hit.box.tolist())",

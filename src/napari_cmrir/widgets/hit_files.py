@@ -118,7 +118,8 @@ def write_registered_crop(path: Path, found: Found, rank: int | None = None) -> 
     from napari_cmrir.images.readers import read_image
 
     hit = _hit(found, rank)
-    crop = cut_upright(read_image(hit.image), hit.box)
+    step = float(np.linalg.norm(hit.box[3] - hit.box[0])) / found.region.height
+    crop = cut_upright(read_image(hit.image), hit.box, round(step, 6))
     region, _ = cut(found.query.image.read(), found.region)
     units, size = found.query.placement.units, found.query.placement.pixel_size
     names = (f"{Path(hit.image).name}, registered", f"{found.query.image.name}, region")
