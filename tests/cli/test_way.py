@@ -171,13 +171,13 @@ def test_interrupted_indexing_goes_on_where_it_was(call, call_process, info, tmp
     arguments = ["index", pairs, "--model", model, "--modality", "BF", "-o", tmp_path / "new.cmrir"]
     prelude = """
         import signal
-        from napari_cmrir.repository import stages
-        open_source = stages.open_source
+        from napari_cmrir.repository import representing
+        open_source = representing.open_source
         def interrupted(source, *options):
             if source.name == "sample-002_BF.tif":
                 signal.raise_signal(signal.SIGINT)
             return open_source(source, *options)
-        stages.open_source = interrupted
+        representing.open_source = interrupted
     """
     ended = call_process(arguments, prelude)
     assert ended.status == 130

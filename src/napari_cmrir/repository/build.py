@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING
 from napari_cmrir import __version__
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job
-from napari_cmrir.repository.catalogue import Catalogue, ImageRow
+from napari_cmrir.repository.catalogue import Catalogue
 from napari_cmrir.repository.crew import gather_crew
 from napari_cmrir.repository.estimate import estimate
 from napari_cmrir.repository.indexing import Indexing, index_words, learn_vocabulary, represent_images
 from napari_cmrir.repository.publishing import digest, publishing
+from napari_cmrir.repository.recipe import Recipe, Tools
+from napari_cmrir.repository.schema import ImageRow
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.repository.sources import AnySource, Source, find_work, list_sources
-from napari_cmrir.repository.stages import Recipe, Tools
+from napari_cmrir.repository.sources import AnySource, Source, list_sources
 from napari_cmrir.repository.store import MODEL_NAME, VOCABULARY_NAME, Repository, open_repository
-from napari_cmrir.repository.upkeep import find_lost, is_outgrown, prune_vanished
+from napari_cmrir.repository.upkeep import is_outgrown, prune_vanished
+from napari_cmrir.repository.work import find_lost, find_work
 from napari_cmrir.repository.writing import open_to_write
 
 if TYPE_CHECKING:

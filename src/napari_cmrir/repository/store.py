@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.repository.catalogue import FORMAT_VERSION, Catalogue, ImageRow
+from napari_cmrir.repository.catalogue import Catalogue
 from napari_cmrir.repository.pyramids import open_level, read_notes
+from napari_cmrir.repository.schema import FORMAT_VERSION, ImageRow
 from napari_cmrir.repository.segments import join_bags, map_segment
 from napari_cmrir.repository.settings import RepositorySettings
 
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from napari_cmrir.words.settings import DescriptorSettings
     from napari_cmrir.words.vocabulary import Vocabulary
 
-__all__ = ["MODEL_NAME", "VOCABULARY_NAME", "Repository", "open_repository"]
+__all__ = ["COMIRS", "MODEL_NAME", "SEGMENTS", "VOCABULARY_NAME", "Repository", "open_repository"]
 
 MODEL_NAME = "model.safetensors"
 VOCABULARY_NAME = "vocabulary.safetensors"
+COMIRS, SEGMENTS = "comirs", "segments"
 _CACHED_COMIRS = 512  # fields of reduced resolution kept in memory: 128 MB a channel at most
 _CACHED_NOTES = 4096
 
@@ -104,7 +106,7 @@ class Repository:
     def _require_finished(self) -> None:
         counts = self._catalogue.count_images()
         if not counts.get("indexed"):
-            known, stored = sum(counts.values()), counts.get("represented", 0)
+            known, stored = sum(counts.values()), len(list((self.path / COMIRS).glob("[0-9]*.ome.zarr")))
             raise InputError(
                 f"{self.path} is unfinished ({stored} of {known} CoMIRs stored, no image searchable yet);"
                 " index the same images into it again to finish it."
