@@ -15,7 +15,15 @@ from napari_cmrir.repository.publishing import publishing
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["create_pyramid", "finish_pyramid", "halve", "open_level", "read_notes", "write_pyramid"]
+__all__ = [
+    "create_pyramid",
+    "finish_pyramid",
+    "halve",
+    "open_coarsest",
+    "open_level",
+    "read_notes",
+    "write_pyramid",
+]
 
 CHUNK_SIDE = 256
 SHARD_SIDE = 8192
@@ -146,6 +154,12 @@ def open_level(path: Path, level: int = 0) -> zarr.Array[Any]:
     except (FileNotFoundError, KeyError, ValueError) as error:
         message = f"{path} has no level {level}; check the repository with 'info --verify'."
         raise InputError(message) from error
+
+
+def open_coarsest(path: Path) -> zarr.Array[Any]:
+    """Open the smallest level of a pyramid, whose shorter side is below 128 px; else as `open_level`."""
+    levels = [int(level.name) for level in path.glob("*") if level.name.isdigit()]
+    return open_level(path, max(levels, default=0))
 
 
 def _halve_block(level: zarr.Array[Any], coarser: zarr.Array[Any], y: int, x: int) -> None:
