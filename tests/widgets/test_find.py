@@ -367,6 +367,18 @@ def test_exports_hold_the_hits(find, query_layer, search, tmp_path, wait_for):
         assert 'PhysicalSizeX="0.5"' in file.ome_metadata
 
 
+def test_an_export_that_cannot_be_written_is_a_notification(find, search, tmp_path, wait_for, notifications):
+    search()
+    (tmp_path / "file").touch()
+    exports = [("csv", tmp_path / "file" / "a.csv", "File exists")]
+    if Path("/dev/full").exists():
+        exports.append(("crop", Path("/dev/full"), "No space left on device"))
+    for number, (kind, path, reason) in enumerate(exports, 1):
+        find.view.export.export(kind, path)
+        wait_for(lambda number=number: len(notifications) == number)
+        assert notifications[-1] == ("error", f"{path} cannot be written ({reason}); choose another place.")
+
+
 def test_a_large_image_is_read_with_levels(tmp_path):
     from napari_cmrir.widgets.pictures import read_picture
 

@@ -240,6 +240,15 @@ def an_unreadable_image(widget, place):
     return widget.index
 
 
+@refused(IndexWidget, "shows nothing but empty glass", "if that is wrong")
+def an_image_of_empty_glass(widget, place):
+    index(widget, place)
+    glass = np.random.default_rng(0).integers(238, 244, (256, 256, 3), np.uint8)
+    tifffile.imwrite(place.empty / "glass_BF.tif", glass, photometric="rgb")
+    widget.images.set_paths(place.empty / "glass_BF.tif")
+    return widget.index
+
+
 @refused(IndexWidget, "is a repository, not a folder of images", "give the images themselves")
 def a_repository_as_images(widget, place):
     index(widget, place)
