@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from napari_cmrir.images.geometry import Region
     from napari_cmrir.search.hits import SearchResult
 
-__all__ = ["answer", "doubts", "print_hits", "query", "write_answers", "write_transforms"]
+__all__ = ["doubts", "print_hits", "query", "write_transforms"]
 
 
 class Rerank(StrEnum):
@@ -77,7 +76,7 @@ def query(
     from napari_cmrir.comir.model import write_whole
     from napari_cmrir.images.readers import find_images
     from napari_cmrir.repository.store import open_repository
-    from napari_cmrir.search.exports import as_csv, as_geojson
+    from napari_cmrir.search.exports import as_csv, as_geojson, as_json
     from napari_cmrir.search.query import search
     from napari_cmrir.search.settings import SearchSettings
 
@@ -93,15 +92,13 @@ def query(
     opened = open_repository(repository)
     opened.model.require_modality(modality)
     found = find_images(images, modality)
-    answers, exported = [], []
+    answers = []
     for number, path in enumerate(found, 1):
         pixels, size = _read(path, pixel_size)
         part, mask = _part(region, turned, polygon, pixels.shape)
         job = search(opened, pixels, modality, region=part, mask=mask, pixel_size=size, settings=settings)
         result = draw(job, path.name)
-        asked = region or (part.rectangle if part else (0, 0, *pixels.shape[:2]))
-        answers.append(answer(path, asked, result))
-        exported.append((str(path), result.hits))
+        answers.append((str(path), result))
         print_hits(path.name, result)
         if transforms is not None:
             write_transforms(
@@ -109,12 +106,13 @@ def query(
             )
         if timings:
             typer.echo("  ".join(f"{stage} {seconds:.3f} s" for stage, seconds in result.timings.items()))
+    hits_of = [(name, result.hits) for name, result in answers]
     if output is not None:
-        write_answers(output, answers)
+        write_whole(output, as_json(answers).encode())
     if table is not None:
-        write_whole(table, as_csv(exported).encode())
+        write_whole(table, as_csv(hits_of).encode())
     if geojson is not None:
-        write_whole(geojson, as_geojson(exported).encode())
+        write_whole(geojson, as_geojson(hits_of).encode())
 
 
 def _read(path: Path, pixel_size: float | None) -> tuple[NDArray[Any], float | None]:
@@ -162,25 +160,6 @@ def _part(
             raise InputError("--turned turns a region; give --region as well.")
         return None, None
     return replace(Region.from_rectangle(*region), rotation_degrees=turned), None
-
-
-def answer(path: Path, region: tuple[float, float, float, float], result: SearchResult) -> dict[str, Any]:
-    """Put what was asked, an image's region (y, x, height, width), and what was found into JSON's terms."""
-    return {
-        "image": str(path),
-        "region": list(region),
-        "seconds": round(result.seconds, 4),
-        "hits": [hit.as_dict() for hit in result.hits],
-        "reliable": result.reliable,
-        "warnings": list(result.warnings),
-    }
-
-
-def write_answers(path: Path, answers: list[dict[str, Any]]) -> None:
-    """Write the answers to one or more queries as a JSON file, whole or not at all."""
-    from napari_cmrir.comir.model import write_whole
-
-    write_whole(path, (json.dumps({"queries": answers}, indent=1) + "\n").encode())
 
 
 def write_transforms(folder: Path, name: str, shape: tuple[int, ...], result: SearchResult) -> None:

@@ -168,8 +168,8 @@ def _failures(catalogue: Catalogue, work: Work) -> list[ImageRow]:
 def _refuse_nothing(catalogue: Catalogue, work: Work, n_sources: int) -> None:
     failures = _failures(catalogue, work)
     if len(failures) == n_sources:
-        which = "The image" if n_sources == 1 else f"None of the {n_sources} images"
-        raise InputError(f"{which} could be indexed; {_why(failures[0])}")
+        what = "The image could not" if n_sources == 1 else f"None of the {n_sources} images could"
+        raise InputError(f"{what} be indexed; {_why(failures[0])}")
 
 
 def _why(failure: ImageRow) -> str:
@@ -201,12 +201,12 @@ def _agree(
     if fingerprint != model.fingerprint:
         raise InputError(
             f"{folder} was built with another model ({fingerprint[:12]}, not {model.fingerprint[:12]});"
-            " give the same model or another -o."
+            " give the same model, or another repository to write."
         )
     if own_modality != modality:
         raise InputError(
             f"{folder} holds {own_modality} images, not {modality};"
-            f" give --modality {own_modality} or another -o."
+            f" give {own_modality} as modality, or another repository to write."
         )
     own_settings = RepositorySettings.model_validate(catalogue.about("settings"))
     if settings is None or settings == own_settings:
@@ -216,7 +216,7 @@ def _agree(
         return settings
     raise InputError(
         f"{folder} was built with other settings ({_difference(own_settings, settings)});"
-        " leave them out to add with the repository's own, or give another -o."
+        " leave them out to add with the repository's own, or give another repository to write."
     )
 
 

@@ -16,7 +16,15 @@ from napari_cmrir.repository.publishing import publishing
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["create_pyramid", "fill_coarser", "halve", "open_level", "read_notes", "write_pyramid"]
+__all__ = [
+    "create_pyramid",
+    "fill_coarser",
+    "halve",
+    "open_coarsest",
+    "open_level",
+    "read_notes",
+    "write_pyramid",
+]
 
 WHOLE_SIDE = 1024
 """Levels up to a field are one chunk each, px: they are read whole."""
@@ -152,6 +160,12 @@ def open_level(path: Path, level: int = 0) -> zarr.Array[Any]:
     except (FileNotFoundError, KeyError, ValueError) as error:
         message = f"{path} has no level {level}; check the repository with 'info --verify'."
         raise InputError(message) from error
+
+
+def open_coarsest(path: Path) -> zarr.Array[Any]:
+    """Open the smallest level of a pyramid, whose shorter side is below 128 px; else as `open_level`."""
+    levels = [int(level.name) for level in path.glob("*") if level.name.isdigit()]
+    return open_level(path, max(levels, default=0))
 
 
 def _halve_block(level: zarr.Array[Any], coarser: zarr.Array[Any], y: int, x: int) -> None:

@@ -143,7 +143,7 @@ def _readable(source: AnySource, read: Callable[..., Result], *arguments: Any, *
     except Exception as error:
         name = source if isinstance(source, Path) else source.name
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise InputError(f"{name} cannot be read: {reason}.") from error
+        raise InputError(f"{name} cannot be read: {reason}; check the file and index again.") from error
 
 
 def _plain(name: str) -> str:
