@@ -11,10 +11,10 @@ from qtpy.QtCore import Qt
 from napari_cmrir.cli.main import main
 from napari_cmrir.jobs import Progress
 from napari_cmrir.repository.store import open_repository
+from napari_cmrir.widgets.comir_pictures import comir_thumbnails
 from napari_cmrir.widgets.copying import CopyButton
 from napari_cmrir.widgets.find import FindWidget
 from napari_cmrir.widgets.index import IndexWidget
-from napari_cmrir.widgets.pictures import comir_thumbnails
 
 
 def test_indexing_makes_a_repository_that_find_region_proposes(

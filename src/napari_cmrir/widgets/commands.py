@@ -86,7 +86,7 @@ def train_text(
     output: Path,
     resume: bool,
 ) -> str:
-    """Write a training; the first parameter and what is returned are those of `query_text`.
+    """Write a training, as `query_text` writes a query.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def train_text(
 
 
 def index_text(language: Language, images: Sequence[Path], model: Path, modality: str, output: Path) -> str:
-    """Write an indexing; the first parameter and what is returned are those of `query_text`.
+    """Write an indexing, as `query_text` writes a query.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def index_text(language: Language, images: Sequence[Path], model: Path, modality
 
 
 def represent_text(language: Language, model: Path, image: Path, modality: str, folder: Path) -> str:
-    """Write the making of a CoMIR; the first parameter and what is returned are those of `query_text`.
+    """Write the making of a CoMIR, as `query_text` writes a query.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def represent_text(language: Language, model: Path, image: Path, modality: str, 
 
 
 def import_text(language: Language, checkpoint: Path, modalities: tuple[str, str], output: Path) -> str:
-    """Write the import of a released checkpoint; else as `query_text`.
+    """Write the import of a released checkpoint, as `query_text` writes a query.
 
     Parameters
     ----------

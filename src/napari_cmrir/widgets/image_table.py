@@ -13,9 +13,9 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, QSize, QSortF
 from qtpy.QtGui import QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
+from napari_cmrir.widgets.comir_pictures import comir_thumbnails
 from napari_cmrir.widgets.inquiry import Inquiry
 from napari_cmrir.widgets.painting import as_pixmap, draw_hint
-from napari_cmrir.widgets.pictures import comir_thumbnails
 
 if TYPE_CHECKING:
     import numpy as np

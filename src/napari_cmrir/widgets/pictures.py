@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.geometry import Region, cut
 
 if TYPE_CHECKING:
     from napari_cmrir.search.hits import Hit
 
-__all__ = ["Picture", "Thumbnail", "comir_thumbnails", "read_picture", "thumbnail", "thumbnails"]
+__all__ = ["Picture", "Thumbnail", "read_picture", "thumbnail", "thumbnails"]
 
 _LARGE = 4096  # px a side above which a layer gets levels
 _SMALLEST_LEVEL = 1024
@@ -138,42 +136,8 @@ def thumbnail(pixels: NDArray[Any], box: NDArray[np.float64]) -> NDArray[np.uint
     shown = patch if patch.shape[2] == 3 else np.repeat(patch[..., :1], 3, axis=2)
     if shown.dtype == np.uint8 and patch.shape[2] == 3:
         return np.ascontiguousarray(shown)
-    return _as_bytes(shown)
-
-
-def comir_thumbnails(comirs: Sequence[Path], side: int) -> dict[Path, NDArray[np.uint8] | None]:
-    """Make small pictures of stored CoMIRs, from their coarsest levels: no image is read for it.
-
-    Parameters
-    ----------
-    comirs : sequence of Path
-        Pyramids of a repository.
-    side : int
-        Of the pictures, in px, at most.
-
-    Returns
-    -------
-    dict of Path to (y, x, 3) uint8 array or None
-        The first channel in grey; ``None`` for a pyramid that cannot be read.
-    """
-    return {comir: _comir_thumbnail(comir, side) for comir in comirs}
-
-
-def _comir_thumbnail(comir: Path, side: int) -> NDArray[np.uint8] | None:
-    from napari_cmrir.repository.pyramids import open_coarsest
-
-    try:
-        plane = np.asarray(open_coarsest(comir)[0])
-    except (InputError, OSError, ValueError):
-        return None
-    whole = Region.whole(plane.shape)
-    small, _ = cut(plane[..., np.newaxis], whole, pixel_step=max(1.0, max(plane.shape) / side))
-    return _as_bytes(np.repeat(small, 3, axis=2))
-
-
-def _as_bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    low, high = _limits(pixels)
-    scaled: NDArray[np.uint8] = ((pixels - low) / (high - low) * 255).clip(0, 255).astype(np.uint8)
+    low, high = _limits(shown)
+    scaled: NDArray[np.uint8] = ((shown - low) / (high - low) * 255).clip(0, 255).astype(np.uint8)
     return scaled
 
 
