@@ -26,8 +26,8 @@ class Hit:
     image : str
         Path of the image, or the name of an array that was indexed.
     score : float
-        What the hits are ordered by: correlation of the registered CoMIRs times their overlap, in [-1, 1], or
-        the cosine of the bags of words, in [0, 1], with ``rerank`` none or bow.
+        What the hits are ordered by: how well the registered CoMIRs agree (correlation and second vote) times
+        their overlap, in [-1, 1], or the cosine of the bags of words, in [0, 1], with ``rerank`` none or bow.
     box : (4, 2) array
         Corners (y, x) of the query in the image's pixels: its top-left, top-right, bottom-right, bottom-left.
     rotation_degrees : float

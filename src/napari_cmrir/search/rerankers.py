@@ -120,7 +120,7 @@ def by_patches(question: Question, fields: list[int]) -> Job[dict[int, float]]:
 
 
 def by_registration(question: Question, fields: list[int]) -> Job[dict[int, float]]:
-    """Order by the correlation of the registered CoMIRs."""
+    """Order by how well the registered CoMIRs agree."""
     yield from question.register(fields)
     scores = {field: question.poses[field].score for field in fields}
     question.scores["registration"] = scores
