@@ -20,7 +20,9 @@ from napari_cmrir.errors import InputError
 __all__ = ["CATALOGUE_NAME", "FORMAT_VERSION", "Catalogue", "ImageRow", "SegmentRow", "State"]
 
 CATALOGUE_NAME = "catalogue.sqlite"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 has no thumbnails in its segments: it is read as it is, and becomes 2 when it is next written to."""
+
 APPLICATION_ID = int.from_bytes(b"CMIR")
 
 State = Literal["pending", "represented", "indexed", "failed", "retired"]
@@ -283,9 +285,9 @@ class Catalogue:
     def _create(self) -> None:
         with self.transaction():
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version:
+            if version >= FORMAT_VERSION:
                 return
-            for statement in SCHEMA.split(";"):
+            for statement in SCHEMA.split(";") if version == 0 else ():
                 self._connection.execute(statement)
             self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self._connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")

@@ -15,7 +15,15 @@ from napari_cmrir.repository.publishing import publishing
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["create_pyramid", "finish_pyramid", "halve", "open_level", "read_notes", "write_pyramid"]
+__all__ = [
+    "coarsest_level",
+    "create_pyramid",
+    "finish_pyramid",
+    "halve",
+    "open_level",
+    "read_notes",
+    "write_pyramid",
+]
 
 CHUNK_SIDE = 256
 SHARD_SIDE = 8192
@@ -118,6 +126,17 @@ def halve(comir: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     quads = comir[:, :height, :width].reshape(len(comir), height // 2, 2, width // 2, 2)
     total: npt.NDArray[np.uint16] = quads.sum(axis=(2, 4), dtype=np.uint16)
     return ((total + 2) // 4).astype(np.uint8)
+
+
+def coarsest_level(height: int, width: int) -> int:
+    """Give the coarsest level of the pyramid of an image of that size.
+
+    Examples
+    --------
+    >>> coarsest_level(255, 900), coarsest_level(256, 900)
+    (1, 2)
+    """
+    return max(0, (min(height, width) // SMALLEST_SIDE).bit_length() - 1)
 
 
 def open_level(path: Path, level: int = 0) -> zarr.Array[Any]:

@@ -34,6 +34,7 @@ from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.repository.sources import AnySource, open_source, stamp
 from napari_cmrir.repository.store import MODEL_NAME, VOCABULARY_NAME
 from napari_cmrir.repository.storing import store_comir
+from napari_cmrir.repository.thumbnails import read_thumbnail
 
 if TYPE_CHECKING:
     from napari_cmrir.comir.model import ComirModel
@@ -265,7 +266,7 @@ def count_batch(tools: Tools, batch: Sequence[ImageRow]) -> Job[Counted]:
     inputs = token(recipe.vocabulary_sha256, *(f"{row.id} {row.comir_sha256}" for row in batch))
     file = f"{SEGMENTS}/{batch[0].id:08d}-{inputs}.safetensors"
     if not (recipe.folder / file).exists():
-        fields, bags = [], []
+        fields, bags, thumbnails = [], [], []
         for position, row in enumerate(batch):
             for rectangle in fields_of(row, recipe):
                 yield Progress(position, len(batch), "images", f"words of {row.name}: describing")
@@ -275,9 +276,10 @@ def count_batch(tools: Tools, batch: Sequence[ImageRow]) -> Job[Counted]:
                 if len(bag.words):
                     fields.append((row.id, *rectangle.tolist()))
                     bags.append(bag)
+                    thumbnails.append(read_thumbnail(recipe.folder, row, rectangle))
         if not bags:
             return Counted(None, None, 0, (), tuple(row.id for row in batch))
-        write_segment(recipe.folder / file, fields, bags)
+        write_segment(recipe.folder / file, fields, bags, thumbnails)
     return read_counted(recipe.folder, file, [row.id for row in batch])
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from itertools import chain, compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,8 +15,9 @@ import numpy.typing as npt
 from napari_cmrir.errors import InputError
 from napari_cmrir.repository.catalogue import FORMAT_VERSION, Catalogue, ImageRow
 from napari_cmrir.repository.pyramids import open_level, read_notes
-from napari_cmrir.repository.segments import join_bags, map_segment
+from napari_cmrir.repository.segments import join_bags, map_segment, thumbnails_of
 from napari_cmrir.repository.settings import RepositorySettings
+from napari_cmrir.repository.thumbnails import read_thumbnail
 
 if TYPE_CHECKING:
     from napari_cmrir.comir.model import ComirModel
@@ -201,6 +204,31 @@ class Repository:
         comir: npt.NDArray[np.uint8] = np.asarray(pixels, dtype=np.uint8)
         comir.flags.writeable = level == 0  # the others are shared
         return comir
+
+    def thumbnails(self, fields: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """Read the CoMIRs of fields of equal size at an eighth of their resolution.
+
+        They are mapped from the segments; those of repository format 1 have none, and are read from the
+        pyramids once.
+
+        Returns
+        -------
+        ndarray, (n, channel, height // 8, width // 8) uint8
+        """
+        return np.stack([self._thumbnail(field) for field in fields])
+
+    def _thumbnail(self, field: int) -> npt.NDArray[np.uint8]:
+        pixels = self._thumbnails[field]
+        if pixels is None:
+            rectangle = np.array(self.fields[field].item()[1:])
+            pixels = self._thumbnails[field] = read_thumbnail(self.path, self._image(field), rectangle)
+        return pixels
+
+    @cached_property
+    def _thumbnails(self) -> list[npt.NDArray[np.uint8] | None]:
+        """Of every field, ``None`` where it is not known yet."""
+        listed = (thumbnails_of(segment) or [None] * len(segment.fields) for segment in self._segments)
+        return list(compress(chain.from_iterable(listed), self._is_searched.tolist()))
 
     def verify(self) -> list[str]:
         """Read every file again and compare it with its checksum; `verify.verify_repository` as a job.

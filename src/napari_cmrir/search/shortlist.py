@@ -1,11 +1,11 @@
-"""The shortlist: fields by the cosine of their bags of words with the query's."""
+"""The shortlist: how it is chosen, and fields by the cosine of their bags of words with the query's."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,36 @@ if TYPE_CHECKING:
     from napari_cmrir.repository.store import Repository
     from napari_cmrir.words.features import Features
 
-__all__ = ["bank_rotations", "compare_words", "word_scores"]
+__all__ = ["bank_rotations", "chosen_by", "compare_words", "shortlist_length", "word_scores"]
+
+
+def chosen_by(settings: SearchSettings, n_fields: int) -> Literal["all", "screening", "words"]:
+    """Tell how the fields that are re-ranked are chosen of so many.
+
+    Examples
+    --------
+    >>> [chosen_by(SearchSettings(rerank=rerank), 10_000) for rerank in ("registration", "bow")]
+    ['screening', 'words']
+    >>> chosen_by(SearchSettings(), 134)
+    'all'
+    """
+    if settings.rerank != "registration":
+        return "words"
+    return "all" if n_fields <= settings.register_all else settings.shortlist_by
+
+
+def shortlist_length(settings: SearchSettings, n_fields: int) -> int:
+    """Tell how many fields are re-ranked of so many.
+
+    Examples
+    --------
+    >>> [shortlist_length(SearchSettings(rerank=rerank), 10_000) for rerank in ("registration", "bow")]
+    [300, 30]
+    >>> shortlist_length(SearchSettings(), 134)
+    134
+    """
+    lengths = {"all": n_fields, "screening": settings.screened, "words": settings.shortlist}
+    return min(n_fields, lengths[chosen_by(settings, n_fields)])
 
 
 def bank_rotations(settings: SearchSettings) -> list[float]:
