@@ -4,7 +4,7 @@
 
 Queries are of the other modality, turned and shifted, as `evaluate` draws them; both directions are pooled.
 Bytes of a bag: 4 for each word that occurs in a field (its name and its count). A thumbnail is the CoMIR at
-an eighth of its resolution, and is compared as `search.screening` does, in all its rotations.
+an eighth or a quarter of its resolution, and is compared as `search.screening` does, in all rotations.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from napari_cmrir.evaluation.bench import Bench
 from napari_cmrir.evaluation.metrics import compare, wilson_interval
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.pairs import find_pairs
-from napari_cmrir.repository.pyramids import halve
-from napari_cmrir.repository.thumbnails import THUMBNAIL_LEVEL
 from napari_cmrir.search.registration import RegisteredQuery, rotations
 from napari_cmrir.search.screening import cut_template, screen_scores
 from napari_cmrir.search.settings import SearchSettings
@@ -110,15 +108,22 @@ def searchers_of(bench, model, modality, arguments):
                 aggregate(f.descriptors[covered(f.points, m, BAGS.query_cover)], words), vectors
             ),
         )
-    thumbnails = torch.from_numpy(np.stack([halve(halve(halve(comir))) for comir in comirs])).float()
-    found["thumbnail at an eighth"] = (
-        thumbnails[0].numel(),
-        lambda comir, m: screen_scores(
-            cut_template(*RegisteredQuery(comir, m, torch.device("cpu")).level(THUMBNAIL_LEVEL), ANGLES),
-            thumbnails,
-        ).numpy(),
-    )
+    for level, name in ((3, "an eighth"), (2, "a quarter")):
+        pooled = [
+            torch.nn.functional.avg_pool2d(torch.from_numpy(comir)[None].float(), 2**level).round()
+            for comir in comirs
+        ]
+        found[f"thumbnail at {name}"] = (
+            np.mean([comir.numel() for comir in pooled]),
+            lambda comir, m, level=level, pooled=pooled: screened(comir, m, level, pooled),
+        )
     return found
+
+
+def screened(comir, mask, level, fields):
+    query = RegisteredQuery(comir, mask, torch.device("cpu"))
+    template = cut_template(*query.level(level), ANGLES, 16 / 2**level)
+    return np.array([screen_scores(template, field).item() for field in fields])
 
 
 def aggregate(descriptors, vocabulary):

@@ -16,13 +16,13 @@ from napari_cmrir.repository.upkeep import compact_repository, rebuild_vocabular
 from napari_cmrir.repository.verify import verify_repository
 
 
-def eighth(comir):
-    return halve(halve(halve(comir)))
+def quarter(comir):
+    return halve(halve(comir))
 
 
 def check(repository):
     for field in range(len(repository)):
-        np.testing.assert_array_equal(repository.thumbnails([field])[0], eighth(repository.comir(field)))
+        np.testing.assert_array_equal(repository.thumbnails([field])[0], quarter(repository.comir(field)))
 
 
 @pytest.fixture
@@ -56,11 +56,11 @@ def version_of(path):
     return version
 
 
-def test_every_field_has_its_comir_at_an_eighth(tiles):
+def test_every_field_has_its_comir_at_a_quarter(tiles):
     assert len(np.unique(tiles.fields[["height", "width"]])) > 2
     check(tiles)
     same = np.flatnonzero(tiles.fields["height"] == 72)
-    assert tiles.thumbnails(same.tolist()).shape == (5, 1, 9, 10)
+    assert tiles.thumbnails(same.tolist()).shape == (5, 1, 18, 20)
 
 
 def test_they_stay_when_segments_are_joined_and_words_learned_anew(tiles, folder, model, index, write_image):

@@ -50,7 +50,7 @@ def plain(query, field):
 def test_scores_are_the_plain_correlation(height, width, channels):
     fields = textures(4, 30, 37, channels)
     query = detail_of(fields[2])[:, 3 : 3 + height, 5 : 5 + width]
-    template = cut_template(query, torch.ones(height, width), [0.0])
+    template = cut_template(query, torch.ones(height, width), [0.0], BAND)
     scores = screen_scores(template, fields, precision=torch.float32)
     expected = [plain(query.numpy(), detail_of(field).numpy()) for field in fields]
     np.testing.assert_allclose(scores, expected, atol=1e-4)
@@ -63,7 +63,7 @@ def test_the_best_rotation_and_shift_count_as_in_the_registration():
     fields = textures(12, 40, 40)
     angles = rotations(SearchSettings())
     query = detail_of(textures(1, seed=5)[0])[:, :14, :14]
-    template = cut_template(query, torch.ones(14, 14), angles)
+    template = cut_template(query, torch.ones(14, 14), angles, BAND)
     ours = screen_scores(template, fields, precision=torch.float32)
     bank = QueryBank([(turned, (turned.abs().sum(0) > 0).float()) for turned in template.turned], (40, 40),
                      min_overlap=0.9, centred=False)  # fmt: skip
@@ -75,7 +75,7 @@ def test_the_best_rotation_and_shift_count_as_in_the_registration():
 def test_half_the_precision_orders_alike():
     fields = textures(30)
     query = detail_of(fields[4])[:, 5:19, 6:20]
-    template = cut_template(query, torch.ones(14, 14), rotations(SearchSettings()))
+    template = cut_template(query, torch.ones(14, 14), rotations(SearchSettings()), BAND)
     exact = screen_scores(template, fields, precision=torch.float32)
     rough = screen_scores(template, fields, precision=torch.bfloat16)
     np.testing.assert_allclose(exact, rough, atol=0.02)
@@ -100,14 +100,14 @@ def test_the_answer_of_a_clean_query_is_never_lost(which, degrees, side, at, mas
         mask[: side // 3, : side // 3] = 0
         part = part * mask
     query = detail(part[None], mask, BAND)[0]
-    scores = screen_scores(cut_template(query, mask, rotations(SearchSettings())), fields)
+    scores = screen_scores(cut_template(query, mask, rotations(SearchSettings()), BAND), fields)
     assert scores.argmax() == which
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (5, 40), (13, 13)])
 def test_fields_smaller_than_the_query_are_scored(shape):
     query = detail_of(textures(1)[0])[:, :16, :16]
-    template = cut_template(query, torch.ones(16, 16), [-6.0, 0.0, 6.0])
+    template = cut_template(query, torch.ones(16, 16), [-6.0, 0.0, 6.0], BAND)
     scores = screen_scores(template, textures(3, *shape, seed=1))
     assert torch.isfinite(scores).all()
     assert scores.abs().max() <= 1.01
@@ -116,7 +116,7 @@ def test_fields_smaller_than_the_query_are_scored(shape):
 def test_what_shows_nothing_scores_nothing():
     fields = torch.cat((torch.full((1, 1, 32, 32), 90.0), textures(1)))
     query = detail_of(fields[1])[:, 4:20, 4:20]
-    flat, right = screen_scores(cut_template(query, torch.ones(16, 16), [0.0]), fields)
+    flat, right = screen_scores(cut_template(query, torch.ones(16, 16), [0.0], BAND), fields)
     assert abs(flat) < 0.05
     assert right > 0.95
 

@@ -79,7 +79,7 @@ def write_segment(
         Image number, y, x, height and width of each field.
     bags : sequence of Bag, n
         The bag of words of each field.
-    thumbnails : sequence of ndarray (channel, height // 8, width // 8) uint8, n, optional
+    thumbnails : sequence of ndarray (channel, height // 4, width // 4) uint8, n, optional
         See `thumbnails.read_thumbnail`.
     """
     from safetensors.numpy import save_file

@@ -17,7 +17,7 @@ from napari_cmrir.repository.catalogue import FORMAT_VERSION, Catalogue, ImageRo
 from napari_cmrir.repository.pyramids import open_level, read_notes
 from napari_cmrir.repository.segments import join_bags, map_segment, thumbnails_of
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.repository.thumbnails import read_thumbnail
+from napari_cmrir.repository.thumbnails import THUMBNAIL_LEVEL, read_thumbnail
 
 if TYPE_CHECKING:
     from napari_cmrir.comir.model import ComirModel
@@ -196,6 +196,8 @@ class Repository:
         InputError
             If the pyramid is missing or has no such level.
         """
+        if level == THUMBNAIL_LEVEL:
+            return self._thumbnail(field)
         return self._read_comir(field, level) if level == 0 else self._cached_comir(field, level)
 
     def _read_comir(self, field: int, level: int) -> npt.NDArray[np.uint8]:
@@ -206,14 +208,14 @@ class Repository:
         return comir
 
     def thumbnails(self, fields: Sequence[int]) -> npt.NDArray[np.uint8]:
-        """Read the CoMIRs of fields of equal size at an eighth of their resolution.
+        """Read the CoMIRs of fields of equal size at a quarter of their resolution.
 
         They are mapped from the segments; those of repository format 1 have none, and are read from the
         pyramids once.
 
         Returns
         -------
-        ndarray, (n, channel, height // 8, width // 8) uint8
+        ndarray, (n, channel, height // 4, width // 4) uint8
         """
         return np.stack([self._thumbnail(field) for field in fields])
 
@@ -222,6 +224,7 @@ class Repository:
         if pixels is None:
             rectangle = np.array(self.fields[field].item()[1:])
             pixels = self._thumbnails[field] = read_thumbnail(self.path, self._image(field), rectangle)
+            pixels.flags.writeable = False
         return pixels
 
     @cached_property

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Template", "cut_template", "screen", "screen_scores"]
 
-_BAND = 16.0 / 2**THUMBNAIL_LEVEL  # as the registration's, in pixels of a thumbnail
-_LONGEST_SIDE = 32  # of the part of a query that is screened with, in pixels of a thumbnail
+_BAND = 16.0  # as the registration's, px of full resolution
+_COARSER = THUMBNAIL_LEVEL + 1  # the level at which large queries are screened: an eighth
+_SMALLEST_SIDE = 20  # pixels that a query keeps there; a smaller one is screened at the thumbnails' level
+_LONGEST_SIDE = 32  # of the part of a query that is screened with, in pixels of that level
 _HANGING = 0.25  # share of a template's side that may hang over a field's edge
 _FLAT = 0.1  # share of a field's mean energy under which a place counts as flat
 _BATCH_BYTES = 2**26
@@ -42,27 +44,32 @@ class Template:
         Each of unit length, 0 where it does not count.
     area : (int, int)
         Height and width of the upright part.
+    band : float
+        Of the `detail` that is compared, in pixels.
     """
 
     turned: Tensor
     area: tuple[int, int]
+    band: float
 
 
-def cut_template(comir: Tensor, mask: Tensor, rotations: Sequence[float]) -> Template:
+def cut_template(comir: Tensor, mask: Tensor, rotations: Sequence[float], band: float) -> Template:
     """Cut what is screened with from a query's detail and turn it.
 
     Parameters
     ----------
     comir : (channel, y, x) float tensor
-        The query's detail at the thumbnails' resolution.
+        The query's detail.
     mask : (y, x) float tensor
         1 where it counts.
     rotations : sequence of float
         Degrees, counter-clockwise.
+    band : float
+        Of the detail, in pixels.
 
     Examples
     --------
-    >>> template = cut_template(torch.rand(1, 12, 40), torch.ones(12, 40), [-10, 0, 10])
+    >>> template = cut_template(torch.rand(1, 12, 40), torch.ones(12, 40), [-10, 0, 10], 2.0)
     >>> template.turned.shape, template.area
     (torch.Size([3, 1, 13, 36]), (12, 32))
     """
@@ -81,13 +88,15 @@ def cut_template(comir: Tensor, mask: Tensor, rotations: Sequence[float]) -> Tem
         mean = (version * counts).sum((-2, -1), keepdim=True) / counts.sum().clamp_min(1)
         version = (version - mean) * counts
         turned.append(version / version.norm().clamp_min(1e-6))
-    return Template(torch.stack(turned), (height, width))
+    return Template(torch.stack(turned), (height, width), band)
 
 
 def screen(
     query: RegisteredQuery, repository: Repository, rotations: Sequence[float]
 ) -> Job[NDArray[np.float32]]:
     """Score every field by the best correlation of a query's `Template` with its thumbnail.
+
+    Queries of 160 px a side and more are compared at an eighth of the resolution, smaller ones at a quarter.
 
     Parameters
     ----------
@@ -104,14 +113,18 @@ def screen(
     Returns
     -------
     (n,) array
-        See `screen_scores`; -inf for fields of less than 8 px a side.
+        See `screen_scores`; -inf for fields without a pixel at that level.
     """
-    template = cut_template(*query.level(THUMBNAIL_LEVEL), rotations)
+    small = min(query.height, query.width) < _SMALLEST_SIDE * 2**_COARSER
+    level = THUMBNAIL_LEVEL if small else _COARSER
+    template = cut_template(*query.level(level), rotations, _BAND / 2**level)
     scores = np.full(len(repository), -np.inf, np.float32)
     done = 0
-    for fields in _batches(repository, template):
+    for fields in _batches(repository, template, level):
         yield Progress(done, len(repository), "fields", "Screening")
         pixels = torch.from_numpy(repository.thumbnails(fields)).to(query.device).float()
+        if level > THUMBNAIL_LEVEL:
+            pixels = F.avg_pool2d(pixels, 2)
         scores[fields] = screen_scores(template, pixels).cpu().numpy()
         done += len(fields)
     yield Progress(len(repository), len(repository), "fields", "Screening")
@@ -131,7 +144,7 @@ def screen_scores(template: Template, fields: Tensor, *, precision: torch.dtype 
     ----------
     template : Template
     fields : (n, channel, y, x) float tensor
-        Thumbnails.
+        CoMIRs at the template's level.
     precision : torch.dtype, optional
         Of the products; by default what the device is fastest in.
 
@@ -144,11 +157,11 @@ def screen_scores(template: Template, fields: Tensor, *, precision: torch.dtype 
     --------
     >>> fields = 255 * torch.rand(3, 1, 32, 32, generator=torch.manual_seed(0))
     >>> query = detail(fields, torch.ones(32, 32), 2.0)[1, :, 5:19, 10:24]
-    >>> screen_scores(cut_template(query, torch.ones(14, 14), [0.0]), fields).argmax().item()
+    >>> screen_scores(cut_template(query, torch.ones(14, 14), [0.0], 2.0), fields).argmax().item()
     1
     """
     precision = precision or training_precision(fields.device)
-    images = detail(fields, torch.ones_like(fields[0, 0]), _BAND)
+    images = detail(fields, torch.ones_like(fields[0, 0]), template.band)
     down, across = (
         max(round(_HANGING * side), (frame - whole) // 2 + 2)  # or the field is smaller than the query
         for side, frame, whole in zip(template.area, template.turned.shape[2:], fields.shape[2:], strict=True)
@@ -194,14 +207,14 @@ def _inverse_lengths(padded: Tensor, images: Tensor, template: Template) -> Tens
     return energy.maximum(floor[:, None, None]).clamp_min(1e-6).rsqrt()
 
 
-def _batches(repository: Repository, template: Template) -> Iterator[list[int]]:
+def _batches(repository: Repository, template: Template, level: int) -> Iterator[list[int]]:
     """Fields of equal size, few enough to be screened at once."""
     _, channels, tall, wide = template.turned.shape
     by_size = defaultdict(list)
     for field, sides in enumerate(repository.fields[["height", "width"]].tolist()):
         by_size[sides].append(field)
     for sides, members in by_size.items():
-        height, width = (side >> THUMBNAIL_LEVEL for side in sides)
+        height, width = (side >> level for side in sides)
         if min(height, width) == 0:
             continue
         count = max(1, _BATCH_BYTES // (2 * 2 * channels * tall * wide * height))

@@ -38,8 +38,8 @@ class SearchSettings(BaseModel):
     shortlist_by: Literal["screening", "words"] = Field(
         "screening",
         description="How the fields of larger ones that are registered are chosen: by correlating the query"
-        " with every field at an eighth of the resolution, or by bag of words (paper), the first `shortlist`."
-        " What is not registered is always chosen by bag of words.",
+        " with every field at an eighth or a quarter of the resolution, or, the first `shortlist`, by bag of"
+        " words (paper). What is not registered is always chosen by bag of words.",
     )
     screened: int = Field(
         300, ge=1, description="Fields that screening keeps to be registered; the best are then refined."
