@@ -17,8 +17,16 @@ from napari_cmrir.search.settings import SearchSettings
 if TYPE_CHECKING:
     from napari_cmrir.repository.store import Repository
     from napari_cmrir.words.features import Features
+    from napari_cmrir.words.settings import DescriptorSettings
 
-__all__ = ["bank_rotations", "chosen_by", "compare_words", "shortlist_length", "word_scores"]
+__all__ = [
+    "bank_rotations",
+    "chosen_by",
+    "compare_words",
+    "describe_turned",
+    "shortlist_length",
+    "word_scores",
+]
 
 
 def chosen_by(settings: SearchSettings, n_fields: int) -> Literal["all", "screening", "words"]:
@@ -107,7 +115,9 @@ def compare_words(
 
     vocabulary, bags = repository.vocabulary, []
     yield Progress(0, len(rotations), "rotations", "Counting visual words")
-    for done, (features, counts) in enumerate(_described(repository, comir, mask, rotations), 1):
+    for done, (features, counts) in enumerate(
+        describe_turned(comir, mask, rotations, repository.descriptor_settings), 1
+    ):
         bags.append(encode_query(features, counts, vocabulary, repository.settings.bags))
         yield Progress(done, len(rotations), "rotations", "Counting visual words")
     best: NDArray[np.float32] = repository.bag_index.scores_of(bags).max(0)
@@ -124,17 +134,19 @@ def word_scores(
     return run(compare_words(repository, comir, mask, rotations))
 
 
-def _described(
-    repository: Repository, comir: NDArray[np.uint8], mask: NDArray[np.bool_], rotations: Sequence[float]
+def describe_turned(
+    comir: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    rotations: Sequence[float],
+    settings: DescriptorSettings,
 ) -> Iterator[tuple[Features, NDArray[np.bool_]]]:
-    """Features of the query under each rotation, and where it counts.
+    """Describe a query under each rotation, and say where it counts.
 
     Quarter turns of one another are computed once; their points stay those of the one that was computed.
     """
     from napari_cmrir.words.descriptors import describe
     from napari_cmrir.words.surf import turn_descriptors
 
-    settings = repository.descriptor_settings
     permuted = settings.name == "surf" and settings.orientation == "upright"
     known: dict[float, tuple[Features, NDArray[np.bool_]]] = {}
     for degrees in rotations:
