@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Bench", "Question"]
 
-_BATCH = 1024  # fields in memory at once
+BATCH = 1024
+"""Fields in memory at once."""
 
 INDEXING = ("images", "comir", "words", "repository")
 """The rooms whose code decides what a repository holds."""
@@ -152,8 +153,8 @@ class Bench:
         content.update(f"{distractors.count} {self.settings.seed} {distractors.images}".encode())
         path = folder / f"{modality}-{content.hexdigest()[:12]}.cmrir"
         drawn, done, total = iter(distractors), 0, len(sources) + distractors.count
-        while sources:
-            while len(sources) < _BATCH and (source := next(drawn, None)) is not None:
+        while done < total:
+            while len(sources) < BATCH and (source := next(drawn, None)) is not None:
                 sources.append(source)
                 yield Progress(100 * done / total, 100, "%", f"Drawing {source.name}")
             job = build_repository(

@@ -72,7 +72,7 @@ class Distractors:
             pixels = _read(self.images[rng.integers(len(self.images))])
         else:
             pixels = self._generated(number // (_CUTS * (2 if self.images else 1)))
-        step, turned = rng.uniform(1 / _ZOOM, _ZOOM), rng.uniform(-180, 180)
+        step, turned = float(rng.uniform(1 / _ZOOM, _ZOOM)), float(rng.uniform(-180, 180))
         centres = rng.uniform(0, pixels.shape[:2], (_TRIES, 2)).tolist()
         regions = [Region((y, x), self.side * step, self.side * step, turned) for y, x in centres]
         region = max(regions, key=lambda region: share_inside(region, pixels.shape))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from itertools import chain, compress
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -230,8 +230,10 @@ class Repository:
     @cached_property
     def _thumbnails(self) -> list[npt.NDArray[np.uint8] | None]:
         """Of every field, ``None`` where it is not known yet."""
-        listed = (thumbnails_of(segment) or [None] * len(segment.fields) for segment in self._segments)
-        return list(compress(chain.from_iterable(listed), self._is_searched.tolist()))
+        thumbnails: list[npt.NDArray[np.uint8] | None] = []
+        for segment in self._segments:
+            thumbnails += thumbnails_of(segment) or [None] * len(segment.fields)
+        return list(compress(thumbnails, self._is_searched.tolist()))
 
     def verify(self) -> list[str]:
         """Read every file again and compare it with its checksum; `verify.verify_repository` as a job.

@@ -233,7 +233,7 @@ def _centre_of(mask: Tensor) -> tuple[float, float]:
 
 def _framed(image: Tensor, frame: tuple[int, int]) -> Tensor:
     """Cut or pad an image (..., y, x) about its centre."""
-    padding = []
+    padding: list[int] = []
     for side, wanted in zip(reversed(image.shape[-2:]), reversed(frame), strict=True):
         before = (wanted - side) // 2
         padding += [before, wanted - side - before]
