@@ -286,10 +286,14 @@ def _rounded(features: NDArray[np.float64] | None) -> tuple[float, ...] | None:
 
 def _rank_by(question: Question, repository: Repository, scores: NDArray[np.float32]) -> int | None:
     """Rank of the right image by the scores of its fields."""
-    names: dict[int, str] = {}  # of every image, in the order of its best field
-    for field in np.argsort(-scores, kind="stable"):
-        names.setdefault(int(repository.fields["image"][field]), repository.image_name(int(field)))
-    return next((rank for rank, image in enumerate(names.values(), 1) if question.is_right(image)), None)
+    numbers = repository.fields["image"]
+    seen: set[int] = set()
+    for field in np.argsort(-scores, kind="stable").tolist():
+        if int(numbers[field]) not in seen:
+            seen.add(int(numbers[field]))
+            if question.is_right(repository.image_name(field)):
+                return len(seen)
+    return None
 
 
 def _true_box(question: Question) -> Box | None:
