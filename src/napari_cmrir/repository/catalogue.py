@@ -222,9 +222,9 @@ class Catalogue:
     def _create(self) -> None:
         with self.transaction():
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version:
+            if version >= FORMAT_VERSION:
                 return
-            for statement in SCHEMA.split(";"):
+            for statement in SCHEMA.split(";") if version == 0 else ():
                 self._connection.execute(statement)
             self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self._connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")

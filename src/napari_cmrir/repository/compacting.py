@@ -8,13 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.repository.catalogue import Catalogue
 from napari_cmrir.repository.counting import read_counted
 from napari_cmrir.repository.recipe import token
 from napari_cmrir.repository.schema import SegmentRow
-from napari_cmrir.repository.segments import Segment, bags_of, map_segment, write_segment
+from napari_cmrir.repository.segments import Segment, bags_of, map_segment, thumbnails_of, write_segment
 from napari_cmrir.repository.store import COMIRS, SEGMENTS
+from napari_cmrir.repository.thumbnails import read_thumbnail
 from napari_cmrir.repository.writing import open_to_change
 
 __all__ = ["Compacted", "compact_repository"]
@@ -79,7 +82,7 @@ def compact_repository(path: str | os.PathLike[str]) -> Job[Compacted]:
         joined = []
         for position, group in enumerate(groups):
             yield Progress(position, len(groups), "segments", "joining segments")
-            file = _join(folder, group, searched)
+            file = _join(catalogue, group, searched)
             joined.append(
                 (file, sorted({int(n) for _, one in group for n in one.fields["image"]} & searched))
             )
@@ -117,22 +120,27 @@ def _groups(folder: Path, rows: Sequence[SegmentRow], searched: set[int]) -> Ite
 
 
 def _is_worth_it(group: Group, searched: set[int]) -> bool:
-    return len(group) > 1 or any(not searched.issuperset(one.fields["image"].tolist()) for _, one in group)
+    return len(group) > 1 or any(
+        one.thumbnails is None or not searched.issuperset(one.fields["image"].tolist()) for _, one in group
+    )
 
 
-def _join(folder: Path, group: Group, searched: set[int]) -> str | None:
+def _join(catalogue: Catalogue, group: Group, searched: set[int]) -> str | None:
     """Write the searched fields of segments as one segment; ``None`` where there are none."""
-    fields, bags = [], []
+    folder, fields, bags, thumbnails = catalogue.folder, [], [], []
     for _, segment in group:
-        for row, bag in zip(segment.fields.tolist(), bags_of(segment), strict=True):
+        stored = thumbnails_of(segment)
+        for position, (row, bag) in enumerate(zip(segment.fields.tolist(), bags_of(segment), strict=True)):
             if row[0] in searched:
                 fields.append(row)
                 bags.append(bag)
+                image, rectangle = catalogue.image(row[0]), np.array(row[1:])
+                thumbnails.append(stored[position] if stored else read_thumbnail(folder, image, rectangle))
     if not fields:
         return None
     inputs = token(*(row.sha256 for row, _ in group), *sorted({row[0] for row in fields}))
     file = f"{SEGMENTS}/{fields[0][0]:08d}-{inputs}.safetensors"
-    write_segment(folder / file, fields, bags)
+    write_segment(folder / file, fields, bags, thumbnails)
     return file
 
 

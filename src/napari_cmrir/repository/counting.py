@@ -21,6 +21,7 @@ from napari_cmrir.repository.recipe import Recipe, Tools, token
 from napari_cmrir.repository.schema import ImageRow
 from napari_cmrir.repository.segments import map_segment, write_segment
 from napari_cmrir.repository.store import SEGMENTS
+from napari_cmrir.repository.thumbnails import read_thumbnail
 
 if TYPE_CHECKING:
     from napari_cmrir.words.features import Features
@@ -82,7 +83,7 @@ def count_batch(tools: Tools, batch: Sequence[ImageRow]) -> Job[Counted]:
     inputs = token(recipe.vocabulary_sha256, *(f"{row.id} {row.comir_sha256}" for row in batch))
     file = f"{SEGMENTS}/{batch[0].id:08d}-{inputs}.safetensors"
     if not (recipe.folder / file).exists():
-        fields, bags = [], []
+        fields, bags, thumbnails = [], [], []
         for position, row in enumerate(batch):
             for rectangle in fields_of(row, recipe):
                 yield Progress(position, len(batch), "images", f"words of {row.name}: describing")
@@ -92,9 +93,10 @@ def count_batch(tools: Tools, batch: Sequence[ImageRow]) -> Job[Counted]:
                 if len(bag.words):
                     fields.append((row.id, *rectangle.tolist()))
                     bags.append(bag)
+                    thumbnails.append(read_thumbnail(recipe.folder, row, rectangle))
         if not bags:
             return Counted(None, None, 0, (), tuple(row.id for row in batch))
-        write_segment(recipe.folder / file, fields, bags)
+        write_segment(recipe.folder / file, fields, bags, thumbnails)
     return read_counted(recipe.folder, file, [row.id for row in batch])
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import zarr
 
 __all__ = [
+    "coarsest_level",
     "create_pyramid",
     "fill_coarser",
     "halve",
@@ -132,6 +133,17 @@ def halve(comir: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     rows = np.add(comir[:, 0:height:2, :width], comir[:, 1:height:2, :width], dtype=np.uint16)
     total: npt.NDArray[np.uint16] = rows[..., ::2] + rows[..., 1::2]
     return ((total + np.uint16(2)) >> 2).astype(np.uint8)
+
+
+def coarsest_level(height: int, width: int) -> int:
+    """Give the coarsest level of the pyramid of an image of that size.
+
+    Examples
+    --------
+    >>> coarsest_level(255, 900), coarsest_level(256, 900)
+    (1, 2)
+    """
+    return max(0, (min(height, width) // SMALLEST_SIDE).bit_length() - 1)
 
 
 def open_level(path: Path, level: int = 0) -> zarr.Array[Any]:

@@ -7,7 +7,9 @@ from typing import Literal
 
 __all__ = ["APPLICATION_ID", "FORMAT_VERSION", "SCHEMA", "ImageRow", "SegmentRow", "State"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 has no thumbnails in its segments: it is read as it is, and becomes 2 when it is next written to."""
+
 APPLICATION_ID = int.from_bytes(b"CMIR")
 
 State = Literal["pending", "represented", "indexed", "failed", "retired"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,8 +16,9 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.repository.catalogue import Catalogue
 from napari_cmrir.repository.pyramids import open_level, read_notes
 from napari_cmrir.repository.schema import FORMAT_VERSION, ImageRow
-from napari_cmrir.repository.segments import join_bags, map_segment
+from napari_cmrir.repository.segments import join_bags, map_segment, thumbnails_of
 from napari_cmrir.repository.settings import RepositorySettings
+from napari_cmrir.repository.thumbnails import THUMBNAIL_LEVEL, read_thumbnail
 
 if TYPE_CHECKING:
     from napari_cmrir.comir.model import ComirModel
@@ -200,6 +203,8 @@ class Repository:
         InputError
             If the pyramid is missing or has no such level.
         """
+        if level == THUMBNAIL_LEVEL:
+            return self._thumbnail(field)
         return self._read_comir(field, level) if level == 0 else self._cached_comir(field, level)
 
     def _read_comir(self, field: int, level: int) -> npt.NDArray[np.uint8]:
@@ -208,6 +213,34 @@ class Repository:
         comir: npt.NDArray[np.uint8] = np.asarray(pixels, dtype=np.uint8)
         comir.flags.writeable = level == 0  # the others are shared
         return comir
+
+    def thumbnails(self, fields: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """Read the CoMIRs of fields of equal size at a quarter of their resolution.
+
+        They are mapped from the segments; those of repository format 1 have none, and are read from the
+        pyramids once.
+
+        Returns
+        -------
+        ndarray, (n, channel, height // 4, width // 4) uint8
+        """
+        return np.stack([self._thumbnail(field) for field in fields])
+
+    def _thumbnail(self, field: int) -> npt.NDArray[np.uint8]:
+        pixels = self._thumbnails[field]
+        if pixels is None:
+            rectangle = np.array(self.fields[field].item()[1:])
+            pixels = self._thumbnails[field] = read_thumbnail(self.path, self._image(field), rectangle)
+            pixels.flags.writeable = False
+        return pixels
+
+    @cached_property
+    def _thumbnails(self) -> list[npt.NDArray[np.uint8] | None]:
+        """Of every field, ``None`` where it is not known yet."""
+        thumbnails: list[npt.NDArray[np.uint8] | None] = []
+        for segment in self._segments:
+            thumbnails += thumbnails_of(segment) or [None] * len(segment.fields)
+        return list(compress(thumbnails, self._is_searched.tolist()))
 
     def verify(self) -> list[str]:
         """Read every file again and compare it with its checksum; `verify.verify_repository` as a job.

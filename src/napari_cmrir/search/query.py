@@ -86,7 +86,7 @@ def search(
     """
     from napari_cmrir.search.hits import SearchResult
     from napari_cmrir.search.rerankers import RERANKERS, Question
-    from napari_cmrir.search.shortlist import bank_rotations, compare_words
+    from napari_cmrir.search.shortlist import bank_rotations, chosen_by, compare_words, shortlist_length
 
     settings = settings or SearchSettings()
     repository.model.require_modality(modality)
@@ -104,18 +104,23 @@ def search(
             doubts = tuple(likeness_warnings(repository, comir, modality))
         doubts = (*doubts, *unknown)
     question = Question(repository, comir, counts, settings)
-    all_registered = _registers_all(settings, len(repository))
+    how = chosen_by(settings, len(repository))
+    screening = None
     with clock.stage("words"):
-        bank = [0.0] if all_registered else bank_rotations(settings)
+        bank = bank_rotations(settings) if how == "words" else [0.0]
         cosines = yield from portion(compare_words(repository, comir, counts, bank), 20, 25)
-        if settings.mirror and not all_registered:
+        if settings.mirror and how == "words":
             flipped = compare_words(repository, comir[..., ::-1].copy(), counts[..., ::-1].copy(), bank)
             cosines = np.maximum(cosines, (yield from portion(flipped, 25, 30)))
         question.scores["words"] = dict(enumerate(cosines.tolist()))
         order = np.argsort(-cosines, kind="stable")
+    if how == "screening":
+        with clock.stage("screening"):
+            screening = yield from portion(question.screen(), 30, 40)
+            order = np.argsort(-screening, kind="stable")
     with clock.stage("rerank"):
-        shortlist = order[: len(order) if all_registered else settings.shortlist]
-        scores = yield from portion(RERANKERS[settings.rerank](question, shortlist.tolist()), 30, 85)
+        shortlist = order[: shortlist_length(settings, len(repository))]
+        scores = yield from portion(RERANKERS[settings.rerank](question, shortlist.tolist()), 40, 85)
         values = np.array([scores[field] for field in shortlist.tolist()])
         shortlist = shortlist[np.argsort(-values, kind="stable")]
     with clock.stage("locate"):
@@ -140,11 +145,8 @@ def search(
         evidence=evidence,
         reliable=reliable,
         warnings=doubts,
+        screening=screening,
     )
-
-
-def _registers_all(settings: SearchSettings, n_fields: int) -> bool:
-    return settings.rerank == "registration" and n_fields <= settings.register_all
 
 
 def _one_an_image(repository: Repository, ranked: NDArray[np.int64]) -> NDArray[np.int64]:
