@@ -76,13 +76,14 @@ class Distractors:
         centres = rng.uniform(0, pixels.shape[:2], (_TRIES, 2)).tolist()
         regions = [Region((y, x), self.side * step, self.side * step, turned) for y, x in centres]
         region = max(regions, key=lambda region: share_inside(region, pixels.shape))
-        field, _ = cut(pixels, region, pixel_step=step)
+        field: NDArray[Any] = cut(pixels, region, pixel_step=step)[0]
         return np.ascontiguousarray(field[:, ::-1] if rng.random() < 0.5 else field)
 
     def _generated(self, number: int) -> NDArray[Any]:
         pixels = _grown(_FIRST_SEED + number, round(_GENERATED_SIDE * self.side), len(self.intensity.low))
         low, high = np.array(self.intensity.low), np.array(self.intensity.high)
-        return (low + (high - low) * pixels).astype(np.float32)
+        scaled: NDArray[Any] = low + (high - low) * pixels
+        return scaled.astype(np.float32)
 
 
 def find_distractor_images(
