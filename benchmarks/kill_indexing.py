@@ -87,7 +87,7 @@ def write_images(folder: Path, seeds: range) -> None:
 
 
 def index(images: Path, path: Path, workers: int | None = None) -> None:
-    indexing.BATCH_FIELDS = 4  # publish often, to be killed in it
+    indexing.BATCH_FIELDS = indexing.BATCH_IMAGES = 4  # publish often, to be killed in it
     jobs.run(build_repository([images], make_model(), "BF", path, SETTINGS, workers=workers))
 
 
