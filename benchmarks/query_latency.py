@@ -132,9 +132,8 @@ def measure(repository: Repository, n: int, only: str) -> None:
                     loops = [match_templates(repository, result, best) for result in results[:2]]
                     show(title, loops)
                     ours = statistics.median(result.timings["rerank"] for result in results)
-                    print(
-                        f"{'':52s} {statistics.median(loops) / ours:7.1f} times our registration", flush=True
-                    )
+                    times = statistics.median(loops) / ours
+                    print(f"{'':52s} {times:7.1f} times as long as our registration", flush=True)
 
 
 def main() -> None:
