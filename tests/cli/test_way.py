@@ -101,6 +101,24 @@ def test_query_looks_for_a_region_under_every_ranking(rerank, call, tmp_path, pa
     assert_are_hits(query["hits"], 4, (64, 96))
 
 
+def test_a_query_of_finer_pixels_is_brought_to_those_searched(call, tmp_path, pairs, model):
+    repository, fine, answers = tmp_path / "a.cmrir", tmp_path / "fine_BF.tif", tmp_path / "hits.json"
+    call("index", pairs, "--model", model, "--modality", "BF", "--pixel-size", 0.5, "-o", repository)
+    tifffile.imwrite(fine, tifffile.imread(pairs / "sample-001_BF.tif").repeat(2, 0).repeat(2, 1))
+    arguments = ["--modality", "BF", "--region", 80, 60, 128, 192, "--max-rotation", 10, "--json", answers]
+    assert call("query", repository, fine, *arguments, "--pixel-size", 0.25).status == 0
+    (query,) = json.loads(answers.read_text())["queries"]
+    assert query["warnings"] == []
+    assert query["hits"][0]["image"].endswith("sample-001_BF.tif")
+    expected = [[39.5, 29.5], [39.5, 125.5], [103.5, 125.5], [103.5, 29.5]]
+    assert np.allclose(query["hits"][0]["box"], expected, atol=1)
+    assert (
+        "The pixel size of the region's image is not known" in call("query", repository, fine, *arguments).out
+    )
+    refused = call("query", repository, fine, *arguments, "--pixel-size", 0)
+    assert (refused.status, refused.err.count("--pixel-size cannot be 0")) == (2, 1)
+
+
 def test_a_region_of_an_indexed_image_is_found_where_it_is(call, tmp_path, pairs, repository):
     image, answers = pairs / "sample-001_BF.tif", tmp_path / "hits.json"
     arguments = ["--modality", "BF", "--region", 40, 30, 64, 96, "--max-rotation", 10, "--json", answers]

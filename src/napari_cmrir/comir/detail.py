@@ -67,10 +67,7 @@ def _filtered(images: Tensor, deviation: float) -> Tensor:
     side = 2 * math.ceil(3 * deviation) + 1
 
     def smooth(plane: NDArray[np.floating]) -> NDArray[np.floating]:
-        blurred: NDArray[np.floating] = cv2.GaussianBlur(
-            plane, (side, side), deviation, borderType=cv2.BORDER_CONSTANT
-        )
-        return blurred
+        return np.asarray(cv2.GaussianBlur(plane, (side, side), deviation, borderType=cv2.BORDER_CONSTANT))
 
     planes = images.numpy()
     total = smooth(np.ones_like(planes[0, 0]))

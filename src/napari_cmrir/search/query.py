@@ -213,9 +213,8 @@ def _stretched(box: NDArray[np.float64], frame: tuple[int, ...], seen: Region) -
     """A box of whole pixels (height, width), brought to the size of the region that they stand for."""
     grown = np.array([seen.height / frame[0], seen.width / frame[1]]) - 1
     down, right = (box[3] - box[0]) * grown[0] / 2, (box[1] - box[0]) * grown[1] / 2
-    stretched: NDArray[np.float64] = box + np.array(
-        [-down - right, -down + right, down + right, down - right]
-    )
+    outwards = np.array([-down - right, -down + right, down + right, down - right])
+    stretched: NDArray[np.float64] = box + outwards
     return stretched
 
 
