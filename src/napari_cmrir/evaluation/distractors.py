@@ -82,7 +82,8 @@ class Distractors:
     def _generated(self, number: int) -> NDArray[Any]:
         pixels = _grown(_FIRST_SEED + number, round(_GENERATED_SIDE * self.side), len(self.intensity.low))
         low, high = np.array(self.intensity.low), np.array(self.intensity.high)
-        return (low + (high - low) * pixels).astype(np.float32)
+        brought: NDArray[np.float32] = (low + (high - low) * pixels).astype(np.float32)
+        return brought
 
 
 def find_distractor_images(
@@ -114,4 +115,6 @@ def _grown(seed: int, side: int, channels: int) -> NDArray[np.float32]:
     pair = sample_pair(seed, side)
     pixels = pair.bf if channels == 3 else np.repeat(pair.shg, channels, axis=2)
     lowest, highest = np.percentile(pixels, (0.1, 99.9))
-    return np.clip((pixels - lowest) / max(highest - lowest, 1e-6), 0, 1).astype(np.float32)
+    scaled = (pixels - lowest) / max(highest - lowest, 1e-6)
+    grown: NDArray[np.float32] = np.clip(scaled, 0, 1).astype(np.float32)
+    return grown
