@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +154,7 @@ class Bench:
         path = folder / f"{modality}-{content.hexdigest()[:12]}.cmrir"
         drawn, done, total = iter(distractors), 0, len(sources) + distractors.count
         while done < total:
-            while len(sources) < BATCH and (distractor := next(drawn, None)) is not None:
+            for distractor in islice(drawn, max(0, BATCH - len(sources))):
                 sources.append(distractor)
                 yield Progress(100 * done / total, 100, "%", f"Drawing {distractor.name}")
             job = build_repository(

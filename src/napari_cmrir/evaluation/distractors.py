@@ -76,14 +76,14 @@ class Distractors:
         centres = rng.uniform(0, pixels.shape[:2], (_TRIES, 2)).tolist()
         regions = [Region((y, x), self.side * step, self.side * step, turned) for y, x in centres]
         region = max(regions, key=lambda region: share_inside(region, pixels.shape))
-        field: NDArray[Any] = cut(pixels, region, pixel_step=step)[0]
+        field, _ = cut(pixels, region, pixel_step=step)
         return np.ascontiguousarray(field[:, ::-1] if rng.random() < 0.5 else field)
 
     def _generated(self, number: int) -> NDArray[Any]:
         pixels = _grown(_FIRST_SEED + number, round(_GENERATED_SIDE * self.side), len(self.intensity.low))
         low, high = np.array(self.intensity.low), np.array(self.intensity.high)
-        scaled: NDArray[Any] = low + (high - low) * pixels
-        return scaled.astype(np.float32)
+        brought: NDArray[np.float32] = (low + (high - low) * pixels).astype(np.float32)
+        return brought
 
 
 def find_distractor_images(
@@ -106,8 +106,7 @@ def find_distractor_images(
 
 @lru_cache(maxsize=256)
 def _read(path: Path) -> NDArray[Any]:
-    pixels: NDArray[Any] = np.atleast_3d(read_image(path))
-    return pixels
+    return np.atleast_3d(read_image(path))
 
 
 @lru_cache(maxsize=2)
@@ -116,5 +115,6 @@ def _grown(seed: int, side: int, channels: int) -> NDArray[np.float32]:
     pair = sample_pair(seed, side)
     pixels = pair.bf if channels == 3 else np.repeat(pair.shg, channels, axis=2)
     lowest, highest = np.percentile(pixels, (0.1, 99.9))
-    scaled: NDArray[np.floating] = np.clip((pixels - lowest) / max(highest - lowest, 1e-6), 0, 1)
-    return scaled.astype(np.float32)
+    scaled = (pixels - lowest) / max(highest - lowest, 1e-6)
+    grown: NDArray[np.float32] = np.clip(scaled, 0, 1).astype(np.float32)
+    return grown
