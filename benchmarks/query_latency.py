@@ -35,8 +35,8 @@ from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import Source, build_repository
 from napari_cmrir.repository.store import Repository, open_repository
 from napari_cmrir.search.hits import SearchResult
+from napari_cmrir.search.posed import rotations
 from napari_cmrir.search.query import search
-from napari_cmrir.search.registration import rotations
 from napari_cmrir.search.settings import SearchSettings
 
 SIDE, PATCH, SHORTLIST, LEVEL = 834, 256, 30, 2

@@ -1,9 +1,10 @@
-"""Fields summed up in a few bytes (VLAD), beside bags of words of as many bytes and more.
+"""Fields summed up in a few bytes (VLAD) and thumbnails, beside bags of words of as many bytes and more.
 
     python benchmarks/words_aggregate_against_bags.py MODEL PAIRS --modalities SHG BF [--seeds 0 1 2]
 
 Queries are of the other modality, turned and shifted, as `evaluate` draws them; both directions are pooled.
-Bytes of a bag: 4 for each word that occurs in a field (its name and its count).
+Bytes of a bag: 4 for each word that occurs in a field (its name and its count). A thumbnail is the CoMIR at
+an eighth or a quarter of its resolution, and is compared as `search.screening` does, in all rotations.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from napari_cmrir import jobs
 from napari_cmrir.comir.inference import represent
@@ -21,6 +23,9 @@ from napari_cmrir.evaluation.bench import Bench
 from napari_cmrir.evaluation.metrics import compare, wilson_interval
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.pairs import find_pairs
+from napari_cmrir.search.registration import RegisteredQuery, rotations
+from napari_cmrir.search.screening import cut_template, screen_scores
+from napari_cmrir.search.settings import SearchSettings
 from napari_cmrir.words.bags import BagIndex, count_words
 from napari_cmrir.words.descriptors import describe
 from napari_cmrir.words.encode import covered, encode_query
@@ -28,6 +33,7 @@ from napari_cmrir.words.sampling import keep_strongest, sample_field
 from napari_cmrir.words.settings import BagSettings, DescriptorSettings, VocabularySettings
 from napari_cmrir.words.vocabulary import train_vocabulary
 
+ANGLES = rotations(SearchSettings())
 DESCRIPTOR, BAGS = DescriptorSettings(), BagSettings()
 
 
@@ -58,7 +64,7 @@ def main() -> None:
                 mask = np.ones(comir.shape[1:], bool) if query.mask is None else query.mask
                 features = describe(comir, DESCRIPTOR, query.mask)
                 for name, (_, score) in searchers[cell.repository].items():
-                    scores = score(features, mask)
+                    scores = score(features if "thumbnail" not in name else comir, mask)
                     rank = 1 + int((scores > scores[names.index(question.name)]).sum())
                     ranks[name][cell.size].append(rank)
     report(ranks, searchers[modalities[0]])
@@ -102,7 +108,22 @@ def searchers_of(bench, model, modality, arguments):
                 aggregate(f.descriptors[covered(f.points, m, BAGS.query_cover)], words), vectors
             ),
         )
+    for level, name in ((3, "an eighth"), (2, "a quarter")):
+        pooled = [
+            torch.nn.functional.avg_pool2d(torch.from_numpy(comir)[None].float(), 2**level).round()
+            for comir in comirs
+        ]
+        found[f"thumbnail at {name}"] = (
+            np.mean([comir.numel() for comir in pooled]),
+            lambda comir, m, level=level, pooled=pooled: screened(comir, m, level, pooled),
+        )
     return found
+
+
+def screened(comir, mask, level, fields):
+    query = RegisteredQuery(comir, mask, torch.device("cpu"))
+    template = cut_template(*query.level(level), ANGLES, 16 / 2**level)
+    return np.array([screen_scores(template, field).item() for field in fields])
 
 
 def aggregate(descriptors, vocabulary):
@@ -129,19 +150,20 @@ def cosines(query, vectors):
 
 def report(ranks, searchers) -> None:
     last_bag = [name for name in ranks if "bag" in name][-1]
-    print("| signature | bytes a field | whole first | whole in 10 | patch first | patch in 10 |")
-    print("|---|---|---|---|---|---|")
+    columns = [f"{size} {k}" for size in ("whole", "patch") for k in ("first", "in 10", "in 30")]
+    print(f"| signature | bytes a field | {' | '.join(columns)} |")
+    print("|---|---|---|---|---|---|---|---|")
     for name, by_size in ranks.items():
         cells = []
         for size in ("full", "patch"):
-            for k in (1, 10):
+            for k in (1, 10, 30):
                 hits = np.array(by_size[size]) <= k
                 low, high = wilson_interval(int(hits.sum()), len(hits))
                 cells.append(f"{hits.mean():.1%} ({low:.0%} to {high:.0%})")
         print(f"| {name} | {searchers[name][0]:,.0f} | " + " | ".join(cells) + " |")
     for name in ranks:
-        if "aggregate" in name:
-            for k in (1, 10):
+        if "bag" not in name:
+            for k in (1, 10, 30):
                 both = [
                     [r <= k for size in ("full", "patch") for r in ranks[n][size]] for n in (name, last_bag)
                 ]

@@ -4,31 +4,35 @@ From the top of the repository, on a virtual display where there is none (some f
 
     python scripts/with_display.py python docs/tour.py
 
-The window is 1366 x 768 px. All images are generated. A small model is trained and stopped for the pictures;
-the search uses the model that comes with the package. Every step is checked. The tour prints how long the
-window's event loop stood still at most, in all and as far as the window's thread was computing (the rest is
-waiting for others), how long cancelling took, and how much memory was left after many searches.
+The window is 1366 x 768 px. All images are generated. A small model is trained and stopped for the pictures
+(after ``--train-seconds``, else as soon as there is something to see); the search uses the model that comes
+with the package. Every step is checked. ``--only find`` takes a part of the tour alone. The tour prints how
+long the window's event loop stood still at most, in all and as far as the window's thread was computing (the
+rest is waiting for others), how long cancelling took, and how much memory was left after many searches.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import napari
-import numpy as np
 from qtpy import API_NAME
-from qtpy.QtCore import QEvent, QSettings, Qt, QTimer
-from qtpy.QtGui import QKeyEvent
+from qtpy.QtCore import QSettings, Qt, QThreadPool
 from qtpy.QtWidgets import QApplication
+from tour_tools import Ticker, check, press, resident_megabytes, settle, wait
 
+from napari_cmrir.comir.model import load_model
 from napari_cmrir.images.geometry import Region, cut
-from napari_cmrir.images.readers import read_image
-from napari_cmrir.images.samples import write_sample_folder
+from napari_cmrir.images.readers import find_images, read_image
+from napari_cmrir.images.samples import sample_pair, write_sample_folder
+from napari_cmrir.jobs import run
+from napari_cmrir.repository.build import build_repository
+from napari_cmrir.widgets.exporting import EXPORTS
 from napari_cmrir.widgets.sample_data import sample_model
 
 IMAGES = Path(__file__).resolve().parent / "images"
@@ -36,34 +40,7 @@ WINDOW = (1366, 768)
 PAIR_SEEDS, SLIDE_SEEDS, ANSWER = range(100, 108), range(12), 4
 REGION = Region((128, 132), 120, 140, 10)
 MICROMETRES = 0.5
-
-
-class Ticker:
-    """Ticks in the window's event loop, and notes the longest time between two ticks, passed and computed."""
-
-    def __init__(self) -> None:
-        self.longest = self.computed = 0.0
-        self._last = time.perf_counter(), time.thread_time()
-        self._timer = QTimer()
-        self._timer.setInterval(5)
-        self._timer.timeout.connect(self._tick)
-
-    def start(self) -> None:
-        """Start to tick."""
-        self.longest = self.computed = 0.0
-        self._last = time.perf_counter(), time.thread_time()
-        self._timer.start()
-
-    def stop(self) -> tuple[float, float]:
-        """Stop, and give the longest time between two ticks, and the longest that was computed."""
-        self._timer.stop()
-        return self.longest, self.computed
-
-    def _tick(self) -> None:
-        now = time.perf_counter(), time.thread_time()
-        self.longest = max(self.longest, now[0] - self._last[0])
-        self.computed = max(self.computed, now[1] - self._last[1])
-        self._last = now
+PARTS = ("sample", "model", "index", "find")
 
 
 def main() -> None:
@@ -72,13 +49,16 @@ def main() -> None:
     parser.add_argument("--theme", choices=("dark", "light"), default="dark")
     parser.add_argument("--images", type=Path, default=IMAGES, help="where the pictures go")
     parser.add_argument("--searches", type=int, default=20, help="for the memory")
+    parser.add_argument("--train-seconds", type=float, default=0.0, help="how long to train at least")
+    parser.add_argument("--only", choices=PARTS, help="a part of the tour")
     given = parser.parse_args()
+    pictures = given.images.resolve()
     work = Path(tempfile.mkdtemp())
     QSettings.setPath(QSettings.Format.IniFormat, QSettings.Scope.UserScope, str(work))
     os.chdir(work)  # so that the pictures show short paths
     write_sample_folder("pairs", PAIR_SEEDS, 256)
     slides = write_sample_folder("slides", SLIDE_SEEDS, 384)
-    part, _ = cut(read_image(slides[ANSWER].paths[0]), Region((192, 192), 256, 256, 15))
+    query, _ = cut(read_image(slides[ANSWER].paths[0]), Region((192, 192), 256, 256, 15))
     for pair in slides:
         pair.paths[0].unlink()
 
@@ -90,13 +70,21 @@ def main() -> None:
     for name in ("CoMIR model", "Index images", "Find region"):
         docks[name] = viewer.window.add_plugin_dock_widget("napari-cmrir", name, tabify=bool(docks))
     settle()
-    tour = Tour(viewer, docks, given.images, given.theme)
-    tour.model()
-    tour.index()
-    tour.find(part[..., 0], slides[ANSWER].paths[1].name)
-    tour.memory(given.searches)
-    tour.clear()
+    tour = Tour(viewer, docks, pictures, given.theme)
+    for part in (given.only,) if given.only else PARTS:
+        if part == "sample":
+            tour.sample()
+        elif part == "model":
+            tour.model(given.train_seconds)
+        elif part == "index":
+            tour.index()
+        else:
+            tour.find(query[..., 0], slides[ANSWER].paths[1].name)
+            tour.memory(given.searches)
+            tour.no_match()
+            tour.clear()
     viewer.close()
+    wait(lambda: not QThreadPool.globalInstance().activeThreadCount())
     print(f"{API_NAME}, {given.theme}: pictures in {given.images}")
 
 
@@ -107,7 +95,14 @@ class Tour:
         self.viewer, self.docks, self.images, self.theme = viewer, docks, images, theme
         self.ticker = Ticker()
 
-    def model(self) -> None:
+    def sample(self) -> None:
+        """Open the sample data."""
+        self._raise("CoMIR model")
+        self.viewer.open_sample("napari-cmrir", "tissue-pair")
+        self.picture("sample-data")
+        self.viewer.layers.clear()
+
+    def model(self, seconds: float) -> None:
         """Look at the pairs, train, stop, load the model that comes with the package."""
         widget = self._raise("CoMIR model")
         widget.pairs.folder.set_paths(Path("pairs"))
@@ -116,16 +111,19 @@ class Tour:
         wait(lambda: len(self.viewer.layers) == 2)
         self.picture("model-pairs")
         widget.remove.click()
-        widget.steps.setValue(400)
+        widget.steps.setValue(100_000 if seconds else 400)
         widget.output.set_paths(Path("trained.safetensors"))
         self.ticker.start()
         widget.train()
+        start = time.monotonic()
         wait(lambda: len(widget.plot.losses) >= 4 and len(self.viewer.layers) == 2)
+        wait(lambda: time.monotonic() - start >= seconds)
         gap = self.ticker.stop()
         self.viewer.reset_view()
         self.picture("model-training")
         self.report("training", gap, self._cancel(widget.panel))
         check(Path("trained.safetensors").is_file(), "the best so far is not kept")
+        self.picture("model-trained")
         widget.remove.click()
         widget.use.load.set_paths(sample_model())
         wait(lambda: widget.session.model == sample_model())
@@ -133,6 +131,7 @@ class Tour:
     def index(self) -> None:
         """Index the brightfield images, paused once."""
         widget = self._raise("Index images")
+        widget.session.model = sample_model()
         widget.images.set_paths(Path("slides"))
         wait(lambda: widget.modality.count() == 2 and "images found" in widget.found.text())
         widget.modality.setCurrentText("BF")
@@ -145,11 +144,16 @@ class Tour:
         wait(lambda: not widget.panel.is_running)
         self.report("indexing", self.ticker.stop(), cancelled)
         wait(lambda: len(widget.table.images) == 12)
+        first = widget.table.model().index(0, 0)
+        wait(lambda: first.data(Qt.ItemDataRole.DecorationRole).toImage().pixelColor(9, 9).alpha())
         self.picture("index")
 
     def find(self, pixels, expected: str) -> None:
         """Draw a region, find it, walk the hits, register, explain, export."""
         widget = self._raise("Find region")
+        if widget.session.repository is None:
+            widget.session.repository = index_quietly()
+        self.picture("find-empty")
         query = self.viewer.add_image(
             pixels, name="SHG query", colormap="green", gamma=0.6, scale=[MICROMETRES] * 2, units=["um"] * 2
         )
@@ -189,8 +193,13 @@ class Tour:
         widget.view.explain.click()
         wait(lambda: any("Agreement" in layer.name for layer in self.viewer.layers))
         self.picture("find-explained")
-        widget.view.export.export("csv", Path("hits.csv"))
-        wait(lambda: Path("hits.csv").is_file())
+        for kind, (_, name, _) in EXPORTS.items():
+            widget.view.export.export(kind, Path(name))
+            wait(lambda name=name: widget.panel.message.text() == f"Written: {name}")
+            check(Path(name).stat().st_size > 0, f"{name} is empty")
+        (answer,) = json.loads(Path("hits.json").read_text())["queries"]
+        check(Path(answer["hits"][0]["image"]).name == expected, "hits.json holds other hits")
+        self.picture("find-exported")
         widget.copy.copy("command")
         wait(lambda: QApplication.clipboard().text().startswith("napari-cmrir query"))
 
@@ -209,6 +218,30 @@ class Tour:
             settle(100)
             used.append(resident_megabytes())
         print(f"memory after {searches} searches and clears: {used[-1] - used[1]:+.0f} MB")
+
+    def no_match(self) -> None:
+        """Look for tissue that is not there, and ask for what cannot be done."""
+        _, widget = self.docks["Find region"]
+        other = self.viewer.add_image(
+            sample_pair(999, 200).shg[..., 0], name="Other tissue", colormap="green"
+        )
+        widget.image.choose(other)
+        region = widget.region.layer
+        widget.region.choose(None)
+        widget.view.how.setCurrentIndex(0)
+        widget.find()
+        wait(lambda: not widget.panel.is_running)
+        self._wait_for_hit(widget, 1)
+        self.picture("find-no-match")
+        added = len(self.viewer.layers)
+        widget.new_region.click()
+        widget.find()
+        self.picture("find-refused")
+        check(len(self.viewer.layers) == added + 1, "a search that was refused has added layers")
+        self.viewer.layers.remove(widget.region.layer)
+        self.viewer.layers.remove(other)
+        widget.image.choose(self.viewer.layers["SHG query"])
+        widget.region.choose(region)
 
     def clear(self) -> None:
         """Remove what the plugin added, and see that the user's layers are left."""
@@ -254,39 +287,11 @@ class Tour:
         wait(is_shown)
 
 
-def check(condition: bool, otherwise: str) -> None:
-    """Stop where a step has gone wrong."""
-    if not condition:
-        raise SystemExit(f"The tour went wrong: {otherwise}.")
-
-
-def press(widget, key) -> None:
-    """Press a key on a widget."""
-    for kind in (QEvent.Type.KeyPress, QEvent.Type.KeyRelease):
-        QApplication.sendEvent(widget, QKeyEvent(kind, key, Qt.KeyboardModifier.NoModifier))
-
-
-def resident_megabytes() -> float:
-    """Memory that this process holds (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return float(np.round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1))
-
-
-def wait(condition: Callable[[], object], milliseconds: int = 20) -> None:
-    """Let the window live until something holds, three minutes at most."""
-    start = time.monotonic()
-    while not condition():
-        check(time.monotonic() - start < 180, "a step took too long")
-        settle(milliseconds)
-
-
-def settle(milliseconds: int = 1200) -> None:
-    """Let the window live for a while."""
-    done: list[bool] = []
-    QTimer.singleShot(milliseconds, lambda: done.append(True))
-    while not done:
-        QApplication.processEvents()
-        time.sleep(0.001)
+def index_quietly() -> Path:
+    """Index the brightfield images, for a part of the tour that begins later."""
+    images = find_images(["slides"], "BF")
+    run(build_repository(images, load_model(sample_model()), "BF", "slides.cmrir")).close()
+    return Path("slides.cmrir")
 
 
 if __name__ == "__main__":

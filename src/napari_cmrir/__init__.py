@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from napari_cmrir.images.readers import find_images, open_image, read_image
     from napari_cmrir.jobs import Progress, run
     from napari_cmrir.repository.build import build_repository
+    from napari_cmrir.repository.compacting import compact_repository
     from napari_cmrir.repository.store import open_repository
-    from napari_cmrir.repository.upkeep import compact_repository, prune_repository, rebuild_vocabulary
+    from napari_cmrir.repository.upkeep import prune_repository, rebuild_vocabulary
     from napari_cmrir.repository.verify import verify_repository
     from napari_cmrir.search.query import search as query
 
@@ -52,7 +53,7 @@ _HOMES = {
     "InputError": "errors:InputError",
     "Progress": "jobs:Progress",
     "build_repository": "repository.build:build_repository",
-    "compact_repository": "repository.upkeep:compact_repository",
+    "compact_repository": "repository.compacting:compact_repository",
     "evaluate": "evaluation.protocol:evaluate",
     "find_images": "images.readers:find_images",
     "find_pairs": "images.pairs:find_pairs",

@@ -82,8 +82,9 @@ def test_query_writes_the_hits_of_every_image(call, tmp_path, pairs, repository)
     assert list(content) == ["queries"]
     assert [query["image"] for query in content["queries"]] == [str(image) for image in images]
     for query, image in zip(content["queries"], images, strict=True):
-        assert list(query) == ["image", "region", "seconds", "hits", "reliable", "warnings"]
-        assert query["region"] == [0, 0, 160, 160]
+        keys = ["image", "region", "rotation_degrees", "seconds", "hits", "reliable", "warnings"]
+        assert list(query) == keys
+        assert (query["region"], query["rotation_degrees"]) == ([0, 0, 160, 160], 0)
         assert query["seconds"] > 0
         assert image.name in ended.out
         assert_are_hits(query["hits"], 3, (160, 160))
@@ -171,13 +172,13 @@ def test_interrupted_indexing_goes_on_where_it_was(call, call_process, info, tmp
     arguments = ["index", pairs, "--model", model, "--modality", "BF", "-o", tmp_path / "new.cmrir"]
     prelude = """
         import signal
-        from napari_cmrir.repository import stages
-        open_source = stages.open_source
+        from napari_cmrir.repository import representing
+        open_source = representing.open_source
         def interrupted(source, *options):
             if source.name == "sample-002_BF.tif":
                 signal.raise_signal(signal.SIGINT)
             return open_source(source, *options)
-        stages.open_source = interrupted
+        representing.open_source = interrupted
     """
     ended = call_process(arguments, prelude)
     assert ended.status == 130

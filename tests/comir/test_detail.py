@@ -26,3 +26,13 @@ def test_a_constant_added_to_an_image_changes_nothing(offset: float) -> None:
     image = torch.rand(2, 3, 20, 20, generator=torch.manual_seed(0), dtype=torch.float64)
     mask = torch.ones(20, 20, dtype=torch.float64)
     torch.testing.assert_close(detail(image + offset, mask, 4.0), detail(image, mask, 4.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("needs_gradient", [False, True])
+def test_without_a_mask_all_pixels_count(dtype: torch.dtype, needs_gradient: bool) -> None:
+    images = torch.rand(
+        2, 3, 30, 41, generator=torch.manual_seed(1), dtype=dtype, requires_grad=needs_gradient
+    )
+    expected = detail(images, torch.ones(30, 41, dtype=dtype), 5.0)
+    torch.testing.assert_close(detail(images, None, 5.0), expected, atol=1e-5, rtol=1e-5)

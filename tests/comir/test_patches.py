@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cmrir.comir.patches import PatchSampler, disc, rotate, turns
+from napari_cmrir.comir.patches import PatchSampler, disc, local_discs, rotate, vary
 
 
 def smooth_pair(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -15,7 +15,7 @@ def smooth_pair(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("free", [0.0, 45.0])
 def test_turning_the_second_patch_back_gives_the_first(free: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("napari_cmrir.comir.patches.vary", lambda patches, generator: patches)
+    monkeypatch.setattr("napari_cmrir.comir.patches.vary", lambda patches, *_: patches)
     sampler = PatchSampler([smooth_pair(300, 260)], 64, free, seed=1)
     first, second, turned = sampler.draw(16)
     back = rotate(second, -turned)
@@ -44,14 +44,29 @@ def test_quarter_turns_are_exact(quarters: int) -> None:
     np.testing.assert_allclose(turned, torch.rot90(image, quarters, (-2, -1)), atol=1e-4)
 
 
-def test_turns_are_the_other_seven_of_the_square_and_all_different() -> None:
-    image = torch.rand(1, 2, 5, 5, generator=torch.manual_seed(0))
-    all_eight = torch.cat((image, turns(image)))
-    assert len(torch.unique(all_eight.flatten(1), dim=0)) == 8
-    undone = [
-        torch.rot90(candidate, k, (-2, -1))
-        for turned in turns(image)
-        for candidate in (turned, turned.flip(-1))
-        for k in range(4)
-    ]
-    assert sum(bool((candidate == image[0]).all()) for candidate in undone) == 7
+@pytest.mark.parametrize("side", [8, 32, 48, 64, 128])
+def test_local_discs_lie_side_by_side_within_the_disc(side: int) -> None:
+    numbers = torch.arange(side * side).reshape(1, 1, side, side)
+    parts = local_discs(numbers)
+    assert parts.shape[0] == 4
+    assert len(parts.unique()) == parts.numel()  # none twice
+    assert disc(side).flatten()[parts.flatten()].all()
+    assert parts.numel() > 0.55 * disc(side).sum()  # four of radius R / (1 + sqrt 2) cover 69 %
+
+
+def test_variation_says_how_much_intensities_change() -> None:
+    flat = torch.full((400, 3, 8, 8), 0.5)
+    none, modest, strong = (
+        vary(flat, torch.Generator().manual_seed(1), factor) for factor in (0.0, 1.0, 2.0)
+    )
+    torch.testing.assert_close(none, flat)
+    spread = [float((varied.mean((2, 3)) - 0.5).std()) for varied in (modest, strong)]
+    assert 0.05 < spread[0] < 0.5 * 1.2 * spread[1]
+
+
+def test_variation_also_mixes_colours() -> None:
+    red = torch.zeros(100, 3, 8, 8)
+    red[:, 0] = 1.0
+    varied = vary(red, torch.Generator().manual_seed(2), 1.0).mean((2, 3))
+    apart = varied[:, 1] - varied[:, 2]  # equal, if each channel were only scaled and shifted alike
+    assert 0.03 < float(apart.std()) < 0.3

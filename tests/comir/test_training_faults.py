@@ -137,7 +137,7 @@ def test_not_a_number_leads_back_to_the_best_model(monkeypatch, pairs, settings,
 
 def test_collapsed_comirs_lead_back_to_the_best_model(monkeypatch, pairs, settings) -> None:
     fault, notes = Faulty(monkeypatch, flat), []
-    longer = settings.model_copy(update={"steps": 30, "validation_every": 5})
+    longer = settings.model_copy(update={"steps": 30, "validation_every": 5, "local_weight": 0.0})
     job = train(pairs, SHG_BF, longer)
     while True:
         try:

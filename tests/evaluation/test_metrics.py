@@ -88,7 +88,9 @@ def test_a_cell_is_summed_up():
         result(30, None, None, shortlist=30, exhaustive=16, seconds=0.4),
         result(None, None, None, shortlist=None, exhaustive=None, seconds=0.5),
     ]
-    settings = EvaluationSettings(report_shortlist=True, search=SearchSettings(register_all=0))
+    settings = EvaluationSettings(
+        report_shortlist=True, search=SearchSettings(register_all=0, shortlist_by="words")
+    )
     summary = summarise(CELL, results, 50, settings)
     assert [summary.success[k].count for k in (1, 5, 10, 15)] == [1, 2, 2, 2]
     assert summary.chance == {1: 0.02, 5: 0.1, 10: 0.2, 15: 0.3}

@@ -81,8 +81,8 @@ def test_modalities_and_sizes_have_the_same_transform(report):
 def test_the_shortlist_and_the_registration_of_all_are_reported_beside(grey_model, pairs, measure):
     three = pairs[:3]
     both = measure(
-        grey_model, three, rerank="registration", register_all=0, shortlist=2, report_shortlist=True,
-        kinds=("cross",), query="full",
+        grey_model, three, rerank="registration", register_all=0, shortlist_by="words", shortlist=2,
+        report_shortlist=True, kinds=("cross",), query="full",
     )  # fmt: skip
     words = measure(grey_model, three, rerank="none", kinds=("cross",), query="full")
     every = measure(grey_model, three, rerank="registration", kinds=("cross",), query="full")

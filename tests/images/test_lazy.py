@@ -1,5 +1,6 @@
 """Regions of every kind of file agree with the whole image, and the parts chosen are those asked for."""
 
+import struct
 from contextlib import closing
 
 import cv2
@@ -241,6 +242,78 @@ def test_a_slides_finest_series_is_read_and_its_label_is_not(tmp_path):
     with closing(open_image(path, pixel_size=1.0)) as image:
         assert image.step == 2
         np.testing.assert_array_equal(image[:, :], RGB[::2, ::2])
+
+
+def _write_ndpi(path):
+    """Write a Hamamatsu slide: pages that name their maker and magnification, and offsets of 64 bits."""
+    plain = path.with_suffix(".tif")
+    with tifffile.TiffWriter(plain) as file:
+        pages = [(RGB, 20.0), (RGB[::2, ::2], 10.0), (RGB[:30, :70], -1.0)]
+        for number, (pixels, magnification) in enumerate(pages):
+            tags = [(271, "s", 0, "Hamamatsu", True), (65420, "I", 1, 1, True)]
+            tags += [(65421, "f", 1, magnification, True), (65427, "s", 0, "slide", True)]
+            size = 20000 / 2**number
+            file.write(
+                pixels,
+                photometric="rgb",
+                metadata=None,
+                extratags=tags,
+                resolution=(size, size),
+                resolutionunit="CENTIMETER",
+            )
+
+    data = bytearray(plain.read_bytes())
+    tables = []
+    with tifffile.TiffFile(plain) as file:
+        for page in file.pages:
+            (n_tags,) = struct.unpack_from("<H", data, page.offset)
+            tables.append((n_tags, data[page.offset : page.offset + 2 + 12 * n_tags]))
+    struct.pack_into("<Q", data, 4, len(data))
+    for n_tags, table in tables:
+        following = len(data) + len(table) + 8 + 4 * n_tags
+        is_last = table is tables[-1][1]
+        data += table + struct.pack("<Q", 0 if is_last else following) + bytes(4 * n_tags)
+    path.write_bytes(data)
+
+
+def _write_scn(path):
+    """Write a Leica slide: XML of collections, images, and the pages of their resolutions."""
+    pages = [(RGB[:30, :30], (0, 0)), (RGB, (1, 0)), (RGB[::2, ::2], (1, 1))]
+    images = ["", ""]
+    for ifd, (pixels, (image, level)) in enumerate(pages):
+        height, width = pixels.shape[:2]
+        images[image] += f'<dimension sizeX="{width}" sizeY="{height}" r="{level}" ifd="{ifd}" />'
+    described = "".join(
+        f'<image name="{at}"><pixels>{each}</pixels></image>' for at, each in enumerate(images)
+    )
+    xml = '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01">'
+    xml += f"<collection>{described}</collection></scn>"
+    with tifffile.TiffWriter(path, bigtiff=True) as file:
+        for ifd, (pixels, (_, level)) in enumerate(pages):
+            size = 20000 / 2**level
+            file.write(
+                pixels,
+                tile=(32, 32),
+                photometric="rgb",
+                description=xml if ifd == 0 else None,
+                metadata=None,
+                resolution=(size, size),
+                resolutionunit="CENTIMETER",
+            )
+
+
+@pytest.mark.parametrize(("name", "write"), [("a.ndpi", _write_ndpi), ("a.scn", _write_scn)])
+def test_slides_of_other_makers_are_read_at_the_level_that_suits(tmp_path, name, write):
+    path = tmp_path / name
+    write(path)
+    with closing(open_image(path)) as image:
+        np.testing.assert_array_equal(image[:, :], RGB)
+        assert image.pixel_size == pytest.approx(0.5)
+    with closing(open_image(path, pixel_size=1.0)) as image:
+        np.testing.assert_array_equal(image[:, :], RGB[::2, ::2])
+        assert "the largest, level 1 of 2" in image.choice
+    with tifffile.TiffFile(path) as file:  # tifffile itself takes it for that maker's
+        assert file.is_ndpi or file.is_scn
 
 
 def test_a_cut_off_file_that_is_read_by_region_is_refused(tmp_path, monkeypatch):

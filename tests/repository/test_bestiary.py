@@ -9,6 +9,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from napari_cmrir.repository.store import open_repository
@@ -93,7 +94,9 @@ def _broken_zarr(path):
 INDEXED = {
     "plain.tif": _tiff(GREY),
     "one bit.tif": _tiff(GREY > 128, photometric="minisblack"),
-    "one bit.png": lambda path: path.write_bytes(imagecodecs.png_encode((GREY > 128).astype(np.uint8) * 255)),
+    "one bit.png": lambda path: Image.fromarray(GREY > 128).save(path),
+    "fax.tif": lambda path: Image.fromarray(GREY > 128).save(path, compression="group4"),
+    "16 bits.png": lambda path: Image.fromarray(GREY.astype(np.uint16) * 257).save(path),
     "twelve bits.tif": _of_twelve_bits,
     "32 bits.tif": _tiff(GREY.astype(np.uint32)),
     "32 bits signed.tif": _tiff(GREY.astype(np.int32) - 100),
@@ -101,6 +104,8 @@ INDEXED = {
     "not a number.tif": _with(np.nan),
     "infinite.tif": _with(np.inf),
     "cmyk.tif": _tiff(np.dstack([RGB * 0, 255 - GREY]), photometric="separated"),
+    "cmyk.jpg": lambda path: Image.fromarray(np.dstack([RGB * 0, 255 - GREY]), mode="CMYK").save(path),
+    "palette.png": lambda path: Image.fromarray(RGB).quantize(64).save(path),
     "palette.tif": _tiff(
         GREY, photometric="palette", colormap=np.tile(np.arange(256, dtype=np.uint16) * 257, (3, 1))
     ),

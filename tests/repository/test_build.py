@@ -42,7 +42,12 @@ def test_progress_never_goes_back_and_ends_at_the_number_of_images(folder, model
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
 @pytest.mark.parametrize(
     ("message", "nth", "n_kept"),
-    [("CoMIR", 6, 2), ("vocabulary: describing", 3, 5), ("vocabulary: learning", 2, 5), ("words", 4, 5)],
+    [
+        ("CoMIR", 6, {1, 2}),  # the second may have been killed while it was written
+        ("vocabulary: describing", 3, {5}),
+        ("vocabulary: learning", 2, {5}),
+        ("words", 4, {5}),
+    ],
 )
 def test_a_killed_job_is_unfinished_and_taken_up_where_it_stopped(
     folder, model, built, tmp_path, message, nth, n_kept, index, rankings, run_python
@@ -51,10 +56,10 @@ def test_a_killed_job_is_unfinished_and_taken_up_where_it_stopped(
     path = tmp_path / "a.cmrir"
     death = run_python(BUILD_AND_DIE, folder, tmp_path / "model.safetensors", path, message, nth)
     assert death.returncode == -9, death.stderr
-    with pytest.raises(InputError, match=f"unfinished.*{n_kept} of 5 CoMIRs.*index the same images"):
-        open_repository(path)
     kept = {entry: entry.stat().st_mtime_ns for entry in (path / "comirs").glob("0*")}
-    assert len(kept) == n_kept
+    assert len(kept) in n_kept
+    with pytest.raises(InputError, match=f"unfinished.*{len(kept)} of 5 CoMIRs.*index the same images"):
+        open_repository(path)
     repository = index([folder], model, path)
     assert {entry: entry.stat().st_mtime_ns for entry in kept} == kept
     assert repository.verify() == []

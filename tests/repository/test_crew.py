@@ -11,22 +11,23 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.crew import gather_crew
-from napari_cmrir.repository.stages import Given, Recipe, Tools, represent_batch
+from napari_cmrir.repository.recipe import Recipe, Tools
+from napari_cmrir.repository.representing import Given, represent_batch
 from napari_cmrir.repository.store import open_repository
 from napari_cmrir.repository.upkeep import rebuild_vocabulary
 
 N_IMAGES = 12
 POISON = """
 import os
-from napari_cmrir.repository import stages
+from napari_cmrir.repository import representing
 
 def dask_setup(worker):
-    open_source = stages.open_source
+    open_source = representing.open_source
     def read_or_die(source, *arguments, **named):
         if source.name == "core07_BF.tif":
             os._exit(9)
         return open_source(source, *arguments, **named)
-    stages.open_source = read_or_die
+    representing.open_source = read_or_die
 """
 
 pytestmark = pytest.mark.timeout(240)

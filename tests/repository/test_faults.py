@@ -12,8 +12,9 @@ import pytest
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import build_repository
+from napari_cmrir.repository.compacting import compact_repository
 from napari_cmrir.repository.store import open_repository
-from napari_cmrir.repository.upkeep import compact_repository, rebuild_vocabulary
+from napari_cmrir.repository.upkeep import rebuild_vocabulary
 from napari_cmrir.repository.verify import verify_repository
 from napari_cmrir.search.query import search
 

@@ -37,8 +37,10 @@ def test_levels_end_before_the_smaller_side_falls_below_64(pyramid):
         open_level(pyramid, 3)
 
 
-def test_a_level_is_one_file_of_pixels(pyramid):
-    files = [path for path in (pyramid / "0").rglob("*") if path.is_file()]
+@pytest.mark.parametrize("shape", [(2, 300, 515), (1, 1024, 1024), (1, 1025, 70)])
+def test_a_level_is_one_file_of_pixels(tmp_path, shape):
+    write_pyramid(tmp_path / "a.ome.zarr", np.ones(shape, np.uint8), "a")
+    files = [path for path in (tmp_path / "a.ome.zarr" / "0").rglob("*") if path.is_file()]
     assert sorted(path.name for path in files) == ["0", "zarr.json"]
 
 

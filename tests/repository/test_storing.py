@@ -43,7 +43,8 @@ def small_blocks(monkeypatch):
 
 def _store(path, pixels, model, settings):
     job = store_comir(path, lazy_array(pixels), model, "BF", settings, name="a", device="cpu")
-    return jobs.run(job)
+    write_the_rest = jobs.run(job)
+    write_the_rest()
 
 
 def _levels(path):
@@ -57,7 +58,7 @@ def _levels(path):
 @pytest.mark.parametrize("shape", [(900, 1301), (2000, 90), (513, 512)])
 def test_blocks_meet_without_a_seam_and_halve_as_the_whole_does(small_blocks, tmp_path, model, small, shape):
     pixels = _texture(*shape)
-    assert _store(tmp_path / "a", pixels, model, small) == shape
+    _store(tmp_path / "a", pixels, model, small)
     whole = jobs.run(represent(model, pixels, "BF", device="cpu"))
     levels = list(_levels(tmp_path / "a"))
     assert np.abs(levels[0].astype(int) - whole).max() <= 1

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -12,8 +13,16 @@ from hypothesis import strategies as st
 from skimage.transform import AffineTransform, estimate_transform
 
 from napari_cmrir.images.geometry import Region
-from napari_cmrir.search.exports import affine_matrix, as_csv, as_elastix, as_geojson, as_itk, as_matrix
-from napari_cmrir.search.hits import Hit
+from napari_cmrir.search.exports import (
+    affine_matrix,
+    as_csv,
+    as_elastix,
+    as_geojson,
+    as_itk,
+    as_json,
+    as_matrix,
+)
+from napari_cmrir.search.hits import Hit, SearchResult
 
 regions = st.builds(
     Region,
@@ -135,3 +144,21 @@ def test_geojson_features_are_closed_rings_in_qupaths_pixels(mirrored):
 def test_a_field_without_a_pose_is_still_json():
     hit = Hit(1, "a.tif", -np.inf, np.zeros((4, 2)), 0.0, 0.0, 0, {})
     assert json.loads(as_geojson([("q", [hit])]))["features"][0]["properties"]["measurements"]["score"] == -1
+
+
+def test_json_says_what_was_asked_what_was_found_and_what_is_doubtful():
+    region, nothing = Region((31.5, 47.5), 64, 96, 10), np.zeros((1, 64, 96), np.uint8)
+    hits = make_hit(region), replace(make_hit(region, rank=2), score=-np.inf)
+    found = SearchResult(
+        hits, 1.5, {}, nothing, nothing[0] == 0, region=region, reliable=False, warnings=("Much glass.",)
+    )
+    (query,) = json.loads(as_json([("a.tif", found)]), parse_constant=pytest.fail)["queries"]
+    assert query.pop("hits") == [hits[0].as_dict(), hits[1].as_dict() | {"score": None}]
+    assert query == {
+        "image": "a.tif",
+        "region": [0, 0, 64, 96],
+        "rotation_degrees": 10,
+        "seconds": 1.5,
+        "reliable": False,
+        "warnings": ["Much glass."],
+    }

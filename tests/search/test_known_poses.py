@@ -105,7 +105,7 @@ def test_nothing_outside_the_outline_changes_the_answer(repository, images, outl
     mask = outlined(query.shape[:2], outline)
     other = query.copy()
     other[~mask] = images[2][40:170, 50:190][~mask]
-    asked = SearchSettings(register_all=0, shortlist=3)
+    asked = SearchSettings(register_all=0, screened=3)
     one, two = (run(search(repository, pixels, "A", mask=mask, settings=asked)) for pixels in (query, other))
     np.testing.assert_array_equal(one.comir, two.comir)
     np.testing.assert_array_equal(one.words, two.words)

@@ -42,7 +42,7 @@ def test_a_small_repository_is_registered_whole_without_a_bank(repository, partn
     whole = run(search(repository, partners["tissue-22"], "SHG"))
     upright = word_scores(repository, whole.comir, whole.mask)
     np.testing.assert_array_equal(whole.words, upright)
-    listed = SearchSettings(register_all=0, shortlist=3)
+    listed = SearchSettings(register_all=0, shortlist_by="words", shortlist=3)
     some = run(search(repository, partners["tissue-22"], "SHG", settings=listed))
     assert len(some.shortlist) == 3
     bank = word_scores(repository, whole.comir, whole.mask, bank_rotations(listed))
@@ -85,6 +85,6 @@ def test_a_turned_cut_has_the_words_of_the_place_it_was_cut_from(repository, sea
 
 def test_a_mirrored_query_is_shortlisted_if_asked_for(repository, searched):
     flipped = searched["tissue-22"][:, ::-1].copy()
-    asked = SearchSettings(register_all=0, shortlist=1, mirror=True)
+    asked = SearchSettings(register_all=0, shortlist_by="words", shortlist=1, mirror=True)
     found = run(search(repository, flipped, "BF", settings=asked)).hits[0]
     assert (found.image, found.mirrored) == ("tissue-22", True)

@@ -146,6 +146,6 @@ def test_only_the_last_question_is_answered(qtbot, wait_for):
 def test_each_viewer_has_its_own_session(make_napari_viewer):
     from napari.utils._proxies import PublicOnlyProxy
 
-    one, other = make_napari_viewer(), make_napari_viewer()
+    one, other = make_napari_viewer(strict_qt="raise"), make_napari_viewer(strict_qt="raise")
     assert session_of(one) is session_of(PublicOnlyProxy(one))
     assert session_of(one) is not session_of(other)

@@ -5,9 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
+import tifffile
+from qtpy.QtCore import Qt
 
 from napari_cmrir.cli.main import main
+from napari_cmrir.jobs import Progress
 from napari_cmrir.repository.store import open_repository
+from napari_cmrir.widgets.comir_pictures import comir_thumbnails
 from napari_cmrir.widgets.copying import CopyButton
 from napari_cmrir.widgets.find import FindWidget
 from napari_cmrir.widgets.index import IndexWidget
@@ -21,7 +25,7 @@ def test_indexing_makes_a_repository_that_find_region_proposes(
     index, find = dock(IndexWidget), dock(FindWidget)
     index.session.model = model_path
     index.images.set_paths(*(pairs_folder / f"sample-00{i}_BF.tif" for i in (0, 1)), damaged)
-    wait_for(lambda: index.found.text() == "3 images found")
+    wait_for(lambda: index.found.text() == "3 images found; the first has 128 x 128 px, 3 channels")
     wait_for(lambda: index.modality.currentText() == "BF")
     index.output.set_paths(tmp_path / "two")
     index.panel.start_button.click()
@@ -64,6 +68,49 @@ def test_indexing_that_is_paused_goes_on(dock, pairs_folder, model_path, tmp_pat
     widget.index()
     wait_for(lambda: not widget.panel.is_running)
     assert widget.panel.message.text() == "4 images searchable: four.cmrir"
+
+
+def test_what_indexing_will_take_is_said_while_it_runs(dock):
+    widget = dock(IndexWidget)
+    expected = "900 images to index: about 90 minutes and 3.0 GB of 99.0 GB free"
+    widget.panel.progressed.emit(Progress(0, 900, "images", expected))
+    widget.panel.progressed.emit(Progress(0, 900, "images", "Representing"))
+    assert widget.speed.text() == expected
+
+
+def test_the_table_shows_the_stored_comirs(dock, repository_path, wait_for):
+    widget = dock(IndexWidget)
+    widget.output.set_paths(repository_path)
+    wait_for(lambda: len(widget.table.images) == 4)
+    cell = widget.table.model().index(2, 0)
+    assert cell.data(Qt.ItemDataRole.DecorationRole).toImage().pixelColor(16, 16).alpha() == 0
+    wait_for(lambda: cell.data(Qt.ItemDataRole.DecorationRole).toImage().pixelColor(16, 16).alpha() == 255)
+    picture = cell.data(Qt.ItemDataRole.DecorationRole).toImage()
+    drawn = [[picture.pixelColor(x, y).red() for x in range(32)] for y in range(32)]
+    with open_repository(repository_path) as repository:
+        comir = repository.comir(2)[0].astype(float)
+    blocks = comir.reshape(32, 4, 32, 4).mean((1, 3))
+    assert np.corrcoef(np.ravel(drawn), blocks.ravel())[0, 1] > 0.99
+
+
+def test_a_comir_that_is_gone_has_no_picture(tmp_path):
+    assert comir_thumbnails([tmp_path / "gone.ome.zarr"], 32) == {tmp_path / "gone.ome.zarr": None}
+
+
+def test_images_are_added_to_a_repository_that_is_there(
+    dock, pairs_folder, model_path, repository_path, tmp_path, wait_for
+):
+    copy = shutil.copytree(repository_path, tmp_path / "grows.cmrir")
+    shutil.copy(pairs_folder / "sample-000_BF.tif", tmp_path / "more_BF.tif")
+    tifffile.imwrite(tmp_path / "more_BF.tif", tifffile.imread(tmp_path / "more_BF.tif")[::-1])
+    widget = dock(IndexWidget)
+    widget.model.set_paths(model_path)
+    widget.images.set_paths(tmp_path / "more_BF.tif")
+    wait_for(lambda: widget.modality.currentText() == "BF")
+    widget.output.set_paths(copy)
+    widget.index()
+    wait_for(lambda: len(widget.table.images) == 5)
+    assert widget.panel.message.text() == "5 images searchable: grows.cmrir"
 
 
 def test_a_repository_is_verified(dock, repository_path, tmp_path, wait_for):

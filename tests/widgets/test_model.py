@@ -49,6 +49,8 @@ def test_training_on_two_layers(viewer, dock, pairs_folder, tmp_path, wait_for):
     widget.steps.setValue(1)
     widget.output.set_paths(tmp_path / "layers.safetensors")
     widget.train()
+    viewer.layers["SHG"].name = "renamed under way"
+    viewer.layers.clear()
     wait_for(lambda: not widget.panel.is_running)
     intensities = read_header(tmp_path / "layers.safetensors")["intensities"]
     assert {name: len(values["low"]) for name, values in intensities.items()} == {"SHG": 1, "BF": 3}
@@ -63,7 +65,7 @@ def test_stopping_training_is_quick_and_leaves_a_checkpoint_to_go_on_from(
     output = tmp_path / "long.safetensors"
     widget.output.set_paths(output)
     widget.train()
-    wait_for(lambda: "steps · Training" in widget.panel.message.text())
+    wait_for(lambda: "steps · " in widget.panel.message.text() and "Training" in widget.panel.message.text())
     started = time.monotonic()
     widget.panel.stop_button.click()
     wait_for(lambda: not widget.panel.is_running)
@@ -190,14 +192,16 @@ def test_training_under_way_is_plotted_and_previewed_in_two_layers(viewer, dock)
         widget.panel.progressed.emit(Progress(step, 10, "steps", "Training", preview))
     assert widget.plot.losses == [(1, 3.0), (2, 1.5), (3, 1.0)]
     assert widget.plot.scores == [(2, 0.25), (3, 0.5)]
-    assert widget.figures.text() == "on cpu · 2.0 GB at most · about 10 min left"
+    assert widget.figures.text() == "on cpu · 2.0 GB at most"
     assert [layer.name for layer in viewer.layers] == ["CoMIR of SHG so far", "CoMIR of BF so far"]
     np.testing.assert_array_equal(viewer.layers[1].data, preview["BF"][0])
     widget.plot.show()
     widget.plot.resize(200, 120)
-    drawn = widget.plot.grab().toImage()
-    colours = {drawn.pixelColor(x, y).name() for x in range(drawn.width()) for y in range(drawn.height())}
-    assert {"#e69f00", "#0099e6"} <= colours
+    for theme, curves in (("dark", {"#e69f00", "#56b4e9"}), ("light", {"#8f5200", "#005a8f"})):
+        viewer.theme = theme
+        drawn = widget.plot.grab().toImage()
+        places = [(x, y) for x in range(drawn.width()) for y in range(drawn.height())]
+        assert curves <= {drawn.pixelColor(x, y).name() for x, y in places}
     viewer.layers.remove(viewer.layers[0])
     widget.panel.progressed.emit(Progress(4, 10, "steps", "Training", preview))
     assert len(viewer.layers) == 2

@@ -66,7 +66,7 @@ def test_the_folder_is_written_once_and_mended_where_a_file_is_missing(cache):
 
 
 def test_closing_the_viewer_stops_what_runs(make_napari_viewer, wait_for, notifications):
-    viewer = make_napari_viewer()
+    viewer = make_napari_viewer(strict_qt="raise")
     _, widget = viewer.window.add_plugin_dock_widget("napari-cmrir", "Find region")
     ended, steps = [], []
 
@@ -87,7 +87,7 @@ def test_closing_the_viewer_stops_what_runs(make_napari_viewer, wait_for, notifi
 
 
 def test_a_refusal_after_closing_is_not_told(make_napari_viewer, wait_for, notifications):
-    viewer = make_napari_viewer()
+    viewer = make_napari_viewer(strict_qt="raise")
     dock, widget = viewer.window.add_plugin_dock_widget("napari-cmrir", "Index images")
     goes_on, ended = [], []
 

@@ -108,10 +108,10 @@ def demonstrate(out: Path, plan: Plan) -> Job[tuple[SearchResult, Truth]]:
         The folder holds files under the demo's names that no demo made, or cannot be written to.
     """
     from napari_cmrir.cli.own_files import make_way
-    from napari_cmrir.cli.query import answer, write_answers
     from napari_cmrir.comir.model import write_whole
     from napari_cmrir.images.readers import read_image
     from napari_cmrir.repository.publishing import explained
+    from napari_cmrir.search.exports import as_json
     from napari_cmrir.search.query import search
 
     with explained(out):
@@ -122,7 +122,7 @@ def demonstrate(out: Path, plan: Plan) -> Job[tuple[SearchResult, Truth]]:
         with repository:
             query = read_image(out / QUERY)
             result = yield from portion(search(repository, query, "SHG"), 97, 99)
-            write_answers(out / HITS, [answer(out / QUERY, (0, 0, *query.shape[:2]), result)])
+            write_whole(out / HITS, as_json([(str(out / QUERY), result)]).encode())
             yield Progress(99, 100, "%", "Drawing")
             write_whole(out / PICTURE, _png(_picture(query, result, repository, truth)))
     return result, truth

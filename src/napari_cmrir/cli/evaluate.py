@@ -14,7 +14,7 @@ from napari_cmrir.cli.train import Device, Preset
 
 __all__ = ["QuerySize", "evaluate", "evaluate_command"]
 
-evaluate_command = Lists.of("--k")
+evaluate_command = Lists.of("--k", "--distractor-images")
 
 
 class QuerySize(StrEnum):
@@ -66,9 +66,17 @@ def evaluate(
     report_shortlist: Annotated[
         bool,
         typer.Option(
-            "--report-shortlist", help="Also report bags of words alone, and registration of every field."
+            "--report-shortlist",
+            help="Also report screening and bags of words alone, and registration of every field.",
         ),
     ] = False,
+    distractors: Annotated[
+        int, typer.Option(min=0, help="Fields to search beside those of the pairs: no query's answer.")
+    ] = 0,
+    distractor_images: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folders of other images of both modalities to cut every second distractor from."),
+    ] = None,
     compare: Annotated[
         Path | None,
         typer.Option(help="Folder of another evaluation of the same queries, for McNemar's test."),
@@ -113,13 +121,21 @@ def evaluate(
         poses=("transformed", "untransformed") if untransformed else ("transformed",),
         ranks=tuple(sorted(set(k or (1, 5, 10, 15)))),
         report_shortlist=report_shortlist,
+        distractors=distractors,
         seed=seed,
         repository=repository.model_copy(update={"descriptor": described}),
         search=SearchSettings(rerank=rerank.value, shortlist=shortlist, max_rotation=max(30.0, max_rotation)),
     )
     found = find_pairs(pairs, modalities)
     job = measure(
-        load_model(model), found, modalities, settings, output=output, queries=queries, device=device.value
+        load_model(model),
+        found,
+        modalities,
+        settings,
+        output=output,
+        queries=queries,
+        distractors=distractor_images or (),
+        device=device.value,
     )
     report = draw(job)
     for title, rows in evaluation_tables(report.summaries()).items():

@@ -80,7 +80,7 @@ def index(
     """Make images searchable; into an existing repository, add the new and the changed ones."""
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.errors import InputError
-    from napari_cmrir.repository import upkeep
+    from napari_cmrir.repository import compacting, upkeep
 
     if not images and not (prune or rebuild_vocabulary or compact):
         raise InputError("There is no image to index; give image files or folders.")
@@ -108,7 +108,7 @@ def index(
             job = upkeep.rebuild_vocabulary(output, workers=workers, scheduler=scheduler)
             draw(job, "Learning words").close()
         if compact:
-            done = draw(upkeep.compact_repository(output), "Compacting")
+            done = draw(compacting.compact_repository(output), "Compacting")
             typer.echo(f"{done.segments} segments, {done.freed_bytes / 1e6:.1f} MB given back to the disk.")
     except KeyboardInterrupt:
         typer.echo("Stopped; the same command goes on where it was.", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 
@@ -21,7 +20,7 @@ from napari_cmrir.cli import (
     study,
     train,
 )
-from napari_cmrir.errors import InputError
+from napari_cmrir.errors import InputError, in_words
 
 __all__ = ["app", "main"]
 
@@ -33,8 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_NO_WAY_IN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 for verb in (demo.demo, train.train, represent.represent, index.index, query.query, info.info):
     app.command()(verb)
@@ -78,9 +75,10 @@ def main(arguments: list[str] | None = None) -> None:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        if error.filename is None or error.errno not in _NO_WAY_IN:
+        refusal = in_words(error)
+        if refusal is None:
             raise
-        sys.exit(_complain(f"{error.filename}: {error.strerror}; check the path and its permissions."))
+        sys.exit(_complain(str(refusal)))
     except Exception as error:
         explain = getattr(error, "format_message", None)  # bad use, as click's or typer's own exception
         if explain is None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_cmrir.cli.reading import PixelSize
 from napari_cmrir.cli.train import Device
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_cmrir.images.geometry import Region
     from napari_cmrir.search.hits import SearchResult
 
-__all__ = ["answer", "doubts", "print_hits", "query", "write_answers", "write_transforms"]
+__all__ = ["doubts", "print_hits", "query", "write_transforms"]
 
 
 class Rerank(StrEnum):
@@ -58,6 +58,7 @@ def query(
     per_field: Annotated[
         bool, typer.Option("--per-field", help="A hit for every field, not one an image.")
     ] = False,
+    pixel_size: PixelSize = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     output: Annotated[Path | None, typer.Option("--json", help="Write the hits to this file.")] = None,
     table: Annotated[Path | None, typer.Option("--csv", help="Write the hits to this table.")] = None,
@@ -73,9 +74,9 @@ def query(
     """Find the tissue of images, or of a region of them, in a repository."""
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.comir.model import write_whole
-    from napari_cmrir.images.readers import find_images, read_image
+    from napari_cmrir.images.readers import find_images
     from napari_cmrir.repository.store import open_repository
-    from napari_cmrir.search.exports import as_csv, as_geojson
+    from napari_cmrir.search.exports import as_csv, as_geojson, as_json
     from napari_cmrir.search.query import search
     from napari_cmrir.search.settings import SearchSettings
 
@@ -91,15 +92,13 @@ def query(
     opened = open_repository(repository)
     opened.model.require_modality(modality)
     found = find_images(images, modality)
-    answers, exported = [], []
+    answers = []
     for number, path in enumerate(found, 1):
-        pixels = read_image(path)
+        pixels, size = _read(path, pixel_size)
         part, mask = _part(region, turned, polygon, pixels.shape)
-        job = search(opened, pixels, modality, region=part, mask=mask, settings=settings)
+        job = search(opened, pixels, modality, region=part, mask=mask, pixel_size=size, settings=settings)
         result = draw(job, path.name)
-        asked = region or (part.rectangle if part else (0, 0, *pixels.shape[:2]))
-        answers.append(answer(path, asked, result))
-        exported.append((str(path), result.hits))
+        answers.append((str(path), result))
         print_hits(path.name, result)
         if transforms is not None:
             write_transforms(
@@ -107,12 +106,30 @@ def query(
             )
         if timings:
             typer.echo("  ".join(f"{stage} {seconds:.3f} s" for stage, seconds in result.timings.items()))
+    hits_of = [(name, result.hits) for name, result in answers]
     if output is not None:
-        write_answers(output, answers)
+        write_whole(output, as_json(answers).encode())
     if table is not None:
-        write_whole(table, as_csv(exported).encode())
+        write_whole(table, as_csv(hits_of).encode())
     if geojson is not None:
-        write_whole(geojson, as_geojson(exported).encode())
+        write_whole(geojson, as_geojson(hits_of).encode())
+
+
+def _read(path: Path, pixel_size: float | None) -> tuple[NDArray[Any], float | None]:
+    """An image, and the side of its pixels in micrometres: as given, or as the file says."""
+    from contextlib import closing
+
+    import numpy as np
+
+    from napari_cmrir.errors import InputError
+    from napari_cmrir.images.colours import plain_type
+    from napari_cmrir.images.readers import open_image
+
+    if pixel_size is not None and not pixel_size > 0:
+        raise InputError(f"--pixel-size cannot be {pixel_size:g}; give micrometres, above 0.")
+    with closing(open_image(path)) as image:
+        pixels = np.ascontiguousarray(plain_type(image[:, :]))
+        return pixels, pixel_size if pixel_size is not None else image.pixel_size
 
 
 def _part(
@@ -143,25 +160,6 @@ def _part(
             raise InputError("--turned turns a region; give --region as well.")
         return None, None
     return replace(Region.from_rectangle(*region), rotation_degrees=turned), None
-
-
-def answer(path: Path, region: tuple[float, float, float, float], result: SearchResult) -> dict[str, Any]:
-    """Put what was asked, an image's region (y, x, height, width), and what was found into JSON's terms."""
-    return {
-        "image": str(path),
-        "region": list(region),
-        "seconds": round(result.seconds, 4),
-        "hits": [hit.as_dict() for hit in result.hits],
-        "reliable": result.reliable,
-        "warnings": list(result.warnings),
-    }
-
-
-def write_answers(path: Path, answers: list[dict[str, Any]]) -> None:
-    """Write the answers to one or more queries as a JSON file, whole or not at all."""
-    from napari_cmrir.comir.model import write_whole
-
-    write_whole(path, (json.dumps({"queries": answers}, indent=1) + "\n").encode())
 
 
 def write_transforms(folder: Path, name: str, shape: tuple[int, ...], result: SearchResult) -> None:

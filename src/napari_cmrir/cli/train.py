@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -57,16 +56,10 @@ def train(
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.comir.settings import PRESETS
     from napari_cmrir.comir.training import train as train_model
-    from napari_cmrir.errors import InputError
     from napari_cmrir.images.pairs import find_pairs, unpaired_images
 
     changes = {"seed": seed} | ({} if steps is None else {"steps": steps})
     settings = PRESETS[preset].model_copy(update=changes)
-    if output.is_dir():
-        raise InputError(f"{output} is a folder; give a model file such as {output / 'model.safetensors'}.")
-    folder = next(parent for parent in output.absolute().parents if parent.exists())
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise InputError(f"{output} cannot be written into {folder}; give another -o.")
     found = find_pairs(pairs, modalities)
     alone = unpaired_images(pairs, modalities)
     if alone:

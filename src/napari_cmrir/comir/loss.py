@@ -42,7 +42,6 @@ def similarities(comirs: Tensor, others: Tensor, critic: Literal["mse", "cosine"
 def contrastive_loss(
     first: Tensor,
     second: Tensor,
-    more: Tensor | None = None,
     *,
     critic: Literal["mse", "cosine"] = "mse",
     temperature: float = 0.5,
@@ -55,8 +54,6 @@ def contrastive_loss(
     ----------
     first, second : (N, ...) tensor
         CoMIRs of the two modalities; entries of equal index are partners.
-    more : (M, ...) tensor, optional
-        Further CoMIRs that are nobody's partner.
     critic : {"mse", "cosine"}
         See `similarities`.
     temperature : float
@@ -65,7 +62,7 @@ def contrastive_loss(
     Returns
     -------
     scalar tensor
-        Mean cross entropy, in nats; ``log(2N - 1 + M)`` when nothing is learnt.
+        Mean cross entropy, in nats; ``log(2N - 1)`` when nothing is learnt.
 
     Examples
     --------
@@ -75,8 +72,7 @@ def contrastive_loss(
     """
     n = first.shape[0]
     comirs = torch.cat((first, second))
-    others = comirs if more is None else torch.cat((comirs, more))
-    logits = similarities(comirs, others, critic) / temperature
-    itself = torch.eye(2 * n, len(others), dtype=torch.bool, device=logits.device)
+    logits = similarities(comirs, comirs, critic) / temperature
+    itself = torch.eye(2 * n, dtype=torch.bool, device=logits.device)
     partners = torch.arange(2 * n, device=logits.device).roll(n)
     return F.cross_entropy(logits.masked_fill(itself, -torch.inf), partners)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from napari_cmrir.comir.networks import Tiramisu, UNet
 
-__all__ = ["ComirModel", "OutputScale", "load_model"]
+__all__ = ["ComirModel", "OutputScale", "load_model", "require_writable"]
 
 _KEY = "napari-cmrir"
 _FORMAT = 1
@@ -159,6 +159,26 @@ def write_whole(path: Path, content: bytes) -> None:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def require_writable(path: Path) -> None:
+    """Refuse a model file that could not be written, before anything is computed for it.
+
+    Parameters
+    ----------
+    path : Path
+        Where to; folders that are missing will be made.
+
+    Raises
+    ------
+    InputError
+        It is a folder, or lies where nothing can be written.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give a model file such as {path / 'model.safetensors'}.")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise InputError(f"{path} cannot be written into {folder}; choose another place for the model.")
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:

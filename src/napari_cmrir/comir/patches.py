@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["Choice", "PatchSampler", "disc", "rotate", "turns"]
+__all__ = ["Choice", "PatchSampler", "disc", "local_discs", "rotate"]
 
-_SCALE_JITTER = 0.1
 _CANDIDATES = 3
 
 
@@ -29,6 +28,8 @@ class PatchSampler:
         See `TrainingSettings.free_rotation`; degrees.
     seed : int
         Seed of every draw.
+    variation : float
+        See `TrainingSettings.variation`.
 
     Examples
     --------
@@ -39,11 +40,17 @@ class PatchSampler:
     """
 
     def __init__(
-        self, pairs: Sequence[tuple[Tensor, Tensor]], size: int, free_rotation: float, seed: int
+        self,
+        pairs: Sequence[tuple[Tensor, Tensor]],
+        size: int,
+        free_rotation: float,
+        seed: int,
+        variation: float = 1.0,
     ) -> None:
         self.pairs = list(pairs)
         self.size = size
         self.free_rotation = free_rotation
+        self.variation = variation
         self.generator = torch.Generator().manual_seed(seed)
         areas = torch.tensor([float(first[0].numel()) for first, _ in self.pairs])
         self._shares = areas / areas.sum()
@@ -72,7 +79,7 @@ class PatchSampler:
         angle = torch.rand(count, generator=g) * 360
         free = (torch.rand(count, generator=g) * 2 - 1) * self.free_rotation
         turned = 90.0 * torch.randint(4, (count,), generator=g) + free
-        scale = torch.exp((torch.rand(count, generator=g) * 2 - 1) * _SCALE_JITTER)
+        scale = torch.exp((torch.rand(count, generator=g) * 2 - 1) * 0.1 * self.variation)
         flip = torch.rand(count, generator=g) < 0.5
         windows = [self._window(float(scale[i])) for i in range(count)]
         square = torch.tensor([fits for _, _, fits in windows])
@@ -80,7 +87,7 @@ class PatchSampler:
         turned = torch.where(square, turned, (turned / 90).round() * 90)
         seeds = torch.randint(2**62, (2,), generator=g).tolist()
         sides = ([w[0] for w in windows], [w[1] for w in windows])
-        return Choice(sides, angle, scale, flip, turned, (seeds[0], seeds[1]), self.size)
+        return Choice(sides, angle, scale, flip, turned, (seeds[0], seeds[1]), self.size, self.variation)
 
     def _window(self, scale: float) -> tuple[Tensor, Tensor, bool]:
         """A square window around a random place, large enough to be turned in where the image allows."""
@@ -121,6 +128,8 @@ class Choice:
         By modality, of the variations of intensity.
     size : int
         Side of a patch in pixels.
+    variation : float
+        How much intensity varies.
     """
 
     windows: tuple[list[Tensor], list[Tensor]]
@@ -130,6 +139,7 @@ class Choice:
     turned: Tensor
     seeds: tuple[int, int]
     size: int
+    variation: float
 
     def cut(self, side: int) -> Tensor:
         """Patches (n, channel, size, size) of the first (0) or second (1) modality."""
@@ -141,7 +151,7 @@ class Choice:
         )
         angle = self.angle + side * self.turned
         patches = _sample(stacked, angle, ratio / largest, self.flip, self.size)
-        return vary(patches, torch.Generator().manual_seed(self.seeds[side]))
+        return vary(patches, torch.Generator().manual_seed(self.seeds[side]), self.variation)
 
 
 def _pad(window: Tensor, side: int) -> Tensor:
@@ -181,26 +191,6 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     return _sample(images, degrees, ones, torch.zeros_like(degrees, dtype=torch.bool), images.shape[-1])
 
 
-def turns(images: Tensor) -> Tensor:
-    """The seven other ways to lay square images: quarter turns, and each of them mirrored.
-
-    Parameters
-    ----------
-    images : (n, channel, side, side) tensor
-
-    Returns
-    -------
-    (7 * n, channel, side, side) tensor
-
-    Examples
-    --------
-    >>> turns(torch.tensor([[[[1, 2], [3, 4]]]]))[:, 0].flatten(1).tolist()
-    [[2, 4, 1, 3], [4, 3, 2, 1], [3, 1, 4, 2], [2, 1, 4, 3], [4, 2, 3, 1], [3, 4, 1, 2], [1, 3, 2, 4]]
-    """
-    quarters = [torch.rot90(images, k, (-2, -1)) for k in range(4)]
-    return torch.cat(quarters[1:] + [quarter.flip(-1) for quarter in quarters])
-
-
 def disc(side: int) -> Tensor:
     """The largest disc in a square: what stays inside whatever the rotation.
 
@@ -217,8 +207,34 @@ def disc(side: int) -> Tensor:
     return r[:, None].square() + r[None, :].square() <= (side / 2) ** 2
 
 
-def vary(patches: Tensor, generator: torch.Generator) -> Tensor:
-    """Vary contrast, brightness, gamma, sharpness and noise of patches, each by its own draw.
+def local_discs(images: Tensor) -> Tensor:
+    """What the four largest equal discs hold that fit, side by side, into the `disc` of each square image.
+
+    Parameters
+    ----------
+    images : (n, channel, side, side) tensor
+        Of an even side.
+
+    Returns
+    -------
+    (4 * n, channel, pixels) tensor
+        The first disc of every image, then the second of every image, and so on.
+
+    Examples
+    --------
+    >>> local_discs(torch.zeros(3, 2, 64, 64)).shape  # of diameter 26
+    torch.Size([12, 2, 540])
+    """
+    radius = images.shape[-1] / 2
+    small = radius / (1 + math.sqrt(2))
+    side = int(2 * small)
+    inside = disc(side).to(images.device)
+    starts = [round(radius + sign * small - side / 2) for sign in (-1, 1)]
+    return torch.cat([images[..., y : y + side, x : x + side][..., inside] for y in starts for x in starts])
+
+
+def vary(patches: Tensor, generator: torch.Generator, variation: float = 1.0) -> Tensor:
+    """Vary gamma, sharpness, contrast, brightness, colour and noise of patches, each by its own draw.
 
     Parameters
     ----------
@@ -226,6 +242,8 @@ def vary(patches: Tensor, generator: torch.Generator) -> Tensor:
         Values about [0, 1].
     generator : torch.Generator
         Source of the draws.
+    variation : float
+        How much, as a factor; 0 changes nothing but the sharpness.
 
     Returns
     -------
@@ -233,16 +251,19 @@ def vary(patches: Tensor, generator: torch.Generator) -> Tensor:
     """
     n, channels = patches.shape[:2]
 
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(shape, generator=generator)
+    def within(most: float, *shape: int) -> Tensor:
+        return most * variation * (2 * torch.rand(n, *shape, 1, 1, generator=generator) - 1)
 
-    gamma = torch.exp(uniform(-0.25, 0.25, n, 1, 1, 1))
-    contrast = uniform(0.75, 1.25, n, 1, 1, 1) * uniform(0.9, 1.1, n, channels, 1, 1)
-    brightness = uniform(-0.1, 0.1, n, 1, 1, 1) + uniform(-0.05, 0.05, n, channels, 1, 1)
-    softness = uniform(-0.3, 1.0, n, 1, 1, 1).clamp_min(0)
-    noise = uniform(0.0, 0.03, n, 1, 1, 1)
+    gamma = torch.exp(within(0.25, 1))
+    contrast = torch.exp(within(0.25, 1) + within(0.1, channels))
+    brightness = within(0.1, 1) + within(0.05, channels)
+    softness = (1.3 * torch.rand(n, 1, 1, 1, generator=generator) - 0.3).clamp_min(0)
+    colour = torch.randn(n, channels, channels, generator=generator)
+    noise = 0.03 * variation * torch.rand(n, 1, 1, 1, generator=generator)
     patches = patches.clamp_min(0).pow(gamma)
     blurred = F.avg_pool2d(F.pad(patches, (1, 1, 1, 1), mode="reflect"), 3, stride=1)
     patches = patches + softness * (blurred - patches)
     patches = (patches - 0.5) * contrast + 0.5 + brightness
+    mixing = torch.eye(channels) + 0.075 * variation * colour
+    patches = (mixing @ patches.flatten(2)).reshape(patches.shape)
     return patches + noise * torch.randn(patches.shape, generator=generator)

@@ -178,9 +178,9 @@ def _grid(shapes: Sequence[tuple[int, ...]], side: int) -> list[tuple[int, int, 
 
 def _pressed(comirs: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     """As the 8-bit export presses CoMIRs into a range, without the rounding."""
-    return ((comirs - mean) / deviation.clamp_min(1e-6)).sigmoid()
+    return ((comirs - mean) / (2 * deviation).clamp_min(2e-6)).sigmoid()
 
 
 def _compared(comirs: Tensor, mask: Tensor | None = None) -> Tensor:
     coarse = F.avg_pool2d(comirs, _STEP)
-    return detail(coarse, torch.ones_like(coarse[0, 0]) if mask is None else mask, _DETAIL / _STEP)
+    return detail(coarse, mask, _DETAIL / _STEP)

@@ -39,7 +39,7 @@ class TrainingSettings(BaseModel):
         description="Side in pixels that the unet's first layer takes as one; its CoMIR is enlarged back.",
     )
     channels: int = Field(1, ge=1, le=8, description="Channels of a CoMIR; the paper uses 1.")
-    steps: int = Field(2000, ge=1, description="Optimisation steps; the paper takes 23 x 32.")
+    steps: int = Field(4000, ge=1, description="Optimisation steps; the paper takes 23 x 32.")
     batch_size: int = Field(
         24,
         ge=2,
@@ -55,10 +55,11 @@ class TrainingSettings(BaseModel):
     temperature: float = Field(
         0.05, gt=0, description="Divides the similarity before the cross entropy (paper: 0.5 with mse)."
     )
-    turned_negatives: bool = Field(
-        False,
-        description="Each CoMIR also has to differ from the quarter turns and mirror images of all CoMIRs of"
-        " the batch, eight times the negatives at hardly any cost; not in the paper.",
+    local_weight: float = Field(
+        1.0,
+        ge=0,
+        description="Weight of the same loss between the four discs that fit into a patch: their negatives"
+        " are all other discs of the batch, neighbours in the same patch among them; 0: none (paper).",
     )
     activation_decay: float = Field(
         1e-4, ge=0, description="Weight of the L1 and of the L2 norm of the CoMIRs in the loss (paper: 1e-4)."
@@ -86,6 +87,13 @@ class TrainingSettings(BaseModel):
         description="The two inputs are turned against each other by up to this many degrees, on top of the"
         " quarter turns of the paper, and their CoMIRs turned back before the loss.",
     )
+    variation: float = Field(
+        2.0,
+        ge=0,
+        le=4,
+        description="How much patches vary in size, gamma, contrast, brightness, colour and noise: 1 is"
+        " modest, 2 makes up for few images, of stains and exposures that differ.",
+    )
     validation_share: float = Field(
         0.15,
         ge=0,
@@ -111,9 +119,10 @@ PRESETS: dict[str, TrainingSettings] = {
         optimiser="sgd",
         learning_rate=1e-2,
         weight_decay=1e-5,
-        turned_negatives=False,
+        local_weight=0.0,
         comparison_step=1,
         detail=0.0,
         free_rotation=0.0,
+        variation=1.0,
     ),
 }

@@ -20,7 +20,7 @@ from napari_cmrir.comir.model import ComirModel
 from napari_cmrir.comir.networks import build_network
 from napari_cmrir.comir.optimiser import build_optimiser, learning_rate
 from napari_cmrir.comir.output_scale import measure_scale
-from napari_cmrir.comir.patches import PatchSampler, disc, rotate, turns
+from napari_cmrir.comir.patches import PatchSampler, disc, local_discs, rotate
 from napari_cmrir.comir.recovery import Recovery
 from napari_cmrir.comir.retrieval import RetrievalTest
 from napari_cmrir.comir.selection import Selection
@@ -98,7 +98,9 @@ class Trainer:
             (torch.from_numpy(one.apply(first)), torch.from_numpy(other.apply(second)))
             for first, second in images
         ]
-        self.sampler = PatchSampler(scaled, settings.patch_size, settings.free_rotation, settings.seed)
+        self.sampler = PatchSampler(
+            scaled, settings.patch_size, settings.free_rotation, settings.seed, settings.variation
+        )
         parameters = [p for network in self.networks.values() for p in network.parameters()]
         self._draws_within = settings.network == "tiramisu"  # it has dropout
         self.optimiser = build_optimiser(parameters, settings)
@@ -197,12 +199,15 @@ class Trainer:
         if step > 1:
             first, second = F.avg_pool2d(first, step), F.avg_pool2d(second, step)
         compared = [self._compared(first), self._compared(rotate(second, -turned))]
-        both = torch.cat(compared)
-        more = turns(both)[..., self._counts] if settings.turned_negatives else None
+        critic, temperature = settings.critic, settings.temperature
         one, other = (comir[..., self._counts] for comir in compared)
-        loss = contrastive_loss(one, other, more, critic=settings.critic, temperature=settings.temperature)
+        loss = contrastive_loss(one, other, critic=critic, temperature=temperature)
+        if settings.local_weight:
+            here, there = (local_discs(comir) for comir in compared)
+            local = contrastive_loss(here, there, critic=critic, temperature=temperature)
+            loss = loss + settings.local_weight * local
         if settings.activation_decay:
-            counted = both[..., self._counts]
+            counted = torch.cat((one, other))
             loss = loss + settings.activation_decay * (counted.abs().mean() + counted.square().mean())
         return loss
 
@@ -301,7 +306,8 @@ class Trainer:
         """Return the best model, or the last if nothing is validated, its output scaled to fill 8 bits."""
         if self.selection.score is not None or self.stopped:
             self.selection.restore(self.networks)
-        patches = PatchSampler(self.sampler.pairs, self.settings.patch_size, 0.0, self.settings.seed).draw(64)
+        size, seed = self.settings.patch_size, self.settings.seed
+        patches = PatchSampler(self.sampler.pairs, size, 0.0, seed, variation=0.0).draw(64)
         scales = {
             modality: measure_scale(self.networks[modality], patches[side], self.settings, self.device)
             for side, modality in enumerate(self.modalities)

@@ -86,16 +86,20 @@ def train(
     Raises
     ------
     InputError
-        If the pairs cannot be used, or the checkpoint belongs to another training.
+        If the pairs cannot be used, the checkpoint belongs to another training, or the model file cannot be
+        written.
     """
     from napari_cmrir.comir.checkpoint import Checkpoint
     from napari_cmrir.comir.devices import choose_device, tell_device
+    from napari_cmrir.comir.model import require_writable
     from napari_cmrir.comir.split import split_pairs
     from napari_cmrir.comir.trainer import Trainer
 
     settings = settings or TrainingSettings()
     if len(modalities) != 2 or modalities[0] == modalities[1]:
         raise InputError(f"Training takes two different modalities, not {' and '.join(modalities)}.")
+    if output is not None:
+        require_writable(Path(output))
     chosen = choose_device(device)
     names, images, doubts = yield from _usable(pairs)
     split = split_pairs(images, settings)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.evaluation.distractors import Distractors
 from napari_cmrir.evaluation.fields import GridField, cut_grid, identifier_of
 from napari_cmrir.evaluation.provenance import code_digest
 from napari_cmrir.evaluation.queries import (
@@ -28,7 +29,7 @@ from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.geometry import Region, corner_error, rotation_difference
 from napari_cmrir.images.pairs import Pair, read_pair
 from napari_cmrir.images.readers import read_image
-from napari_cmrir.jobs import Job
+from napari_cmrir.jobs import Job, Progress, portion, run
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from napari_cmrir.search.hits import Hit, SearchResult
 
 __all__ = ["Bench", "Question"]
+
+BATCH = 1024
+"""Fields in memory at once."""
 
 INDEXING = ("images", "comir", "words", "repository")
 """The rooms whose code decides what a repository holds."""
@@ -90,6 +94,8 @@ class Bench:
     fields : list of GridField
     ready : dict
         File of every ready query by modality and identifier.
+    other_images : dict
+        Images that distractors are cut from, by modality.
     """
 
     def __init__(
@@ -103,6 +109,7 @@ class Bench:
         self.images: dict[str, dict[str, NDArray[Any]]] = {modality: {} for modality in modalities}
         self.fields: list[GridField] = []
         self.ready: dict[str, dict[str, Path]] = {}
+        self.other_images: dict[str, tuple[Path, ...]] = {}
 
     def add(self, pair: Pair) -> None:
         """Read a pair and cut its grid."""
@@ -142,12 +149,31 @@ class Bench:
         content.update(f"{self.model.fingerprint} {code_digest(INDEXING)}".encode())
         for source in sources:
             content.update(source.name.encode() + np.ascontiguousarray(source.pixels).tobytes())
+        distractors = self._distractors(modality)
+        content.update(f"{distractors.count} {self.settings.seed} {distractors.images}".encode())
         path = folder / f"{modality}-{content.hexdigest()[:12]}.cmrir"
-        repository = yield from build_repository(
-            sources, self.model, modality, path, self.settings.repository, device=self.device
-        )
+        drawn, done, total = iter(distractors), 0, len(sources) + distractors.count
+        while done < total:
+            while len(sources) < BATCH and (distractor := next(drawn, None)) is not None:
+                sources.append(distractor)
+                yield Progress(100 * done / total, 100, "%", f"Drawing {distractor.name}")
+            job = build_repository(
+                sources, self.model, modality, path, self.settings.repository, device=self.device
+            )
+            repository = yield from portion(job, 100 * done / total, 100 * (done + len(sources)) / total)
+            done, sources = done + len(sources), []
         repository.model = self.model  # a stand-in for a model can not be read back from its file
         return repository
+
+    def _distractors(self, modality: str) -> Distractors:
+        settings, images = self.settings, self.other_images.get(modality, ())
+        return Distractors(
+            settings.distractors,
+            settings.field_size,
+            images,
+            self.model.intensities[modality],
+            settings.seed,
+        )
 
     def questions(self, cell: Cell) -> Iterator[Question]:
         """Make the queries of a cell, one after the other."""
@@ -198,17 +224,21 @@ class Bench:
         )
         if not self.settings.report_shortlist:
             return answer
-        exhaustive = answer.rank
-        if settings.rerank != "registration" or len(repository) > settings.register_all:
+        from napari_cmrir.search.rerankers import Question as Asked
+        from napari_cmrir.search.shortlist import bank_rotations, chosen_by, word_scores
+
+        exhaustive = None if self.settings.distractors else answer.rank
+        if chosen_by(settings, len(repository)) != "all" and not self.settings.distractors:
             every = {"rerank": "registration", "register_all": len(repository), "hits": 1}
             whole = yield from _searched(question, repository, settings.model_copy(update=every))
             exhaustive = _rank(question, repository, whole)
-        from napari_cmrir.search.shortlist import bank_rotations, word_scores
-
-        ranks: dict[str, Any] = {}
+        screening = result.screening
+        if screening is None:
+            screening = run(Asked(repository, result.comir, result.mask, settings).screen())
+        ranks: dict[str, Any] = {"screening_rank": _rank_by(question, repository, screening)}
         for name, rotations in (("shortlist_rank", bank_rotations(settings)), ("upright_rank", [0.0])):
             words = word_scores(repository, result.comir, result.mask, rotations)
-            ranks[name] = _rank_by_words(question, repository, words)
+            ranks[name] = _rank_by(question, repository, words)
         return replace(answer, **ranks, exhaustive_rank=exhaustive)
 
 
@@ -254,12 +284,16 @@ def _rounded(features: NDArray[np.float64] | None) -> tuple[float, ...] | None:
     return None if features is None else tuple(round(float(value), 6) for value in features)
 
 
-def _rank_by_words(question: Question, repository: Repository, words: NDArray[np.float32]) -> int | None:
-    """Rank of the right image by its bag of words alone."""
-    names: dict[int, str] = {}  # of every image, in the order of its best field
-    for field in np.argsort(-words, kind="stable"):
-        names.setdefault(int(repository.fields["image"][field]), repository.image_name(int(field)))
-    return next((rank for rank, image in enumerate(names.values(), 1) if question.is_right(image)), None)
+def _rank_by(question: Question, repository: Repository, scores: NDArray[np.float32]) -> int | None:
+    """Rank of the right image by the scores of its fields."""
+    numbers = repository.fields["image"]
+    seen: set[int] = set()
+    for field in np.argsort(-scores, kind="stable").tolist():
+        if int(numbers[field]) not in seen:
+            seen.add(int(numbers[field]))
+            if question.is_right(repository.image_name(field)):
+                return len(seen)
+    return None
 
 
 def _true_box(question: Question) -> Box | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.bench import Bench
+from napari_cmrir.evaluation.distractors import find_distractor_images
 from napari_cmrir.evaluation.results import EvaluationReport, QueryResult
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.pairs import Pair
@@ -33,6 +34,7 @@ def evaluate(
     *,
     output: str | os.PathLike[str] | None = None,
     queries: str | os.PathLike[str] | None = None,
+    distractors: Sequence[str | os.PathLike[str]] = (),
     device: str = "auto",
 ) -> Job[EvaluationReport]:
     """Measure how well images of one modality are found by those of the other.
@@ -54,6 +56,8 @@ def evaluate(
         Folder that keeps the repositories, for a later run to use again; else they are temporary.
     queries : path-like, optional
         Folder of ready transformed images ``<identifier>_<MODALITY>.<ext>``, asked instead of drawn ones.
+    distractors : sequence of path-like
+        Folders of other images of both modalities, to cut the settings' ``distractors`` from.
     device : str
         Where CoMIRs are computed.
 
@@ -86,6 +90,8 @@ def evaluate(
     for pair in pairs:
         yield Progress(0, None, "steps", f"Reading {pair.identifier}")
         bench.add(pair)
+    for modality in modalities if settings.distractors else ():
+        bench.other_images[modality] = find_distractor_images(distractors, modality, pairs)
     if queries is not None:
         bench.find_ready(Path(queries))
     cells = bench.cells()

@@ -16,7 +16,7 @@ from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.readers import find_images, image_stem
 
-__all__ = ["Query", "box_in_field", "centre_of", "cut_query", "draw_region", "find_queries"]
+__all__ = ["Query", "box_in_field", "centre_of", "cut_query", "draw_region", "find_queries", "share_inside"]
 
 _TRIES = 32
 
@@ -78,7 +78,7 @@ def draw_region(field: GridField, image_shape: tuple[int, ...], settings: Evalua
         dy, dx = rng.uniform(-reach, reach)
         centre = (field.region.centre[0] + float(dy), field.region.centre[1] + float(dx))
         region = Region(centre, field.height, field.width, rotation)
-        inside = _share_inside(region, image_shape)
+        inside = share_inside(region, image_shape)
         if inside > most:
             best, most = region, inside
         if most >= 1:
@@ -203,8 +203,8 @@ def find_queries(folder: Path, modality: str, identifiers: set[str]) -> dict[str
     return found
 
 
-def _share_inside(region: Region, image_shape: tuple[int, ...]) -> float:
-    """Share of a region that lies in an image, 1 only if all of it does."""
+def share_inside(region: Region, image_shape: tuple[int, ...]) -> float:
+    """Give the share of a region that lies in an image, 1 only if all of it does."""
     corners = region.corners()
     size = np.array(image_shape[:2])
     if (corners >= -0.5).all() and (corners <= size - 0.5).all():

@@ -24,7 +24,15 @@ CSV_NAME = "queries.csv"
 
 _COLUMNS = (
     *("query", "repository", "pose", "size", "field", "inside", "rotation_degrees"),
-    *("rank", "shortlist_rank", "exhaustive_rank", "first_image", "first_score", "first_confidence"),
+    *(
+        "rank",
+        "screening_rank",
+        "shortlist_rank",
+        "exhaustive_rank",
+        "first_image",
+        "first_score",
+        "first_confidence",
+    ),
     *("corner_error_px", "corner_error_of_width", "rotation_error_degrees", "seconds"),
 )
 
@@ -105,7 +113,7 @@ def _csv(report: EvaluationReport) -> str:
             [
                 *(cell.query, cell.repository, cell.pose, cell.size),
                 *(result.field, result.inside, result.rotation_degrees),
-                *(result.rank, result.shortlist_rank, result.exhaustive_rank),
+                *(result.rank, result.screening_rank, result.shortlist_rank, result.exhaustive_rank),
                 *((None,) * 3 if first is None else (first.image, first.score, first.confidence)),
                 *(
                     (None,) * 3

@@ -104,9 +104,9 @@ class QueryResult:
         How it was turned.
     rank : int or None
         Of the right image; ``None`` if it is not among the hits.
-    shortlist_rank, upright_rank, exhaustive_rank : int or None
-        Of the right image by bag of words alone, with the bank of rotations and without, and if every field
-        is registered; if asked for.
+    shortlist_rank, upright_rank, screening_rank, exhaustive_rank : int or None
+        Of the right image by bag of words alone, with the bank of rotations and without, by screening alone,
+        and if every field is registered; if asked for.
     localisation : Localisation or None
         Of the hit on the right field.
     hits : tuple of Found
@@ -132,6 +132,7 @@ class QueryResult:
     rank: int | None = None
     shortlist_rank: int | None = None
     upright_rank: int | None = None
+    screening_rank: int | None = None
     exhaustive_rank: int | None = None
     localisation: Localisation | None = None
     hits: tuple[Found, ...] = ()
@@ -190,7 +191,8 @@ class EvaluationReport:
         """Compute the figures of every cell."""
         from napari_cmrir.evaluation.summaries import summarise
 
-        return [summarise(cell, results, len(self.fields), self.settings) for cell, results in self.cells()]
+        n_fields = len(self.fields) + self.settings.distractors
+        return [summarise(cell, results, n_fields, self.settings) for cell, results in self.cells()]
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it; all that the clock tells is under ``seconds``."""

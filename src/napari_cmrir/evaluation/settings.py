@@ -67,7 +67,14 @@ class EvaluationSettings(BaseModel):
     )
     report_shortlist: bool = Field(
         False,
-        description="Also ask every query of the bags of words alone and of the registration of every field.",
+        description="Also ask every query of the screening and of the bags of words alone, and, unless there"
+        " are distractors, of the registration of every field.",
+    )
+    distractors: int = Field(
+        0,
+        ge=0,
+        description="Fields searched beside those of the pairs that are no query's answer: cut at random from"
+        " other images, if any are given, and from generated ones.",
     )
     seed: int = Field(0, ge=0, description="Seed of the transforms.")
     repository: RepositorySettings = Field(

@@ -28,6 +28,10 @@ RECALL_RANKS = (1, 10, 30, 100)
 """K of the shares of the right fields that a shortlist of K keeps."""
 
 
+REFINED = 30
+"""So many fields, the best by registration at a quarter of the resolution, are registered in full."""
+
+
 @dataclass(frozen=True)
 class CellSummary:
     """The figures of a cell.
@@ -80,6 +84,8 @@ class CellSummary:
     confidence: Trust | None
     shortlist: dict[int, Share] | None
     upright: dict[int, Share] | None
+    screening: dict[int, Share] | None
+    registered: Share | None
     exhaustive: dict[int, Share] | None
     lost: dict[str, int] | None
     median_seconds: float | None
@@ -110,6 +116,8 @@ class CellSummary:
             "confidence": None if self.confidence is None else self.confidence.as_dict(),
             "shortlist_recall": shares(self.shortlist),
             "shortlist_recall_upright": shares(self.upright),
+            "screening_recall": shares(self.screening),
+            "registered_recall_30": None if self.registered is None else self.registered.as_dict(),
             "exhaustive_success": shares(self.exhaustive),
             "lost": self.lost,
         }
@@ -140,6 +148,7 @@ def summarise(
     seconds = [result.seconds for result in results]
     shortlist = [result.shortlist_rank for result in results]
     upright = [result.upright_rank for result in results]
+    screening = [result.screening_rank for result in results]
     exhaustive = [result.exhaustive_rank for result in results]
     return CellSummary(
         cell=cell,
@@ -159,8 +168,12 @@ def summarise(
         if settings.report_shortlist
         else None,
         upright={k: share_at_most(upright, k) for k in RECALL_RANKS} if settings.report_shortlist else None,
-        exhaustive={k: share_at_most(exhaustive, k) for k in settings.ranks}
+        screening={k: share_at_most(screening, k) for k in (*RECALL_RANKS, settings.search.screened)}
         if settings.report_shortlist
+        else None,
+        registered=share_at_most(ranks, REFINED) if settings.report_shortlist else None,
+        exhaustive={k: share_at_most(exhaustive, k) for k in settings.ranks}
+        if settings.report_shortlist and not settings.distractors
         else None,
         lost=_lost(results, n_fields, settings) if settings.report_shortlist else None,
         median_seconds=_rounded(percentile(seconds, 50)),
@@ -170,11 +183,14 @@ def summarise(
 
 def _lost(results: Sequence[QueryResult], n_fields: int, settings: EvaluationSettings) -> dict[str, int]:
     """Whose fault it is that images are not among the first K."""
+    from napari_cmrir.search.shortlist import chosen_by, shortlist_length
+
     limit, search = max(settings.ranks), settings.search
-    registers_all = search.rerank == "registration" and n_fields <= search.register_all
-    length = n_fields if registers_all else search.shortlist
+    length = shortlist_length(search, n_fields)
+    by_screening = chosen_by(search, n_fields) == "screening"
     lost = [result for result in results if result.rank is None or result.rank > limit]
-    missed = [result for result in lost if result.shortlist_rank is None or result.shortlist_rank > length]
+    by_stage = [result.screening_rank if by_screening else result.shortlist_rank for result in lost]
+    missed = [rank for rank in by_stage if rank is None or rank > length]
     return {"shortlist": len(missed), "reranking": len(lost) - len(missed)}
 
 

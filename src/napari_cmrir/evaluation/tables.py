@@ -9,7 +9,7 @@ from typing import Any
 from napari_cmrir.evaluation import published
 from napari_cmrir.evaluation.metrics import Share
 from napari_cmrir.evaluation.study import StudyReport, Variant
-from napari_cmrir.evaluation.summaries import CellSummary
+from napari_cmrir.evaluation.summaries import REFINED, CellSummary
 
 __all__ = ["as_markdown", "evaluation_tables", "study_tables"]
 
@@ -92,14 +92,17 @@ def _trust_rows(summaries: Sequence[CellSummary]) -> Table:
 def _shortlist_rows(summaries: Sequence[CellSummary]) -> Table:
     ranks = list(summaries[0].success)
     rows = [
-        ["Query", *(f"words recall@{k}" for k in summaries[0].shortlist or {})]
+        ["Query", *(f"screening recall@{k}" for k in summaries[0].screening or {})]
+        + [f"recall@{REFINED} after registration"]
+        + [f"words recall@{k}" for k in summaries[0].shortlist or {}]
         + [f"upright only @{k}" for k in summaries[0].upright or {}]
-        + [f"all registered Acc@{k}" for k in ranks]
+        + [f"all registered Acc@{k}" for k in summaries[0].exhaustive or {}]
         + [f"lost (rank > {max(ranks)}): shortlist", "lost: re-ranking"]
     ]
     for summary in summaries:
         by_words = (*(summary.shortlist or {}).values(), *(summary.upright or {}).values())
-        shares = (*by_words, *(summary.exhaustive or {}).values())
+        screened = (*(summary.screening or {}).values(), summary.registered)
+        shares = (*screened, *by_words, *(summary.exhaustive or {}).values())
         lost = summary.lost or {}
         rows.append([str(summary.cell), *map(str, shares)])
         rows[-1] += [str(lost.get("shortlist", "-")), str(lost.get("reranking", "-"))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,8 @@ def open_zarr(address: str | Path) -> Stored:
     Parameters
     ----------
     address : str or Path
-        A folder, or an ``http://``, ``https://`` or ``s3://`` address; of s3, what anybody may read.
+        A folder, or an ``http://``, ``https://`` or ``s3://`` address; of s3, what anybody may read, and what
+        the credentials in the environment open.
 
     Raises
     ------
@@ -60,8 +62,10 @@ def _open_group(address: str | Path) -> zarr.Group:
 
     if not is_remote(str(address)):
         return zarr.open_group(Path(address), mode="r")
-    options = {"anon": True} if str(address).startswith("s3://") else None
-    return zarr.open_group(str(address), mode="r", storage_options=options)
+    if str(address).startswith("s3://"):
+        with suppress(PermissionError):
+            return zarr.open_group(str(address), mode="r", storage_options={"anon": True})
+    return zarr.open_group(str(address), mode="r")
 
 
 def _ome(attributes: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING
 from napari_cmrir import __version__
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job
-from napari_cmrir.repository.catalogue import Catalogue, ImageRow
+from napari_cmrir.repository.catalogue import Catalogue
 from napari_cmrir.repository.crew import gather_crew
 from napari_cmrir.repository.estimate import estimate
 from napari_cmrir.repository.indexing import Indexing, index_words, learn_vocabulary, represent_images
 from napari_cmrir.repository.publishing import digest, publishing
+from napari_cmrir.repository.recipe import Recipe, Tools
+from napari_cmrir.repository.schema import ImageRow
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.repository.sources import AnySource, Source, find_work, list_sources
-from napari_cmrir.repository.stages import Recipe, Tools
+from napari_cmrir.repository.sources import AnySource, Source, list_sources
 from napari_cmrir.repository.store import MODEL_NAME, VOCABULARY_NAME, Repository, open_repository
-from napari_cmrir.repository.upkeep import find_lost, is_outgrown, prune_vanished
+from napari_cmrir.repository.upkeep import is_outgrown, prune_vanished
+from napari_cmrir.repository.work import find_lost, find_work
 from napari_cmrir.repository.writing import open_to_write
 
 if TYPE_CHECKING:
@@ -166,8 +168,8 @@ def _failures(catalogue: Catalogue, work: Work) -> list[ImageRow]:
 def _refuse_nothing(catalogue: Catalogue, work: Work, n_sources: int) -> None:
     failures = _failures(catalogue, work)
     if len(failures) == n_sources:
-        which = "The image" if n_sources == 1 else f"None of the {n_sources} images"
-        raise InputError(f"{which} could be indexed; {_why(failures[0])}")
+        what = "The image could not" if n_sources == 1 else f"None of the {n_sources} images could"
+        raise InputError(f"{what} be indexed; {_why(failures[0])}")
 
 
 def _why(failure: ImageRow) -> str:
@@ -199,12 +201,12 @@ def _agree(
     if fingerprint != model.fingerprint:
         raise InputError(
             f"{folder} was built with another model ({fingerprint[:12]}, not {model.fingerprint[:12]});"
-            " give the same model or another -o."
+            " give the same model, or another repository to write."
         )
     if own_modality != modality:
         raise InputError(
             f"{folder} holds {own_modality} images, not {modality};"
-            f" give --modality {own_modality} or another -o."
+            f" give {own_modality} as modality, or another repository to write."
         )
     own_settings = RepositorySettings.model_validate(catalogue.about("settings"))
     if settings is None or settings == own_settings:
@@ -214,7 +216,7 @@ def _agree(
         return settings
     raise InputError(
         f"{folder} was built with other settings ({_difference(own_settings, settings)});"
-        " leave them out to add with the repository's own, or give another -o."
+        " leave them out to add with the repository's own, or give another repository to write."
     )
 
 

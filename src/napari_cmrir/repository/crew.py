@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress, run
-from napari_cmrir.repository.stages import Recipe, Tools
+from napari_cmrir.repository.recipe import Recipe, Tools
 from napari_cmrir.repository.store import MODEL_NAME
 
 __all__ = ["Cluster", "Crew", "Here", "Lost", "gather_crew"]

@@ -5,18 +5,19 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_cmrir.images.lazy import LazyImage
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.catalogue import Catalogue
 from napari_cmrir.repository.fields import cut_fields
+from napari_cmrir.repository.recipe import Tools
 from napari_cmrir.repository.sources import AnySource, open_source
-from napari_cmrir.repository.stages import Tools
 
 __all__ = ["Estimate", "estimate"]
 
@@ -26,8 +27,8 @@ BYTES_A_PIXEL = 1.2
 """A CoMIR's channel and its halvings, compressed: noise hardly shrinks, and glass shrinks to nothing."""
 
 BYTES_A_WORD = 6
-FEW = 8
-"""So few images are indexed sooner than estimated."""
+FEW, FEW_PIXELS = 8, 8 * 1024**2
+"""So few images, of so few pixels together, are indexed sooner than estimated."""
 
 
 @dataclass(frozen=True)
@@ -84,22 +85,35 @@ def estimate(
     """
     free = shutil.disk_usage(catalogue.folder).free
     waiting = [source for number, source in work if catalogue.image(number).state == "pending"]
-    if len(waiting) <= FEW:
-        return Estimate(len(work), None, None, free)
-    evenly = np.linspace(0, len(waiting) - 1, SAMPLE_IMAGES).astype(int)
-    sizes, patch = [], None
-    for position in evenly:
-        try:
-            with closing(open_source(waiting[position], tools.recipe.settings.reading)) as image:
-                patch = image[:SAMPLE_SIDE, :SAMPLE_SIDE]
-        except Exception:  # the reason is found again, and noted, when its turn comes
-            continue
-        sizes.append(image.shape[:2])
-    if patch is None or patch.size == 0:
+    evenly = np.linspace(0, len(waiting) - 1, min(SAMPLE_IMAGES, len(waiting))).astype(int)
+    found = [(waiting[position], size) for position in evenly if (size := _look(waiting[position], tools))]
+    sizes = [size for _, size in found]
+    n_pixels = float(np.mean([height * width for height, width in sizes])) * len(waiting) if sizes else 0.0
+    is_worth_it = sizes and (len(waiting) > FEW or n_pixels > FEW_PIXELS)
+    patch = _look_inside(*found[len(found) // 2], tools) if is_worth_it else None
+    if patch is None:
         return Estimate(len(work), None, None, free)
     seconds, bytes_a_pixel = _measure(tools, patch, sizes)
-    n_pixels = float(np.mean([height * width for height, width in sizes])) * len(waiting)
     return Estimate(len(work), int(bytes_a_pixel * n_pixels), seconds * n_pixels / crew_size, free)
+
+
+def _look(source: AnySource, tools: Tools) -> tuple[int, int] | None:
+    """Return height and width of an image; the reason why it cannot be read is found when its turn comes."""
+    with suppress(Exception), closing(_open(source, tools)) as image:
+        return image.shape[:2]
+    return None
+
+
+def _look_inside(source: AnySource, size: tuple[int, int], tools: Tools) -> npt.NDArray[Any] | None:
+    """Read a patch of the middle of an image, where a slide hardly is glass."""
+    top, left = (max(0, side - SAMPLE_SIDE) // 2 for side in size)
+    with suppress(Exception), closing(_open(source, tools)) as image:
+        return image[top : top + SAMPLE_SIDE, left : left + SAMPLE_SIDE]
+    return None
+
+
+def _open(source: AnySource, tools: Tools) -> LazyImage:
+    return open_source(source, tools.recipe.settings.reading, tools.model.pixel_size)
 
 
 def _measure(tools: Tools, patch: npt.NDArray[Any], sizes: Sequence[tuple[int, ...]]) -> tuple[float, float]:

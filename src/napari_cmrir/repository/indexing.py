@@ -11,21 +11,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from napari_cmrir.jobs import Job, Progress, portion
-from napari_cmrir.repository.catalogue import Catalogue, ImageRow
+from napari_cmrir.repository.catalogue import Catalogue
+from napari_cmrir.repository.counting import Counted, Sampled, count_batch, fields_of, sample_batch
 from napari_cmrir.repository.crew import Crew, Lost, Task
 from napari_cmrir.repository.publishing import digest, publishing
+from napari_cmrir.repository.recipe import Recipe, Tools
+from napari_cmrir.repository.representing import Given, represent_batch
+from napari_cmrir.repository.schema import ImageRow
 from napari_cmrir.repository.sources import AnySource
-from napari_cmrir.repository.stages import (
-    Counted,
-    Given,
-    Recipe,
-    Sampled,
-    Tools,
-    count_batch,
-    fields_of,
-    represent_batch,
-    sample_batch,
-)
 
 __all__ = ["Indexing", "count_rows", "index_words", "learn_vocabulary", "represent_images"]
 
@@ -33,7 +26,7 @@ BATCH_FIELDS = 32
 """Fields of a segment, or one image with more: what a killed job or a lost worker has to count again."""
 
 BATCH_IMAGES = 8
-"""Images that a worker represents in one task; each is kept as soon as it is stored."""
+"""Images that are represented in one task; the CoMIR of each is kept as soon as it is stored."""
 
 DIED = "its worker died several times, perhaps for want of memory; index it again with fewer workers."
 
@@ -109,7 +102,7 @@ def represent_images(
         row = catalogue.image(image_id)
         if row.state != "represented" or not (folder / str(row.comir)).is_dir():
             missing.append(Given(image_id, row.name, source))
-    size = _spread_evenly(len(missing), indexing.crew, BATCH_IMAGES) if indexing.crew.size > 1 else 1
+    size = _spread_evenly(len(missing), indexing.crew, BATCH_IMAGES)
     batches = [missing[first : first + size] for first in range(0, len(missing), size)]
     with closing(indexing.give_out(represent_batch, batches, start, stop)) as events:
         for event in events:

@@ -114,13 +114,13 @@ def explained(folder: Path) -> Iterator[None]:
 
 
 def _sync(path: Path) -> None:
-    files = [entry for entry in path.rglob("*") if entry.is_file()] if path.is_dir() else [path]
-    for file_path in files:
+    """Sync a file, or all files below a folder and then the folders, which hold their names."""
+    entries = sorted(path.rglob("*"), reverse=True) if path.is_dir() else []
+    for file_path in [entry for entry in [path, *entries] if not entry.is_dir()]:
         with file_path.open("rb+") as file:
             os.fsync(file.fileno())
-    if path.is_dir():
-        for folder in {file_path.parent for file_path in files} | {path}:
-            _sync_entry(folder)
+    for folder in [entry for entry in [*entries, path] if entry.is_dir()]:
+        _sync_entry(folder)
 
 
 def _sync_entry(folder: Path) -> None:

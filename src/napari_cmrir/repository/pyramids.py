@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,12 +16,26 @@ from napari_cmrir.repository.publishing import publishing
 if TYPE_CHECKING:
     import zarr
 
-__all__ = ["create_pyramid", "finish_pyramid", "halve", "open_level", "read_notes", "write_pyramid"]
+__all__ = [
+    "coarsest_level",
+    "create_pyramid",
+    "fill_coarser",
+    "halve",
+    "open_coarsest",
+    "open_level",
+    "read_notes",
+    "write_pyramid",
+]
+
+WHOLE_SIDE = 1024
+"""Levels up to a field are one chunk each, px: they are read whole."""
 
 CHUNK_SIDE = 256
 SHARD_SIDE = 8192
 SMALLEST_SIDE = 64
 
+EFFORT = 1
+"""Of zstandard: a third of its default's time, for files a few per cent larger."""
 
 NOTES = "napari-cmrir"
 """Where a pyramid notes how its image was read."""
@@ -40,27 +55,22 @@ def write_pyramid(
         The folder to write, by custom ``*.ome.zarr``.
     comir : ndarray, (channel, y, x) uint8
         The CoMIR. Each next level averages 2 x 2 pixels, while its smaller side keeps at least 64. A level is
-        one file (a shard) up to 8,192 px a side, one a shard of that size beyond.
+        one file up to 8,192 px a side, one a shard of that size beyond.
     name : str
         The name that viewers show.
     notes : mapping, optional
         What `read_notes` shall return.
     """
-    import zarr
-
     with publishing(path) as partial:
-        group = zarr.create_group(partial, zarr_format=3)
-        n_levels = 0
-        level: npt.NDArray[np.uint8] | None = comir
-        while level is not None:
-            _create_level(group, str(n_levels), level.shape)[...] = level
-            level = halve(level) if min(level.shape[1:]) >= 2 * SMALLEST_SIDE else None
-            n_levels += 1
-        _annotate(group, name, len(comir), n_levels, notes)
+        for level in create_pyramid(partial, comir.shape, name, notes):
+            comir = comir if comir.shape == level.shape else halve(comir)
+            level[...] = comir
 
 
-def create_pyramid(path: Path, shape: tuple[int, int, int]) -> zarr.Array[Any]:
-    """Begin a pyramid that is larger than memory: its finest level, to be written in blocks of `SHARD_SIDE`.
+def create_pyramid(
+    path: Path, shape: tuple[int, ...], name: str, notes: Mapping[str, Any] | None = None
+) -> list[zarr.Array[Any]]:
+    """Begin a pyramid, which may be larger than memory: `fill_coarser` does the rest once level 0 is written.
 
     Parameters
     ----------
@@ -68,27 +78,32 @@ def create_pyramid(path: Path, shape: tuple[int, int, int]) -> zarr.Array[Any]:
         The folder to make; see `publishing`.
     shape : (int, int, int)
         Channels, height and width.
+    name, notes
+        As of `write_pyramid`.
+
+    Returns
+    -------
+    list of zarr.Array, (channel, y, x) uint8
+        All levels, empty; to be written in blocks of `SHARD_SIDE`.
     """
     import zarr
 
-    return _create_level(zarr.create_group(path, zarr_format=3), "0", shape)
+    n_channels, height, width = shape
+    shapes = [(n_channels, height, width)]
+    while min(shapes[-1][1:]) >= 2 * SMALLEST_SIDE:
+        shapes.append((n_channels, shapes[-1][1] // 2, shapes[-1][2] // 2))
+    attributes = {"ome": _describe(name, n_channels, len(shapes))} | ({NOTES: dict(notes)} if notes else {})
+    group = zarr.create_group(path, zarr_format=3, attributes=attributes)
+    return [_create_level(group, str(number), each) for number, each in enumerate(shapes)]
 
 
-def finish_pyramid(path: Path, name: str, notes: Mapping[str, Any] | None = None) -> Iterator[str]:
+def fill_coarser(levels: Sequence[zarr.Array[Any]]) -> Iterator[str]:
     """Write the coarser levels of a pyramid whose finest is written, shard by shard, saying what it does."""
-    import zarr
-
-    group = zarr.open_group(path, mode="r+")
-    level, n_levels = cast("zarr.Array[Any]", group["0"]), 1
-    while min(level.shape[1:]) >= 2 * SMALLEST_SIDE:
-        n_channels, height, width = level.shape
-        coarser = _create_level(group, str(n_levels), (n_channels, height // 2, width // 2))
+    for number, (finer, coarser) in enumerate(itertools.pairwise(levels), start=1):
         for y in range(0, coarser.shape[1], SHARD_SIDE):
             for x in range(0, coarser.shape[2], SHARD_SIDE):
-                yield f"Writing level {n_levels} of the CoMIR"
-                _halve_block(level, coarser, y, x)
-        level, n_levels = coarser, n_levels + 1
-    _annotate(group, name, level.shape[0], n_levels, notes)
+                yield f"Writing level {number} of the CoMIR"
+                _halve_block(finer, coarser, y, x)
 
 
 def read_notes(path: Path) -> dict[str, Any]:
@@ -115,9 +130,20 @@ def halve(comir: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     array([[[4]]], dtype=uint8)
     """
     height, width = (side // 2 * 2 for side in comir.shape[1:])
-    quads = comir[:, :height, :width].reshape(len(comir), height // 2, 2, width // 2, 2)
-    total: npt.NDArray[np.uint16] = quads.sum(axis=(2, 4), dtype=np.uint16)
-    return ((total + 2) // 4).astype(np.uint8)
+    rows = np.add(comir[:, 0:height:2, :width], comir[:, 1:height:2, :width], dtype=np.uint16)
+    total: npt.NDArray[np.uint16] = rows[..., ::2] + rows[..., 1::2]
+    return ((total + np.uint16(2)) >> 2).astype(np.uint8)
+
+
+def coarsest_level(height: int, width: int) -> int:
+    """Give the coarsest level of the pyramid of an image of that size.
+
+    Examples
+    --------
+    >>> coarsest_level(255, 900), coarsest_level(256, 900)
+    (1, 2)
+    """
+    return max(0, (min(height, width) // SMALLEST_SIDE).bit_length() - 1)
 
 
 def open_level(path: Path, level: int = 0) -> zarr.Array[Any]:
@@ -148,6 +174,12 @@ def open_level(path: Path, level: int = 0) -> zarr.Array[Any]:
         raise InputError(message) from error
 
 
+def open_coarsest(path: Path) -> zarr.Array[Any]:
+    """Open the smallest level of a pyramid, whose shorter side is below 128 px; else as `open_level`."""
+    levels = [int(level.name) for level in path.glob("*") if level.name.isdigit()]
+    return open_level(path, max(levels, default=0))
+
+
 def _halve_block(level: zarr.Array[Any], coarser: zarr.Array[Any], y: int, x: int) -> None:
     """Fill one shard of a level from the level before, read in bands."""
     n_channels, height, width = coarser.shape
@@ -161,31 +193,29 @@ def _halve_block(level: zarr.Array[Any], coarser: zarr.Array[Any], y: int, x: in
 
 
 def _create_level(group: zarr.Group, name: str, shape: tuple[int, ...]) -> zarr.Array[Any]:
+    from zarr.codecs import ZstdCodec
+
     n_channels, *sides = shape
-    chunks = (n_channels, *(min(CHUNK_SIDE, max(side, 1)) for side in sides))
-    shards = (
-        n_channels,
-        *(
-            min(-(-side // chunk) * chunk, SHARD_SIDE // chunk * chunk)
-            for side, chunk in zip(sides, chunks[1:], strict=True)
-        ),
-    )
+    if max(sides) <= WHOLE_SIDE:
+        chunks, shards = shape, None
+    else:
+        chunks = (n_channels, *(min(CHUNK_SIDE, side) for side in sides))
+        shards = (
+            n_channels,
+            *(
+                min(-(-side // chunk) * chunk, SHARD_SIDE // chunk * chunk)
+                for side, chunk in zip(sides, chunks[1:], strict=True)
+            ),
+        )
     return group.create_array(
         name,
         shape=shape,
         dtype=np.uint8,
         chunks=chunks,
         shards=shards,
+        compressors=ZstdCodec(level=EFFORT),
         dimension_names=("c", "y", "x"),
     )
-
-
-def _annotate(
-    group: zarr.Group, name: str, n_channels: int, n_levels: int, notes: Mapping[str, Any] | None
-) -> None:
-    group.attrs["ome"] = _describe(name, n_channels, n_levels)
-    if notes:
-        group.attrs[NOTES] = dict(notes)
 
 
 def _describe(name: str, n_channels: int, n_levels: int) -> dict[str, Any]:

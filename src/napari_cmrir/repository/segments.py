@@ -5,7 +5,9 @@ A segment is a safetensors file. Of the ``n`` fields it holds
 - ``fields``, (n, 5) int64: the image's number in the catalogue, y, x, height, width in pixels;
 - ``indptr``, (n + 1,) int64: where each field's bag starts in the two arrays below (compressed sparse rows);
 - ``words``, (m,) uint32: the words of each bag, ascending;
-- ``counts``, (m,) uint16: how often each occurs.
+- ``counts``, (m,) uint16: how often each occurs;
+- ``thumbnails``, (b,) uint8: the thumbnail (channel, y, x) of each field, one after the other. Segments of
+  repository format 1 have none; compacting adds them.
 """
 
 from __future__ import annotations
@@ -23,12 +25,21 @@ import numpy.typing as npt
 from napari_cmrir.errors import InputError
 from napari_cmrir.repository.fields import FIELD_DTYPE
 from napari_cmrir.repository.publishing import publishing
+from napari_cmrir.repository.thumbnails import thumbnail_shape
 
 if TYPE_CHECKING:
     from napari_cmrir.words.bags import Bag, BagIndex
     from napari_cmrir.words.settings import BagSettings
 
-__all__ = ["Joined", "Segment", "bags_of", "join_bags", "map_segment", "write_segment"]
+__all__ = [
+    "Joined",
+    "Segment",
+    "bags_of",
+    "join_bags",
+    "map_segment",
+    "thumbnails_of",
+    "write_segment",
+]
 
 
 @dataclass(frozen=True)
@@ -41,15 +52,23 @@ class Segment:
     indptr : ndarray, (n + 1,) int64
     words : ndarray, (m,) uint32
     counts : ndarray, (m,) uint16
+    thumbnails : ndarray, (b,) uint8, or None
+        See `thumbnails_of`.
     """
 
     fields: npt.NDArray[np.void]
     indptr: npt.NDArray[np.int64]
     words: npt.NDArray[np.uint32]
     counts: npt.NDArray[np.uint16]
+    thumbnails: npt.NDArray[np.uint8] | None = None
 
 
-def write_segment(path: Path, fields: npt.ArrayLike, bags: Sequence[Bag]) -> None:
+def write_segment(
+    path: Path,
+    fields: npt.ArrayLike,
+    bags: Sequence[Bag],
+    thumbnails: Sequence[npt.NDArray[np.uint8]] | None = None,
+) -> None:
     """Write a segment; it appears whole or not at all.
 
     Parameters
@@ -60,6 +79,8 @@ def write_segment(path: Path, fields: npt.ArrayLike, bags: Sequence[Bag]) -> Non
         Image number, y, x, height and width of each field.
     bags : sequence of Bag, n
         The bag of words of each field.
+    thumbnails : sequence of ndarray (channel, height // 4, width // 4) uint8, n, optional
+        See `thumbnails.read_thumbnail`.
     """
     from safetensors.numpy import save_file
 
@@ -69,8 +90,10 @@ def write_segment(path: Path, fields: npt.ArrayLike, bags: Sequence[Bag]) -> Non
         "words": np.concatenate([np.empty(0, np.uint32), *(bag.words for bag in bags)]),
         "counts": np.concatenate([np.empty(0, np.uint16), *(bag.counts for bag in bags)]),
     }
+    if thumbnails is not None:
+        tensors["thumbnails"] = np.concatenate([np.empty(0, np.uint8), *(one.ravel() for one in thumbnails)])
     with publishing(path) as partial:
-        save_file(tensors, partial, metadata={"format": "napari-cmrir segment", "version": "1"})
+        save_file(tensors, partial, metadata={"format": "napari-cmrir segment", "version": "2"})
 
 
 def map_segment(path: Path) -> Segment:
@@ -84,7 +107,8 @@ def map_segment(path: Path) -> Segment:
     try:
         tensors = _map_tensors(path)
         fields = tensors["fields"].view(FIELD_DTYPE).reshape(-1)
-        return Segment(fields, tensors["indptr"], tensors["words"], tensors["counts"])
+        thumbnails = tensors.get("thumbnails")
+        return Segment(fields, tensors["indptr"], tensors["words"], tensors["counts"], thumbnails)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{path} is missing or damaged; restore it from a copy, or index with --rebuild-vocabulary."
@@ -97,6 +121,21 @@ def bags_of(segment: Segment) -> Iterator[Bag]:
 
     for start, stop in itertools.pairwise(segment.indptr.tolist()):
         yield Bag(np.array(segment.words[start:stop]), np.array(segment.counts[start:stop]))
+
+
+def thumbnails_of(segment: Segment) -> list[npt.NDArray[np.uint8]] | None:
+    """List the thumbnail (channel, y, x) of each field of a segment, as views; ``None`` where it has none."""
+    if segment.thumbnails is None:
+        return None
+    pixels = np.asarray(segment.thumbnails)  # a slice of a memmap is slow to make
+    shapes = [thumbnail_shape(*sides) for sides in segment.fields[["height", "width"]].tolist()]
+    sizes = [height * width for height, width in shapes]
+    n_channels = len(pixels) // max(1, sum(sizes))
+    ends = np.cumsum(sizes) * n_channels
+    return [
+        pixels[end - size * n_channels : end].reshape(n_channels, *shape)
+        for end, size, shape in zip(ends.tolist(), sizes, shapes, strict=True)
+    ]
 
 
 def join_bags(
@@ -178,7 +217,7 @@ def _runs(kept: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 def _map_tensors(path: Path) -> dict[str, npt.NDArray[Any]]:
     # safetensors' own reader copies into numpy arrays; its layout is a length, a JSON header, the arrays.
-    dtypes = {"I64": np.int64, "U32": np.uint32, "U16": np.uint16}
+    dtypes = {"I64": np.int64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8}
     with path.open("rb") as file:
         header_size = int.from_bytes(file.read(8), "little")
         if header_size > path.stat().st_size:

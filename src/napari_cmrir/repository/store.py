@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -11,10 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.repository.catalogue import FORMAT_VERSION, Catalogue, ImageRow
+from napari_cmrir.repository.catalogue import Catalogue
 from napari_cmrir.repository.pyramids import open_level, read_notes
-from napari_cmrir.repository.segments import join_bags, map_segment
+from napari_cmrir.repository.schema import FORMAT_VERSION, ImageRow
+from napari_cmrir.repository.segments import join_bags, map_segment, thumbnails_of
 from napari_cmrir.repository.settings import RepositorySettings
+from napari_cmrir.repository.thumbnails import THUMBNAIL_LEVEL, read_thumbnail
 
 if TYPE_CHECKING:
     from napari_cmrir.comir.model import ComirModel
@@ -22,10 +26,11 @@ if TYPE_CHECKING:
     from napari_cmrir.words.settings import DescriptorSettings
     from napari_cmrir.words.vocabulary import Vocabulary
 
-__all__ = ["MODEL_NAME", "VOCABULARY_NAME", "Repository", "open_repository"]
+__all__ = ["COMIRS", "MODEL_NAME", "SEGMENTS", "VOCABULARY_NAME", "Repository", "open_repository"]
 
 MODEL_NAME = "model.safetensors"
 VOCABULARY_NAME = "vocabulary.safetensors"
+COMIRS, SEGMENTS = "comirs", "segments"
 _CACHED_COMIRS = 512  # fields of reduced resolution kept in memory: 128 MB a channel at most
 _CACHED_NOTES = 4096
 
@@ -104,7 +109,7 @@ class Repository:
     def _require_finished(self) -> None:
         counts = self._catalogue.count_images()
         if not counts.get("indexed"):
-            known, stored = sum(counts.values()), counts.get("represented", 0)
+            known, stored = sum(counts.values()), len(list((self.path / COMIRS).glob("[0-9]*.ome.zarr")))
             raise InputError(
                 f"{self.path} is unfinished ({stored} of {known} CoMIRs stored, no image searchable yet);"
                 " index the same images into it again to finish it."
@@ -168,6 +173,11 @@ class Repository:
         """Pixels of a field's image, at its finest level, to a pixel of its CoMIR along each axis."""
         return float(self._cached_notes(self.comir_path(field)).get("pixel_step", 1.0))
 
+    def pixel_size(self, field: int) -> float | None:
+        """Side of a pixel of a field's CoMIR, in micrometres; ``None`` if it is not known."""
+        size = self._cached_notes(self.comir_path(field)).get("pixel_size")
+        return None if size is None else float(size)
+
     def comir_path(self, field: int) -> Path:
         """Return the OME-Zarr pyramid that holds the CoMIR of a field's image."""
         row = self._image(field)
@@ -193,6 +203,8 @@ class Repository:
         InputError
             If the pyramid is missing or has no such level.
         """
+        if level == THUMBNAIL_LEVEL:
+            return self._thumbnail(field)
         return self._read_comir(field, level) if level == 0 else self._cached_comir(field, level)
 
     def _read_comir(self, field: int, level: int) -> npt.NDArray[np.uint8]:
@@ -201,6 +213,34 @@ class Repository:
         comir: npt.NDArray[np.uint8] = np.asarray(pixels, dtype=np.uint8)
         comir.flags.writeable = level == 0  # the others are shared
         return comir
+
+    def thumbnails(self, fields: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """Read the CoMIRs of fields of equal size at a quarter of their resolution.
+
+        They are mapped from the segments; those of repository format 1 have none, and are read from the
+        pyramids once.
+
+        Returns
+        -------
+        ndarray, (n, channel, height // 4, width // 4) uint8
+        """
+        return np.stack([self._thumbnail(field) for field in fields])
+
+    def _thumbnail(self, field: int) -> npt.NDArray[np.uint8]:
+        pixels = self._thumbnails[field]
+        if pixels is None:
+            rectangle = np.array(self.fields[field].item()[1:])
+            pixels = self._thumbnails[field] = read_thumbnail(self.path, self._image(field), rectangle)
+            pixels.flags.writeable = False
+        return pixels
+
+    @cached_property
+    def _thumbnails(self) -> list[npt.NDArray[np.uint8] | None]:
+        """Of every field, ``None`` where it is not known yet."""
+        thumbnails: list[npt.NDArray[np.uint8] | None] = []
+        for segment in self._segments:
+            thumbnails += thumbnails_of(segment) or [None] * len(segment.fields)
+        return list(compress(thumbnails, self._is_searched.tolist()))
 
     def verify(self) -> list[str]:
         """Read every file again and compare it with its checksum; `verify.verify_repository` as a job.

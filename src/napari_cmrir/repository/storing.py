@@ -1,9 +1,11 @@
-"""An image's CoMIR computed and stored block by block, so that memory does not grow with the image."""
+"""An image's CoMIR computed and stored, a large one block by block, so that memory does not grow with it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -17,7 +19,7 @@ from napari_cmrir.images.resampling import overview
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.repository.fields import cut_fields
 from napari_cmrir.repository.publishing import publishing
-from napari_cmrir.repository.pyramids import SHARD_SIDE, create_pyramid, finish_pyramid, write_pyramid
+from napari_cmrir.repository.pyramids import SHARD_SIDE, create_pyramid, fill_coarser, write_pyramid
 from napari_cmrir.repository.settings import RepositorySettings
 
 if TYPE_CHECKING:
@@ -39,6 +41,10 @@ Rectangle = tuple[int, int, int, int]
 """y, x, height and width."""
 
 
+def _nothing() -> None:
+    pass
+
+
 def store_comir(
     path: Path,
     image: LazyImage,
@@ -48,12 +54,14 @@ def store_comir(
     *,
     name: str,
     device: str,
-) -> Job[tuple[int, int]]:
-    """Compute the CoMIR of an image and write its pyramid, whole or not at all.
+    when_read: Callable[[], object] = _nothing,
+) -> Job[Callable[[], None]]:
+    """Compute the CoMIR of an image, to be written as a pyramid whole or not at all.
 
-    An image of one field is read, represented and written at once. A larger one is looked at from afar first:
-    fields of empty glass are left out, and the CoMIR is computed only where a field is kept, 0 elsewhere.
-    Blocks of a shard are read with what the network looks at around them, so that there is no seam.
+    An image of one shard is read and represented at once, and its writing left to the caller. A larger one is
+    looked at from afar first: fields of empty glass are left out, and the CoMIR is computed only where a
+    field is kept, 0 elsewhere. It is written block by block; blocks of a shard are read with what the network
+    looks at around them, so that there is no seam.
 
     Parameters
     ----------
@@ -68,6 +76,8 @@ def store_comir(
         What viewers show.
     device : str
         Where to compute.
+    when_read : callable
+        Called when the image is read to its end; if it raises, nothing is stored.
 
     Yields
     ------
@@ -76,8 +86,8 @@ def store_comir(
 
     Returns
     -------
-    (int, int)
-        Height and width of the CoMIR.
+    callable
+        Writes what is not yet on the disk; any thread may call it.
 
     Raises
     ------
@@ -105,21 +115,22 @@ def store_comir(
         if isinstance(pixels, np.ndarray) and _is_blank(pixels):
             raise InputError(f"{name} ({height} x {width} px) is blank or too small to be described.")
         comir = yield from represent(model, pixels, modality, device=device)
-        write_pyramid(path, comir, name, notes)
-        return height, width
+        when_read()
+        return partial(write_pyramid, path, comir, name, notes)
     blocks = [(y, x) for y in range(0, height, SHARD_SIDE) for x in range(0, width, SHARD_SIDE)]
-    with publishing(path) as partial:
-        finest = create_pyramid(partial, (model.channels, height, width))
+    with publishing(path) as unfinished:
+        levels = create_pyramid(unfinished, (model.channels, height, width), name, notes)
         for done, (y, x) in enumerate(blocks):
             sides = (min(SHARD_SIDE, height - y), min(SHARD_SIDE, width - x))
             job = _represent_block(model, image, modality, device, (y, x, *sides), rectangles)
             block = yield from _counted(job, done, len(blocks))
             if block is not None:
-                finest[:, y : y + sides[0], x : x + sides[1]] = block
+                levels[0][:, y : y + sides[0], x : x + sides[1]] = block
         block = None
-        for message in finish_pyramid(partial, name, notes):
+        when_read()
+        for message in fill_coarser(levels):
             yield Progress(len(blocks), len(blocks), "blocks", message)
-    return height, width
+    return _nothing
 
 
 def notes_of(image: LazyImage) -> dict[str, Any]:

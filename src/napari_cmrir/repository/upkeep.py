@@ -1,61 +1,28 @@
-"""The life of a repository after it is built: dropping vanished images, new words, closing ranks."""
+"""The life of a repository after it is built: dropping vanished images, learning new words."""
 
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.repository.catalogue import Catalogue, ImageRow, SegmentRow
+from napari_cmrir.repository.catalogue import Catalogue
 from napari_cmrir.repository.crew import Lost, gather_crew
 from napari_cmrir.repository.indexing import Indexing, count_rows, enter_counted, learn_vocabulary
 from napari_cmrir.repository.publishing import digest
-from napari_cmrir.repository.segments import Segment, bags_of, map_segment, write_segment
+from napari_cmrir.repository.recipe import Recipe, Tools, token
+from napari_cmrir.repository.schema import ImageRow
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.repository.sources import AnySource
-from napari_cmrir.repository.stages import COMIRS, SEGMENTS, Recipe, Tools, read_counted, token
 from napari_cmrir.repository.store import Repository, open_repository
 from napari_cmrir.repository.writing import open_to_change
 
-__all__ = [
-    "Compacted",
-    "compact_repository",
-    "find_lost",
-    "is_outgrown",
-    "prune_repository",
-    "prune_vanished",
-    "rebuild_vocabulary",
-]
+__all__ = ["is_outgrown", "prune_repository", "prune_vanished", "rebuild_vocabulary"]
 
 OUTGROWN = 4
 """A collection of so many times the fields that its vocabulary was learned from has outgrown it."""
-
-COMPACT_FIELDS = 2048
-"""Fields of a segment after compacting."""
-
-
-@dataclass(frozen=True)
-class Compacted:
-    """What compacting a repository did.
-
-    Parameters
-    ----------
-    segments : int
-        Segments that there are now.
-    dropped_images : int
-        Entries of images changed or pruned before that were forgotten.
-    freed_bytes : int
-        Room given back to the disk.
-    """
-
-    segments: int
-    dropped_images: int
-    freed_bytes: int
 
 
 def prune_repository(path: str | os.PathLike[str]) -> Job[tuple[str, ...]]:
@@ -113,28 +80,6 @@ def _vanished(catalogue: Catalogue, row: ImageRow) -> bool:
     file = catalogue.resolve(row)
     # A name that no encoding of Unicode can hold is noted with escapes, and cannot be looked for.
     return file is not None and "\\udc" not in str(file) and not file.exists()
-
-
-def find_lost(catalogue: Catalogue, sources: Iterable[AnySource]) -> Iterator[tuple[int, AnySource]]:
-    """Find searched images whose stored CoMIRs were deleted, and enter them again, within a transaction.
-
-    This is how a damaged CoMIR is mended: delete its folder, as `verify` advises, and index its image again.
-
-    Yields
-    ------
-    (int, Path, Source or Remote)
-        The new number of each, and where to read it.
-    """
-    lost = [row for row in catalogue.images("indexed") if not (catalogue.folder / str(row.comir)).is_dir()]
-    if not lost:
-        return
-    taken = {row.replaces for row in catalogue.images("pending", "represented", "failed")}
-    by_place = {source if isinstance(source, Path) else source.name: source for source in sources}
-    for row in lost:
-        source = by_place.get(catalogue.resolve(row) or row.name)
-        if source is not None and row.id not in taken:
-            columns = {"relative_path": row.relative_path, "absolute_path": row.absolute_path}
-            yield catalogue.add_image(row.name, replaces=row.id, **columns), source
 
 
 def is_outgrown(catalogue: Catalogue) -> bool:
@@ -222,118 +167,3 @@ def _remove_damaged(catalogue: Catalogue) -> None:
         path = catalogue.folder / segment.file
         if path.exists() and digest(path) != segment.sha256:
             path.unlink()
-
-
-def compact_repository(path: str | os.PathLike[str]) -> Job[Compacted]:
-    """Join small segments, and remove from the disk what is no longer searched.
-
-    Parameters
-    ----------
-    path : path-like
-        The repository.
-
-    Yields
-    ------
-    Progress
-        In segments.
-
-    Returns
-    -------
-    Compacted
-        What was done.
-
-    Raises
-    ------
-    InputError
-        If a segment is damaged; the repository is being written, or its disk is full.
-
-    Notes
-    -----
-    Who opened the repository before and still searches in a former state of it has to open it again.
-    """
-    folder = Path(os.path.abspath(path))
-    with open_to_change(folder) as catalogue:
-        before = _size(folder)
-        searched = set(catalogue.image_ids("indexed"))
-        groups = list(_groups(folder, catalogue.segments(), searched))
-        joined = []
-        for position, group in enumerate(groups):
-            yield Progress(position, len(groups), "segments", "joining segments")
-            file = _join(folder, group, searched)
-            joined.append(
-                (file, sorted({int(n) for _, one in group for n in one.fields["image"]} & searched))
-            )
-        with catalogue.transaction():
-            for group, (file, image_ids) in zip(groups, joined, strict=True):
-                catalogue.drop_segments([row.file for row, _ in group])
-                if file is not None:
-                    counted = read_counted(folder, file, image_ids)
-                    catalogue.enter_segment(file, str(counted.sha256), counted.n_fields, counted.image_ids)
-            dropped = catalogue.drop_retired()
-        catalogue.shrink()
-        _remove_unnamed(folder, catalogue)
-        n_segments = len(catalogue.segments())
-        yield Progress(len(groups), len(groups), "segments", f"{n_segments} segments")
-    return Compacted(n_segments, dropped, max(0, before - _size(folder)))
-
-
-Group = list[tuple[SegmentRow, Segment]]
-
-
-def _groups(folder: Path, rows: Sequence[SegmentRow], searched: set[int]) -> Iterator[Group]:
-    """Group the segments that are worth rewriting, in the order of their images."""
-    mapped = sorted(
-        ((row, map_segment(folder / row.file)) for row in rows),
-        key=lambda one: int(one[1].fields["image"][0]),
-    )
-    group: Group = []
-    n_fields = 0
-    for row, segment in mapped:
-        if n_fields and n_fields + len(segment.fields) > COMPACT_FIELDS:
-            if _is_worth_it(group, searched):
-                yield group
-            group, n_fields = [], 0
-        group.append((row, segment))
-        n_fields += len(segment.fields)
-    if _is_worth_it(group, searched):
-        yield group
-
-
-def _is_worth_it(group: Group, searched: set[int]) -> bool:
-    return len(group) > 1 or any(not searched.issuperset(one.fields["image"].tolist()) for _, one in group)
-
-
-def _join(folder: Path, group: Group, searched: set[int]) -> str | None:
-    """Write the searched fields of segments as one segment; ``None`` where there are none."""
-    fields, bags = [], []
-    for _, segment in group:
-        for row, bag in zip(segment.fields.tolist(), bags_of(segment), strict=True):
-            if row[0] in searched:
-                fields.append(row)
-                bags.append(bag)
-    if not fields:
-        return None
-    inputs = token(*(row.sha256 for row, _ in group), *sorted({row[0] for row in fields}))
-    file = f"{SEGMENTS}/{fields[0][0]:08d}-{inputs}.safetensors"
-    write_segment(folder / file, fields, bags)
-    return file
-
-
-def _remove_unnamed(folder: Path, catalogue: Catalogue) -> None:
-    """Remove the files that the catalogue does not name: they do not exist for anybody."""
-    named = {segment.file for segment in catalogue.segments()} | {catalogue.about("vocabulary_file")}
-    named |= {row.comir for row in catalogue.images("represented", "indexed")}
-    places = [*folder.glob("vocabulary-*.safetensors"), *(folder / SEGMENTS).iterdir()]
-    for place in [*places, *(folder / COMIRS).iterdir()]:
-        if place.relative_to(folder).as_posix() not in named:
-            if place.is_dir():
-                shutil.rmtree(place, ignore_errors=True)
-            else:
-                place.unlink(missing_ok=True)
-    first = folder / "vocabulary.safetensors"
-    if first.name not in named and catalogue.about("vocabulary_file") is not None:
-        first.unlink(missing_ok=True)
-
-
-def _size(folder: Path) -> int:
-    return sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())

@@ -10,7 +10,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.repository.catalogue import CATALOGUE_NAME, Catalogue
 from napari_cmrir.repository.lock import writer_lock
 from napari_cmrir.repository.publishing import explained, remove_partials
-from napari_cmrir.repository.stages import COMIRS, SEGMENTS
+from napari_cmrir.repository.store import COMIRS, SEGMENTS
 
 __all__ = ["open_to_change", "open_to_write"]
 

@@ -27,9 +27,9 @@ _PRIOR = 1.0  # weight of the pull of the standardised coefficients to 0
 class Calibration(BaseModel):
     """Coefficients of the probability that a first hit is right.
 
-    The built-in ones were fitted to 520 first hits of turned and shifted queries, whole fields and patches,
-    among 32 SHG and brightfield and 33 infrared and visible validation fields; for half of them the tissue
-    was not searched, which is how often a query is taken to have no right answer.
+    The built-in ones were fitted to 364 first hits of queries, most of them turned and shifted, whole fields
+    and patches, among 32 SHG and brightfield and 33 infrared and visible validation fields; for half of them
+    the tissue was not searched, which is how often a query is taken to have no right answer.
 
     Examples
     --------
@@ -40,11 +40,11 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    score: float = Field(4.0, ge=0, description="Per unit of the registration score.")
-    margin: float = Field(22.0, ge=0, description="Per unit of its distance to the best other image.")
-    surprise: float = Field(0.47, ge=0, description="Per natural logarithm of its surprise.")
-    peak: float = Field(4.7, ge=0, description="Per unit of its distance to the field's next best pose.")
-    intercept: float = Field(-4.9, description="Log odds where all features are 0.")
+    score: float = Field(0.0, ge=0, description="Per unit of the registration score.")
+    margin: float = Field(20.0, ge=0, description="Per unit of its distance to the best other image.")
+    surprise: float = Field(0.65, ge=0, description="Per natural logarithm of its surprise.")
+    peak: float = Field(13.5, ge=0, description="Per unit of its distance to the field's next best pose.")
+    intercept: float = Field(-2.9, description="Log odds where all features are 0.")
     queries: int = Field(0, ge=0, description="Queries that it was fitted on; 0 if it is the built-in one.")
     source: str = Field("built in", description="What it was fitted on.")
 

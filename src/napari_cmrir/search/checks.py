@@ -44,7 +44,9 @@ _COMPARED = 32
 _KNOWN_QUANTILES: WeakKeyDictionary[Repository, NDArray[np.float64]] = WeakKeyDictionary()
 
 
-def check_region(region: Region | None, pixels: NDArray[Any], mask: NDArray[np.bool_] | None) -> Region:
+def check_region(
+    region: Region | None, pixels: NDArray[Any], mask: NDArray[np.bool_] | None, step: float = 1.0
+) -> Region:
     """Give the region that is searched with.
 
     Parameters
@@ -54,6 +56,8 @@ def check_region(region: Region | None, pixels: NDArray[Any], mask: NDArray[np.b
     pixels : (y, x) or (y, x, channel) array
         The image.
     mask : (y, x) bool array or None
+    step : float
+        Pixels of the image to one of what is searched.
 
     Returns
     -------
@@ -75,10 +79,11 @@ def check_region(region: Region | None, pixels: NDArray[Any], mask: NDArray[np.b
             " give a mask of the image's size."
         )
     region = region or Region.whole((height, width))
-    if min(region.height, region.width) < SMALLEST_SIDE:
+    least = SMALLEST_SIDE * step
+    if min(region.height, region.width) < least:
         raise InputError(
             f"The region is {region.height:.0f} x {region.width:.0f} pixels, too small to be found;"
-            f" draw one of at least {SMALLEST_SIDE} x {SMALLEST_SIDE}."
+            f" draw one of at least {least:.0f} x {least:.0f}."
         )
     corners = region.corners()
     lowest, highest = corners.min(0), corners.max(0)

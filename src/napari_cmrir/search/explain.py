@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation", "Votes", "agreement_map", "explain"]
 
-_BAND = 16.0  # standard deviation, px, of the neighbourhood whose mean is taken away, as in the registration
 _WINDOW = 8.0  # standard deviation, px, of the neighbourhood that is correlated
 _FLAT = 1e-3  # share of an image's variance under which a neighbourhood counts as flat
 
@@ -93,7 +92,9 @@ def explain(repository: Repository, result: SearchResult, hit: Hit) -> Explanati
 
     affine = affine_matrix(Region.whole(result.mask.shape), hit)
     y, x = repository.fields[["y", "x"]][hit.field].item()
-    to_field = np.array([[1, 0, -y], [0, 1, -x], [0, 0, 1]]) @ affine
+    step = repository.pixel_step(hit.field)
+    first = (step - 1) / 2 + np.array([y, x]) * step  # centre of the field's first pixel, in the image's
+    to_field = np.array([[1, 0, -first[0]], [0, 1, -first[1]], [0, 0, step]]) / step @ affine
     comir = repository.comir(hit.field)
     field, reached = _posed(comir, to_field, result.mask.shape)
     mask = result.mask & reached
@@ -137,11 +138,12 @@ def agreement_map(
     import torch
 
     from napari_cmrir.comir.detail import detail
+    from napari_cmrir.search.posed import BAND
 
     counts = torch.from_numpy(mask).float()
     weight = counts.numpy()
     a, b = (
-        detail(torch.from_numpy(np.ascontiguousarray(image)).float()[None], counts, _BAND)[0].numpy()
+        detail(torch.from_numpy(np.ascontiguousarray(image)).float()[None], counts, BAND)[0].numpy()
         for image in (one, other)
     )
     total = np.maximum(_smooth(weight), 1e-6)

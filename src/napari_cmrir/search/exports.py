@@ -1,4 +1,4 @@
-"""Hits for other programs: tables, QuPath's GeoJSON, and transforms for registration tools."""
+"""Hits for other programs: tables, JSON, QuPath's GeoJSON, and transforms for registration tools."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from napari_cmrir.images.geometry import Region
-    from napari_cmrir.search.hits import Hit
+    from napari_cmrir.search.hits import Hit, SearchResult
 
-__all__ = ["affine_matrix", "as_csv", "as_elastix", "as_geojson", "as_itk", "as_matrix"]
+__all__ = ["affine_matrix", "as_csv", "as_elastix", "as_geojson", "as_itk", "as_json", "as_matrix"]
 
 _CORNERS = ("top_left", "top_right", "bottom_right", "bottom_left")
 _COLUMNS = (
@@ -88,6 +88,58 @@ def as_csv(answers: Sequence[tuple[str, Sequence[Hit]]]) -> str:
             corners = [value for corner in content.pop("box") for value in corner]
             writer.writerow([query, *(content[name] for name in _COLUMNS[1:8]), *corners])
     return buffer.getvalue()
+
+
+def as_json(answers: Sequence[tuple[str, SearchResult | Sequence[Hit]]]) -> str:
+    """Write queries and what they found, as ``napari-cmrir query --json`` and Find region do.
+
+    Parameters
+    ----------
+    answers : sequence of (str, SearchResult or sequence of Hit)
+        The name of each query, and what was found; of hits alone, no more than these is written.
+
+    Returns
+    -------
+    str
+        An object whose ``queries`` hold, each, ``image``, ``region`` (y, x, height, width in px, before it is
+        turned), ``rotation_degrees`` of that region, ``seconds``, ``hits`` (`Hit.as_dict`; a score that is
+        not finite is null), ``reliable`` and ``warnings``.
+
+    Examples
+    --------
+    >>> json.loads(as_json([("query.tif", ())]))
+    {'queries': [{'image': 'query.tif', 'hits': []}]}
+    """
+    queries = [{"image": query, **_found(found)} for query, found in answers]
+    return json.dumps({"queries": queries}, indent=1, allow_nan=False) + "\n"
+
+
+def _found(found: SearchResult | Sequence[Hit]) -> dict[str, Any]:
+    from napari_cmrir.search.hits import SearchResult
+
+    if not isinstance(found, SearchResult):
+        return {"hits": [_record(hit) for hit in found]}
+    region = found.region
+    asked = (
+        {}
+        if region is None
+        else {
+            "region": [round(float(value), 6) for value in region.rectangle],
+            "rotation_degrees": round(float(region.rotation_degrees), 6),
+        }
+    )
+    return {
+        **asked,
+        "seconds": round(found.seconds, 4),
+        "hits": [_record(hit) for hit in found.hits],
+        "reliable": found.reliable,
+        "warnings": list(found.warnings),
+    }
+
+
+def _record(hit: Hit) -> dict[str, Any]:
+    record = hit.as_dict()
+    return record if math.isfinite(hit.score) else record | {"score": None}
 
 
 def as_geojson(answers: Sequence[tuple[str, Sequence[Hit]]]) -> str:

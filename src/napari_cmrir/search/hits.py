@@ -26,8 +26,8 @@ class Hit:
     image : str
         Path of the image, or the name of an array that was indexed.
     score : float
-        What the hits are ordered by: correlation of the registered CoMIRs times their overlap, in [-1, 1], or
-        the cosine of the bags of words, in [0, 1], with ``rerank`` none or bow.
+        What the hits are ordered by: how well the registered CoMIRs agree (correlation and second vote) times
+        their overlap, in [-1, 1], or the cosine of the bags of words, in [0, 1], with ``rerank`` none or bow.
     box : (4, 2) array
         Corners (y, x) of the query in the image's pixels: its top-left, top-right, bottom-right, bottom-left.
     rotation_degrees : float
@@ -93,7 +93,9 @@ class SearchResult:
     ranking : (n,) int array
         The best field of every image, best image first: ``hits`` are the first of them.
     words : (n,) float array
-        Cosine of the bags of words, of every field: what the shortlist was chosen by.
+        Cosine of the bags of words, of every field.
+    screening : (n,) float array or None
+        Correlation with the thumbnail of every field, if the shortlist was chosen by it.
     region : Region or None
         What was searched with, in the pixels of the query's image.
     evidence : Evidence or None
@@ -116,3 +118,4 @@ class SearchResult:
     evidence: Evidence | None = None
     reliable: bool = True
     warnings: tuple[str, ...] = ()
+    screening: NDArray[np.float32] | None = None

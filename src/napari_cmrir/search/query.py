@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,13 +23,14 @@ from napari_cmrir.search.checks import (
     swap_warnings,
 )
 from napari_cmrir.search.outline import fill_outside
+from napari_cmrir.search.pixel_sizes import pixel_step
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.store import Repository
     from napari_cmrir.search.confidence import Evidence
     from napari_cmrir.search.hits import Hit, SearchResult
-    from napari_cmrir.search.registration import Pose
+    from napari_cmrir.search.posed import Pose
     from napari_cmrir.search.rerankers import Question
 
 __all__ = ["search"]
@@ -43,6 +45,7 @@ def search(
     *,
     region: Region | None = None,
     mask: NDArray[np.bool_] | None = None,
+    pixel_size: float | None = None,
     settings: SearchSettings | None = None,
 ) -> Job[SearchResult]:
     """Find the tissue of an image region in a repository.
@@ -60,6 +63,9 @@ def search(
     mask : (y, x) bool array, optional
         Of the image's size; only what is True counts, as for an ellipse or a polygon. (The network sees what
         is around, as in the images searched; nothing there is described or compared.)
+    pixel_size : float, optional
+        Side of the image's pixels, in micrometres. Where the images searched have pixels of another known
+        size, the region is resampled to it.
     settings : SearchSettings, optional
 
     Yields
@@ -80,33 +86,41 @@ def search(
     """
     from napari_cmrir.search.hits import SearchResult
     from napari_cmrir.search.rerankers import RERANKERS, Question
-    from napari_cmrir.search.shortlist import bank_rotations, compare_words
+    from napari_cmrir.search.shortlist import bank_rotations, chosen_by, compare_words, shortlist_length
 
     settings = settings or SearchSettings()
     repository.model.require_modality(modality)
-    region = check_region(region, pixels, mask)
-    check_size(repository, region, settings.min_overlap)
+    step, unknown = pixel_step(repository, pixel_size)
+    region = check_region(region, pixels, mask, step)
+    seen = replace(region, height=region.height / step, width=region.width / step)
+    check_size(repository, seen, settings.min_overlap)
     clock = _Clock()
     with clock.stage("comir"):
-        patch, counts = _cut(pixels, region, mask)
+        patch, counts = _cut(pixels, region, mask, step)
         blank = shows_nothing(repository.model, modality, patch[_CORE], counts)
-        doubts = _doubts(repository, pixels, modality, region, patch[_CORE], counts, blank)
+        doubts = _doubts(repository, pixels, modality, seen, patch[_CORE], counts, blank)
         comir = yield from portion(_represented(repository, patch, modality, counts, settings), 0, 20)
         if not doubts:
             doubts = tuple(likeness_warnings(repository, comir, modality))
+        doubts = (*doubts, *unknown)
     question = Question(repository, comir, counts, settings)
-    all_registered = _registers_all(settings, len(repository))
+    how = chosen_by(settings, len(repository))
+    screening = None
     with clock.stage("words"):
-        bank = [0.0] if all_registered else bank_rotations(settings)
+        bank = bank_rotations(settings) if how == "words" else [0.0]
         cosines = yield from portion(compare_words(repository, comir, counts, bank), 20, 25)
-        if settings.mirror and not all_registered:
+        if settings.mirror and how == "words":
             flipped = compare_words(repository, comir[..., ::-1].copy(), counts[..., ::-1].copy(), bank)
             cosines = np.maximum(cosines, (yield from portion(flipped, 25, 30)))
         question.scores["words"] = dict(enumerate(cosines.tolist()))
         order = np.argsort(-cosines, kind="stable")
+    if how == "screening":
+        with clock.stage("screening"):
+            screening = yield from portion(question.screen(), 30, 40)
+            order = np.argsort(-screening, kind="stable")
     with clock.stage("rerank"):
-        shortlist = order[: len(order) if all_registered else settings.shortlist]
-        scores = yield from portion(RERANKERS[settings.rerank](question, shortlist.tolist()), 30, 85)
+        shortlist = order[: shortlist_length(settings, len(repository))]
+        scores = yield from portion(RERANKERS[settings.rerank](question, shortlist.tolist()), 40, 85)
         values = np.array([scores[field] for field in shortlist.tolist()])
         shortlist = shortlist[np.argsort(-values, kind="stable")]
     with clock.stage("locate"):
@@ -116,7 +130,7 @@ def search(
         unlocated = [field for field in chosen if field not in question.poses]
         yield from portion(question.register(unlocated), 85, 100)
     evidence = _evidence(question)
-    hits = _hits(question, chosen, evidence)
+    hits = _hits(question, chosen, evidence, seen)
     reliable = bool(hits) and not blank and hits[0].confidence >= settings.reliable_from
     return SearchResult(
         hits,
@@ -131,11 +145,8 @@ def search(
         evidence=evidence,
         reliable=reliable,
         warnings=doubts,
+        screening=screening,
     )
-
-
-def _registers_all(settings: SearchSettings, n_fields: int) -> bool:
-    return settings.rerank == "registration" and n_fields <= settings.register_all
 
 
 def _one_an_image(repository: Repository, ranked: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -163,7 +174,7 @@ def _evidence(question: Question) -> Evidence:
     )
 
 
-def _hits(question: Question, chosen: list[int], evidence: Evidence) -> tuple[Hit, ...]:
+def _hits(question: Question, chosen: list[int], evidence: Evidence, seen: Region) -> tuple[Hit, ...]:
     from napari_cmrir.search.calibration import calibration_of
     from napari_cmrir.search.confidence import confidences
     from napari_cmrir.search.hits import Hit
@@ -184,7 +195,8 @@ def _hits(question: Question, chosen: list[int], evidence: Evidence) -> tuple[Hi
                 rank,
                 repository.image_name(field) if path is None else str(path),
                 scores["words" if rerank == "none" or rerank not in scores else rerank],
-                (question.box(field) + np.array([y, x])) * step + (step - 1) / 2,
+                (_stretched(question.box(field), question.mask.shape, seen) + np.array([y, x])) * step
+                + (step - 1) / 2,
                 pose.rotation_degrees,
                 confidence,
                 field,
@@ -195,6 +207,16 @@ def _hits(question: Question, chosen: list[int], evidence: Evidence) -> tuple[Hi
             )
         )
     return tuple(hits)
+
+
+def _stretched(box: NDArray[np.float64], frame: tuple[int, ...], seen: Region) -> NDArray[np.float64]:
+    """A box of whole pixels (height, width), brought to the size of the region that they stand for."""
+    grown = np.array([seen.height / frame[0], seen.width / frame[1]]) - 1
+    down, right = (box[3] - box[0]) * grown[0] / 2, (box[1] - box[0]) * grown[1] / 2
+    stretched: NDArray[np.float64] = box + np.array(
+        [-down - right, -down + right, down + right, down - right]
+    )
+    return stretched
 
 
 class _Clock:
@@ -219,18 +241,17 @@ _CORE = (slice(_CONTEXT, -_CONTEXT), slice(_CONTEXT, -_CONTEXT))
 
 
 def _cut(
-    pixels: NDArray[Any], region: Region, mask: NDArray[np.bool_] | None
+    pixels: NDArray[Any], region: Region, mask: NDArray[np.bool_] | None, step: float
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """The region's pixels, upright, with some of what surrounds it; and where the region counts."""
-    around = Region(
-        region.centre,
-        round(region.height) + 2 * _CONTEXT,
-        round(region.width) + 2 * _CONTEXT,
-        region.rotation_degrees,
+    around = replace(
+        region,
+        height=(round(region.height / step) + 2 * _CONTEXT) * step,
+        width=(round(region.width / step) + 2 * _CONTEXT) * step,
     )
-    patch, inside = cut(pixels if pixels.ndim == 3 else pixels[..., np.newaxis], around)
+    patch, inside = cut(pixels if pixels.ndim == 3 else pixels[..., np.newaxis], around, pixel_step=step)
     if mask is not None:
-        inner, _ = cut(mask[..., np.newaxis].astype(np.float32), around)
+        inner, _ = cut(mask[..., np.newaxis].astype(np.float32), around, pixel_step=step)
         inside = inside & (inner[..., 0] > 0.5)
     counts = inside[_CORE]
     check_content(patch[_CORE], counts, outlined=mask is not None)

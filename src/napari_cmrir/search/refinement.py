@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["POINTS_STEPPED", "pose_scores", "refine_poses", "with_gradients"]
+__all__ = ["POINTS_STEPPED", "Points", "pose_scores", "refine_poses", "with_gradients"]
 
 _POINTS_SCORED, POINTS_STEPPED = 20_000, 5_000  # of the query, for a score and for each step
 _DAMPING = 1e-3
@@ -51,7 +51,7 @@ def pose_scores(
     >>> round(pose_scores(query, torch.ones(10, 12), field, pose, 0.5).item(), 4)
     1.0
     """
-    points = _Points(query, mask, most_points)
+    points = Points(query, mask, most_points)
     seen, weight, _ = points.sample(fields, poses)
     return points.score(seen, weight, min_overlap)
 
@@ -88,7 +88,7 @@ def refine_poses(
     scores : (n,) tensor
         Its correlation.
     """
-    points = _Points(query, mask, POINTS_STEPPED)
+    points = Points(query, mask, POINTS_STEPPED)
     if gradients is None:
         gradients = with_gradients(fields)
     best_poses, best_scores = poses.clone(), torch.full_like(poses[:, 0], -torch.inf)
@@ -108,8 +108,21 @@ def refine_poses(
     return best_poses, pose_scores(query, mask, fields, best_poses, min_overlap)
 
 
-class _Points:
-    """The query's pixels that count, thinned to a bearable number, as offsets from its centre."""
+class Points:
+    """The query's pixels that count, thinned to a bearable number, as offsets from its centre.
+
+    Parameters
+    ----------
+    query : (channel, h, w) tensor
+    mask : (h, w) tensor
+        1 where the query counts.
+    most : int
+        Pixels to keep at most, about.
+
+    Attributes
+    ----------
+    values : (channel, point) tensor
+    """
 
     def __init__(self, query: Tensor, mask: Tensor, most: int) -> None:
         stride = max(1, math.ceil(math.sqrt(float(mask.sum()) / most)))

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from napari_cmrir.images.geometry import rotation_difference
 from napari_cmrir.jobs import Job, portion
 from napari_cmrir.search.patchwords import patch_scores
-from napari_cmrir.search.registration import Pose, RegisteredQuery, register, scales
+from napari_cmrir.search.posed import Pose, RegisteredQuery, rotations, scales
+from napari_cmrir.search.registration import register
+from napari_cmrir.search.screening import screen
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -68,6 +70,16 @@ class Question:
             way: RegisteredQuery(self.comir, self.mask, device, mirrored=way[0], scale=way[1]) for way in ways
         }
 
+    def screen(self) -> Job[NDArray[np.float32]]:
+        """Score every field by screening it with every form of the query; the best counts."""
+        best = np.full(len(self.repository), -np.inf, np.float32)
+        for done, form in enumerate(self._forms.values()):
+            job = screen(form, self.repository, rotations(self.settings))
+            start, stop = (100 * part / len(self._forms) for part in (done, done + 1))
+            best = np.maximum(best, (yield from portion(job, start, stop)))
+        self.scores["screening"] = {int(field): float(best[field]) for field in np.flatnonzero(best > -1)}
+        return best
+
     def register(self, fields: list[int]) -> Job[None]:
         """Register every form of the query with some fields; their best `poses` are known then."""
         for done, form in enumerate(self._forms.values()):
@@ -119,7 +131,7 @@ def by_patches(question: Question, fields: list[int]) -> Job[dict[int, float]]:
 
 
 def by_registration(question: Question, fields: list[int]) -> Job[dict[int, float]]:
-    """Order by the correlation of the registered CoMIRs."""
+    """Order by how well the registered CoMIRs agree."""
     yield from question.register(fields)
     scores = {field: question.poses[field].score for field in fields}
     question.scores["registration"] = scores

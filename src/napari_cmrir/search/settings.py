@@ -35,10 +35,25 @@ class SearchSettings(BaseModel):
         ge=0,
         description="Repositories of up to this many fields are registered whole, without a shortlist.",
     )
+    shortlist_by: Literal["screening", "words"] = Field(
+        "screening",
+        description="How the fields of larger ones that are registered are chosen: by correlating the query"
+        " with every field at an eighth or a quarter of the resolution, or, the first `shortlist`, by bag of"
+        " words (paper). What is not registered is always chosen by bag of words.",
+    )
+    screened: int = Field(
+        300, ge=1, description="Fields that screening keeps to be registered; the best are then refined."
+    )
     refine: int = Field(
         30,
-        ge=1,
-        description="Fields whose pose is refined, the best at the coarse level of the registration.",
+        ge=0,
+        description="Fields whose pose is refined, the best at the coarse level of the registration; 0 keeps"
+        " the coarse poses.",
+    )
+    second_vote: bool = Field(
+        True,
+        description="Add to the correlation of a refined pose how well the finest structures agree, in value"
+        " and in direction.",
     )
     max_rotation: float = Field(
         30.0,

@@ -1,11 +1,11 @@
-"""The shortlist: fields by the cosine of their bags of words with the query's."""
+"""The shortlist: how it is chosen, and fields by the cosine of their bags of words with the query's."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,45 @@ from napari_cmrir.search.settings import SearchSettings
 if TYPE_CHECKING:
     from napari_cmrir.repository.store import Repository
     from napari_cmrir.words.features import Features
+    from napari_cmrir.words.settings import DescriptorSettings
 
-__all__ = ["bank_rotations", "compare_words", "word_scores"]
+__all__ = [
+    "bank_rotations",
+    "chosen_by",
+    "compare_words",
+    "describe_turned",
+    "shortlist_length",
+    "word_scores",
+]
+
+
+def chosen_by(settings: SearchSettings, n_fields: int) -> Literal["all", "screening", "words"]:
+    """Tell how the fields that are re-ranked are chosen of so many.
+
+    Examples
+    --------
+    >>> [chosen_by(SearchSettings(rerank=rerank), 10_000) for rerank in ("registration", "bow")]
+    ['screening', 'words']
+    >>> chosen_by(SearchSettings(), 134)
+    'all'
+    """
+    if settings.rerank != "registration":
+        return "words"
+    return "all" if n_fields <= settings.register_all else settings.shortlist_by
+
+
+def shortlist_length(settings: SearchSettings, n_fields: int) -> int:
+    """Tell how many fields are re-ranked of so many.
+
+    Examples
+    --------
+    >>> [shortlist_length(SearchSettings(rerank=rerank), 10_000) for rerank in ("registration", "bow")]
+    [300, 30]
+    >>> shortlist_length(SearchSettings(), 134)
+    134
+    """
+    lengths = {"all": n_fields, "screening": settings.screened, "words": settings.shortlist}
+    return min(n_fields, lengths[chosen_by(settings, n_fields)])
 
 
 def bank_rotations(settings: SearchSettings) -> list[float]:
@@ -78,7 +115,9 @@ def compare_words(
 
     vocabulary, bags = repository.vocabulary, []
     yield Progress(0, len(rotations), "rotations", "Counting visual words")
-    for done, (features, counts) in enumerate(_described(repository, comir, mask, rotations), 1):
+    for done, (features, counts) in enumerate(
+        describe_turned(comir, mask, rotations, repository.descriptor_settings), 1
+    ):
         bags.append(encode_query(features, counts, vocabulary, repository.settings.bags))
         yield Progress(done, len(rotations), "rotations", "Counting visual words")
     best: NDArray[np.float32] = repository.bag_index.scores_of(bags).max(0)
@@ -95,17 +134,19 @@ def word_scores(
     return run(compare_words(repository, comir, mask, rotations))
 
 
-def _described(
-    repository: Repository, comir: NDArray[np.uint8], mask: NDArray[np.bool_], rotations: Sequence[float]
+def describe_turned(
+    comir: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    rotations: Sequence[float],
+    settings: DescriptorSettings,
 ) -> Iterator[tuple[Features, NDArray[np.bool_]]]:
-    """Features of the query under each rotation, and where it counts.
+    """Describe a query under each rotation, and say where it counts.
 
     Quarter turns of one another are computed once; their points stay those of the one that was computed.
     """
     from napari_cmrir.words.descriptors import describe
     from napari_cmrir.words.surf import turn_descriptors
 
-    settings = repository.descriptor_settings
     permuted = settings.name == "surf" and settings.orientation == "upright"
     known: dict[float, tuple[Features, NDArray[np.bool_]]] = {}
     for degrees in rotations:

@@ -52,6 +52,7 @@ class PathEdit(QWidget):
         for kind in kinds:
             button = QPushButton(_BUTTONS[kind] if len(kinds) > 1 else "…")
             button.setToolTip(f"Choose: {title[0].lower()}{title[1:]}")
+            button.setAccessibleName(f"Choose {title[0].lower()}{title[1:]}: {kind}")
             button.clicked.connect(browse[kind])
             layout.addWidget(button)
         self._proposed = ""

@@ -9,78 +9,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_cmrir.errors import InputError
-
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from napari_cmrir.comir.settings import TrainingSettings
+    from napari_cmrir.widgets.copying import Language
     from napari_cmrir.widgets.query import Query
-    from napari_cmrir.widgets.snapshot import ImageSnapshot
 
-__all__ = [
-    "file_of",
-    "import_command",
-    "import_python",
-    "index_command",
-    "index_python",
-    "pairs_of",
-    "query_command",
-    "query_python",
-    "represent_command",
-    "represent_python",
-    "train_command",
-    "train_python",
-]
+__all__ = ["import_text", "index_text", "query_text", "represent_text", "train_text"]
 
 
-def query_command(query: Query, image: Path) -> str:
-    """Write a query as a command.
+def query_text(language: Language, query: Query, image: Path) -> str:
+    """Write a query as a command that leaves the hits in ``hits.json``, or in Python in ``result``.
 
     Parameters
     ----------
+    language : {"command", "python"}
+        As what.
     query : Query
         The query.
     image : Path
-        The file that holds its image, see `file_of`.
+        The file that holds its image, see `layer_files.file_of`.
 
     Returns
     -------
     str
-        One line for a terminal.
-
-    Raises
-    ------
-    InputError
-        As `Query.region_and_mask`.
-    """
-    region, _ = query.region_and_mask()
-    words: list[Any] = ["query", query.repository, image, "--modality", query.modality]
-    polygon = None if query.outline is None else query.outline.polygon()
-    if polygon is not None:
-        words += ["--polygon", " ".join(f"{float(y)!r},{float(x)!r}" for y, x in polygon)]
-    elif query.outline is not None:
-        words += ["--region", *map(float, region.rectangle)]
-        if region.rotation_degrees:
-            words += ["--turned", float(region.rotation_degrees)]
-    words += ["-k", query.hits, "--max-rotation", query.settings.max_rotation, "--json", "hits.json"]
-    return _line(words)
-
-
-def query_python(query: Query, image: Path) -> str:
-    """Write a query in Python.
-
-    Parameters
-    ----------
-    query : Query
-        The query.
-    image : Path
-        The file that holds its image, see `file_of`.
-
-    Returns
-    -------
-    str
-        A script that leaves the hits in ``result``.
+        A line for a terminal, or a script.
 
     Raises
     ------
@@ -89,36 +41,44 @@ def query_python(query: Query, image: Path) -> str:
     """
     region, _ = query.region_and_mask()
     polygon = None if query.outline is None else query.outline.polygon()
-    lines = ["import napari_cmrir as cmrir"]
+    if language == "command":
+        words: list[Any] = ["query", query.repository, image, "--modality", query.modality]
+        if polygon is not None:
+            words += ["--polygon", " ".join(f"{float(y)!r},{float(x)!r}" for y, x in polygon)]
+        elif query.outline is not None:
+            words += ["--region", *map(float, region.rectangle)]
+            words += ["--turned", float(region.rotation_degrees)] if region.rotation_degrees else []
+        words += ["--pixel-size", query.pixel_size] if query.pixel_size is not None else []
+        return _line(
+            *words, "-k", query.hits, "--max-rotation", query.settings.max_rotation, "--json", "hits.json"
+        )
     if polygon is None:
-        lines += ["from napari_cmrir.images.geometry import Region"]
+        source = "images.geometry import Region"
+        centre = tuple(float(value) for value in region.centre)
+        size = f"{float(region.height)!r}, {float(region.width)!r}"
+        part = f"Region({centre!r}, {size}, {float(region.rotation_degrees)!r}), None"
     else:
-        lines += ["from napari_cmrir.images.polygons import polygon_region"]
-    lines += [
+        source = "images.polygons import polygon_region"
+        points = [tuple(float(value) for value in point) for point in polygon]
+        part = f"polygon_region({points!r}, pixels.shape)"
+    return _script(
+        f"from napari_cmrir.{source}",
         "from napari_cmrir.search.settings import SearchSettings",
         "",
         f"pixels = cmrir.read_image({str(image)!r})",
-    ]
-    if polygon is None:
-        centre = tuple(float(value) for value in region.centre)
-        size = f"{float(region.height)!r}, {float(region.width)!r}"
-        lines += [f"region, mask = Region({centre!r}, {size}, {float(region.rotation_degrees)!r}), None"]
-    else:
-        points = [tuple(float(value) for value in point) for point in polygon]
-        lines += [f"region, mask = polygon_region({points!r}, pixels.shape)"]
-    lines += [
+        f"region, mask = {part}",
         f"settings = SearchSettings(hits={query.hits}, max_rotation={query.settings.max_rotation!r})",
         f"with cmrir.open_repository({str(query.repository)!r}) as repository:",
         f"    job = cmrir.query(repository, pixels, {query.modality!r}, region=region, mask=mask,",
-        "                      settings=settings)",
+        f"                      pixel_size={query.pixel_size!r}, settings=settings)",
         "    result = cmrir.run(job)",
         "for hit in result.hits:",
         "    print(hit.rank, hit.image, hit.score, hit.confidence, hit.rotation_degrees, hit.box.tolist())",
-    ]
-    return _script(lines)
+    )
 
 
-def train_command(
+def train_text(
+    language: Language,
     pairs: Path,
     modalities: tuple[str, str],
     settings: TrainingSettings,
@@ -126,16 +86,18 @@ def train_command(
     output: Path,
     resume: bool,
 ) -> str:
-    """Write a training as a command.
+    """Write a training, as `query_text` writes a query.
 
     Parameters
     ----------
+    language : {"command", "python"}
+        As what.
     pairs : Path
         Folder of pairs.
     modalities : tuple of two str
         Their names.
     settings : TrainingSettings
-        Those of the preset with other steps.
+        Those of the preset with other steps and another seed.
     preset : str
         Its name.
     output : Path
@@ -143,41 +105,29 @@ def train_command(
     resume : bool
         Whether to go on with an interrupted training.
     """
-    words: list[Any] = ["train", pairs, "--modalities", *modalities, "--output", output, "--preset", preset]
-    return _line(
-        [*words, "--steps", settings.steps, "--seed", settings.seed, *(["--resume"] if resume else [])]
-    )
-
-
-def train_python(
-    pairs: Path,
-    modalities: tuple[str, str],
-    settings: TrainingSettings,
-    preset: str,
-    output: Path,
-    resume: bool,
-) -> str:
-    """Write a training in Python; the parameters are those of `train_command`."""
+    if language == "command":
+        words = ["train", pairs, "--modalities", *modalities, "--output", output, "--preset", preset]
+        numbers = ["--steps", settings.steps, "--seed", settings.seed]
+        return _line(*words, *numbers, *(["--resume"] if resume else []))
     return _script(
-        [
-            "import napari_cmrir as cmrir",
-            "from napari_cmrir.comir.settings import PRESETS",
-            "",
-            f"modalities = {modalities!r}",
-            f"pairs = cmrir.find_pairs({str(pairs)!r}, modalities)",
-            f'changes = {{"steps": {settings.steps}, "seed": {settings.seed}}}',
-            f"settings = PRESETS[{preset!r}].model_copy(update=changes)",
-            f"job = cmrir.train(pairs, modalities, settings, output={str(output)!r}, resume={resume})",
-            "model = cmrir.run(job)",
-        ]
+        "from napari_cmrir.comir.settings import PRESETS",
+        "",
+        f"modalities = {modalities!r}",
+        f"pairs = cmrir.find_pairs({str(pairs)!r}, modalities)",
+        f'changes = {{"steps": {settings.steps}, "seed": {settings.seed}}}',
+        f"settings = PRESETS[{preset!r}].model_copy(update=changes)",
+        f"job = cmrir.train(pairs, modalities, settings, output={str(output)!r}, resume={resume})",
+        "model = cmrir.run(job)",
     )
 
 
-def index_command(images: Sequence[Path], model: Path, modality: str, output: Path) -> str:
-    """Write an indexing as a command.
+def index_text(language: Language, images: Sequence[Path], model: Path, modality: str, output: Path) -> str:
+    """Write an indexing, as `query_text` writes a query.
 
     Parameters
     ----------
+    language : {"command", "python"}
+        As what.
     images : sequence of Path
         Files and folders.
     model : Path
@@ -187,27 +137,23 @@ def index_command(images: Sequence[Path], model: Path, modality: str, output: Pa
     output : Path
         The repository.
     """
-    return _line(["index", *images, "--model", model, "--modality", modality, "--output", output])
-
-
-def index_python(images: Sequence[Path], model: Path, modality: str, output: Path) -> str:
-    """Write an indexing in Python; the parameters are those of `index_command`."""
+    if language == "command":
+        return _line("index", *images, "--model", model, "--modality", modality, "--output", output)
     return _script(
-        [
-            "import napari_cmrir as cmrir",
-            "",
-            f"images = cmrir.find_images({[str(path) for path in images]!r}, {modality!r})",
-            f"model = cmrir.load_model({str(model)!r})",
-            f"repository = cmrir.run(cmrir.build_repository(images, model, {modality!r}, {str(output)!r}))",
-        ]
+        "",
+        f"images = cmrir.find_images({[str(path) for path in images]!r}, {modality!r})",
+        f"model = cmrir.load_model({str(model)!r})",
+        f"repository = cmrir.run(cmrir.build_repository(images, model, {modality!r}, {str(output)!r}))",
     )
 
 
-def represent_command(model: Path, image: Path, modality: str, folder: Path) -> str:
-    """Write the making of a CoMIR as a command.
+def represent_text(language: Language, model: Path, image: Path, modality: str, folder: Path) -> str:
+    """Write the making of a CoMIR, as `query_text` writes a query.
 
     Parameters
     ----------
+    language : {"command", "python"}
+        As what.
     model : Path
         The model file.
     image : Path
@@ -217,27 +163,23 @@ def represent_command(model: Path, image: Path, modality: str, folder: Path) -> 
     folder : Path
         Where the command is to write.
     """
-    return _line(["represent", model, image, "--modality", modality, "-o", folder])
-
-
-def represent_python(model: Path, image: Path, modality: str, folder: Path) -> str:
-    """Write the making of a CoMIR in Python; the parameters are those of `represent_command`."""
+    if language == "command":
+        return _line("represent", model, image, "--modality", modality, "-o", folder)
     return _script(
-        [
-            "import napari_cmrir as cmrir",
-            "",
-            f"model = cmrir.load_model({str(model)!r})",
-            f"pixels = cmrir.read_image({str(image)!r})",
-            f"comir = cmrir.run(cmrir.represent(model, pixels, {modality!r}))",
-        ]
+        "",
+        f"model = cmrir.load_model({str(model)!r})",
+        f"pixels = cmrir.read_image({str(image)!r})",
+        f"comir = cmrir.run(cmrir.represent(model, pixels, {modality!r}))",
     )
 
 
-def import_command(checkpoint: Path, modalities: tuple[str, str], output: Path) -> str:
-    """Write the import of a released checkpoint as a command.
+def import_text(language: Language, checkpoint: Path, modalities: tuple[str, str], output: Path) -> str:
+    """Write the import of a released checkpoint, as `query_text` writes a query.
 
     Parameters
     ----------
+    language : {"command", "python"}
+        As what.
     checkpoint : Path
         The ``.pt`` file.
     modalities : tuple of two str
@@ -245,119 +187,19 @@ def import_command(checkpoint: Path, modalities: tuple[str, str], output: Path) 
     output : Path
         The model file.
     """
-    return _line(["import-checkpoint", checkpoint, "--modalities", *modalities, "--output", output])
-
-
-def import_python(checkpoint: Path, modalities: tuple[str, str], output: Path) -> str:
-    """Write the import of a released checkpoint in Python; the parameters are those of `import_command`."""
+    if language == "command":
+        return _line("import-checkpoint", checkpoint, "--modalities", *modalities, "--output", output)
     return _script(
-        [
-            "from napari_cmrir.comir.checkpoint_import import import_checkpoint",
-            "",
-            f"import_checkpoint({str(checkpoint)!r}, {modalities!r}).save({str(output)!r})",
-        ]
+        "from napari_cmrir.comir.checkpoint_import import import_checkpoint",
+        "",
+        f"import_checkpoint({str(checkpoint)!r}, {modalities!r}).save({str(output)!r})",
     )
 
 
-def file_of(image: ImageSnapshot, folder: Path) -> Path:
-    """Find the file that holds an image layer's pixels, or write one.
-
-    Parameters
-    ----------
-    image : ImageSnapshot
-        The layer's plane. Where its file reads as other pixels, as a plane of a stack does, they are written.
-    folder : Path
-        Where to write.
-
-    Returns
-    -------
-    Path
-        `images.readers.read_image` reads the plane from it.
-
-    Raises
-    ------
-    InputError
-        The plane cannot be written so that it reads the same.
-    """
-    pixels = image.read()
-    if image.path is not None and _reads_as(Path(image.path), pixels):
-        return Path(image.path)
-    return _written(pixels, folder, "image")
-
-
-def pairs_of(first: ImageSnapshot, second: ImageSnapshot, modalities: tuple[str, str], folder: Path) -> Path:
-    """Write two layers as a folder that holds one pair.
-
-    Parameters
-    ----------
-    first, second : ImageSnapshot
-        The layers.
-    modalities : tuple of two str
-        Their names.
-    folder : Path
-        Where to make the folder.
-
-    Raises
-    ------
-    InputError
-        As `file_of`.
-    """
-    pixels = [first.read(), second.read()]
-    own = folder / f"pair-{_digest(*pixels)}"
-    for one, modality in zip(pixels, modalities, strict=True):
-        _write(one, own / f"layers_{modality}.tif")
-    return own
-
-
-def _written(pixels: NDArray[Any], folder: Path, name: str) -> Path:
-    path = folder / f"{name}-{_digest(pixels)}.tif"
-    _write(pixels, path)
-    return path
-
-
-def _write(pixels: NDArray[Any], path: Path) -> None:
-    import tifffile
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        colour = pixels.shape[2] == 3
-        shown = pixels if colour else pixels.squeeze(axis=2)
-        tifffile.imwrite(path, shown, photometric="rgb" if colour else "minisblack", compression="zlib")
-    if not _reads_as(path, pixels):
-        path.unlink()
-        raise InputError(
-            f"An image of {pixels.dtype} does not read back from a TIFF file as it is; make it 8 or 16 bit."
-        )
-
-
-def _reads_as(path: Path, pixels: NDArray[Any]) -> bool:
-    import numpy as np
-
-    from napari_cmrir.images.readers import read_image
-
-    try:
-        read = read_image(path)
-    except InputError:
-        return False
-    return read.dtype == pixels.dtype and np.array_equal(read, pixels)
-
-
-def _digest(*arrays: NDArray[Any]) -> str:
-    import hashlib
-
-    import numpy as np
-
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(str((array.shape, array.dtype)).encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:12]
-
-
-def _line(words: Sequence[Any]) -> str:
+def _line(*words: Any) -> str:
     texts = ["napari-cmrir", *(str(word) for word in words)]
     return subprocess.list2cmdline(texts) if os.name == "nt" else shlex.join(texts)
 
 
-def _script(lines: Sequence[str]) -> str:
-    return "\n".join(lines) + "\n"
+def _script(*lines: str) -> str:
+    return "\n".join(["import napari_cmrir as cmrir", *lines]) + "\n"

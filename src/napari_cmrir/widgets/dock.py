@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_cmrir.widgets.choices import remember
+from napari_cmrir.widgets.forms import align_labels
 from napari_cmrir.widgets.job_panel import JobPanel
+from napari_cmrir.widgets.keyboard import order_tabs, tell_keys
 from napari_cmrir.widgets.session import session_of
 
 if TYPE_CHECKING:
     from napari import Viewer
+    from qtpy.QtGui import QShowEvent
 
 __all__ = ["Dock", "ScrolledDock"]
 
@@ -82,6 +85,22 @@ class Dock(QWidget):
             panel.abandon()
 
 
+class _Area(QScrollArea):
+    """Scrolls upwards only, and is never narrower than what it holds."""
+
+    def __init__(self, content: QWidget) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setWidget(content)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802
+        """Give the least size at which nothing is cut off."""
+        width = self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width()
+        return QSize(width, super().minimumSizeHint().height())
+
+
 class ScrolledDock(Dock):
     """A dock whose fields can be scrolled to where the window is small.
 
@@ -94,11 +113,16 @@ class ScrolledDock(Dock):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self.content = QWidget()
-        area = QScrollArea()
-        area.setWidgetResizable(True)
-        area.setFrameShape(QFrame.Shape.NoFrame)
-        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        area.setWidget(self.content)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(area)
+        layout.addWidget(_Area(self.content))
+
+    def make_reachable(self) -> None:
+        """Order the fields for the Tab key, and tell the buttons' keys; call it when all is laid out."""
+        order_tabs(self.content)
+        tell_keys(self.content)
+
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802
+        """Align the labels: how wide they are is known once napari's style is theirs."""
+        super().showEvent(event)
+        align_labels(self.content)

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.images.geometry import Region
 
 if TYPE_CHECKING:
     from napari.layers import Image
 
-    from napari_cmrir.images.geometry import Region
     from napari_cmrir.search.explain import Explanation
     from napari_cmrir.search.hits import Hit
     from napari_cmrir.widgets.placement import Placement
@@ -56,7 +56,7 @@ class Shown:
         region : Region
             What was searched for, in its pixels.
         """
-        frame = placement.region_frame(region)
+        frame = placement.registered(region, Region.whole(self.explanation.mask.shape).corners())
         maps: tuple[tuple[str, NDArray[Any], dict[str, Any]], ...] = (
             ("CoMIR of the region", self.explanation.query[0], {}),
             (f"CoMIR of hit {self.rank}", self.explanation.field[0], {}),

@@ -16,12 +16,13 @@ from napari_cmrir.search.settings import SearchSettings
 from napari_cmrir.widgets.card import RepositoryCard, read_repository_card
 from napari_cmrir.widgets.choices import default
 from napari_cmrir.widgets.choosers import LayerCombo, PathEdit
-from napari_cmrir.widgets.commands import file_of, query_command, query_python
+from napari_cmrir.widgets.commands import query_text
 from napari_cmrir.widgets.copying import CopyButton, Language, kept_folder
-from napari_cmrir.widgets.dock import Dock
+from napari_cmrir.widgets.dock import ScrolledDock
 from napari_cmrir.widgets.hit_view import HitView
 from napari_cmrir.widgets.inquiry import Inquiry
 from napari_cmrir.widgets.job_panel import JobPanel
+from napari_cmrir.widgets.layer_files import file_of
 from napari_cmrir.widgets.outlines import chosen_shape, drawn_outline
 from napari_cmrir.widgets.placement import Placement
 from napari_cmrir.widgets.query import Found, Query, find
@@ -36,7 +37,7 @@ _MOST_HITS = 100
 _KEY = "Shift-F"
 
 
-class FindWidget(Dock):
+class FindWidget(ScrolledDock):
     """Draw a region on an image, find its tissue in a repository, walk through the hits.
 
     Parameters
@@ -49,8 +50,8 @@ class FindWidget(Dock):
         super().__init__(viewer)
         self._make_query_fields(viewer)
         self.panel = JobPanel(
-            "Find",
-            "Cancel",
+            "Fin&d",
+            "C&ancel",
             f"Search the repository with this region ({_KEY} does the same)",
             "Stop the search and show nothing",
         )
@@ -74,15 +75,18 @@ class FindWidget(Dock):
             "The layer with the region: the selected shape, else the one drawn last",
             none="the whole image",
         )
-        self.new_region = QPushButton("New region")
+        self.region.setAccessibleName("Region")
+        self.new_region = QPushButton("New re&gion")
         self.new_region.setToolTip("Add a layer that lies on the image, and draw a rectangle with the mouse")
         self.modality = QComboBox()
         self.modality.setToolTip("The modality of the image that the region lies in")
         self.hits = QSpinBox()
+        self.hits.setAccessibleName("Hits")
         self.hits.setRange(1, _MOST_HITS)
         self.hits.setValue(default("hits", 5))
         self.hits.setToolTip("How many images to show, the best first")
         self.rotation = QSpinBox()
+        self.rotation.setAccessibleName("Rotation")
         self.rotation.setRange(0, 180)
         self.rotation.setValue(default("max_rotation", round(SearchSettings().max_rotation)))
         self.rotation.setPrefix("± ")
@@ -105,10 +109,11 @@ class FindWidget(Dock):
         form.addRow("Modality", self.modality)
         form.addRow("Rotation", numbers)
         self.panel.add_button(self.copy)
-        layout = QVBoxLayout(self)
+        layout = QVBoxLayout(self.content)
         layout.addLayout(form)
         layout.addWidget(self.panel)
         layout.addWidget(self.view, 1)
+        self.make_reachable()
 
     def _connect(self) -> None:
         self._inquiry = Inquiry(self)
@@ -182,8 +187,7 @@ class FindWidget(Dock):
 
     def _write(self, language: Language) -> Callable[[], str]:
         query = self.query()
-        write = query_command if language == "command" else query_python
-        return lambda: write(query, file_of(query.image, kept_folder()))
+        return lambda: query_text(language, query, file_of(query.image, kept_folder()))
 
     def _tell_copied(self, text: str) -> None:
         self.panel.tell(f"Copied: {text.splitlines()[0]}")

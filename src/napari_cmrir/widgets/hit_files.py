@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region, cut
-from napari_cmrir.search.exports import affine_matrix, as_csv, as_geojson, as_itk
+from napari_cmrir.search.exports import affine_matrix, as_csv, as_geojson, as_itk, as_json
 from napari_cmrir.search.hits import Hit
 
 if TYPE_CHECKING:
@@ -41,25 +40,17 @@ def write_csv(path: Path, found: Found, rank: int | None = None) -> Path:
     rank : int, optional
         Of no meaning here.
     """
-    return _write(path, as_csv([_answer(found)]))
+    return _write(path, as_csv([(_name(found), found.result.hits)]))
 
 
 def write_json(path: Path, found: Found, rank: int | None = None) -> Path:
     """Write hits as ``napari-cmrir query --json`` does; the parameters are those of `write_csv`."""
-    region = found.region
-    answer = {
-        "image": _answer(found)[0],
-        "region": list(region.rectangle),
-        "rotation_degrees": region.rotation_degrees,
-        "seconds": round(found.result.seconds, 4),
-        "hits": [hit.as_dict() for hit in found.result.hits],
-    }
-    return _write(path, json.dumps({"queries": [answer]}, indent=1) + "\n")
+    return _write(path, as_json([(_name(found), found.result)]))
 
 
 def write_geojson(path: Path, found: Found, rank: int | None = None) -> Path:
     """Write match boxes as GeoJSON for QuPath; the parameters are those of `write_csv`."""
-    return _write(path, as_geojson([_answer(found)]))
+    return _write(path, as_geojson([(_name(found), found.result.hits)]))
 
 
 def write_transform(path: Path, found: Found, rank: int | None = None) -> Path:
@@ -91,8 +82,7 @@ def write_records(path: Path, query: str, records: Sequence[dict[str, Any]]) -> 
     if ending == ".geojson":
         return _write(path, as_geojson([(query, hits)]))
     if ending == ".json":
-        answer = {"image": query, "hits": [hit.as_dict() for hit in hits]}
-        return _write(path, json.dumps({"queries": [answer]}, indent=1) + "\n")
+        return _write(path, as_json([(query, hits)]))
     raise InputError(f"{path.name} does not say what to write; end it in .csv, .json or .geojson.")
 
 
@@ -118,7 +108,8 @@ def write_registered_crop(path: Path, found: Found, rank: int | None = None) -> 
     from napari_cmrir.images.readers import read_image
 
     hit = _hit(found, rank)
-    crop = cut_upright(read_image(hit.image), hit.box)
+    step = float(np.linalg.norm(hit.box[3] - hit.box[0])) / found.region.height
+    crop = cut_upright(read_image(hit.image), hit.box, round(step, 6))
     region, _ = cut(found.query.image.read(), found.region)
     units, size = found.query.placement.units, found.query.placement.pixel_size
     names = (f"{Path(hit.image).name}, registered", f"{found.query.image.name}, region")
@@ -172,8 +163,8 @@ def cut_upright(pixels: NDArray[Any], box: NDArray[np.float64], pixel_step: floa
     return patch[:, ::-1] if mirrored else patch
 
 
-def _answer(found: Found) -> tuple[str, Sequence[Hit]]:
-    return found.query.image.path or found.query.image.name, found.result.hits
+def _name(found: Found) -> str:
+    return found.query.image.path or found.query.image.name
 
 
 def _hit(found: Found, rank: int | None) -> Hit:

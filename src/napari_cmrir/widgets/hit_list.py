@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from qtpy.QtCore import QRect, QSize, Qt, Signal
-from qtpy.QtGui import QColor, QFontMetrics, QImage, QPainter, QPalette, QPixmap
+from qtpy.QtGui import QColor, QFontMetrics, QPainter, QPalette
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QListWidget,
@@ -19,7 +17,13 @@ from qtpy.QtWidgets import (
     QStyleOptionViewItem,
 )
 
+from napari_cmrir.widgets.painting import as_pixmap, draw_hint
+
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from qtpy.QtGui import QPaintEvent
+
     from napari_cmrir.search.hits import Hit
 
 __all__ = ["HitList", "hit_tip"]
@@ -28,6 +32,7 @@ _SIDE, _GAP, _BAR = 56, 6, 5
 _RANK = Qt.ItemDataRole.UserRole
 _LINES = Qt.ItemDataRole.UserRole + 1
 _CONFIDENCE = Qt.ItemDataRole.UserRole + 2
+_HINT = "No hits yet.\nChoose a repository and an image, draw a region on it, and press Find."
 
 
 class HitList(QListWidget):
@@ -83,10 +88,7 @@ class HitList(QListWidget):
         """
         item = self._item(rank)
         if item is not None:
-            height, width = pixels.shape[:2]
-            data = np.ascontiguousarray(pixels)
-            image = QImage(data.data, width, height, 3 * width, QImage.Format.Format_RGB888)
-            item.setData(Qt.ItemDataRole.DecorationRole, QPixmap.fromImage(image.copy()))
+            item.setData(Qt.ItemDataRole.DecorationRole, as_pixmap(pixels))
 
     def choose(self, rank: int) -> None:
         """Choose a hit, as the user would.
@@ -105,6 +107,12 @@ class HitList(QListWidget):
         """The chosen hit's."""
         item = self.currentItem()
         return None if item is None else int(item.data(_RANK))
+
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
+        """Draw the hits, or say how to get some."""
+        super().paintEvent(event)
+        if not self.count():
+            draw_hint(self, _HINT)
 
     def _item(self, rank: int) -> QListWidgetItem | None:
         items = (self.item(row) for row in range(self.count()))

@@ -119,6 +119,7 @@ class HitView(QWidget):
         self.how = QComboBox()
         for _, text in _VIEWS:
             self.how.addItem(text)
+        self.how.setAccessibleName("How to look at a hit")
         self.how.setToolTip(
             "Beside: the hit in its own frame, in a cell of napari's grid beside the query."
             " Registered: turned and shifted to lie under the region, to blend and to blink"
@@ -130,16 +131,16 @@ class HitView(QWidget):
         self.blend.setValue(100)
         self.blend.setToolTip("Blend the registered hit with the query: left the query, right the hit")
         self.blend.setAccessibleName("Blend")
-        self.blink = QCheckBox("Blink")
+        self.blink = QCheckBox("&Blink")
         self.blink.setToolTip("Show the registered hit and the query in turn, twice a second")
-        self.keep = QPushButton("Keep")
+        self.keep = QPushButton("K&eep")
         self.keep.setToolTip("Keep the layers of this hit when another one is chosen, to compare them")
-        self.explain = QPushButton("Explain")
+        self.explain = QPushButton("E&xplain")
         self.explain.setToolTip(
             "Show why: the representations of the region and of the hit, and where they agree, as layers"
         )
         self.export = ExportButton()
-        self.remove = QPushButton("Remove results")
+        self.remove = QPushButton("&Remove results")
         self.remove.setToolTip(
             "Remove every layer that this widget added: hits, match boxes and regions; your own layers stay"
         )
@@ -184,6 +185,7 @@ class HitView(QWidget):
             part.setEnabled(has_hits)
         for part in (self.blend, self.blink):
             part.setEnabled(registered)
+            part.setVisible(registered)
         self.export.show_found(self._found, self.list.rank)
 
     def _show_verdict(self, found: Found) -> None:

@@ -23,9 +23,10 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.widgets.card import read_modalities
 from napari_cmrir.widgets.choosers import PathEdit
-from napari_cmrir.widgets.commands import index_command, index_python
+from napari_cmrir.widgets.commands import index_text
 from napari_cmrir.widgets.copying import CopyButton, Language
 from napari_cmrir.widgets.dock import ScrolledDock
+from napari_cmrir.widgets.image_look import describe_images
 from napari_cmrir.widgets.image_table import ImageTable, KnownImage, read_images
 from napari_cmrir.widgets.inquiry import Inquiry
 from napari_cmrir.widgets.job_panel import JobPanel
@@ -77,16 +78,17 @@ class IndexWidget(ScrolledDock):
         )
         self.found = QLabel()
         self.found.setWordWrap(True)
-        self.found.setToolTip("What will be indexed")
+        self.found.setToolTip("What will be indexed: how many images, and what is read of the first")
         self.panel = JobPanel(
-            "Index",
-            "Pause",
+            "&Index",
+            "Pa&use",
             "Index the images; a repository that is there gets what is new or changed, or was left",
             "Pause; Index goes on later with what is left, also after napari was closed",
         )
         self.panel.add_button(CopyButton("this indexing", self._write))
         self.speed = QLabel()
-        self.speed.setToolTip("How fast the images are indexed")
+        self.speed.setWordWrap(True)
+        self.speed.setToolTip("How long it will take, how much room, and how fast it goes")
         self.speed.hide()
         self.table = ImageTable()
         self.verify = QPushButton("Verify")
@@ -100,6 +102,7 @@ class IndexWidget(ScrolledDock):
         self.failures.hide()
         self._files, self._models, self._known = Inquiry(self), Inquiry(self), Inquiry(self)
         self._since: tuple[float, float] | None = None
+        self._expected = ""
         self._lay_out()
         self._connect()
 
@@ -121,12 +124,13 @@ class IndexWidget(ScrolledDock):
         layout.addWidget(self.failures)
         layout.addWidget(self.table, 1)
         layout.addLayout(upkeep)
+        self.make_reachable()
 
     def _connect(self) -> None:
         self.images.changed.connect(self._look)
         self.modality.currentIndexChanged.connect(self._look)
         self.model.changed.connect(self._read_model)
-        self._files.answered.connect(self._show_found)
+        self._files.answered.connect(self.found.setText)
         self._files.refused.connect(self.found.setText)
         self._models.answered.connect(self._offer_modalities)
         self._models.refused.connect(self._show_model_refusal)
@@ -141,6 +145,7 @@ class IndexWidget(ScrolledDock):
         self.prune.clicked.connect(self.prune_repository)
         self.remember("index", images=self.images, output=self.output)
         self.session.model_changed.connect(self._propose_model)
+        self.remember("index", model=self.model)
         if self.session.model is not None:
             self._propose_model(self.session.model)
 
@@ -152,7 +157,8 @@ class IndexWidget(ScrolledDock):
             self.panel.refuse(error)
             return
         self.failures.hide()
-        self._since = None
+        self._since, self._expected = None, ""
+        self.speed.hide()
         self.panel.run("Indexing images", job, self._show_indexed)
 
     def verify_repository(self) -> None:
@@ -187,16 +193,19 @@ class IndexWidget(ScrolledDock):
         self.failures.setVisible(bool(lines))
 
     def _write(self, language: Language) -> Callable[[], str]:
-        write = index_command if language == "command" else index_python
-        return partial(write, self._images(), self._model(), self._modality(), self._output())
+        return partial(index_text, language, self._images(), self._model(), self._modality(), self._output())
 
     def _show_speed(self, progress: Progress) -> None:
         now = time.monotonic()
         if self._since is None or progress.done < self._since[1]:
             self._since = now, progress.done
         seconds, done = now - self._since[0], progress.done - self._since[1]
-        if progress.unit == "images" and seconds > 1 and done > 0:
-            self.speed.setText(f"{60 * done / seconds:.0f} images a minute")
+        if "images to index: about" in progress.message:
+            self._expected = progress.message
+        is_measured = progress.unit == "images" and seconds > 1 and done > 0
+        speed = f"{60 * done / seconds:.0f} images a minute" if is_measured else ""
+        if self._expected or speed:
+            self.speed.setText("\n".join(filter(None, (self._expected, speed))))
             self.speed.show()
 
     def _read_images(self, *_: object) -> None:
@@ -269,16 +278,7 @@ class IndexWidget(ScrolledDock):
             first = paths[0]
             base = first.parent if len(paths) > 1 or first.is_file() else first
             self.output.propose(base.with_name(f"{base.name}.cmrir"))
-            self._files.ask(partial(_count_images, paths, self.modality.currentText() or None))
-
-    def _show_found(self, count: int) -> None:
-        self.found.setText(f"{count} image{'' if count == 1 else 's'} found")
-
-
-def _count_images(paths: Sequence[Path], modality: str | None) -> int:
-    from napari_cmrir.images.readers import find_images
-
-    return len(find_images(paths, modality))
+            self._files.ask(partial(describe_images, paths, self.modality.currentText() or None))
 
 
 def _index(images: Sequence[Path], model_path: Path, modality: str, output: Path) -> Job[_Indexed]:

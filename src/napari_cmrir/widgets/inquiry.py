@@ -10,7 +10,7 @@ from typing import Any
 from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import create_worker as create_silent_worker
 
-from napari_cmrir.errors import InputError
+from napari_cmrir.errors import InputError, in_words
 from napari_cmrir.widgets.workers import Relay, detach_all, ignore
 
 __all__ = ["Feed", "Inquiry", "Turns"]
@@ -169,3 +169,8 @@ def _answer(number: int, question: Callable[[], Any]) -> tuple[int, Any, str | N
         return number, question(), None
     except InputError as error:
         return number, None, str(error)
+    except OSError as error:
+        refusal = in_words(error)
+        if refusal is None:
+            raise
+        return number, None, str(refusal)

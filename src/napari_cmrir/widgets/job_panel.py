@@ -169,7 +169,7 @@ class JobPanel(QWidget):
             self.bar.setValue(round(_BAR_STEPS * min(progress.done / progress.total, 1.0)))
         else:
             self.bar.setRange(0, 0)
-        self.tell(" · ".join(filter(None, [_count(progress), progress.message, self._clock.left(progress)])))
+        self.tell(" · ".join(filter(None, [_count(progress), self._clock.left(progress), progress.message])))
         self.progressed.emit(progress)
 
     def _keep_outcome(self, outcome: Outcome) -> None:

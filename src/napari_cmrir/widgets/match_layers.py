@@ -59,7 +59,8 @@ class ShownHit:
     def transform(self) -> dict[str, Any]:
         """Where both layers lie."""
         if self.view == "beside":
-            return self.placement.in_place()
+            side = np.linalg.norm(self.hit.box[3] - self.hit.box[0])
+            return self.placement.in_place(round(self.region.height / float(side), 6))
         return self.placement.registered(self.region, self.hit.box)
 
     @property

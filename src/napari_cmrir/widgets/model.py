@@ -19,17 +19,19 @@ from qtpy.QtWidgets import (
     QPushButton,
     QSpinBox,
     QVBoxLayout,
+    QWidget,
 )
-from superqt import QCollapsible
 
 from napari_cmrir.comir.settings import PRESETS, TrainingSettings
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.widgets.choosers import PathEdit
-from napari_cmrir.widgets.commands import pairs_of, train_command, train_python
+from napari_cmrir.widgets.commands import train_text
 from napari_cmrir.widgets.copying import CopyButton, Language, kept_folder
 from napari_cmrir.widgets.dock import ScrolledDock
+from napari_cmrir.widgets.forms import Folded, heading
 from napari_cmrir.widgets.job_panel import JobPanel
+from napari_cmrir.widgets.layer_files import pairs_of
 from napari_cmrir.widgets.model_use import ModelUse
 from napari_cmrir.widgets.own_layers import OwnLayers
 from napari_cmrir.widgets.pair_source import PairSource, check
@@ -58,8 +60,8 @@ class ModelWidget(ScrolledDock):
         self.pairs = PairSource(viewer)
         self._make_training_fields()
         self.panel = JobPanel(
-            "Train",
-            "Stop",
+            "&Train",
+            "&Stop",
             "Train a model on these pairs",
             "Stop after the current step; the best model so far is kept, and a checkpoint to go on from",
         )
@@ -68,10 +70,10 @@ class ModelWidget(ScrolledDock):
         self.plot.hide()
         self.figures = QLabel()
         self.figures.setWordWrap(True)
-        self.figures.setToolTip("Where it is computed, how much memory it took, and how long it will take")
+        self.figures.setToolTip("Where it is computed, and how much memory it took")
         self.figures.hide()
         self.use = ModelUse(viewer, lambda: self.pairs.names)
-        self.remove = QPushButton("Remove layers")
+        self.remove = QPushButton("Remove la&yers")
         self.remove.setToolTip("Remove every layer that this widget added: pairs, previews and CoMIRs")
         self._previews = OwnLayers(viewer)
         self._lay_out()
@@ -84,6 +86,9 @@ class ModelWidget(ScrolledDock):
         self.preset.setToolTip("fast: a small network for a laptop; paper: as published, much slower")
         self.steps = _spin(1, 1_000_000, fields["steps"].description)
         self.seed = _spin(0, 2**31 - 1, fields["seed"].description)
+        for spin, name in ((self.steps, "Steps"), (self.seed, "Seed")):
+            spin.setAccessibleName(name)
+        self.preset.setAccessibleName("Preset")
         self.output = PathEdit(["save"], "Save the model as", "The model file to write", _MODELS)
         self.resume = QCheckBox("Go on where training was stopped")
         self.resume.setToolTip("There is a checkpoint of these pairs and settings beside the model file")
@@ -101,19 +106,21 @@ class ModelWidget(ScrolledDock):
         form.addRow("Preset", how)
         form.addRow("Save as", self.output)
         form.addRow("", self.resume)
-        self.more = QCollapsible("More settings")
-        self.more.toggleButton().setToolTip("Settings that seldom matter")
-        folded = QFormLayout()
+        seldom = QWidget()
+        folded = QFormLayout(seldom)
+        folded.setContentsMargins(0, 0, 0, 0)
         folded.addRow("Seed", self.seed)
         folded.addRow("", self.previews)
-        self.more.content().layout().addLayout(folded)
+        self.more = Folded("M&ore settings", "Settings that seldom matter", seldom)
         layout = QVBoxLayout(self.content)
+        layout.addWidget(heading("Train a model"))
         layout.addWidget(self.pairs)
         layout.addLayout(form)
         layout.addWidget(self.more)
         layout.addWidget(self.panel)
         layout.addWidget(self.plot)
         layout.addWidget(self.figures)
+        layout.addWidget(heading("The model in use"))
         layout.addWidget(self.use)
         layout.addWidget(self.remove)
         layout.addStretch(1)
@@ -131,6 +138,8 @@ class ModelWidget(ScrolledDock):
         self._show_preset()
         first, second = self.pairs.modalities
         self.remember("model", first=first, second=second, preset=self.preset, previews=self.previews)
+        self.remember("model", folder=self.pairs.folder)
+        self.make_reachable()
         self.pairs.look()
 
     def train(self) -> None:
@@ -174,11 +183,10 @@ class ModelWidget(ScrolledDock):
     def _write(self, language: Language) -> Callable[[], str]:
         pairs, settings, output = self.pairs.chosen(), self._settings(), self._output()
         names, preset, resume = self.pairs.names, self.preset.currentText(), self.resume.isChecked()
-        write = train_command if language == "command" else train_python
 
         def text() -> str:
             folder = pairs if isinstance(pairs, Path) else pairs_of(*pairs, names, kept_folder())
-            return write(folder, names, settings, preset, output, resume)
+            return train_text(language, folder, names, settings, preset, output, resume)
 
         return text
 
@@ -226,8 +234,6 @@ class ModelWidget(ScrolledDock):
         parts = [f"on {preview['device']}"] if "device" in preview else []
         if preview.get("peak_memory_bytes"):
             parts.append(f"{preview['peak_memory_bytes'] / 1e9:.1f} GB at most")
-        if preview.get("eta_seconds") is not None:
-            parts.append(f"about {preview['eta_seconds'] / 60:.0f} min left")
         self.figures.setText(" · ".join(parts))
         self.figures.setVisible(bool(parts))
 

@@ -19,15 +19,10 @@ from napari_cmrir.images.geometry import Region
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.widgets.card import as_table, model_rows, read_modalities
 from napari_cmrir.widgets.choosers import LayerCombo, PathEdit
-from napari_cmrir.widgets.commands import (
-    file_of,
-    import_command,
-    import_python,
-    represent_command,
-    represent_python,
-)
+from napari_cmrir.widgets.commands import import_text, represent_text
 from napari_cmrir.widgets.copying import CopyButton, Language, kept_folder
 from napari_cmrir.widgets.job_panel import JobPanel
+from napari_cmrir.widgets.layer_files import file_of
 from napari_cmrir.widgets.own_layers import OwnLayers
 from napari_cmrir.widgets.placement import Placement
 from napari_cmrir.widgets.session import session_of
@@ -73,15 +68,21 @@ class ModelUse(QWidget):
             " imported with the modalities named above; drop it here",
             _MODELS,
         )
-        self.card = QLabel()
+        self.card = QLabel("There is none yet: train one, or load one that was trained before.")
         self.card.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.card.setWordWrap(True)
         self.card.setToolTip("The model in use: Index images and Find region propose it")
         self.image = LayerCombo(viewer, Image, "The image to represent")
         self.modality = QComboBox()
         self.modality.setToolTip("The modality of this image")
+        self.image.setAccessibleName("Image to represent")
+        self.modality.setAccessibleName("Modality of the image")
+        self.modality.setEnabled(False)
         self.panel = JobPanel(
-            "Show CoMIR", "Cancel", "Add the representation of this image as a layer", "Stop, and add nothing"
+            "Show Co&MIR",
+            "Ca&ncel",
+            "Add the representation of this image as a layer",
+            "Stop, and add nothing",
         )
         self.panel.add_button(CopyButton("the making of this CoMIR, or the import", self._write))
         self._lay_out()
@@ -89,7 +90,7 @@ class ModelUse(QWidget):
 
     def _lay_out(self) -> None:
         form = QFormLayout()
-        form.addRow("Or load", self.load)
+        form.addRow("Load", self.load)
         what = QHBoxLayout()
         what.addWidget(self.image, 1)
         what.addWidget(self.modality)
@@ -138,12 +139,12 @@ class ModelUse(QWidget):
     def _write(self, language: Language) -> Callable[[], str]:
         path = self.load.path
         if path is not None and path.suffix == ".pt":
-            write_import = import_command if language == "command" else import_python
-            return partial(write_import, path, self._names(), _beside(path))
+            return partial(import_text, language, path, self._names(), _beside(path))
         model, (snapshot, _) = self._model(), self._chosen()
         modality = self.modality.currentText()
-        write = represent_command if language == "command" else represent_python
-        return lambda: write(model, file_of(snapshot, kept_folder()), modality, Path("comirs"))
+        return lambda: represent_text(
+            language, model, file_of(snapshot, kept_folder()), modality, Path("comirs")
+        )
 
     def _show(self, represented: _Represented) -> None:
         placement, channels = represented.placement, len(represented.comir)
@@ -184,6 +185,7 @@ class ModelUse(QWidget):
         before = self.modality.currentText()
         self.modality.clear()
         self.modality.addItems(list(modalities))
+        self.modality.setEnabled(bool(modalities))
         self.modality.setCurrentText(before)
 
 

@@ -95,6 +95,8 @@ class PairSource(QWidget):
             LayerCombo(viewer, Image, "Image of the first modality"),
             LayerCombo(viewer, Image, "Image of the second modality, aligned pixel by pixel with the first"),
         )
+        for combo, which in zip(self.layers, ("First", "Second"), strict=True):
+            combo.setAccessibleName(f"{which} layer")
         self.modalities = (QLineEdit("SHG"), QLineEdit("BF"))
         for edit, which in zip(self.modalities, ("first", "second"), strict=True):
             edit.setToolTip(f"Name of the {which} modality, as the file names end in it")
@@ -103,12 +105,13 @@ class PairSource(QWidget):
         self.found.setWordWrap(True)
         self.found.setToolTip("What training will read")
         self.pair = QComboBox()
+        self.pair.setAccessibleName("Pairs found")
         self.pair.setToolTip("The pairs that were found")
         self.pair.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.pair.setMinimumContentsLength(6)
         self.show_pair = QPushButton("Show")
         self.show_pair.setToolTip("Open both images of this pair as layers, one on the other")
-        self.check = QPushButton("Check")
+        self.check = QPushButton("Chec&k")
         self.check.setToolTip("Read all pairs and say what would spoil the training")
         self.problems = QListWidget()
         self.problems.setToolTip("What is wrong with the pairs; choose a line to see the pair")

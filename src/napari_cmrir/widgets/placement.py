@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -66,23 +67,42 @@ class Placement:
         size: NDArray[np.float64] = np.linalg.norm(self.matrix[:-1, list(self.plane.axes)], axis=0)
         return size
 
-    def in_place(self) -> dict[str, Any]:
+    @property
+    def micrometres(self) -> float | None:
+        """Side of a pixel in micrometres; ``None`` where the units are no lengths, such as pixels."""
+        from pint import DimensionalityError
+
+        try:
+            sides = [
+                float((size * self.units[axis]).to("micrometer").magnitude)
+                for size, axis in zip(self.pixel_size.tolist(), self.plane.axes, strict=True)
+            ]
+        except DimensionalityError:
+            return None
+        return math.sqrt(sides[0] * sides[1])
+
+    def in_place(self, magnification: float = 1.0) -> dict[str, Any]:
         """Give the keywords with which a hit lies in its own frame, comparable to the query image.
 
-        Its pixels are as large as the query's, since the search compares pixel by pixel, and its upper left
-        corner is where the query image has its own, so that both are seen together in napari's grid.
+        The tissue is as large as in the query image, and its upper left corner is where the query image has
+        its own, so that both are seen together in napari's grid.
+
+        Parameters
+        ----------
+        magnification : float
+            Pixels of the query image to a pixel of the hit's.
 
         Returns
         -------
         dict
             scale, translate, affine and units, for a layer of two axes.
         """
-        axes = list(self.plane.axes)
+        axes, size = list(self.plane.axes), self.pixel_size * magnification
         corners = self._embed(Region.whole(self.shape).corners())
         first = (corners @ self.matrix[:-1, :-1].T + self.matrix[:-1, -1]).min(axis=0)[axes]
         return {
-            "scale": self.pixel_size,
-            "translate": first + self.pixel_size / 2,
+            "scale": size,
+            "translate": first + size / 2,
             "affine": np.eye(3),
             "units": tuple(self.units[axis] for axis in axes),
         }

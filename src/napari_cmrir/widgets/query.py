@@ -65,6 +65,11 @@ class Query:
         return region_and_mask(self.outline, self.image.shape)
 
     @property
+    def pixel_size(self) -> float | None:
+        """Side of the image's pixels in micrometres, as the layer's scale and units say; else ``None``."""
+        return self.placement.micrometres
+
+    @property
     def settings(self) -> SearchSettings:
         """How it is searched: tissue may be turned against the image, and the region already is."""
         turned = abs(self.region_and_mask()[0].rotation_degrees)
@@ -122,6 +127,12 @@ def find(query: Query) -> Job[Found]:
     yield Progress(0, None, "%", "Opening the repository")
     with open_repository(query.repository) as repository:
         result = yield from search(
-            repository, pixels, query.modality, region=region, mask=mask, settings=query.settings
+            repository,
+            pixels,
+            query.modality,
+            region=region,
+            mask=mask,
+            pixel_size=query.pixel_size,
+            settings=query.settings,
         )
     return Found(query, region, result)

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QSizePolicy, QWidget
 
 __all__ = ["TrainingPlot"]
 
-_LOSS, _RETRIEVAL = "#e69f00", "#0099e6"  # told apart by the colour-blind, and seen on dark and on light
+_ON_DARK, _ON_LIGHT = ("#e69f00", "#56b4e9"), ("#8f5200", "#005a8f")  # told apart by the colour-blind
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38, 34, 18, 16
 
 
@@ -77,17 +77,18 @@ class TrainingPlot(QWidget):
             Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter,
             f"{self._steps:.0f} steps",
         )
-        self._draw_losses(painter, frame)
-        self._draw_scores(painter, frame)
+        loss, retrieval = _ON_DARK if ink.lightnessF() > 0.5 else _ON_LIGHT
+        self._draw_losses(painter, frame, loss)
+        self._draw_scores(painter, frame, retrieval)
         painter.end()
 
-    def _draw_losses(self, painter: QPainter, frame: QRectF) -> None:
+    def _draw_losses(self, painter: QPainter, frame: QRectF, colour: str) -> None:
         values = [value for _, value in self.losses]
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
         if high - low < 1e-9:
             low, high = low - 0.5, high + 0.5
         last = f"loss {values[-1]:.3f}" if values else "loss"
-        self._draw(painter, frame, self.losses, low, high, _LOSS)
+        self._draw(painter, frame, self.losses, low, high, colour)
         left = QRectF(0, frame.top() - 6, _LEFT - 4, 12)
         right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         if values:
@@ -99,10 +100,10 @@ class TrainingPlot(QWidget):
             last,
         )
 
-    def _draw_scores(self, painter: QPainter, frame: QRectF) -> None:
+    def _draw_scores(self, painter: QPainter, frame: QRectF, colour: str) -> None:
         if not self.scores:
             return
-        self._draw(painter, frame, self.scores, 0.0, 1.0, _RETRIEVAL)
+        self._draw(painter, frame, self.scores, 0.0, 1.0, colour)
         side = QRectF(frame.right() + 3, frame.top() - 6, _RIGHT - 3, 12)
         painter.drawText(side, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, "100%")
         painter.drawText(

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from napari.qt.threading import GeneratorWorker
 from qtpy.QtCore import QObject
 
-from napari_cmrir.errors import InputError
+from napari_cmrir.errors import InputError, in_words
 from napari_cmrir.jobs import Job, Progress
 
 __all__ = ["JobWorker", "Outcome", "Relay", "Titled", "detach_all", "ignore", "started"]
@@ -84,6 +84,11 @@ class JobWorker(GeneratorWorker):
             return Outcome(stop.value)
         except InputError as error:
             return Outcome(refusal=error)
+        except OSError as error:
+            refusal = in_words(error)
+            if refusal is None:
+                raise
+            return Outcome(refusal=refusal)
         finally:
             job.close()
         self.aborted.emit()

@@ -1,0 +1,78 @@
+"""What the tour needs to look after a window: waiting, keys, and how long its event loop stands still."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtGui import QKeyEvent
+from qtpy.QtWidgets import QApplication
+
+PATIENCE_SECONDS = 900
+
+
+class Ticker:
+    """Ticks in the window's event loop, and notes the longest time between two ticks, passed and computed."""
+
+    def __init__(self) -> None:
+        self.longest = self.computed = 0.0
+        self._last = time.perf_counter(), time.thread_time()
+        self._timer = QTimer()
+        self._timer.setInterval(5)
+        self._timer.timeout.connect(self._tick)
+
+    def start(self) -> None:
+        """Start to tick."""
+        self.longest = self.computed = 0.0
+        self._last = time.perf_counter(), time.thread_time()
+        self._timer.start()
+
+    def stop(self) -> tuple[float, float]:
+        """Stop, and give the longest time between two ticks, and the longest that was computed."""
+        self._timer.stop()
+        return self.longest, self.computed
+
+    def _tick(self) -> None:
+        now = time.perf_counter(), time.thread_time()
+        self.longest = max(self.longest, now[0] - self._last[0])
+        self.computed = max(self.computed, now[1] - self._last[1])
+        self._last = now
+
+
+def check(condition: bool, otherwise: str) -> None:
+    """Stop where a step has gone wrong."""
+    if not condition:
+        raise SystemExit(f"The tour went wrong: {otherwise}.")
+
+
+def press(widget, key) -> None:
+    """Press a key on a widget."""
+    for kind in (QEvent.Type.KeyPress, QEvent.Type.KeyRelease):
+        QApplication.sendEvent(widget, QKeyEvent(kind, key, Qt.KeyboardModifier.NoModifier))
+
+
+def resident_megabytes() -> float:
+    """Memory that this process holds (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return float(np.round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1))
+
+
+def wait(condition: Callable[[], object], milliseconds: int = 20) -> None:
+    """Let the window live until something holds; a busy machine takes its time."""
+    start = time.monotonic()
+    while not condition():
+        check(time.monotonic() - start < PATIENCE_SECONDS, "a step took too long")
+        settle(milliseconds)
+
+
+def settle(milliseconds: int = 1200) -> None:
+    """Let the window live for a while."""
+    done: list[bool] = []
+    QTimer.singleShot(milliseconds, lambda: done.append(True))
+    while not done:
+        QApplication.processEvents()
+        time.sleep(0.001)

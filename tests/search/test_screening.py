@@ -1,0 +1,139 @@
+"""Screening: as the plain sum over pixels says, and the answer of a clean query is never lost."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter, rotate
+
+from napari_cmrir.comir.correlation import QueryBank
+from napari_cmrir.comir.detail import detail
+from napari_cmrir.jobs import run
+from napari_cmrir.search.query import search
+from napari_cmrir.search.registration import rotations
+from napari_cmrir.search.screening import cut_template, screen_scores
+from napari_cmrir.search.settings import SearchSettings
+
+BAND = 2.0
+
+
+def textures(n, height=32, width=32, channels=1, seed=0):
+    rng = np.random.default_rng(seed)
+    smooth = gaussian_filter(rng.normal(size=(n, channels, height, width)), (0, 0, 0.7, 0.7))
+    return torch.from_numpy(128 + 60 * smooth / smooth.std()).float()
+
+
+def detail_of(image):
+    return detail(image[None], torch.ones(image.shape[-2:]), BAND)[0]
+
+
+def plain(query, field):
+    """Best correlation of an upright query with a field's detail, pixel by pixel; a quarter may hang over."""
+    query = (query - query.mean((-2, -1), keepdims=True)).astype(float)
+    query /= np.sqrt((query**2).sum())
+    _, height, width = query.shape
+    frame = height + height // 8, width + width // 8
+    down, across = round(height / 4), round(width / 4)
+    padded = np.pad(field, ((0, 0), (down, down), (across, across)))
+    floor = 0.1 * height * width * (field**2).sum(0).mean()
+    best = -np.inf
+    top, left = (frame[0] - height) // 2, (frame[1] - width) // 2
+    for y in range(padded.shape[1] - frame[0] + 1):
+        for x in range(padded.shape[2] - frame[1] + 1):
+            part = padded[:, y + top : y + top + height, x + left : x + left + width]
+            best = max(best, (part * query).sum() / np.sqrt(max((part**2).sum(), floor)))
+    return best
+
+
+@pytest.mark.parametrize(("height", "width", "channels"), [(12, 12, 1), (9, 14, 2), (17, 8, 1), (24, 31, 1)])
+def test_scores_are_the_plain_correlation(height, width, channels):
+    fields = textures(4, 30, 37, channels)
+    query = detail_of(fields[2])[:, 3 : 3 + height, 5 : 5 + width]
+    template = cut_template(query, torch.ones(height, width), [0.0], BAND)
+    scores = screen_scores(template, fields, precision=torch.float32)
+    expected = [plain(query.numpy(), detail_of(field).numpy()) for field in fields]
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    assert scores.argmax() == 2
+    assert scores[2] > 0.98
+
+
+def test_the_best_rotation_and_shift_count_as_in_the_registration():
+    """Nearly what the FFT of the registration says, which normalises under the turned outline exactly."""
+    fields = textures(12, 40, 40)
+    angles = rotations(SearchSettings())
+    query = detail_of(textures(1, seed=5)[0])[:, :14, :14]
+    template = cut_template(query, torch.ones(14, 14), angles, BAND)
+    ours = screen_scores(template, fields, precision=torch.float32)
+    bank = QueryBank([(turned, (turned.abs().sum(0) > 0).float()) for turned in template.turned], (40, 40),
+                     min_overlap=0.9, centred=False)  # fmt: skip
+    details = torch.stack([detail_of(field) for field in fields])
+    theirs = torch.stack([scores.amax((1, 2)) for scores in bank.correlate(details)]).amax(0)
+    np.testing.assert_allclose(ours, theirs, atol=0.08)
+
+
+def test_half_the_precision_orders_alike():
+    fields = textures(30)
+    query = detail_of(fields[4])[:, 5:19, 6:20]
+    template = cut_template(query, torch.ones(14, 14), rotations(SearchSettings()), BAND)
+    exact = screen_scores(template, fields, precision=torch.float32)
+    rough = screen_scores(template, fields, precision=torch.bfloat16)
+    np.testing.assert_allclose(exact, rough, atol=0.02)
+    assert exact.argmax() == rough.argmax() == 4
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    which=st.integers(0, 59),
+    degrees=st.floats(-30, 30),
+    side=st.integers(13, 30),
+    at=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    masked=st.booleans(),
+)
+def test_the_answer_of_a_clean_query_is_never_lost(which, degrees, side, at, masked):
+    fields = textures(60, 64, 64)
+    turned = rotate(fields[which, 0].numpy(), degrees, reshape=False, order=1, mode="reflect")
+    y, x = (round(10 + share * (44 - side)) for share in at)
+    part = torch.from_numpy(turned[None, y : y + side, x : x + side].copy())
+    mask = torch.ones(side, side)
+    if masked:
+        mask[: side // 3, : side // 3] = 0
+        part = part * mask
+    query = detail(part[None], mask, BAND)[0]
+    scores = screen_scores(cut_template(query, mask, rotations(SearchSettings()), BAND), fields)
+    assert scores.argmax() == which
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (5, 40), (13, 13)])
+def test_fields_smaller_than_the_query_are_scored(shape):
+    query = detail_of(textures(1)[0])[:, :16, :16]
+    template = cut_template(query, torch.ones(16, 16), [-6.0, 0.0, 6.0], BAND)
+    scores = screen_scores(template, textures(3, *shape, seed=1))
+    assert torch.isfinite(scores).all()
+    assert scores.abs().max() <= 1.01
+
+
+def test_what_shows_nothing_scores_nothing():
+    fields = torch.cat((torch.full((1, 1, 32, 32), 90.0), textures(1)))
+    query = detail_of(fields[1])[:, 4:20, 4:20]
+    flat, right = screen_scores(cut_template(query, torch.ones(16, 16), [0.0], BAND), fields)
+    assert abs(flat) < 0.05
+    assert right > 0.95
+
+
+def test_a_search_registers_what_screening_keeps(repository, partners):
+    asked = SearchSettings(register_all=0, screened=2)
+    for name in ("tissue-21", "tissue-24"):
+        found = run(search(repository, partners[name], "SHG", settings=asked))
+        assert found.hits[0].image == name
+        assert sorted(found.shortlist) == sorted(np.argsort(-found.screening)[:2])
+        assert found.hits[0].scores["screening"] == pytest.approx(found.screening.max())
+        assert "screening" in found.timings
+
+
+def test_a_mirrored_query_is_screened_if_asked_for(repository, searched):
+    flipped = searched["tissue-22"][:, ::-1].copy()
+    found = run(
+        search(repository, flipped, "BF", settings=SearchSettings(register_all=0, screened=1, mirror=True))
+    )
+    assert (found.hits[0].image, found.hits[0].mirrored) == ("tissue-22", True)
