@@ -82,7 +82,9 @@ def dense_block(
     (torch.Size([4, 5, 8, 8]), torch.Size([3]))
     """
     flat = [tensor for layer in layers for tensor in layer]
-    out, means, variances = _DenseBlock.apply(x, dropout, epsilon, keep_input, *flat)
+    out, means, variances = _DenseBlock.apply(  # type: ignore[no-untyped-call]
+        x, dropout, epsilon, keep_input, *flat
+    )
     return out, means, variances
 
 
@@ -190,7 +192,8 @@ class _Scratch:
     def masked(self, gradient: Tensor, active: Tensor) -> Tensor:
         """The gradient where it is active."""
         out = self._buffers[0][: len(gradient)]
-        return torch.ops.aten.threshold_backward.grad_input(gradient, active, 0, grad_input=out)
+        torch.ops.aten.threshold_backward.grad_input(gradient, active, 0, grad_input=out)
+        return out
 
 
 def _see(seen: Tensor, layer: LayerWeights, noise: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def mix_channels(x: Tensor, weight: Tensor) -> Tensor:
     >>> bool(mix_channels(x, torch.tensor([[1.0, 0.001]])) > 1)  # 1.002, which is 1 in bfloat16
     True
     """
-    mixed: Tensor = _Mix.apply(x, weight)
+    mixed: Tensor = _Mix.apply(x, weight)  # type: ignore[no-untyped-call]
     return mixed
 
 
