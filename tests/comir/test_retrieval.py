@@ -37,8 +37,8 @@ def nothing(_: int, images: torch.Tensor) -> torch.Tensor:
 def test_fields_are_sixteen_and_queries_go_both_ways(test) -> None:
     assert len(test) == 16
     assert (test.side, test.query_side) == (160, 96)
-    assert len(test.queries) == 64
-    assert sum(query.side for query in test.queries) == 32
+    assert len(test.queries) == 128
+    assert sum(query.side for query in test.queries) == 64
 
 
 def test_equal_images_find_each_other_and_noise_finds_nothing(test) -> None:

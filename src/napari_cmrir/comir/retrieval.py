@@ -21,7 +21,7 @@ __all__ = ["RetrievalScore", "RetrievalTest"]
 
 _FIELD_SIDES = (256, 224, 192, 160, 128, 96)
 _MOST_FIELDS = 16
-_QUERIES_PER_DIRECTION = 32
+_QUERIES_PER_DIRECTION = 64
 _MOST_ROTATION = 30.0  # degrees, as a search tries by default
 _STEP = 2  # CoMIRs are compared at half resolution
 _DETAIL = 16.0  # px, as the registration compares
