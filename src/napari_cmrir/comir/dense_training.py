@@ -96,6 +96,7 @@ class _DenseBlock(torch.autograd.Function):
         layers = _layers(flat)
         seen = [layer.kernel.shape[1] for layer in layers]
         hat = torch.empty((len(x), seen[-1], *x.shape[2:]), dtype=x.dtype, memory_format=_LAST)
+        scratch = _Scratch(hat)
         means, variances, noises = [], [], []
         raw, at = [x.contiguous(memory_format=_LAST)], 0
         for layer, channels in zip(layers, seen, strict=True):
@@ -107,7 +108,7 @@ class _DenseBlock(torch.autograd.Function):
             if dropout:
                 noise = noise.bernoulli_(1 - dropout).div_(1 - dropout)
             noises.append(noise)
-            raw.append(_see(hat[:, :channels], layer, noise))
+            raw.append(_see(hat[:, :channels], layer, noise, scratch))
             at = channels
         mean, variance = torch.cat(means), torch.cat(variances)
         inverse = (variance + epsilon).rsqrt()
@@ -131,12 +132,13 @@ class _DenseBlock(torch.autograd.Function):
         mean = torch.zeros_like(inverse)  # over the pixels, of the gradient of the normalised channels
         slope = torch.zeros_like(inverse)  # the same of its product with them
         answers: list[Tensor] = []
+        scratch = _Scratch(hat)
         gradient = total[:, hat.shape[1] :].contiguous(memory_format=_LAST)
         for i in reversed(range(ctx.layers)):
             layer = layers[i]
             channels = len(layer.scale)
             seen = hat[:, :channels]
-            answer = _see_back(gradient, seen, layer, noises[i], total, inverse[:channels])
+            answer = _see_back(gradient, seen, layer, noises[i], total, inverse[:channels], scratch)
             answers[:0] = answer
             mean[:channels] += layer.scale * answer.shift / count
             slope[:channels] += layer.scale * answer.scale / count
@@ -176,40 +178,47 @@ def _normalise(x: Tensor, mean: Tensor, variance: Tensor, epsilon: float, out: T
 class _Scratch:
     """Memory for what is computed of a few images: new memory takes longer to get than to fill."""
 
-    def __init__(self, seen: Tensor) -> None:
-        self.parts = _chunks(seen)
-        count = len(seen[self.parts[0]])
-        self._buffers = [
-            torch.empty((count, *seen.shape[1:]), dtype=seen.dtype, memory_format=_LAST) for _ in range(2)
-        ]
+    def __init__(self, hat: Tensor) -> None:
+        size = max(_CHUNK // hat.element_size(), hat[0].numel())
+        self._scaled, self._active = (hat.new_empty(size) for _ in range(2))
 
     def active(self, seen: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """Scale and rectify; not in place, which takes torch twice as long."""
-        scaled, active = (buffer[: len(seen)] for buffer in self._buffers)
+        scaled, active = _shaped(self._scaled, seen), _shaped(self._active, seen)
         torch.addcmul(shift, seen, scale, out=scaled)
         return torch.clamp_min(scaled, 0, out=active)
 
     def masked(self, gradient: Tensor, active: Tensor) -> Tensor:
         """The gradient where it is active."""
-        out = self._buffers[0][: len(gradient)]
+        out = _shaped(self._scaled, gradient)
         torch.ops.aten.threshold_backward.grad_input(gradient, active, 0, grad_input=out)
         return out
 
 
-def _see(seen: Tensor, layer: LayerWeights, noise: Tensor) -> Tensor:
+def _shaped(memory: Tensor, like: Tensor) -> Tensor:
+    n, channels, height, width = like.shape
+    return memory[: like.numel()].view(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _see(seen: Tensor, layer: LayerWeights, noise: Tensor, scratch: _Scratch) -> Tensor:
     """What a layer makes of normalised channels."""
     shift, scale = _row(layer.shift, seen), _row(layer.scale, seen)
     kernel, bias = _kernel(layer, seen), layer.bias.to(seen.dtype)
     new = torch.empty((len(seen), len(bias), *seen.shape[2:]), dtype=seen.dtype, memory_format=_LAST)
-    scratch = _Scratch(seen)
-    for part in scratch.parts:
+    for part in _chunks(seen):
         active = scratch.active(seen[part], scale, shift)
         torch.mul(torch.convolution(active, kernel, bias, *_PLAIN), noise[part], out=new[part])
     return new
 
 
 def _see_back(
-    gradient: Tensor, seen: Tensor, layer: LayerWeights, noise: Tensor, total: Tensor, inverse: Tensor
+    gradient: Tensor,
+    seen: Tensor,
+    layer: LayerWeights,
+    noise: Tensor,
+    total: Tensor,
+    inverse: Tensor,
+    scratch: _Scratch,
 ) -> LayerWeights:
     """Gradients of a layer's weights; that of what it saw is added to the total."""
     shift, scale = _row(layer.shift, seen), _row(layer.scale, seen)
@@ -217,8 +226,8 @@ def _see_back(
     answer = LayerWeights(*(torch.zeros_like(tensor) for tensor in layer))
     is_small = layer.scale.abs() < _SMALL_SCALE
     small = is_small.nonzero()[:, 0]
-    sizes, scratch = [len(layer.bias)], _Scratch(seen)
-    for part in scratch.parts:
+    sizes = [len(layer.bias)]
+    for part in _chunks(seen):
         active = scratch.active(seen[part], scale, shift)
         back, of_kernel, of_bias = torch.ops.aten.convolution_backward(
             gradient[part] * noise[part], active, kernel, sizes, *_PLAIN, [True, True, True]
