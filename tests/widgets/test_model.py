@@ -64,10 +64,13 @@ def test_stopping_training_is_quick_and_leaves_a_checkpoint_to_go_on_from(
     widget.output.set_paths(output)
     widget.train()
     wait_for(lambda: "steps · Training" in widget.panel.message.text())
+    stopped = []
+    widget.panel.stopped.connect(lambda: stopped.append(time.monotonic()))
     started = time.monotonic()
     widget.panel.stop_button.click()
+    wait_for(lambda: stopped)
+    assert stopped[0] - started < 2
     wait_for(lambda: not widget.panel.is_running)
-    assert time.monotonic() - started < 10  # one step of the fast preset on a busy core
     assert Path(f"{output}.checkpoint").exists()
     done, steps = read_header(output)["provenance"]["steps_done"], 1000
     assert 0 < done < steps
@@ -174,7 +177,7 @@ def test_problems_of_pairs_are_said_in_words_and_lead_to_the_pair(
     assert widget.pairs.pair.currentText() == "sample-002"
 
 
-def test_training_under_way_is_plotted_and_previewed_in_two_layers(viewer, dock):
+def test_training_under_way_is_plotted_and_previewed_in_two_layers(viewer, dock, wait_for):
     widget, rng = dock(ModelWidget), np.random.default_rng(0)
     for step, score in ((1, None), (2, 0.25), (3, 0.5)):
         preview = {
@@ -191,8 +194,8 @@ def test_training_under_way_is_plotted_and_previewed_in_two_layers(viewer, dock)
     assert widget.plot.losses == [(1, 3.0), (2, 1.5), (3, 1.0)]
     assert widget.plot.scores == [(2, 0.25), (3, 0.5)]
     assert widget.figures.text() == "on cpu · 2.0 GB at most · about 10 min left"
+    wait_for(lambda: len(viewer.layers) == 2 and np.array_equal(viewer.layers[1].data, preview["BF"][0]))
     assert [layer.name for layer in viewer.layers] == ["CoMIR of SHG so far", "CoMIR of BF so far"]
-    np.testing.assert_array_equal(viewer.layers[1].data, preview["BF"][0])
     widget.plot.show()
     widget.plot.resize(200, 120)
     drawn = widget.plot.grab().toImage()
@@ -200,7 +203,7 @@ def test_training_under_way_is_plotted_and_previewed_in_two_layers(viewer, dock)
     assert {"#e69f00", "#0099e6"} <= colours
     viewer.layers.remove(viewer.layers[0])
     widget.panel.progressed.emit(Progress(4, 10, "steps", "Training", preview))
-    assert len(viewer.layers) == 2
+    wait_for(lambda: len(viewer.layers) == 2)
     widget.remove.click()
     assert len(viewer.layers) == 0
 
