@@ -274,10 +274,12 @@ class Tour:
         return widget
 
     def _cancel(self, panel) -> float:
+        stopped: list[float] = []
+        panel.stopped.connect(lambda: stopped.append(time.perf_counter()))
         start = time.perf_counter()
         panel.stop()
-        wait(lambda: not panel.is_running, 5)
-        return time.perf_counter() - start
+        wait(lambda: not panel.is_running, 5)  # a training then keeps the best so far
+        return stopped[0] - start
 
     def _wait_for_hit(self, widget, rank: int) -> None:
         def is_shown() -> bool:

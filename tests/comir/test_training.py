@@ -7,7 +7,7 @@ import torch
 from napari_cmrir.comir.inference import represent
 from napari_cmrir.comir.model import load_model
 from napari_cmrir.comir.settings import PRESETS, TrainingSettings
-from napari_cmrir.comir.training import train
+from napari_cmrir.comir.training import keep_best, train
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.pairs import Pair
 from napari_cmrir.images.samples import write_sample_folder
@@ -52,6 +52,27 @@ def test_a_stopped_training_resumes_as_if_nothing_had_happened(
     assert [e["loss"] for e in resumed.history] == [e["loss"] for e in whole.history]
     assert resumed.fingerprint == whole.fingerprint == load_model(output).fingerprint
     assert not (tmp_path / "model.safetensors.checkpoint").exists()
+
+
+def test_what_a_stopped_training_has_learnt_can_be_kept_and_it_still_goes_on(
+    tmp_path, tissue_pairs, small_settings
+) -> None:
+    whole = run(train(tissue_pairs, SHG_BF, small_settings))
+    output, checkpoint = tmp_path / "model.safetensors", tmp_path / "model.safetensors.checkpoint"
+    job = train(tissue_pairs, SHG_BF, small_settings, output=output)
+    for progress in job:
+        if progress.unit == "steps":
+            assert checkpoint.exists()  # from the first step on: a kill loses little
+        if progress.done == 3 and progress.unit == "steps":
+            break
+    job.close()
+    kept = run(keep_best(tissue_pairs, SHG_BF, small_settings, output=output))
+    assert kept.provenance["steps_done"] == 3
+    assert kept.fingerprint == load_model(output).fingerprint != whole.fingerprint
+    resumed = run(train(tissue_pairs, SHG_BF, small_settings, output=output, resume=True))
+    assert resumed.fingerprint == whole.fingerprint
+    with pytest.raises(InputError, match="nothing has been learnt yet"):
+        run(keep_best(tissue_pairs, SHG_BF, small_settings, output=output))
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path, tissue_pairs, small_settings) -> None:

@@ -66,10 +66,13 @@ def test_stopping_training_is_quick_and_leaves_a_checkpoint_to_go_on_from(
     widget.output.set_paths(output)
     widget.train()
     wait_for(lambda: "steps · " in widget.panel.message.text() and "Training" in widget.panel.message.text())
+    stopped = []
+    widget.panel.stopped.connect(lambda: stopped.append(time.monotonic()))
     started = time.monotonic()
     widget.panel.stop_button.click()
+    wait_for(lambda: stopped)
+    assert stopped[0] - started < 2
     wait_for(lambda: not widget.panel.is_running)
-    assert time.monotonic() - started < 10  # one step of the fast preset on a busy core
     assert Path(f"{output}.checkpoint").exists()
     done, steps = read_header(output)["provenance"]["steps_done"], 1000
     assert 0 < done < steps
@@ -176,7 +179,7 @@ def test_problems_of_pairs_are_said_in_words_and_lead_to_the_pair(
     assert widget.pairs.pair.currentText() == "sample-002"
 
 
-def test_training_under_way_is_plotted_and_previewed_in_two_layers(viewer, dock):
+def test_training_under_way_is_plotted_and_previewed_in_two_layers(viewer, dock, wait_for):
     widget, rng = dock(ModelWidget), np.random.default_rng(0)
     for step, score in ((1, None), (2, 0.25), (3, 0.5)):
         preview = {
@@ -193,8 +196,8 @@ def test_training_under_way_is_plotted_and_previewed_in_two_layers(viewer, dock)
     assert widget.plot.losses == [(1, 3.0), (2, 1.5), (3, 1.0)]
     assert widget.plot.scores == [(2, 0.25), (3, 0.5)]
     assert widget.figures.text() == "on cpu · 2.0 GB at most"
+    wait_for(lambda: len(viewer.layers) == 2 and np.array_equal(viewer.layers[1].data, preview["BF"][0]))
     assert [layer.name for layer in viewer.layers] == ["CoMIR of SHG so far", "CoMIR of BF so far"]
-    np.testing.assert_array_equal(viewer.layers[1].data, preview["BF"][0])
     widget.plot.show()
     widget.plot.resize(200, 120)
     for theme, curves in (("dark", {"#e69f00", "#56b4e9"}), ("light", {"#8f5200", "#005a8f"})):
@@ -204,7 +207,7 @@ def test_training_under_way_is_plotted_and_previewed_in_two_layers(viewer, dock)
         assert curves <= {drawn.pixelColor(x, y).name() for x, y in places}
     viewer.layers.remove(viewer.layers[0])
     widget.panel.progressed.emit(Progress(4, 10, "steps", "Training", preview))
-    assert len(viewer.layers) == 2
+    wait_for(lambda: len(viewer.layers) == 2)
     widget.remove.click()
     assert len(viewer.layers) == 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     from napari_cmrir.comir.split import Split
     from napari_cmrir.comir.trainer import Trainer
 
-__all__ = ["train"]
+__all__ = ["keep_best", "train"]
 
 _PREVIEW_SECONDS = 5.0
-_CHECKPOINT_SECONDS = 30.0
+_CHECKPOINT_SECONDS = 10.0
+_CHECKPOINT_SHARE = 0.02  # of the time that may go into checkpoints
 
 ArrayPair = tuple[NDArray[Any], NDArray[Any]]
 
@@ -41,7 +43,6 @@ def train(
     device: str = "auto",
     resume: bool = False,
     pixel_size: float | None = None,
-    keep_stopped: bool = False,
 ) -> Job[ComirModel]:
     """Train a CoMIR model on aligned image pairs.
 
@@ -61,15 +62,14 @@ def train(
         By default the preset ``fast``.
     output : path-like, optional
         The model file to write at the end. While training, ``<output>.checkpoint`` beside it keeps the
-        state; it stays there when the job is cancelled.
+        state, from the first step on; it stays there when the job is cancelled or its process killed.
+        `keep_best` makes a model of it.
     device : {"auto", "cpu", "cuda", "mps"}
         Where to compute.
     resume : bool
         Go on from the checkpoint of an interrupted training of the same pairs and settings, if there is one.
     pixel_size : float, optional
         Side of a pixel in micrometres, to be noted in the model.
-    keep_stopped : bool
-        Where the job is cancelled, write the model file as it is so far, beside the checkpoint.
 
     Yields
     ------
@@ -89,8 +89,99 @@ def train(
         If the pairs cannot be used, the checkpoint belongs to another training, or the model file cannot be
         written.
     """
+    from napari_cmrir.comir.devices import tell_device
+
+    course, doubts = yield from _prepare(pairs, modalities, settings, output, device)
+    trainer, checkpoint = course.trainer, course.checkpoint
+    yield Progress(len(pairs), len(pairs), "pairs", "Read the pairs", {"notes": doubts})
+    if checkpoint is not None and resume:
+        checkpoint.restore()
+    try:
+        yield from _steps(trainer, checkpoint, tell_device(device, trainer.device))
+        model = course.finish(output, pixel_size)
+    except BaseException:
+        if checkpoint is not None and trainer.step > 0:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                checkpoint.write()
+        raise
+    if checkpoint is not None:
+        checkpoint.remove()
+    return model
+
+
+def keep_best(
+    pairs: Sequence[Pair | ArrayPair],
+    modalities: tuple[str, str],
+    settings: TrainingSettings | None = None,
+    *,
+    output: str | os.PathLike[str],
+    device: str = "auto",
+    pixel_size: float | None = None,
+) -> Job[ComirModel]:
+    """Make a model of what an interrupted training has learnt so far, from its checkpoint.
+
+    The checkpoint stays, so that the training can still go on.
+
+    Parameters
+    ----------
+    pairs, modalities, settings, output, device, pixel_size
+        As they were given to `train`.
+
+    Yields
+    ------
+    Progress
+        In pairs.
+
+    Returns
+    -------
+    ComirModel
+        The one that retrieved best so far, or the latest where none has been validated.
+
+    Raises
+    ------
+    InputError
+        If there is no checkpoint, or it belongs to another training.
+    """
+    path = Path(f"{output}.checkpoint")
+    if not path.exists():
+        raise InputError(f"{path} is not there: nothing has been learnt yet that could be kept; train first.")
+    course, _ = yield from _prepare(pairs, modalities, settings, output, device)
+    yield Progress(len(pairs), len(pairs), "pairs", "Keeping the best so far")
+    if course.checkpoint is not None:
+        course.checkpoint.restore()
+    return course.finish(output, pixel_size)
+
+
+@dataclass(frozen=True, eq=False)
+class _Course:
+    """A training that is ready to begin or to go on."""
+
+    trainer: Trainer
+    checkpoint: Checkpoint | None
+    names: Sequence[str]
+    images: Sequence[ArrayPair]
+    split: Split
+
+    def finish(self, output: str | os.PathLike[str] | None, pixel_size: float | None) -> ComirModel:
+        """Give the model, and write it."""
+        model = self.trainer.finish()
+        model.pixel_size = pixel_size
+        model.provenance.update(_provenance(self.names, self.images, self.split, self.trainer))
+        if output is not None:
+            model.save(output)
+        return model
+
+
+def _prepare(
+    pairs: Sequence[Pair | ArrayPair],
+    modalities: tuple[str, str],
+    settings: TrainingSettings | None,
+    output: str | os.PathLike[str] | None,
+    device: str,
+) -> Job[tuple[_Course, list[str]]]:
+    """Read the pairs, and tell what is doubtful about them."""
     from napari_cmrir.comir.checkpoint import Checkpoint
-    from napari_cmrir.comir.devices import choose_device, tell_device
+    from napari_cmrir.comir.devices import choose_device
     from napari_cmrir.comir.model import require_writable
     from napari_cmrir.comir.split import split_pairs
     from napari_cmrir.comir.trainer import Trainer
@@ -104,31 +195,8 @@ def train(
     names, images, doubts = yield from _usable(pairs)
     split = split_pairs(images, settings)
     trainer = Trainer(split.training, modalities, settings, chosen, split.validation)
-    doubts.append(split.manner)
-    yield Progress(len(pairs), len(pairs), "pairs", "Read the pairs", {"notes": doubts})
     checkpoint = Checkpoint(Path(f"{output}.checkpoint"), trainer) if output is not None else None
-    if checkpoint is not None and resume:
-        checkpoint.restore()
-    try:
-        yield from _steps(trainer, checkpoint, tell_device(device, chosen))
-        model = trainer.finish()
-        model.pixel_size = pixel_size
-        model.provenance.update(_provenance(names, images, split, trainer))
-        if output is not None:
-            model.save(output)
-    except BaseException as error:
-        if checkpoint is not None and trainer.step > 0:
-            with contextlib.suppress(OSError):  # the first error is the one to tell
-                checkpoint.write()
-                if keep_stopped and output is not None and isinstance(error, GeneratorExit):
-                    model = trainer.finish()
-                    model.pixel_size = pixel_size
-                    model.provenance.update(_provenance(names, images, split, trainer))
-                    model.save(output)
-        raise
-    if checkpoint is not None:
-        checkpoint.remove()
-    return model
+    return _Course(trainer, checkpoint, names, images, split), [*doubts, split.manner]
 
 
 def _usable(pairs: Sequence[Pair | ArrayPair]) -> Job[tuple[list[str], list[ArrayPair], list[str]]]:
@@ -158,7 +226,8 @@ def _steps(trainer: Trainer, checkpoint: Checkpoint | None, device: str) -> Job[
     """Train from where the trainer is to the end."""
     from napari_cmrir.comir.devices import peak_memory
 
-    start = saved = shown = time.monotonic()
+    start = shown = time.monotonic()
+    save_at = start  # after the first step already: from then on it can be resumed
     first_step, told = trainer.step, len(trainer.notes)
     total = trainer.settings.steps
     while trainer.step < total and not trainer.stopped:
@@ -177,9 +246,11 @@ def _steps(trainer: Trainer, checkpoint: Checkpoint | None, device: str) -> Job[
         if trainer.notes[told:]:
             preview = {**(preview or {}), "notes": trainer.notes[told:]}
             told = len(trainer.notes)
-        if checkpoint is not None and (validated or now - saved > _CHECKPOINT_SECONDS):
+        if checkpoint is not None and (validated or now >= save_at):
+            before = time.monotonic()
             checkpoint.write()
-            saved = now
+            after = time.monotonic()
+            save_at = after + max(_CHECKPOINT_SECONDS, (after - before) / _CHECKPOINT_SHARE)
         yield Progress(trainer.step, total, "steps", _message(trainer, loss), preview)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region
+from napari_cmrir.jobs import run
+from napari_cmrir.widgets import tasks
+from napari_cmrir.widgets.elsewhere import elsewhere
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -89,19 +90,8 @@ def explain(found: Found, hit: Hit) -> Shown:
     InputError
         The repository has changed since the search, or cannot be opened.
     """
-    from napari_cmrir.repository.store import open_repository
-    from napari_cmrir.search import explain as search_explain
-
-    with open_repository(found.query.repository) as repository:
-        known = hit.field < len(repository) and hit.image in (
-            repository.image_name(hit.field),
-            str(repository.image_path(hit.field)),
-        )
-        if not known:
-            raise InputError(
-                f"{Path(hit.image).name} is no longer in the repository as it was; search again."
-            )
-        return Shown(hit.rank, search_explain.explain(repository, found.result, hit))
+    job = elsewhere(tasks.explain, found.query.repository, found.result, hit)
+    return Shown(hit.rank, run(job))
 
 
 def _layer(name: str, placement: Placement, pixels: NDArray[Any], keywords: dict[str, Any]) -> Image:

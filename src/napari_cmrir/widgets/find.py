@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,7 +117,8 @@ class FindWidget(ScrolledDock):
         self.make_reachable()
 
     def _connect(self) -> None:
-        self._inquiry = Inquiry(self)
+        self._inquiry, self._warming_up = Inquiry(self), Inquiry(self, 0)
+        self._warming_up.ask(_load_what_layers_need)
         self._inquiry.answered.connect(self._show_card)
         self._inquiry.refused.connect(self.about.setText)
         self.repository.changed.connect(self._read_card)
@@ -220,3 +222,8 @@ class FindWidget(ScrolledDock):
         self.modality.clear()
         self.modality.addItems(card.modalities)
         self.modality.setCurrentText(before if before in card.modalities else card.other_modality)
+
+
+def _load_what_layers_need() -> None:
+    """Load what napari would load in the window's thread for the first layer with features."""
+    import_module("pandas")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -117,13 +117,14 @@ class AddedLayers(QObject):
         else:
             steps = [partial(self._remove, [layer]) for layer in there]
             self._hit = []
-            steps += [partial(self._add_hit, make_image, shown), partial(self._add_hit, make_box, shown)]
+            for make in (make_image, make_box):
+                steps += [partial(self._make_hit, make, shown), self._add_hit]
             turned = True
         self._view = shown.view
         steps += [partial(self._hide_kept, shown), self._lay_out]
         if turned:
             steps.append(self._viewer.reset_view)
-        self._turns.take([*steps, self._select])
+        self._turns.take([*steps, self._select_hit])
 
     def show_others(self, layers: Sequence[Callable[[], Layer]]) -> None:
         """Add layers that explain a hit, in place of those before.
@@ -137,7 +138,9 @@ class AddedLayers(QObject):
             partial(self._remove, [layer]) for layer in self._present(self._others)
         ]
         self._others = []
-        self._turns.take([*steps, *(partial(self._add_other, make) for make in layers)])
+        for make in layers:
+            steps += [partial(self._make_other, make), self._add_other]
+        self._turns.take([*steps, self._select_other])
 
     def keep(self) -> bool:
         """Keep the hit that is shown when another one is chosen, and tell whether there was one."""
@@ -186,18 +189,22 @@ class AddedLayers(QObject):
         self._remove(self._present(self._regions))
         self._regions = []
 
-    def _add_hit(self, make: Callable[[ShownHit], Layer], shown: ShownHit) -> None:
+    def _make_hit(self, make: Callable[[ShownHit], Layer], shown: ShownHit) -> None:
         layer = make(shown)
         if isinstance(layer, Image):
             layer.opacity = self._opacity if shown.view == "registered" else 1.0
         self._hit.append(layer)
-        with _without_grid(self._viewer):
-            self._viewer.layers.append(layer)
 
-    def _add_other(self, make: Callable[[], Layer]) -> None:
-        layer = make()
-        self._others.append(layer)
-        self._viewer.layers.append(layer)
+    def _add_hit(self) -> None:
+        with _without_grid(self._viewer), _without_selecting(self._viewer):
+            self._viewer.layers.append(self._hit[-1])
+
+    def _make_other(self, make: Callable[[], Layer]) -> None:
+        self._others.append(make())
+
+    def _add_other(self) -> None:
+        with _without_selecting(self._viewer):
+            self._viewer.layers.append(self._others[-1])
 
     def _hide_kept(self, shown: ShownHit) -> None:
         """Kept hits are seen beside the others, but not on top of each other."""
@@ -212,16 +219,19 @@ class AddedLayers(QObject):
             self._grid_back()
         elif self._grid_before is None:
             self._grid_before = grid.enabled, grid.stride
-            grid.stride, grid.enabled = _GRID_STRIDE, True
+            _set_grid(grid, True, _GRID_STRIDE)
 
     def _grid_back(self) -> None:
         if self._grid_before is not None:
-            grid = _grid(self._viewer)
-            grid.enabled, grid.stride = self._grid_before
+            _set_grid(_grid(self._viewer), *self._grid_before)
             self._grid_before = None
 
-    def _select(self) -> None:
+    def _select_hit(self) -> None:
         for layer in self._present(self._hit)[:1]:
+            self._viewer.layers.selection.active = layer
+
+    def _select_other(self) -> None:
+        for layer in self._present(self._others)[-1:]:
             self._viewer.layers.selection.active = layer
 
     def _blink(self) -> None:
@@ -252,6 +262,24 @@ def _without_grid(viewer: Viewer) -> Iterator[None]:
         yield
     finally:
         grid.enabled = enabled
+
+
+@contextmanager
+def _without_selecting(viewer: Viewer) -> Iterator[None]:
+    """Add layers without napari selecting each and showing its controls, for which it has no public way."""
+    layers: Any = viewer.layers
+    layers._activate_on_insert = False
+    try:
+        yield
+    finally:
+        layers._activate_on_insert = True
+
+
+def _set_grid(grid: Any, enabled: bool, stride: int) -> None:
+    """Set both, with which napari lays out the scene once instead of twice."""
+    with grid.events.stride.blocker() if enabled != grid.enabled else nullcontext():
+        grid.stride = stride
+    grid.enabled = enabled
 
 
 def _grid(viewer: Viewer) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,30 +20,22 @@ from qtpy.QtWidgets import (
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.widgets import tasks
 from napari_cmrir.widgets.card import read_modalities
 from napari_cmrir.widgets.choosers import PathEdit
 from napari_cmrir.widgets.commands import index_text
 from napari_cmrir.widgets.copying import CopyButton, Language
 from napari_cmrir.widgets.dock import ScrolledDock
+from napari_cmrir.widgets.elsewhere import elsewhere
 from napari_cmrir.widgets.image_look import describe_images
 from napari_cmrir.widgets.image_table import ImageTable, KnownImage, read_images
 from napari_cmrir.widgets.inquiry import Inquiry
 from napari_cmrir.widgets.job_panel import JobPanel
-from napari_cmrir.widgets.upkeep import prune, verify
 
 if TYPE_CHECKING:
     import napari.viewer
 
 __all__ = ["IndexWidget"]
-
-
-@dataclass(frozen=True)
-class _Indexed:
-    """What indexing ended with."""
-
-    path: Path
-    images: int
-    failures: dict[str, str]
 
 
 class IndexWidget(ScrolledDock):
@@ -152,7 +143,9 @@ class IndexWidget(ScrolledDock):
     def index(self) -> None:
         """Start to index what the fields say."""
         try:
-            job = partial(_index, self._images(), self._model(), self._modality(), self._output())
+            job = partial(
+                elsewhere, tasks.index, self._images(), self._model(), self._modality(), self._output()
+            )
         except InputError as error:
             self.panel.refuse(error)
             return
@@ -163,21 +156,21 @@ class IndexWidget(ScrolledDock):
 
     def verify_repository(self) -> None:
         """Read the repository again, and list what is wrong with it."""
-        self._keep_in_order("Verifying a repository", verify, self._show_verified)
+        self._keep_in_order("Verifying a repository", tasks.verify, self._show_verified)
 
     def prune_repository(self) -> None:
         """Drop images whose files are gone, and list them."""
-        self._keep_in_order("Pruning a repository", prune, self._show_pruned)
+        self._keep_in_order("Pruning a repository", tasks.prune, self._show_pruned)
 
     def _keep_in_order(
-        self, title: str, make_job: Callable[[Path], Job[str]], show: Callable[[str], None]
+        self, title: str, task: Callable[[Path], Job[str]], show: Callable[[str], None]
     ) -> None:
         try:
             folder = self._output()
         except InputError as error:
             self.panel.refuse(error)
             return
-        self.panel.run(title, partial(make_job, folder), show)
+        self.panel.run(title, partial(elsewhere, task, folder), show)
 
     def _show_verified(self, problems: str) -> None:
         self._list(problems)
@@ -238,7 +231,7 @@ class IndexWidget(ScrolledDock):
             raise InputError("No repository is given to write to; choose where to.")
         return path if path.suffix == ".cmrir" else path.with_name(f"{path.name}.cmrir")
 
-    def _show_indexed(self, indexed: _Indexed) -> None:
+    def _show_indexed(self, indexed: tasks.Indexed) -> None:
         failed = len(indexed.failures)
         self.panel.tell(
             f"{indexed.images} image{'' if indexed.images == 1 else 's'} searchable"
@@ -279,18 +272,3 @@ class IndexWidget(ScrolledDock):
             base = first.parent if len(paths) > 1 or first.is_file() else first
             self.output.propose(base.with_name(f"{base.name}.cmrir"))
             self._files.ask(partial(describe_images, paths, self.modality.currentText() or None))
-
-
-def _index(images: Sequence[Path], model_path: Path, modality: str, output: Path) -> Job[_Indexed]:
-    """Index the images and tell what came of it."""
-    import numpy as np
-
-    yield Progress(0, None, "images", "Loading the model")
-    from napari_cmrir.comir.model import load_model
-    from napari_cmrir.repository.build import build_repository
-
-    model = load_model(model_path)
-    repository = yield from build_repository(images, model, modality, output)
-    with repository:
-        count = len(np.unique(repository.fields["image"]))
-        return _Indexed(output, count, repository.failures)

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
+from superqt.utils import GeneratorWorker
 from superqt.utils import create_worker as create_silent_worker
 
 from napari_cmrir.errors import InputError, in_words
@@ -103,7 +104,7 @@ class Feed(QObject):
             Called in another thread; it yields what is handed over.
         """
         self.stop()
-        worker = create_silent_worker(_pass_on, make)
+        worker = create_silent_worker(_pass_on, make, _worker_class=_FeedWorker)
         Relay(worker, self._relays, yielded=self.arrived.emit, finished=ignore)
         worker.start()
 
@@ -141,7 +142,18 @@ class Turns(QObject):
         steps : iterable of callable
             Called one a turn.
         """
-        self._steps = deque(steps)
+        self._steps = deque()
+        self.add(steps)
+
+    def add(self, steps: Iterable[Callable[[], object]]) -> None:
+        """Do these steps, after those that are left.
+
+        Parameters
+        ----------
+        steps : iterable of callable
+            Called one a turn.
+        """
+        self._steps.extend(steps)
         self._timer.start()
 
     def forget(self) -> None:
@@ -158,6 +170,17 @@ class Turns(QObject):
         finally:
             if self._steps and self._steps[0] is step:
                 self._steps.popleft()
+
+
+class _FeedWorker(GeneratorWorker):
+    """Closes what it iterates in its own thread, wherever it is stopped."""
+
+    def work(self) -> Any:
+        """Iterate."""
+        try:
+            return super().work()
+        finally:
+            self._gen.close()
 
 
 def _pass_on(make: Callable[[], Iterator[Any]]) -> Iterator[Any]:

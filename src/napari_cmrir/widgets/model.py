@@ -25,16 +25,18 @@ from qtpy.QtWidgets import (
 from napari_cmrir.comir.settings import PRESETS, TrainingSettings
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.widgets import tasks
 from napari_cmrir.widgets.choosers import PathEdit
 from napari_cmrir.widgets.commands import train_text
 from napari_cmrir.widgets.copying import CopyButton, Language, kept_folder
 from napari_cmrir.widgets.dock import ScrolledDock
+from napari_cmrir.widgets.elsewhere import elsewhere
 from napari_cmrir.widgets.forms import Folded, heading
 from napari_cmrir.widgets.job_panel import JobPanel
 from napari_cmrir.widgets.layer_files import pairs_of
 from napari_cmrir.widgets.model_use import ModelUse
 from napari_cmrir.widgets.own_layers import OwnLayers
-from napari_cmrir.widgets.pair_source import PairSource, check
+from napari_cmrir.widgets.pair_source import PairSource
 from napari_cmrir.widgets.snapshot import ImageSnapshot
 from napari_cmrir.widgets.training_plot import TrainingPlot
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelWidget"]
 
 _MODELS = "CoMIR models (*.safetensors)"
+_Training = tuple[Path | tuple[ImageSnapshot, ImageSnapshot], tuple[str, str], TrainingSettings, Path]
 
 
 class ModelWidget(ScrolledDock):
@@ -63,7 +66,7 @@ class ModelWidget(ScrolledDock):
             "&Train",
             "&Stop",
             "Train a model on these pairs",
-            "Stop after the current step; the best model so far is kept, and a checkpoint to go on from",
+            "Stop at once; the best model so far is kept, and a checkpoint to go on from",
         )
         self.panel.add_button(CopyButton("this training", self._write))
         self.plot = TrainingPlot()
@@ -75,7 +78,8 @@ class ModelWidget(ScrolledDock):
         self.use = ModelUse(viewer, lambda: self.pairs.names)
         self.remove = QPushButton("Remove la&yers")
         self.remove.setToolTip("Remove every layer that this widget added: pairs, previews and CoMIRs")
-        self._previews = OwnLayers(viewer)
+        self._previews = OwnLayers(viewer, self)
+        self._training: _Training | None = None
         self._lay_out()
         self._connect()
 
@@ -133,7 +137,7 @@ class ModelWidget(ScrolledDock):
         self.pairs.check.clicked.connect(self.check)
         self.panel.start_requested.connect(self.train)
         self.panel.progressed.connect(self._show_progress)
-        self.panel.stopped.connect(self._take_unfinished)
+        self.panel.stopped.connect(self._keep_best)
         self.remove.clicked.connect(self.remove_layers)
         self._show_preset()
         first, second = self.pairs.modalities
@@ -151,7 +155,8 @@ class ModelWidget(ScrolledDock):
             return
         self.plot.clear()
         self.plot.show()
-        job = partial(_train, pairs, self.pairs.names, settings, output, self.resume.isChecked())
+        self._training = pairs, self.pairs.names, settings, output
+        job = partial(_do, tasks.train, *self._training, self.resume.isChecked())
         self.panel.run("Training a CoMIR model", job, self._take_model)
 
     def check(self) -> None:
@@ -161,8 +166,13 @@ class ModelWidget(ScrolledDock):
         except InputError as error:
             self.panel.refuse(error)
             return
+        self._training = None
         if isinstance(pairs, Path):
-            self.panel.run("Checking the pairs", partial(check, pairs, self.pairs.names), self._show_problems)
+            self.panel.run(
+                "Checking the pairs",
+                partial(elsewhere, tasks.check, pairs, self.pairs.names),
+                self._show_problems,
+            )
 
     def remove_layers(self) -> None:
         """Remove every layer that this widget added, and no other."""
@@ -191,15 +201,22 @@ class ModelWidget(ScrolledDock):
         return text
 
     def _take_model(self, path: Path) -> None:
+        self._training = None
         self.panel.tell(f"Trained: {path}")
         self._show_checkpoint()
         self.session.model = path
 
-    def _take_unfinished(self) -> None:
+    def _keep_best(self) -> None:
+        """Make a model of what a stopped training has left."""
+        training, self._training = self._training, None
         self._show_checkpoint()
-        if not self.resume.isHidden() and (path := self._output()).is_file():
-            self.panel.tell(f"Stopped; the best so far is kept: {path.name}")
-            self.session.model = path
+        if training is not None and Path(f"{training[-1]}.checkpoint").exists():
+            job = partial(_do, tasks.keep_best, *training)
+            self.panel.run("Keeping the best so far", job, self._take_best)
+
+    def _take_best(self, path: Path) -> None:
+        self.panel.tell(f"Stopped; the best so far is kept: {path.name}")
+        self.session.model = path
 
     def _show_problems(self, problems: Any) -> None:
         self.pairs.show_problems(problems)
@@ -253,20 +270,11 @@ def _spin(low: int, high: int, tip: str | None) -> QSpinBox:
     return spin
 
 
-def _train(
+def _do(
+    task: Callable[..., Job[Path]],
     source: Path | tuple[ImageSnapshot, ImageSnapshot],
-    modalities: tuple[str, str],
-    settings: TrainingSettings,
-    output: Path,
-    resume: bool,
+    *more: object,
 ) -> Job[Path]:
-    """Train and return the model file."""
-    from napari_cmrir.comir.training import train
-    from napari_cmrir.images.pairs import find_pairs
-
-    if isinstance(source, Path):
-        pairs: Any = find_pairs(source, modalities)
-    else:
-        pairs = [tuple(layer.read() for layer in source)]
-    yield from train(pairs, modalities, settings, output=output, resume=resume, keep_stopped=True)
-    return output
+    """Do a task on the pairs of a folder, or on two layers."""
+    pairs = source if isinstance(source, Path) else [tuple(layer.read() for layer in source)]
+    return (yield from elsewhere(task, pairs, *more))

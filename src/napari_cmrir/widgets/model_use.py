@@ -16,11 +16,13 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QVBoxLay
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region
-from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.jobs import Job
+from napari_cmrir.widgets import tasks
 from napari_cmrir.widgets.card import as_table, model_rows, read_modalities
 from napari_cmrir.widgets.choosers import LayerCombo, PathEdit
 from napari_cmrir.widgets.commands import import_text, represent_text
 from napari_cmrir.widgets.copying import CopyButton, Language, kept_folder
+from napari_cmrir.widgets.elsewhere import elsewhere
 from napari_cmrir.widgets.job_panel import JobPanel
 from napari_cmrir.widgets.layer_files import file_of
 from napari_cmrir.widgets.own_layers import OwnLayers
@@ -60,7 +62,7 @@ class ModelUse(QWidget):
         super().__init__()
         self._viewer, self._names = viewer, names
         self._session = session_of(viewer)
-        self._shown = OwnLayers(viewer)
+        self._shown = OwnLayers(viewer, self)
         self.load = PathEdit(
             ["file"],
             "Model file",
@@ -162,7 +164,11 @@ class ModelUse(QWidget):
         if path is None or not path.is_file():  # still being typed
             return
         if path.suffix == ".pt":
-            self.panel.run("Importing a checkpoint", partial(_import, path, self._names()), self._take)
+            self.panel.run(
+                "Importing a checkpoint",
+                partial(elsewhere, tasks.import_model, path, self._names(), _beside(path)),
+                self._take,
+            )
             return
         try:
             model_rows(path)
@@ -190,21 +196,8 @@ class ModelUse(QWidget):
 
 
 def _represent(model: Path, image: ImageSnapshot, modality: str, placement: Placement) -> Job[_Represented]:
-    yield Progress(0, None, "tiles", "Loading the model")
-    from napari_cmrir.comir.inference import represent
-    from napari_cmrir.comir.model import load_model
-
-    loaded, pixels = load_model(model), image.read()
-    comir = yield from represent(loaded, pixels, modality)
+    comir = yield from elsewhere(tasks.represent, model, image.read(), modality)
     return _Represented(image.name, comir, placement)
-
-
-def _import(path: Path, modalities: tuple[str, str]) -> Job[Path]:
-    yield Progress(0, None, "", "Reading the checkpoint")
-    from napari_cmrir.comir.checkpoint_import import import_checkpoint
-
-    import_checkpoint(path, modalities).save(_beside(path))
-    return _beside(path)
 
 
 def _beside(path: Path) -> Path:

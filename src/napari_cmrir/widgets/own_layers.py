@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QObject
+
+from napari_cmrir.widgets.inquiry import Turns
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -13,17 +18,20 @@ __all__ = ["OwnLayers"]
 
 
 class OwnLayers:
-    """Layers of a viewer that a widget made.
+    """Layers of a viewer that a widget made; made, added and changed in turns of the event loop.
 
     Parameters
     ----------
     viewer : Viewer
         The viewer.
+    parent : QObject
+        The widget; what is left to do ends with it.
     """
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, viewer: Viewer, parent: QObject) -> None:
         self._viewer = viewer
         self._layers: dict[str, Image] = {}
+        self._turns = Turns(parent)
 
     def put(self, key: str, data: Any, make: Callable[[], Image]) -> None:
         """Show data in the layer of this key, or in a new one where that does not fit or is gone.
@@ -37,14 +45,7 @@ class OwnLayers:
         make : callable
             Makes the layer.
         """
-        layer = self._layers.get(key)
-        if layer is not None and self._is_there(layer) and layer.data.shape == data.shape:
-            layer.data = data
-            return
-        if layer is not None:
-            self.remove(key)
-        self._layers[key] = make()
-        self._viewer.layers.append(self._layers[key])
+        self._turns.add([partial(self._change_or_make, key, data, make), partial(self._add, key)])
 
     def remove(self, key: str) -> None:
         """Remove a layer.
@@ -59,9 +60,23 @@ class OwnLayers:
             self._viewer.layers.remove(layer)
 
     def remove_all(self) -> None:
-        """Remove them all."""
+        """Remove them all, also those that are still to come."""
+        self._turns.forget()
         for key in list(self._layers):
             self.remove(key)
+
+    def _change_or_make(self, key: str, data: Any, make: Callable[[], Image]) -> None:
+        layer = self._layers.get(key)
+        if layer is not None and self._is_there(layer) and layer.data.shape == data.shape:
+            layer.data = data
+            return
+        self.remove(key)
+        self._layers[key] = make()
+
+    def _add(self, key: str) -> None:
+        layer = self._layers.get(key)
+        if layer is not None and not self._is_there(layer):
+            self._viewer.layers.append(layer)
 
     def _is_there(self, layer: Layer) -> bool:
         return any(one is layer for one in self._viewer.layers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,6 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.widgets.choosers import LayerCombo, PathEdit
 from napari_cmrir.widgets.inquiry import Inquiry
 from napari_cmrir.widgets.own_layers import OwnLayers
@@ -34,27 +32,12 @@ if TYPE_CHECKING:
     import napari.viewer
     from numpy.typing import NDArray
 
+    from napari_cmrir.comir.pair_checks import PairProblem
     from napari_cmrir.images.pairs import Pair
 
-__all__ = ["PairSource", "Problem", "check"]
+__all__ = ["PairSource"]
 
 _PAIR = Qt.ItemDataRole.UserRole
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong with a pair.
-
-    Parameters
-    ----------
-    number : int
-        Which; -1 where it concerns none or all.
-    sentence : str
-        What is wrong and what to do.
-    """
-
-    number: int
-    sentence: str
 
 
 class PairSource(QWidget):
@@ -75,7 +58,7 @@ class PairSource(QWidget):
         super().__init__()
         self._viewer = viewer
         self._pairs: Sequence[Pair] = ()
-        self._shown = OwnLayers(viewer)
+        self._shown = OwnLayers(viewer, self)
         self._make_fields(viewer)
         self._lay_out()
         self._inquiry, self._pictures = Inquiry(self), Inquiry(self, 0)
@@ -207,12 +190,12 @@ class PairSource(QWidget):
         if self.source.currentIndex() == 1:
             self.look()
 
-    def show_problems(self, problems: Sequence[Problem]) -> None:
+    def show_problems(self, problems: Sequence[PairProblem]) -> None:
         """List what is wrong with the pairs.
 
         Parameters
         ----------
-        problems : sequence of Problem
+        problems : sequence of PairProblem
             None hides the list.
         """
         self.problems.clear()
@@ -263,46 +246,6 @@ class PairSource(QWidget):
             shown = pixels if rgb else pixels[..., 0]
             keywords = {"rgb": rgb, "name": f"{pair.identifier} {name}", "blending": blending}
             self._shown.put(name, shown, partial(Image, shown, **keywords))
-
-
-def check(pairs: Path, modalities: tuple[str, str]) -> Job[list[Problem]]:
-    """Look for what would spoil a training.
-
-    Parameters
-    ----------
-    pairs : Path
-        Folder of pairs.
-    modalities : tuple of two str
-        Their names.
-
-    Yields
-    ------
-    Progress
-        In pairs.
-
-    Returns
-    -------
-    list of Problem
-        Empty where all is well.
-    """
-    found, alone = _find(pairs, modalities)
-    try:
-        from napari_cmrir.comir.pair_checks import check_pairs
-    except ImportError:
-        return (yield from _unreadable(found))
-    problems = yield from check_pairs(found, alone=alone)
-    return [Problem(problem.number, problem.sentence) for problem in problems]
-
-
-def _unreadable(pairs: Sequence[Pair]) -> Job[list[Problem]]:
-    problems = []
-    for number, pair in enumerate(pairs):
-        yield Progress(number, len(pairs), "pairs", "Reading the pairs")
-        try:
-            _read(pair)
-        except InputError as error:
-            problems.append(Problem(number, str(error)))
-    return problems
 
 
 def _find(folder: Path, modalities: tuple[str, str]) -> tuple[Sequence[Pair], Sequence[Path]]:

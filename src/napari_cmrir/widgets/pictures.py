@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.widgets.elsewhere import elsewhere
 
 if TYPE_CHECKING:
     from napari_cmrir.search.hits import Hit
 
-__all__ = ["Picture", "Thumbnail", "read_picture", "thumbnail", "thumbnails"]
+__all__ = ["Picture", "Thumbnail", "cut_thumbnails", "read_picture", "thumbnail", "thumbnails"]
 
 _LARGE = 4096  # px a side above which a layer gets levels
 _SMALLEST_LEVEL = 1024
@@ -93,7 +96,7 @@ def read_picture(path: str) -> Picture:
 
 
 def thumbnails(hits: Sequence[Hit]) -> Iterator[Thumbnail]:
-    """Cut the thumbnails of hits, one after the other.
+    """Cut the thumbnails of hits, one after the other, in another process.
 
     Parameters
     ----------
@@ -105,13 +108,34 @@ def thumbnails(hits: Sequence[Hit]) -> Iterator[Thumbnail]:
     Thumbnail
         One a hit.
     """
+    job = elsewhere(cut_thumbnails, tuple(hits))
+    with closing(job):
+        for progress in job:
+            if progress.preview is not None:
+                yield progress.preview["thumbnail"]
+
+
+def cut_thumbnails(hits: Sequence[Hit]) -> Job[None]:
+    """Cut the thumbnails of hits.
+
+    Parameters
+    ----------
+    hits : sequence of Hit
+        The hits.
+
+    Yields
+    ------
+    Progress
+        In hits, with a `Thumbnail` as the preview ``"thumbnail"``.
+    """
     from napari_cmrir.images.readers import read_image
 
-    for hit in hits:
+    for number, hit in enumerate(hits, 1):
         try:
-            yield Thumbnail(hit.rank, thumbnail(read_image(hit.image), hit.box))
+            cut = Thumbnail(hit.rank, thumbnail(read_image(hit.image), hit.box))
         except InputError as error:
-            yield Thumbnail(hit.rank, None, str(error))
+            cut = Thumbnail(hit.rank, None, str(error))
+        yield Progress(number, len(hits), "hits", "", {"thumbnail": cut})
 
 
 def thumbnail(pixels: NDArray[Any], box: NDArray[np.float64]) -> NDArray[np.uint8]:

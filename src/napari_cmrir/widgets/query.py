@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from napari_cmrir.images.geometry import Region
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.search.settings import SearchSettings
+from napari_cmrir.widgets import tasks
+from napari_cmrir.widgets.elsewhere import elsewhere
 from napari_cmrir.widgets.outlines import Outline, region_and_mask
 from napari_cmrir.widgets.placement import Placement
 from napari_cmrir.widgets.snapshot import ImageSnapshot
@@ -118,21 +120,10 @@ def find(query: Query) -> Job[Found]:
     InputError
         As `search.query.search` and `repository.store.open_repository`.
     """
-    yield Progress(0, None, "%", "Opening the repository")
-    from napari_cmrir.repository.store import open_repository
-    from napari_cmrir.search.query import search
-
+    yield Progress(0, None, "%", "Reading the region")
     pixels = query.image.read()
     region, mask = query.region_and_mask()
-    yield Progress(0, None, "%", "Opening the repository")
-    with open_repository(query.repository) as repository:
-        result = yield from search(
-            repository,
-            pixels,
-            query.modality,
-            region=region,
-            mask=mask,
-            pixel_size=query.pixel_size,
-            settings=query.settings,
-        )
+    result = yield from elsewhere(
+        tasks.search, query.repository, pixels, query.modality, region, mask, query.pixel_size, query.settings
+    )
     return Found(query, region, result)

@@ -12,10 +12,9 @@ from qtpy.QtCore import QObject
 
 from napari_cmrir.errors import InputError, in_words
 from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.widgets.elsewhere_main import PROGRESS_SECONDS
 
 __all__ = ["JobWorker", "Outcome", "Relay", "Titled", "detach_all", "ignore", "started"]
-
-_PROGRESS_SECONDS = 0.05
 
 
 class Relay(QObject):
@@ -72,13 +71,14 @@ class JobWorker(GeneratorWorker):
 
     def work(self) -> Outcome | None:
         """Iterate until the job ends or is stopped."""
-        job, shown = self._gen, 0.0
+        job, shown, last = self._gen, 0.0, None
         try:
             while not self.abort_requested:
                 progress = next(job)
                 now = time.monotonic()
-                if now - shown >= _PROGRESS_SECONDS or progress.preview is not None:
-                    shown = now
+                is_news = progress is not last
+                if is_news and (now - shown >= PROGRESS_SECONDS or progress.preview is not None):
+                    shown, last = now, progress
                     self.yielded.emit(progress)
         except StopIteration as stop:
             return Outcome(stop.value)
