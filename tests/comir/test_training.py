@@ -22,7 +22,7 @@ def losses(job) -> list[float]:
 
 
 def test_training_lowers_the_loss(tissue_pairs) -> None:
-    settings = TrainingSettings(widths=(8, 16), steps=60, patch_size=64, batch_size=8)
+    settings = TrainingSettings(widths=(8, 16), steps=60, patch_size=64, batch_size=8, variation=1.0)
     history = run(train(tissue_pairs, SHG_BF, settings)).history
     chance = np.log(2 * 8 - 1) + np.log(2 * 32 - 1)  # of patches, and of the discs in them
     assert history[-1]["step"] == 60
