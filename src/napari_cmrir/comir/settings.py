@@ -39,7 +39,7 @@ class TrainingSettings(BaseModel):
         description="Side in pixels that the unet's first layer takes as one; its CoMIR is enlarged back.",
     )
     channels: int = Field(1, ge=1, le=8, description="Channels of a CoMIR; the paper uses 1.")
-    steps: int = Field(4000, ge=1, description="Optimisation steps; the paper takes 23 x 32.")
+    steps: int = Field(1500, ge=1, description="Optimisation steps; the paper takes 23 x 32.")
     batch_size: int = Field(
         24,
         ge=2,
