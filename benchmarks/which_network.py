@@ -3,7 +3,7 @@
     python benchmarks/which_network.py shg_bf/train shg_bf/val --modalities SHG BF [--cpu-seconds 240]
         [-o which_network.jsonl] [--only "unet 16/32/64" ...]
 
-The settings are those of the preset ``fast`` but for the network. A few steps are timed first; the training,
+The settings are those of the preset ``fast`` but for the network, or for what else a row names. A few steps are timed first; the training,
 and with it the schedule of its learning rate, is made as long as the budget allows. Nothing is validated
 meanwhile and the last networks are taken. `evaluate` then asks turned and shifted queries of the other pairs,
 whole and as a patch, both ways. Seconds are of the CPU (all threads), so that a busy machine counts little.
@@ -46,6 +46,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "unet 16/32/64/96, 4 channels": {"channels": 4},
     "unet 8/16/32": {"widths": (8, 16, 32)},
     "unet 16/32/64/96, no stem": {"stem": 1},
+    "unet 16/32/64/96, no local discs": {"local_weight": 0.0},
+    "unet 16/32/64/96, variation 1": {"variation": 1.0},
 }
 COLUMNS = {
     "network": "network",
