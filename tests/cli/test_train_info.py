@@ -32,7 +32,7 @@ def test_train_warns_of_the_pairs_and_tells_what_it_kept(trained):
     assert "little to learn from" in ended.err
     assert "One of 4 pairs is kept for validation." in ended.err
     assert "kept step 2, which retrieves" in ended.out
-    assert "of 64 validation queries" in ended.out
+    assert "of 128 validation queries" in ended.out
     assert str(model) in ended.out
 
 

@@ -215,7 +215,7 @@ def test_when_no_image_can_be_used_the_reason_is_given_and_the_folder_can_be_use
     folder, model, tmp_path, index, make_model
 ):
     (folder / "core3_BF.tif").write_bytes(b"no image")
-    with pytest.raises(InputError, match=r"could be indexed.*core3_BF\.tif"):
+    with pytest.raises(InputError, match=r"could not be indexed.*core3_BF\.tif"):
         index([folder / "core3_BF.tif"], model, tmp_path / "a.cmrir")
     assert len(index([folder / "core0_BF.tif"], make_model(1), tmp_path / "a.cmrir")) == 1
 

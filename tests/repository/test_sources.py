@@ -88,5 +88,5 @@ def test_what_is_stored_of_an_address_that_is_out_of_reach_stays(zarrs, model, t
     server.server_close()
     thread.join()
     assert list(build_repository([source], model, "BF", tmp_path / "a.cmrir")) == []
-    with pytest.raises(InputError, match="could be indexed"):
+    with pytest.raises(InputError, match="could not be indexed"):
         index([source], model, tmp_path / "b.cmrir")

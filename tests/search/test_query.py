@@ -65,7 +65,7 @@ def test_the_modality_searched_finds_itself_exactly(repository, searched) -> Non
     best = run(search(repository, searched["tissue-24"], "BF")).hits[0]
     assert best.image == "tissue-24"
     assert best.score > 0.9
-    assert corner_error(best.box, Region.whole((256, 256)).corners()) < 0.1
+    assert corner_error(best.box, Region.whole((256, 256)).corners()) < 0.25
 
 
 def test_progress_never_goes_back(repository, partners) -> None:
