@@ -3,10 +3,11 @@
     python benchmarks/which_network.py shg_bf/train shg_bf/val --modalities SHG BF [--cpu-seconds 240]
         [-o which_network.jsonl] [--only "unet 16/32/64" ...]
 
-The settings are those of the preset ``fast`` but for the network, or for what else a row names. A few steps are timed first; the training,
-and with it the schedule of its learning rate, is made as long as the budget allows. Nothing is validated
-meanwhile and the last networks are taken. `evaluate` then asks turned and shifted queries of the other pairs,
-whole and as a patch, both ways. Seconds are of the CPU (all threads), so that a busy machine counts little.
+The settings are those of the preset ``fast`` but for the network, or for what else a row names. A few steps
+are timed first; the training, and with it the schedule of its learning rate, is made as long as the budget
+allows. Nothing is validated meanwhile and the last networks are taken. `evaluate` then asks turned and
+shifted queries of the other pairs, whole and as a patch, both ways. Seconds are of the CPU (all threads),
+so that a busy machine counts little.
 
 Every row is kept in the output file as soon as it is known; what is there already is not done again.
 """
