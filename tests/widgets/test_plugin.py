@@ -100,8 +100,11 @@ def test_a_refusal_after_closing_is_not_told(make_napari_viewer, wait_for, notif
             ended.append(True)
 
     widget.panel.run("Indexing images", job, goes_on.append)
-    wait_for(lambda: widget.panel.bar.maximum() > 0)
+    bar = widget.panel.bar
+    wait_for(lambda: bar.maximum() > 0)
     viewer.window.remove_dock_widget(dock)
+    widget.deleteLater()  # as napari does where the window closes
+    del dock, widget
     goes_on.append(True)
     wait_for(lambda: ended, timeout=1000)
     assert notifications == []

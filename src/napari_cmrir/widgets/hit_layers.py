@@ -196,15 +196,14 @@ class AddedLayers(QObject):
         self._hit.append(layer)
 
     def _add_hit(self) -> None:
-        with _without_grid(self._viewer), _without_selecting(self._viewer):
+        with _without_grid(self._viewer):
             self._viewer.layers.append(self._hit[-1])
 
     def _make_other(self, make: Callable[[], Layer]) -> None:
         self._others.append(make())
 
     def _add_other(self) -> None:
-        with _without_selecting(self._viewer):
-            self._viewer.layers.append(self._others[-1])
+        self._viewer.layers.append(self._others[-1])
 
     def _hide_kept(self, shown: ShownHit) -> None:
         """Kept hits are seen beside the others, but not on top of each other."""
@@ -262,17 +261,6 @@ def _without_grid(viewer: Viewer) -> Iterator[None]:
         yield
     finally:
         grid.enabled = enabled
-
-
-@contextmanager
-def _without_selecting(viewer: Viewer) -> Iterator[None]:
-    """Add layers without napari selecting each and showing its controls, for which it has no public way."""
-    layers: Any = viewer.layers
-    layers._activate_on_insert = False
-    try:
-        yield
-    finally:
-        layers._activate_on_insert = True
 
 
 def _set_grid(grid: Any, enabled: bool, stride: int) -> None:
