@@ -89,19 +89,19 @@ def test_closing_the_viewer_stops_what_runs(make_napari_viewer, wait_for, notifi
 def test_a_refusal_after_closing_is_not_told(make_napari_viewer, wait_for, notifications):
     viewer = make_napari_viewer(strict_qt="raise")
     dock, widget = viewer.window.add_plugin_dock_widget("napari-cmrir", "Index images")
-    goes_on, ended = [], []
+    goes_on, ended, steps = [], [], []
 
     def job():
         try:
             while not goes_on:
+                steps.append(1)
                 yield Progress(1, 2, "steps")
             raise InputError("too late")
         finally:
             ended.append(True)
 
     widget.panel.run("Indexing images", job, goes_on.append)
-    bar = widget.panel.bar
-    wait_for(lambda: bar.maximum() > 0)
+    wait_for(lambda: steps)
     viewer.window.remove_dock_widget(dock)
     widget.deleteLater()  # as napari does where the window closes
     del dock, widget
