@@ -58,7 +58,7 @@ def test_the_model_card_tells_score_pixel_size_history_and_versions(call, info, 
 def test_represent_writes_pyramids_when_asked_to(call, trained, tmp_path):
     model, blank, _ = trained
     image = blank.parent / "sample-001_SHG.tif"
-    for option in ([], ["--pyramid"], ["--average-rotations"]):
+    for option in ([], ["--pyramid"], ["--rotations", "1"]):
         target = tmp_path / "".join(["out", *option])
         ended = call("represent", model, image, "--modality", "SHG", "-o", target, *option)
         assert ended.status == 0, ended.err
@@ -67,9 +67,9 @@ def test_represent_writes_pyramids_when_asked_to(call, trained, tmp_path):
     assert np.array_equal(group["0"][0], plain)
     assert group["1"].shape == (1, 100, 100)
     assert group.attrs["ome"]["multiscales"][0]["name"] == "sample-001_SHG_CoMIR"
-    averaged = tifffile.imread(tmp_path / "out--average-rotations" / "sample-001_SHG_CoMIR.tif")
-    assert averaged.shape == plain.shape
-    assert not np.array_equal(averaged, plain)
+    once = tifffile.imread(tmp_path / "out--rotations1" / "sample-001_SHG_CoMIR.tif")
+    assert once.shape == plain.shape
+    assert not np.array_equal(once, plain)
 
 
 def test_fatal_pairs_end_training_in_one_line(call, tmp_path):

@@ -76,3 +76,8 @@ def test_a_damaged_header_is_refused(model_file) -> None:
     rewrite(model_file, lambda ours: ours["settings"].update(widths=[4, 4]))
     with pytest.raises(InputError, match="is damaged"):
         load_model(model_file)
+
+
+def test_a_model_from_before_turns_were_averaged_takes_images_as_they_are(model_file) -> None:
+    rewrite(model_file, lambda ours: ours["settings"].pop("rotations"))
+    assert load_model(model_file).settings.rotations == 1

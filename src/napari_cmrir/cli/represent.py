@@ -18,10 +18,13 @@ def represent(
     modality: Annotated[str, typer.Option(help="Modality of the images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for <name>_CoMIR.tif files.")],
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
-    average: Annotated[
-        bool,
-        typer.Option("--average-rotations", help="Average over the four quarter turns: four times the time."),
-    ] = False,
+    rotations: Annotated[
+        int | None,
+        typer.Option(
+            help="Average over 4 quarter turns or take the image as it is: 1. As the model was made for,"
+            " unless given."
+        ),
+    ] = None,
     pyramid: Annotated[
         bool, typer.Option("--pyramid", help="Write <name>_CoMIR.ome.zarr pyramids instead of TIFF.")
     ] = False,
@@ -39,7 +42,7 @@ def represent(
     loaded.require_modality(modality)
     found = find_images(images, modality)
     for path in found:
-        job = comir_of(loaded, read_image(path), modality, device=device.value, rotations=4 if average else 1)
+        job = comir_of(loaded, read_image(path), modality, device=device.value, rotations=rotations)
         comir = draw(job, path.name)
         output.mkdir(parents=True, exist_ok=True)
         target = output / f"{image_stem(path)}_CoMIR{'.ome.zarr' if pyramid else '.tif'}"

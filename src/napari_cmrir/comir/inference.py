@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,8 @@ def represent(
     *,
     mask: NDArray[np.bool_] | None = None,
     device: str = "auto",
-    rotations: Literal[1, 4] = 1,
+    rotations: int | None = None,
+    part: Rectangle | None = None,
     out: Any = None,
 ) -> Job[NDArray[np.uint8]]:
     """Turn an image into its CoMIR.
@@ -52,10 +53,12 @@ def represent(
         Where the image counts; the CoMIR is 0 elsewhere.
     device : {"auto", "cpu", "cuda", "mps"}
         Where to compute.
-    rotations : {1, 4}
+    rotations : {1, 4}, optional
         With 4, the mean of the CoMIRs of the image turned by each multiple of 90 degrees, turned back: an
-        image turned by one gives exactly the turned CoMIR (of more than one tile, nearly), for four times
-        the time.
+        image turned by one gives exactly the turned CoMIR, for four times the time. As the model was made
+        for, unless given.
+    part : (y, x, height, width), optional
+        Compute this rectangle of the image's CoMIR only; what lies around it is seen.
     out : (channel, y, x) uint8 array, optional
         Where to write the CoMIR, tile by tile, such as a zarr array: with a dask image and this, the memory
         needed is that of a tile, whatever the image's size.
@@ -81,16 +84,17 @@ def represent(
     from napari_cmrir.comir.devices import choose_device, is_out_of_memory, release_memory
 
     model.require_modality(modality)
+    rotations = model.settings.rotations if rotations is None else rotations
     if rotations not in (1, 4):
         raise InputError(f"CoMIRs are averaged over 1 or 4 rotations, not {rotations}.")
     chosen = choose_device(device)
     network = model.networks[modality].to(chosen).eval()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     stride = network.stride
-    height, width = pixels.shape[:2]
+    first_y, first_x, height, width = (0, 0, *pixels.shape[:2]) if part is None else part
     comir = np.empty((model.channels, height, width), np.uint8) if out is None else out
     tile = max(_TILE // stride, 1) * stride
-    waiting = deque(_tiles((0, 0, height, width), tile))
+    waiting = deque(_tiles((first_y, first_x, height, width), tile))
     done = 0
     while waiting:
         yield Progress(done, done + len(waiting), "tiles", "Computing the CoMIR")
@@ -108,13 +112,13 @@ def represent(
                     " surroundings; compute on another device."
                 )
             tile = max(tile // 2 // stride, 1) * stride
-            waiting = deque(part for whole in waiting for part in _tiles(whole, tile))
+            waiting = deque(piece for whole in waiting for piece in _tiles(whole, tile))
             continue
         y, x, rows, columns = waiting.popleft()
-        window = (slice(y, y + rows), slice(x, x + columns))
         if mask is not None:
-            answer[:, ~mask[window]] = 0
-        comir[(slice(None), *window)] = answer
+            answer[:, ~mask[y : y + rows, x : x + columns]] = 0
+        y, x = y - first_y, x - first_x
+        comir[:, y : y + rows, x : x + columns] = answer
         done += 1
     return comir
 
@@ -132,18 +136,36 @@ def _tiles(whole: Rectangle, side: int) -> list[Rectangle]:
 def _tile(
     model: ComirModel, modality: str, pixels: NDArray[Any], tile: Rectangle, rotations: int
 ) -> NDArray[np.uint8]:
-    """The CoMIR of one tile, (channel, y, x), from what the network sees around it."""
+    """The CoMIR of one tile, (channel, y, x), from what the network sees around it.
+
+    Each turn of the image is cut at whole strides from the corner that it then begins at, as the whole image
+    would be, so that tiles have no seam.
+    """
     network = model.networks[modality]
     y, x, rows, columns = tile
-    top, left = max(0, y - network.halo), max(0, x - network.halo)
-    seen = np.asarray(pixels[top : y + rows + network.halo, left : x + columns + network.halo])
-    image = model.intensities[modality].apply(seen)
-    raw = np.zeros((model.channels, *image.shape[1:]), np.float32)
+    height, width = pixels.shape[:2]
+    reach = network.halo + network.stride
+    top, left = max(0, y - reach), max(0, x - reach)
+    image = model.intensities[modality].apply(
+        np.asarray(pixels[top : y + rows + reach, left : x + columns + reach])
+    )
+    raw = np.zeros((model.channels, rows, columns), np.float32)
     for turn in range(0, 4, 4 // rotations):
-        answer = _forward(network, np.rot90(image, turn, (1, 2)))
-        raw += np.rot90(answer, -turn, (1, 2)) / np.float32(rotations)
-    inner = raw[:, y - top : y - top + rows, x - left : x - left + columns]
-    return _pressed(inner, model.scales[modality])
+        y0, y1 = _seen(y, rows, height, network, from_end=turn in (2, 3))
+        x0, x1 = _seen(x, columns, width, network, from_end=turn in (1, 2))
+        view = image[:, y0 - top : y1 - top, x0 - left : x1 - left]
+        answer = np.rot90(_forward(network, np.rot90(view, turn, (1, 2))), -turn, (1, 2))
+        raw += answer[:, y - y0 : y - y0 + rows, x - x0 : x - x0 + columns] / np.float32(rotations)
+    return _pressed(raw, model.scales[modality])
+
+
+def _seen(first: int, count: int, whole: int, network: UNet | Tiramisu, *, from_end: bool) -> tuple[int, int]:
+    """What the network has to see, start and stop, for some rows of so many, at whole strides from an end."""
+    if from_end:
+        start, stop = _seen(whole - first - count, count, whole, network, from_end=False)
+        return whole - stop, whole - start
+    start = max(0, first - network.halo) // network.stride * network.stride
+    return start, min(whole, first + count + network.halo)
 
 
 def _forward(network: UNet | Tiramisu, image: NDArray[np.float32]) -> NDArray[np.float32]:

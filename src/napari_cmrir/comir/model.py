@@ -110,7 +110,7 @@ class ComirModel:
         return {
             "modalities": self.modalities,
             "network": self.settings.model_dump(
-                mode="json", include={"network", "widths", "stem", "channels"}
+                mode="json", include={"network", "widths", "stem", "channels", "rotations"}
             ),
             "intensities": {m: i.model_dump(mode="json") for m, i in self.intensities.items()},
             "scales": {m: [s.mean, s.deviation] for m, s in self.scales.items()},
@@ -254,7 +254,7 @@ def load_model(path: str | os.PathLike[str]) -> ComirModel:
     header = read_header(path)
     try:
         first, second = header["modalities"]
-        settings = TrainingSettings.model_validate(header["settings"])
+        settings = TrainingSettings.model_validate({"rotations": 1, **header["settings"]})
         intensities = {m: Intensity.model_validate(header["intensities"][m]) for m in (first, second)}
         scales = {m: OutputScale(*map(tuple, header["scales"][m])) for m in (first, second)}
         tensors = load_file(path)

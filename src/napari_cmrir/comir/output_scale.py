@@ -31,5 +31,16 @@ def measure_scale(
     channels = settings.channels
     if settings.critic == "mse":
         return OutputScale((0.0,) * channels, (1.0,) * channels)
-    comirs = forward_in_batches(network.eval(), patches, device, torch.float32).transpose(0, 1).flatten(1)
+    network.eval()
+    turns = range(0, 4, 4 // settings.rotations)
+    comirs = torch.stack([_turned_back(network, patches, turn, device) for turn in turns]).mean(0)
+    comirs = comirs.transpose(0, 1).flatten(1)
     return OutputScale(tuple(comirs.mean(1).tolist()), tuple((2 * comirs.std(1)).clamp_min(2e-6).tolist()))
+
+
+def _turned_back(
+    network: UNet | Tiramisu, patches: torch.Tensor, turn: int, device: torch.device
+) -> torch.Tensor:
+    """CoMIRs of patches turned by quarters, turned back."""
+    turned = torch.rot90(patches, turn, (2, 3))
+    return torch.rot90(forward_in_batches(network, turned, device, torch.float32), -turn, (2, 3))

@@ -39,6 +39,11 @@ class TrainingSettings(BaseModel):
         description="Side in pixels that the unet's first layer takes as one; its CoMIR is enlarged back.",
     )
     channels: int = Field(1, ge=1, le=8, description="Channels of a CoMIR; the paper uses 1.")
+    rotations: Literal[1, 4] = Field(
+        4,
+        description="Quarter turns of an image over which its CoMIR is averaged: 4 makes the CoMIR of a"
+        " turned image the turned CoMIR, 1 takes the image as it is (paper).",
+    )
     steps: int = Field(1500, ge=1, description="Optimisation steps; the paper takes 23 x 32.")
     batch_size: int = Field(
         24,
@@ -113,6 +118,7 @@ PRESETS: dict[str, TrainingSettings] = {
     "fast": TrainingSettings(),
     "paper": TrainingSettings(
         network="tiramisu",
+        rotations=1,
         steps=23 * 32,
         critic="mse",
         temperature=0.5,

@@ -174,6 +174,9 @@ def _represent_block(
     rectangles: npt.NDArray[np.int64],
 ) -> Job[npt.NDArray[np.uint8] | None]:
     """Compute a block wherever a field needs it; ``None`` if none does."""
+    from napari_cmrir.comir.inference import represent
+
+    pixels = cast("Any", image)
     y, x, height, width = block
     pieces = [
         (top, left, min(PIECE, y + height - top), min(PIECE, x + width - left))
@@ -182,12 +185,12 @@ def _represent_block(
     ]
     needed = [piece for piece in pieces if _touches(piece, rectangles)]
     if len(needed) == len(pieces):
-        return (yield from _represent_part(model, image, modality, device, block))
+        return (yield from represent(model, pixels, modality, device=device, part=block))
     if not needed:
         return None
     comir = np.zeros((model.channels, height, width), np.uint8)
     for done, (top, left, rows, columns) in enumerate(needed):
-        job = _represent_part(model, image, modality, device, (top, left, rows, columns))
+        job = represent(model, pixels, modality, device=device, part=(top, left, rows, columns))
         part = yield from _counted(job, done, len(needed))
         comir[:, top - y : top - y + rows, left - x : left - x + columns] = part
     return comir
@@ -197,21 +200,6 @@ def _touches(piece: Rectangle, rectangles: npt.NDArray[np.int64]) -> bool:
     y, x, height, width = piece
     starts, ends = rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]
     return bool(((starts < (y + height, x + width)) & (ends > (y, x))).all(axis=1).any())
-
-
-def _represent_part(
-    model: ComirModel, image: LazyImage, modality: str, device: str, part: Rectangle
-) -> Job[npt.NDArray[np.uint8]]:
-    """Compute a rectangle of the CoMIR from as much around it as the network looks at."""
-    from napari_cmrir.comir.inference import represent
-
-    y, x, height, width = part
-    network = model.networks[modality]
-    top, left = (max(0, (at - network.halo) // network.stride * network.stride) for at in (y, x))
-    bottom, right = y + height + network.halo, x + width + network.halo
-    around = image.window(top, left, bottom - top, right - left)
-    comir = yield from represent(model, cast("Any", around), modality, device=device)
-    return comir[:, y - top : y - top + height, x - left : x - left + width]
 
 
 def _counted(job: Job[Result], position: int, total: int) -> Job[Result]:
