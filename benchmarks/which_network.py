@@ -49,6 +49,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "unet 16/32/64/96, no stem": {"stem": 1},
     "unet 16/32/64/96, no local discs": {"local_weight": 0.0},
     "unet 16/32/64/96, variation 1": {"variation": 1.0},
+    "unet 16/32/64/96, not averaged over rotations": {"rotations": 1},
 }
 COLUMNS = {
     "network": "network",
