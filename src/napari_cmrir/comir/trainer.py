@@ -17,7 +17,7 @@ from napari_cmrir.comir.history import History
 from napari_cmrir.comir.inference import as_bytes, forward_in_batches
 from napari_cmrir.comir.loss import contrastive_loss
 from napari_cmrir.comir.model import ComirModel
-from napari_cmrir.comir.networks import build_network
+from napari_cmrir.comir.networks import Tiramisu, build_network
 from napari_cmrir.comir.optimiser import build_optimiser, learning_rate
 from napari_cmrir.comir.output_scale import measure_scale
 from napari_cmrir.comir.patches import PatchSampler, disc, local_discs, rotate
@@ -102,7 +102,6 @@ class Trainer:
             scaled, settings.patch_size, settings.free_rotation, settings.seed, settings.variation
         )
         parameters = [p for network in self.networks.values() for p in network.parameters()]
-        self._draws_within = settings.network == "tiramisu"  # it has dropout
         self.optimiser = build_optimiser(parameters, settings)
         self.step = 0
         self.history = History()
@@ -164,14 +163,14 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recovery.rate * learning_rate(self.step, settings)
         chosen = self.sampler.choose(self.batch_size)
-        comirs = self._on_both_sides(lambda side: self._comir(side, chosen.cut(side)))
+        comirs = self._side_by_side(lambda side: self._comir(side, chosen.cut(side)))
         self._comirs = [comir.detach().requires_grad_() for comir in comirs]
         loss = self._loss(self._comirs[0], self._comirs[1], chosen.turned.to(self.device))
         self.optimiser.zero_grad()
         value = float(loss.detach())
         if np.isfinite(value):
             loss.backward()  # type: ignore[no-untyped-call]
-            self._on_both_sides(lambda side: comirs[side].backward(self._comirs[side].grad))  # type: ignore[no-untyped-call]
+            self._side_by_side(lambda side: comirs[side].backward(self._comirs[side].grad))  # type: ignore[no-untyped-call]
             parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
             if torch.nn.utils.clip_grad_norm_(parameters, 1.0).isfinite():
                 self.optimiser.step()
@@ -181,15 +180,18 @@ class Trainer:
         self._notice(value)
         return value
 
-    def _on_both_sides(self, work: Callable[[int], Result]) -> tuple[Result, Result]:
-        if self._draws_within:  # from one generator: in one order
-            return work(0), work(1)
+    def _side_by_side(self, work: Callable[[int], Result]) -> tuple[Result, Result]:
         return side_by_side(lambda: work(0), lambda: work(1), self.device)
 
     def _comir(self, side: int, patches: Tensor) -> Tensor:
         patches = patches.to(self.device).contiguous(memory_format=torch.channels_last)
+        network = self.networks[self.modalities[side]]
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
-            comir: Tensor = self.networks[self.modalities[side]](patches)
+            if isinstance(network, Tiramisu):  # its dropout: every step and network draws anew
+                seed = np.random.SeedSequence((self.settings.seed, self.step, side)).generate_state(1)
+                comir: Tensor = network(patches, torch.Generator(self.device).manual_seed(int(seed[0])))
+            else:
+                comir = network(patches)
         return comir.float()
 
     def _loss(self, first: Tensor, second: Tensor, turned: Tensor) -> Tensor:
