@@ -9,18 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from napari_cmrir.comir.detail import detail
 from napari_cmrir.comir.devices import is_out_of_memory, release_memory, training_precision
 from napari_cmrir.comir.history import History
 from napari_cmrir.comir.inference import as_bytes, forward_in_batches
-from napari_cmrir.comir.loss import contrastive_loss
 from napari_cmrir.comir.model import ComirModel
 from napari_cmrir.comir.networks import Tiramisu, build_network
+from napari_cmrir.comir.objective import Objective
 from napari_cmrir.comir.optimiser import build_optimiser, learning_rate
 from napari_cmrir.comir.output_scale import measure_scale
-from napari_cmrir.comir.patches import PatchSampler, disc, local_discs, rotate
+from napari_cmrir.comir.patches import PatchSampler
 from napari_cmrir.comir.recovery import Recovery
 from napari_cmrir.comir.retrieval import RetrievalTest
 from napari_cmrir.comir.selection import Selection
@@ -106,9 +104,7 @@ class Trainer:
         self.step = 0
         self.history = History()
         self.precision = training_precision(device)
-        side = settings.patch_size // settings.comparison_step
-        counts = disc(side) if settings.free_rotation else torch.ones(side, side, dtype=torch.bool)
-        self._counts = counts.to(device)
+        self.objective = Objective(settings, device)
         test = RetrievalTest(validation, (one, other), settings.seed) if validation else None
         self.selection = Selection(self.networks, test if test is not None and len(test) > 1 else None)
         self._shown = self._shown_pair()
@@ -165,7 +161,7 @@ class Trainer:
         chosen = self.sampler.choose(self.batch_size)
         comirs = self._side_by_side(lambda side: self._comir(side, chosen.cut(side)))
         self._comirs = [comir.detach().requires_grad_() for comir in comirs]
-        loss = self._loss(self._comirs[0], self._comirs[1], chosen.turned.to(self.device))
+        loss = self.objective(self._comirs[0], self._comirs[1], chosen.turned.to(self.device))
         self.optimiser.zero_grad()
         value = float(loss.detach())
         if np.isfinite(value):
@@ -193,33 +189,6 @@ class Trainer:
             else:
                 comir = network(patches)
         return comir.float()
-
-    def _loss(self, first: Tensor, second: Tensor, turned: Tensor) -> Tensor:
-        """Loss of the CoMIRs of a batch, the second turned against the first by so many degrees."""
-        settings = self.settings
-        step = settings.comparison_step
-        if step > 1:
-            first, second = F.avg_pool2d(first, step), F.avg_pool2d(second, step)
-        compared = [self._compared(first), self._compared(rotate(second, -turned))]
-        critic, temperature = settings.critic, settings.temperature
-        one, other = (comir[..., self._counts] for comir in compared)
-        loss = contrastive_loss(one, other, critic=critic, temperature=temperature)
-        if settings.local_weight:
-            here, there = (local_discs(comir) for comir in compared)
-            local = contrastive_loss(here, there, critic=critic, temperature=temperature)
-            loss = loss + settings.local_weight * local
-        if settings.activation_decay:
-            counted = torch.cat((one, other))
-            loss = loss + settings.activation_decay * (counted.abs().mean() + counted.square().mean())
-        return loss
-
-    def _compared(self, comir: Tensor) -> Tensor:
-        """What of a CoMIR the loss compares, (n, channel, y, x)."""
-        if not self.settings.detail:
-            return comir
-        return detail(
-            comir, self._counts.to(comir.dtype), self.settings.detail / self.settings.comparison_step
-        )
 
     def _notice(self, loss: float) -> None:
         """Take down the loss of the step just done, and go back where training went wrong."""
