@@ -21,13 +21,12 @@ import cv2
 import numpy as np
 import torch
 from torch.nn import functional as F
+from words_setting import bench_of
 
 from napari_cmrir import jobs
 from napari_cmrir.comir.inference import represent
 from napari_cmrir.comir.model import load_model
-from napari_cmrir.evaluation.bench import Bench
 from napari_cmrir.evaluation.metrics import wilson_interval
-from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.finding import find_images
 from napari_cmrir.images.pairs import find_pairs
 from napari_cmrir.images.readers import read_image
@@ -82,14 +81,6 @@ def main() -> None:
                 rank = 1 + int((scores > scores[names.index(question.name)]).sum())
                 found[f"{cell}", name, n_bytes].append((rank, seconds))
     report(found, options)
-
-
-def bench_of(model, pairs, modalities, seed):
-    settings = EvaluationSettings(kinds=("cross",), poses=("transformed",), seed=seed)
-    bench = Bench(model, modalities, settings, "auto")
-    for pair in pairs:
-        bench.add(pair)
-    return bench
 
 
 def questions_of(benches, modality, options):

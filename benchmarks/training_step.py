@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from words_setting import describe_machine, stopwatch
 
-from napari_cmrir.comir import networks
 from napari_cmrir.comir.networks import Tiramisu
 from napari_cmrir.comir.settings import PRESETS
 from napari_cmrir.comir.trainer import Trainer
@@ -62,7 +61,7 @@ class Published:
         self.images = [tuple(i[..., 0].astype(np.float32) / i.max() for i in pair) for pair in images]
         self.count, self.side, self.temperature = count, side, temperature
         self.random = random.Random(0)
-        self.networks = [checkpointed(Tiramisu(1, 1)) for _ in range(2)]
+        self.networks = [Checkpointed(1, 1) for _ in range(2)]
         parameters = [p for network in self.networks for p in network.parameters()]
         self.optimiser = torch.optim.SGD(parameters, 1e-2, momentum=0.9, weight_decay=1e-5)
 
@@ -99,13 +98,18 @@ class Published:
         return np.stack(patches)
 
 
-def checkpointed(network: Tiramisu) -> Tiramisu:
-    """Let every dense block forget its activations and compute them again in the backward pass."""
-    for block in (*network.layers_down, network.bottleneck, *network.layers_up):
-        assert isinstance(block, networks._DenseBlock)
-        forward = block.forward
-        block.forward = lambda x, forward=forward: checkpoint(forward, x, use_reentrant=False)
-    return network
+class Checkpointed(Tiramisu):
+    """Layer by layer; every dense block forgets its activations and computes them again on the way back."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        x, skips = self.conv_init(image), []
+        for block, transition in zip(self.layers_down, self.transitions_down, strict=True):
+            skips.append(checkpoint(block, x, use_reentrant=False))
+            x = transition(skips[-1])
+        x = checkpoint(self.bottleneck, x, use_reentrant=False)
+        for block, transition, skip in zip(self.layers_up, self.transitions_up, skips[::-1], strict=True):
+            x = checkpoint(block, transition(x, skip), use_reentrant=False)
+        return self.final_conv(x)
 
 
 def pairwise_loss(comirs: Tensor, temperature: float) -> Tensor:

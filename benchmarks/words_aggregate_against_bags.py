@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from words_setting import bench_of
 
 from napari_cmrir import jobs
 from napari_cmrir.comir.inference import represent
 from napari_cmrir.comir.model import load_model
-from napari_cmrir.evaluation.bench import Bench
 from napari_cmrir.evaluation.metrics import compare, wilson_interval
-from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.pairs import find_pairs
 from napari_cmrir.search.registration import RegisteredQuery, rotations
 from napari_cmrir.search.screening import cut_template, screen_scores
@@ -68,14 +67,6 @@ def main() -> None:
                     rank = 1 + int((scores > scores[names.index(question.name)]).sum())
                     ranks[name][cell.size].append(rank)
     report(ranks, searchers[modalities[0]])
-
-
-def bench_of(model, pairs, modalities, seed):
-    settings = EvaluationSettings(kinds=("cross",), poses=("transformed",), seed=seed)
-    bench = Bench(model, modalities, settings, "auto")
-    for pair in pairs:
-        bench.add(pair)
-    return bench
 
 
 def searchers_of(bench, model, modality, arguments):

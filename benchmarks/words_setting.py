@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import torch
 
+from napari_cmrir.evaluation.bench import Bench
+from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.words.sampling import keep_strongest, sample_field
 from napari_cmrir.words.settings import DescriptorSettings, VocabularySettings
 from napari_cmrir.words.surf import surf
@@ -76,6 +78,15 @@ def read_comir(path: str | Path | None, size: int, seed: int = 0) -> np.ndarray:
         noise = generator.normal(size=(size // cell + 3,) * 2).astype(np.float32)
         total += cell**0.5 * cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
     return (255 / (1 + np.exp(-total / total.std() * 2))).round().astype(np.uint8)
+
+
+def bench_of(model, pairs, modalities, seed):
+    """Fields of pairs, to be searched for turned and shifted queries of the other modality."""
+    settings = EvaluationSettings(kinds=("cross",), poses=("transformed",), seed=seed)
+    bench = Bench(model, modalities, settings, "auto")
+    for pair in pairs:
+        bench.add(pair)
+    return bench
 
 
 def training_descriptors(number: int, images: list[Path]) -> np.ndarray:

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from napari_cmrir.comir.dense_training import LayerWeights, dense_block
+from napari_cmrir.comir.dense_layers import LayerWeights
+from napari_cmrir.comir.dense_training import dense_block, dropout_noise
+from napari_cmrir.comir.memory import Memory
 from napari_cmrir.comir.networks import Tiramisu
 
 FEW, MANY = (6, 9, 12, 10), (5, 9, 160, 160)  # at once, and in parts of few images
@@ -30,6 +32,13 @@ class Layer(nn.Module):
         return LayerWeights(self.norm.weight, self.norm.bias, self.convolution.weight, self.convolution.bias)
 
 
+def block(layers, x, dropout, keep_input, memory=None):
+    noises = [dropout_noise(x, 5, dropout, None) for _ in layers]
+    inputs = (x[:, :4], x[:, 4:])  # what lies on two images
+    weights = [layer.weights() for layer in layers]
+    return dense_block(inputs, weights, noises, 1e-5, keep_input=keep_input, memory=memory)
+
+
 def one_by_one(layers, x, dropout):
     for layer in layers:
         new = layer.convolution(F.relu(layer.norm(x)))
@@ -49,9 +58,7 @@ def test_block_is_the_layers_one_by_one(keep_input, dropout, scales, shape) -> N
     x = (3 * torch.randn(shape, dtype=torch.float64) + 2).requires_grad_()
     same = x.detach().clone().requires_grad_()
     torch.manual_seed(1)
-    out, means, variances = dense_block(
-        x, [layer.weights() for layer in layers], dropout, 1e-5, keep_input=keep_input
-    )
+    out, _, means, variances = block(layers, x, dropout, keep_input=keep_input)
     torch.manual_seed(1)
     expected = one_by_one(expecting, same, dropout)[:, 0 if keep_input else 9 :]
     torch.testing.assert_close(out, expected)
@@ -74,9 +81,7 @@ def test_gradients_in_bfloat16_are_as_good_as_one_by_one() -> None:
     answers = []
     for precision in (torch.float32, torch.bfloat16):
         layers.zero_grad()
-        out, _, _ = dense_block(
-            x.to(precision), [layer.weights() for layer in layers], 0.0, 1e-5, keep_input=True
-        )
+        out = block(layers, x.to(precision), 0.0, keep_input=True).out
         out.float().backward(gradient)
         answers.append(torch.cat([p.grad.flatten() for p in layers.parameters()]))
     assert answers[1].dtype == torch.float32
@@ -84,16 +89,46 @@ def test_gradients_in_bfloat16_are_as_good_as_one_by_one() -> None:
 
 
 def test_tiramisu_in_training_is_the_tiramisu() -> None:
+    """In the first step, and in the second, whose memory has been used before."""
     torch.manual_seed(0)
     network = Tiramisu(1, 1).double().train()
     plain = copy.deepcopy(network)
-    image = torch.rand(3, 1, 64, 64, dtype=torch.float64)
-    torch.manual_seed(1)
-    comir = network(image)
-    torch.manual_seed(1)
-    with torch.no_grad():  # without gradients, layer by layer
-        expected = plain(image)
-    assert comir.requires_grad
-    torch.testing.assert_close(comir, expected)
+    for step in range(2):
+        image = torch.rand(3, 1, 64, 64, dtype=torch.float64)
+        comir = network(image, torch.Generator().manual_seed(step))
+        expected = layer_by_layer(plain, image, torch.Generator().manual_seed(step))
+        torch.testing.assert_close(comir, expected)
+        gradient = torch.randn_like(comir)
+        comir.backward(gradient)
+        expected.backward(gradient)
     for (name, one), other in zip(network.named_buffers(), plain.buffers(), strict=True):
         torch.testing.assert_close(one, other, msg=lambda told, name=name: f"{name}: {told}")
+    for (name, one), other in zip(network.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, msg=lambda told, name=name: f"{name}: {told}")
+
+
+def layer_by_layer(network, image, generator):
+    x, skips = network.conv_init(image), []
+    for block, transition in zip(network.layers_down, network.transitions_down, strict=True):
+        skips.append(block(x, generator))
+        x = transition(skips[-1], generator)
+    x = network.bottleneck(x, generator)
+    for block, transition, skip in zip(network.layers_up, network.transitions_up, skips[::-1], strict=True):
+        x = block(transition(x, skip), generator)
+    return network.final_conv(x)
+
+
+def test_two_images_before_the_way_back_do_not_share_memory() -> None:
+    torch.manual_seed(0)
+    layers = nn.ModuleList(Layer(9 + 5 * i, "any") for i in range(3)).double()
+    memory = Memory()
+
+    def gradient(*images):
+        layers.zero_grad()
+        sum(
+            block(layers, x, 0.0, keep_input=False, memory=memory).out.square().sum() for x in images
+        ).backward()
+        return torch.cat([p.grad.flatten() for p in layers.parameters()])
+
+    one, other = torch.rand(2, *FEW, dtype=torch.float64)
+    torch.testing.assert_close(gradient(one) + gradient(other), gradient(one, other))

@@ -54,6 +54,18 @@ def test_a_stopped_training_resumes_as_if_nothing_had_happened(
     assert not (tmp_path / "model.safetensors.checkpoint").exists()
 
 
+def test_a_stopped_training_with_dropout_resumes_too(tmp_path, tissue_pairs, small_settings) -> None:
+    settings = small_settings.model_copy(update={"network": "tiramisu", "steps": 4, "batch_size": 3})
+    whole = run(train(tissue_pairs, SHG_BF, settings))
+    job = train(tissue_pairs, SHG_BF, settings, output=tmp_path / "model.safetensors")
+    next(p for p in job if p.unit == "steps" and p.done == 2)
+    job.close()
+    torch.rand(7)  # whatever else draws random numbers meanwhile
+    resumed = run(train(tissue_pairs, SHG_BF, settings, output=tmp_path / "model.safetensors", resume=True))
+    assert [e["loss"] for e in resumed.history] == [e["loss"] for e in whole.history]
+    assert resumed.fingerprint == whole.fingerprint
+
+
 def test_what_a_stopped_training_has_learnt_can_be_kept_and_it_still_goes_on(
     tmp_path, tissue_pairs, small_settings
 ) -> None:

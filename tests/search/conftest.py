@@ -2,9 +2,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from napari_cmrir.comir.model import ComirModel, OutputScale
 from napari_cmrir.comir.settings import TrainingSettings
 from napari_cmrir.comir.training import train
+from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.images.samples import sample_pair
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import Source, build_repository
@@ -18,6 +21,37 @@ def model():
     pairs = [(pair.shg, pair.bf) for pair in (sample_pair(seed, 224) for seed in range(5))]
     settings = TrainingSettings(widths=(12, 24, 32), steps=90, patch_size=96, batch_size=10)
     return run(train(pairs, ("SHG", "BF"), settings))
+
+
+class Identity(torch.nn.Module):
+    """A network that gives the image itself."""
+
+    stride, halo = 1, 0
+
+    def __init__(self):
+        super().__init__()
+        self.nothing = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
+
+    def forward(self, image):
+        return 4 * image - 2
+
+
+@pytest.fixture(scope="session")
+def identity_model():
+    """Make a model of two modalities, A and B, whose CoMIRs are the images themselves."""
+
+    def make(pixel_size=None):
+        intensity, plain = Intensity(low=(0,), high=(255,)), OutputScale((0.0,), (1.0,))
+        return ComirModel(
+            ("A", "B"),
+            TrainingSettings(),
+            {"A": intensity, "B": intensity},
+            {"A": Identity(), "B": Identity()},
+            {"A": plain, "B": plain},
+            pixel_size,
+        )
+
+    return make
 
 
 @pytest.fixture(scope="session")

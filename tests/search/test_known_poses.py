@@ -2,16 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from skimage.draw import polygon2mask
 
-from napari_cmrir.comir.model import ComirModel, OutputScale
-from napari_cmrir.comir.settings import TrainingSettings
 from napari_cmrir.images.geometry import Region, cut, rotation_difference
-from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import Source, build_repository
 from napari_cmrir.repository.settings import RepositorySettings
@@ -21,19 +17,6 @@ from napari_cmrir.words.settings import VocabularySettings
 
 SIDE = 320
 OUTLINES = ("rectangle", "ellipse", "triangle", "pentagon")
-
-
-class Identity(torch.nn.Module):
-    """A network that gives the image itself."""
-
-    stride, halo = 1, 0
-
-    def __init__(self):
-        super().__init__()
-        self.nothing = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
-
-    def forward(self, image):
-        return 4 * image - 2
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +30,8 @@ def images():
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory, images):
-    intensity = Intensity(low=(0,), high=(255,))
-    model = ComirModel(
-        ("A", "B"),
-        TrainingSettings(),
-        {"A": intensity, "B": intensity},
-        {"A": Identity(), "B": Identity()},
-        {"A": OutputScale((0.0,), (1.0,)), "B": OutputScale((0.0,), (1.0,))},
-    )
+def repository(tmp_path_factory, images, identity_model):
+    model = identity_model()
     small = RepositorySettings(vocabulary=VocabularySettings(size=100, samples=5000, iterations=2))
     sources = [Source(f"texture-{i}", image) for i, image in enumerate(images)]
     built = run(build_repository(sources, model, "B", tmp_path_factory.mktemp("poses") / "a.cmrir", small))

@@ -2,14 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 from scipy.ndimage import gaussian_filter
 
-from napari_cmrir.comir.model import ComirModel, OutputScale
-from napari_cmrir.comir.settings import TrainingSettings
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region, cut, rotation_difference
-from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import Source, build_repository
 from napari_cmrir.repository.settings import RepositorySettings
@@ -24,31 +20,6 @@ MICROMETRES = 0.5
 """Side of the pixels of the images searched."""
 
 
-class Identity(torch.nn.Module):
-    """A network that gives the image itself."""
-
-    stride, halo = 1, 0
-
-    def __init__(self):
-        super().__init__()
-        self.nothing = torch.nn.Parameter(torch.zeros(1), requires_grad=False)
-
-    def forward(self, image):
-        return 4 * image - 2
-
-
-def identity_model(pixel_size):
-    intensity = Intensity(low=(0,), high=(255,))
-    return ComirModel(
-        ("A", "B"),
-        TrainingSettings(),
-        {"A": intensity, "B": intensity},
-        {"A": Identity(), "B": Identity()},
-        {"A": OutputScale((0.0,), (1.0,)), "B": OutputScale((0.0,), (1.0,))},
-        pixel_size,
-    )
-
-
 @pytest.fixture(scope="module")
 def images():
     rng = np.random.default_rng(7)
@@ -59,17 +30,17 @@ def images():
     return [np.clip(127 + 75 * t / t.std(), 0, 255).astype(np.float32)[..., None] for t in textures]
 
 
-def build(folder, images, model_size, image_size):
+def build(folder, images, model, image_size):
     small = RepositorySettings(vocabulary=VocabularySettings(size=100, samples=5000, iterations=2))
     sources = [Source(f"texture-{i}", image, image_size) for i, image in enumerate(images)]
-    built = run(build_repository(sources, identity_model(model_size), "B", folder / "a.cmrir", small))
-    built.model = identity_model(model_size)
+    built = run(build_repository(sources, model, "B", folder / "a.cmrir", small))
+    built.model = model
     return built
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory, images):
-    return build(tmp_path_factory.mktemp("sizes"), images, MICROMETRES, MICROMETRES)
+def repository(tmp_path_factory, images, identity_model):
+    return build(tmp_path_factory.mktemp("sizes"), images, identity_model(MICROMETRES), MICROMETRES)
 
 
 @pytest.mark.parametrize("degrees", [0, -17])
@@ -104,9 +75,11 @@ def test_a_region_with_a_mask_is_where_it_was_drawn_in_a_finer_image(repository,
     assert np.median(shown.agreement[shown.mask]) > 0.9
 
 
-def test_boxes_are_in_the_pixels_of_an_image_that_was_resampled_when_indexed(tmp_path, images):
+def test_boxes_are_in_the_pixels_of_an_image_that_was_resampled_when_indexed(
+    tmp_path, images, identity_model
+):
     finer = [cut(image, Region.whole(image.shape), pixel_step=0.5)[0] for image in images]
-    searched = build(tmp_path, finer, MICROMETRES, MICROMETRES / 2)
+    searched = build(tmp_path, finer, identity_model(MICROMETRES), MICROMETRES / 2)
     place = Region((150, 170), 120, 130, 10)
     query, _ = cut(images[0], place)
     result = run(search(searched, query, "A", pixel_size=MICROMETRES))
@@ -117,18 +90,18 @@ def test_boxes_are_in_the_pixels_of_an_image_that_was_resampled_when_indexed(tmp
     assert np.median(shown.agreement[shown.mask]) > 0.9
 
 
-def test_where_the_model_knows_no_pixel_size_that_of_the_images_counts(tmp_path, images):
-    searched = build(tmp_path, images[:2], None, MICROMETRES)
+def test_where_the_model_knows_no_pixel_size_that_of_the_images_counts(tmp_path, images, identity_model):
+    searched = build(tmp_path, images[:2], identity_model(None), MICROMETRES)
     assert searched_pixel_size(searched) == MICROMETRES
     assert pixel_step(searched, 2 * MICROMETRES) == (0.5, [])
 
 
-def test_an_unknown_pixel_size_is_told(repository, tmp_path, images):
+def test_an_unknown_pixel_size_is_told(repository, tmp_path, images, identity_model):
     query = images[0][50:200, 60:200]
     (sentence,) = run(search(repository, query, "A")).warnings
     assert sentence.startswith("The pixel size of the region's image is not known")
     assert "0.5 µm" in sentence
-    unknown = build(tmp_path, images[:2], None, None)
+    unknown = build(tmp_path, images[:2], identity_model(None), None)
     assert run(search(unknown, query, "A")).warnings == ()
     (sentence,) = run(search(unknown, query, "A", pixel_size=1.0)).warnings
     assert sentence.startswith("The pixel size of the images searched is not known")

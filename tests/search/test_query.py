@@ -64,6 +64,7 @@ def test_fewer_hits_are_the_first_of_more(repository, partners) -> None:
 def test_the_modality_searched_finds_itself_exactly(repository, searched) -> None:
     best = run(search(repository, searched["tissue-24"], "BF")).hits[0]
     assert best.image == "tissue-24"
+    # not 1 and 0 px: at the border the query's CoMIR saw the image mirrored; faint gradients do not vote
     assert best.score > 0.9
     assert corner_error(best.box, Region.whole((256, 256)).corners()) < 0.25
 

@@ -5,263 +5,246 @@ rectifies it, convolves it to a few new channels and adds these. Layer by layer,
 concatenating, and into normalising the same channels again and again. Their batch statistics are the same
 for every layer, though: here each channel is normalised once, into one buffer, and each layer only scales it,
 a few images at a time. What is scaled and rectified is forgotten and computed again in the backward pass:
-that takes less time than to get memory for it from the system.
-
-Backwards, a layer's gradient for its scale needs no sum over the pixels: a convolution is linear in what it
-sees and in its weights, so that for every input channel
-
-    sum over pixels of (input * its gradient) = sum over the kernel of (weights * their gradient).
+that takes less time than to get memory for it from the system. The rest lies in memory of the step before.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-__all__ = ["LayerWeights", "dense_block"]
+from napari_cmrir.comir.dense_layers import (
+    LayerWeights,
+    Scratch,
+    chunks,
+    images,
+    long_rows,
+    normalise,
+    repeated,
+    see,
+    see_back,
+    statistics,
+)
+from napari_cmrir.comir.memory import Memory
 
-_CHUNK = 2**22  # bytes that a layer sees at once
-_SMALL_SCALE = 0.05  # below, the sum over the kernel is divided by too little
+__all__ = ["Answer", "dense_block", "dropout_noise"]
+
 _LAST = torch.channels_last
-_PLAIN = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)  # stride, padding, dilation, ...
 
 
-class LayerWeights(NamedTuple):
-    """Parameters of a layer.
+class Answer(NamedTuple):
+    """What a dense block makes of its input.
 
     Parameters
     ----------
-    scale, shift : (c,) tensor
-        Of the batch normalisation of the c channels that it sees.
-    kernel : (k, c, 3, 3) tensor
-    bias : (k,) tensor
+    out : (n, ..., y, x) tensor
+        What the layers gave, after the input if that is kept.
+    led : (n, k, y, x) tensor or None
+        What the layer gave that leads on from the block, if there is one.
+    means, variances : (c,) tensor
+        Of all channels that are normalised, without gradient; the variances are the unbiased ones.
     """
 
-    scale: Tensor
-    shift: Tensor
-    kernel: Tensor
-    bias: Tensor
+    out: Tensor
+    led: Tensor | None
+    means: Tensor
+    variances: Tensor
 
 
 def dense_block(
-    x: Tensor, layers: Sequence[LayerWeights], dropout: float, epsilon: float, *, keep_input: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+    inputs: Sequence[Tensor],
+    layers: Sequence[LayerWeights],
+    noises: Sequence[Tensor],
+    epsilon: float,
+    *,
+    keep_input: bool,
+    onward: LayerWeights | None = None,
+    memory: Memory | None = None,
+) -> Answer:
     """Compute a dense block, normalising by the statistics of the batch.
 
     Parameters
     ----------
-    x : (n, c, y, x) tensor
-        In the precision that is computed in.
+    inputs : sequence of (n, c, y, x) tensor
+        In the precision that is computed in; taken as one image of all their channels.
     layers : sequence of LayerWeights
-        Each sees x and what the layers before it gave.
-    dropout : float
-        Share of the new channels of each image set to zero.
+        Each sees the input and what the layers before it gave.
+    noises : sequence of (n, k, 1, 1) tensor
+        What a layer's new channels are multiplied by; see `dropout_noise`.
     epsilon : float
         Added to the variances.
     keep_input : bool
-        Return x, too, before what the layers gave.
+        Return the input, too, before what the layers gave.
+    onward : LayerWeights, optional
+        One more layer, with a kernel of a single pixel, that sees all and leads on from the block.
+    memory : Memory, optional
+        What is needed until the gradients are computed lies there.
 
     Returns
     -------
-    (n, ..., y, x) tensor
-    means, variances : (c + k * (layers - 1),) tensor
-        Of all channels that are normalised, without gradient; the variances are the unbiased ones.
+    Answer
 
     Examples
     --------
     >>> torch.manual_seed(0).initial_seed()
     0
     >>> weights = LayerWeights(torch.ones(3), torch.zeros(3), torch.rand(2, 3, 3, 3), torch.zeros(2))
-    >>> out, means, variances = dense_block(torch.rand(4, 3, 8, 8), [weights], 0.2, 1e-5, keep_input=True)
-    >>> out.shape, means.shape
+    >>> image = torch.rand(4, 3, 8, 8)
+    >>> noise = dropout_noise(image, 2, 0.2, None)
+    >>> answer = dense_block([image], [weights], [noise], 1e-5, keep_input=True)
+    >>> answer.out.shape, answer.means.shape
     (torch.Size([4, 5, 8, 8]), torch.Size([3]))
     """
-    flat = [tensor for layer in layers for tensor in layer]
-    out, means, variances = _DenseBlock.apply(  # type: ignore[no-untyped-call]
-        x, dropout, epsilon, keep_input, *flat
-    )
-    return out, means, variances
+    flat = [tensor for layer in (*layers, *([onward] if onward else [])) for tensor in layer]
+    plan = _Plan(len(inputs), tuple(noises), epsilon, keep_input, onward is not None, memory or Memory())
+    out, means, variances, *led = _DenseBlock.apply(plan, *inputs, *flat)  # type: ignore[no-untyped-call]
+    return Answer(out, led[0] if led else None, means, variances)
+
+
+def dropout_noise(x: Tensor, channels: int, share: float, generator: torch.Generator | None) -> Tensor:
+    """Draw what the channels of each image are multiplied by: zero, or that which keeps their mean.
+
+    Parameters
+    ----------
+    x : (n, c, y, x) tensor
+        Images of the same number and type.
+    channels : int
+    share : float
+        Of the channels that are set to zero, below 1.
+    generator : torch.Generator, optional
+        Draws them; torch's own by default.
+
+    Returns
+    -------
+    (n, channels, 1, 1) tensor
+
+    Examples
+    --------
+    >>> noise = dropout_noise(torch.zeros(2, 3, 4, 4), 5, 0.2, torch.Generator().manual_seed(0))
+    >>> noise.shape, noise.unique()
+    (torch.Size([2, 5, 1, 1]), tensor([0.0000, 1.2500]))
+    """
+    noise = x.new_ones(len(x), channels, 1, 1)
+    return noise.bernoulli_(1 - share, generator=generator).div_(1 - share) if share else noise
+
+
+class _Plan(NamedTuple):
+    """What else a block needs to know; the memory is that of the images."""
+
+    inputs: int
+    noises: tuple[Tensor, ...]
+    epsilon: float
+    keep_input: bool
+    leads_on: bool
+    memory: Memory
 
 
 class _DenseBlock(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, dropout: float, epsilon: float, keep_input: bool, *flat: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        layers = _layers(flat)
-        seen = [layer.kernel.shape[1] for layer in layers]
-        hat = torch.empty((len(x), seen[-1], *x.shape[2:]), dtype=x.dtype, memory_format=_LAST)
-        scratch = _Scratch(hat)
-        means, variances, noises = [], [], []
-        raw, at = [x.contiguous(memory_format=_LAST)], 0
-        for layer, channels in zip(layers, seen, strict=True):
-            mean, variance = _statistics(raw[-1])
-            _normalise(raw[-1], mean, variance, epsilon, hat[:, at:channels])
-            means.append(mean)
-            variances.append(variance)
-            noise = x.new_ones(len(x), len(layer.bias), 1, 1)
-            if dropout:
-                noise = noise.bernoulli_(1 - dropout).div_(1 - dropout)
-            noises.append(noise)
-            raw.append(_see(hat[:, :channels], layer, noise, scratch))
-            at = channels
+    def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
+        memory, layers = plan.memory, _layers(tensors[plan.inputs :])
+        raw = [x.contiguous(memory_format=_LAST) for x in tensors[: plan.inputs]]
+        hat = images(memory, raw[0], len(layers[-1].scale))
+        scratch = Scratch(memory, hat)
+        means, variances, at = [], [], 0
+        led: list[Tensor] = []
+        fresh = list(raw)
+        for i, layer in enumerate(layers):
+            for x in fresh:
+                mean, variance = statistics(x)
+                normalise(x, mean, variance, plan.epsilon, hat[:, at : at + x.shape[1]])
+                means.append(mean)
+                variances.append(variance)
+                at += x.shape[1]
+            if i < len(plan.noises):
+                new = images(memory, hat, len(layer.bias))
+                raw.append(see(hat[:, :at], layer, plan.noises[i], scratch, new))
+                fresh = raw[-1:]
+            else:
+                led.append(see(hat, layer, None, scratch, images(Memory(), hat, len(layer.bias))))
         mean, variance = torch.cat(means), torch.cat(variances)
-        inverse = (variance + epsilon).rsqrt()
-        count = x[:, 0].numel()
+        inverse = (variance + plan.epsilon).rsqrt()
+        count = hat[:, 0].numel()
         unbiased = variance * (count / max(1, count - 1))
-        ctx.save_for_backward(hat, inverse, *noises, *flat)
-        ctx.layers, ctx.keep_input = len(layers), keep_input
+        ctx.save_for_backward(inverse, *tensors[plan.inputs :])
+        ctx.hat, ctx.plan, ctx.sizes = hat, plan, [x.shape[1] for x in raw]
         ctx.mark_non_differentiable(mean, unbiased)
-        return torch.cat(raw if keep_input else raw[1:], 1), mean, unbiased
+        out = torch.cat(raw if plan.keep_input else raw[plan.inputs :], 1)
+        memory.give_back(*raw[plan.inputs :], *scratch.parts)
+        return (out, mean, unbiased, *led)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_out: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        hat, inverse, *saved = ctx.saved_tensors
-        noises, layers = saved[: ctx.layers], _layers(saved[ctx.layers :])
-        first, count = len(layers[0].scale), hat[:, 0].numel()
-        if ctx.keep_input:
-            total = of_out.clone(memory_format=_LAST)  # gradient of all channels, before they are normalised
-        else:
-            total = F.pad(of_out, (0, 0, 0, 0, first, 0)).contiguous(memory_format=_LAST)
-        mean = torch.zeros_like(inverse)  # over the pixels, of the gradient of the normalised channels
-        slope = torch.zeros_like(inverse)  # the same of its product with them
+    def backward(
+        ctx: Any, of_out: Tensor, _: Tensor, __: Tensor, *of_led: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        inverse, *flat = ctx.saved_tensors
+        plan, hat, layers = ctx.plan, ctx.hat, _layers(flat)
+        back = _Back(plan.memory, hat, inverse, sum(ctx.sizes))
+        back.start(of_out)
+        ends = list(itertools.accumulate(ctx.sizes))
+        pieces = [slice(end - size, end) for end, size in zip(ends, ctx.sizes, strict=True)]
         answers: list[Tensor] = []
-        scratch = _Scratch(hat)
-        gradient = total[:, hat.shape[1] :].contiguous(memory_format=_LAST)
-        for i in reversed(range(ctx.layers)):
-            layer = layers[i]
-            channels = len(layer.scale)
-            seen = hat[:, :channels]
-            answer = _see_back(gradient, seen, layer, noises[i], total, inverse[:channels], scratch)
-            answers[:0] = answer
-            mean[:channels] += layer.scale * answer.shift / count
-            slope[:channels] += layer.scale * answer.scale / count
-            own = slice(channels - len(layer.bias) if i else 0, channels)
-            gradient = _before_normalising(
-                total[:, own], hat[:, own], (inverse * mean)[own], (inverse * slope)[own]
-            )
-        return (gradient, None, None, None, *answers)
+        if plan.leads_on:
+            answers[:0] = back.through(layers[-1], of_led[0].contiguous(memory_format=_LAST))
+        for i in reversed(range(len(plan.noises))):
+            layer, piece = layers[i], pieces[plan.inputs + i]
+            gradient = back.of_raw(piece, plan.memory, plan.noises[i])
+            answers[:0] = back.through(layer, gradient)
+            plan.memory.give_back(gradient)
+        of_inputs = [back.of_raw(piece, Memory()) for piece in pieces[: plan.inputs]]
+        plan.memory.give_back(hat, back.total, *back.scratch.parts)
+        del ctx.hat
+        return (None, *of_inputs, *answers)
 
 
-def _before_normalising(gradient: Tensor, hat: Tensor, mean: Tensor, slope: Tensor) -> Tensor:
-    """Take the part of a gradient away that normalising makes vain."""
-    answer = torch.empty(gradient.shape, dtype=gradient.dtype, memory_format=_LAST)
-    for part in _chunks(gradient):
-        given, normal = (x[part].contiguous(memory_format=_LAST) for x in (gradient, hat))
-        vain = torch.addcmul(_row(mean, hat), normal, _row(slope, hat))
-        torch.sub(given, vain, out=answer[part])
-    return answer
+class _Back:
+    """The way back through a block: the gradient of all its channels, gathered from layer to layer."""
+
+    def __init__(self, memory: Memory, hat: Tensor, inverse: Tensor, channels: int) -> None:
+        self.hat, self.inverse = hat, inverse
+        self.total = images(memory, hat, channels)  # without what normalising makes vain
+        self.scratch = Scratch(memory, hat)
+        self.mean = torch.zeros_like(inverse)  # over the pixels, of the gradient of the normalised channels
+        self.slope = torch.zeros_like(inverse)  # the same of its product with them
+
+    def start(self, of_out: Tensor) -> None:
+        """From the gradient of the last channels."""
+        left_out = self.total.shape[1] - of_out.shape[1]
+        self.total[:, :left_out] = 0
+        self.total[:, left_out:] = of_out
+
+    def through(self, layer: LayerWeights, gradient: Tensor) -> LayerWeights:
+        """Gradients of a layer's weights, from that of what it gave; that of what it saw is added."""
+        channels = len(layer.scale)
+        seen, inverse = self.hat[:, :channels], self.inverse[:channels]
+        answer = see_back(gradient, seen, layer, self.total, inverse, self.scratch)
+        count = seen[:, 0].numel()
+        self.mean[:channels] += layer.scale * answer.shift / count
+        self.slope[:channels] += layer.scale * answer.scale / count
+        return answer
+
+    def of_raw(self, piece: slice, memory: Memory, noise: Tensor | None = None) -> Tensor:
+        """Gradient of some channels before they were multiplied by noise and normalised."""
+        gradient = images(memory, self.hat, piece.stop - piece.start).copy_(self.total[:, piece])
+        is_normalised = piece.stop <= self.hat.shape[1]
+        mean, slope = ((self.inverse * x)[piece] for x in (self.mean, self.slope))
+        for part in chunks(gradient):
+            given = long_rows(gradient[part])
+            if is_normalised:
+                normal = long_rows(self.scratch.first(gradient[part]).copy_(self.hat[part, piece]))
+                vain = long_rows(self.scratch.second(gradient[part]))
+                torch.addcmul(repeated(mean, normal), normal, repeated(slope, normal), out=vain)
+                given.sub_(vain)
+            if noise is not None:
+                given.mul_(repeated(noise[part, :, 0, 0], given))
+        return gradient
 
 
 def _layers(flat: Sequence[Tensor]) -> list[LayerWeights]:
     return [LayerWeights(*flat[i : i + 4]) for i in range(0, len(flat), 4)]
-
-
-def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each channel."""
-    kept = torch.zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
-    mean, variance = torch.batch_norm_update_stats(x, kept, kept.clone(), 0.0)
-    return mean, variance
-
-
-def _normalise(x: Tensor, mean: Tensor, variance: Tensor, epsilon: float, out: Tensor) -> None:
-    for part in _chunks(x):
-        out[part] = torch.native_batch_norm(x[part], None, None, mean, variance, False, 0.0, epsilon)[0]
-
-
-class _Scratch:
-    """Memory for what is computed of a few images: new memory takes longer to get than to fill."""
-
-    def __init__(self, hat: Tensor) -> None:
-        size = max(_CHUNK // hat.element_size(), hat[0].numel())
-        self._scaled, self._active = (hat.new_empty(size) for _ in range(2))
-
-    def active(self, seen: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """Scale and rectify; not in place, which takes torch twice as long."""
-        scaled, active = _shaped(self._scaled, seen), _shaped(self._active, seen)
-        torch.addcmul(shift, seen, scale, out=scaled)
-        return torch.clamp_min(scaled, 0, out=active)
-
-    def masked(self, gradient: Tensor, active: Tensor) -> Tensor:
-        """The gradient where it is active."""
-        out = _shaped(self._scaled, gradient)
-        torch.ops.aten.threshold_backward.grad_input(gradient, active, 0, grad_input=out)
-        return out
-
-
-def _shaped(memory: Tensor, like: Tensor) -> Tensor:
-    n, channels, height, width = like.shape
-    return memory[: like.numel()].view(n, height, width, channels).permute(0, 3, 1, 2)
-
-
-def _see(seen: Tensor, layer: LayerWeights, noise: Tensor, scratch: _Scratch) -> Tensor:
-    """What a layer makes of normalised channels."""
-    shift, scale = _row(layer.shift, seen), _row(layer.scale, seen)
-    kernel, bias = _kernel(layer, seen), layer.bias.to(seen.dtype)
-    new = torch.empty((len(seen), len(bias), *seen.shape[2:]), dtype=seen.dtype, memory_format=_LAST)
-    for part in _chunks(seen):
-        active = scratch.active(seen[part], scale, shift)
-        torch.mul(torch.convolution(active, kernel, bias, *_PLAIN), noise[part], out=new[part])
-    return new
-
-
-def _see_back(
-    gradient: Tensor,
-    seen: Tensor,
-    layer: LayerWeights,
-    noise: Tensor,
-    total: Tensor,
-    inverse: Tensor,
-    scratch: _Scratch,
-) -> LayerWeights:
-    """Gradients of a layer's weights; that of what it saw is added to the total."""
-    shift, scale = _row(layer.shift, seen), _row(layer.scale, seen)
-    kernel, onward = _kernel(layer, seen), _row(layer.scale * inverse, seen)
-    answer = LayerWeights(*(torch.zeros_like(tensor) for tensor in layer))
-    is_small = layer.scale.abs() < _SMALL_SCALE
-    small = is_small.nonzero()[:, 0]
-    sizes = [len(layer.bias)]
-    for part in _chunks(seen):
-        active = scratch.active(seen[part], scale, shift)
-        back, of_kernel, of_bias = torch.ops.aten.convolution_backward(
-            gradient[part] * noise[part], active, kernel, sizes, *_PLAIN, [True, True, True]
-        )
-        back = scratch.masked(back, active)
-        total[part, : seen.shape[1]].addcmul_(back, onward)
-        answer.kernel.add_(of_kernel)
-        answer.bias.add_(of_bias)
-        answer.shift.add_(_sums(back))
-        if len(small):
-            products = back[:, small].to(layer.scale.dtype) * seen[part][:, small].to(layer.scale.dtype)
-            answer.scale.index_add_(0, small, products.sum((0, 2, 3)))
-    products = (layer.kernel * answer.kernel).sum((0, 2, 3)) - layer.shift * answer.shift
-    answer.scale.add_((products / layer.scale).masked_fill(is_small, 0))
-    return answer
-
-
-def _chunks(x: Tensor) -> list[slice]:
-    """So many images at a time that what is computed of them stays in the cache."""
-    count = max(1, _CHUNK // (x[0].numel() * x.element_size()))
-    return [slice(at, at + count) for at in range(0, len(x), count)]
-
-
-def _kernel(layer: LayerWeights, like: Tensor) -> Tensor:
-    return layer.kernel.to(like.dtype).contiguous(memory_format=_LAST)
-
-
-def _row(values: Tensor, like: Tensor) -> Tensor:
-    """A value a channel, to be broadcast."""
-    return values.to(like.dtype)[:, None, None]
-
-
-def _sums(x: Tensor) -> Tensor:
-    """Sum of each channel, as a matrix product: many times faster than a reduction in bfloat16."""
-    rows = x.permute(0, 2, 3, 1).flatten(1, 2)
-    sums = torch.bmm(rows.new_ones(1).expand(len(rows), 1, rows.shape[1]), rows)[:, 0]
-    return sums.to(torch.promote_types(x.dtype, torch.float32)).sum(0)

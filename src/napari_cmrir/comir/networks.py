@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_cmrir.comir.dense_training import LayerWeights, dense_block
+from napari_cmrir.comir.dense_layers import LayerWeights
+from napari_cmrir.comir.dense_training import dense_block, dropout_noise
 from napari_cmrir.comir.full_precision import mix_channels
+from napari_cmrir.comir.memory import Memory
 from napari_cmrir.comir.settings import TrainingSettings
 
 __all__ = ["Tiramisu", "UNet", "build_network"]
@@ -83,49 +88,73 @@ def _double_convolution(before: int, after: int) -> nn.Sequential:
     )
 
 
+class _Dropout(nn.Module):
+    """Sets whole channels to zero while training, drawn by a generator of the caller's choice."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        if not self.training:
+            return x
+        return x * dropout_noise(x, x.shape[1], self.share, generator)
+
+
 class _DenseLayer(nn.Module):
     def __init__(self, channels: int, growth: int, dropout: float) -> None:
         super().__init__()
         self.batchnorm = nn.BatchNorm2d(channels)
         self.conv = nn.Conv2d(channels, growth, 3, padding=1)
-        self.dropout = nn.Dropout2d(dropout)
+        self.dropout = _Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.dropout(self.conv(F.relu(self.batchnorm(x))))
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        out: Tensor = self.dropout(self.conv(F.relu(self.batchnorm(x))), generator)
         return out
 
 
 class _DenseBlock(nn.Module):
-    def __init__(self, channels: int, layers: int, growth: int, dropout: float, *, keep_input: bool) -> None:
+    def __init__(
+        self, channels: int, layers: int, growth: int, dropout: float, memory: Memory, *, keep_input: bool
+    ) -> None:
         super().__init__()
-        self.keep_input = keep_input
+        self.keep_input, self.memory = keep_input, memory
         self.layers = nn.ModuleList(
             _DenseLayer(channels + i * growth, growth, dropout) for i in range(layers)
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         channels = x.shape[1]
-        if self.training and torch.is_grad_enabled() and x.device.type == "cpu":
-            return self._forward_in_training(x)
         for layer in self.layers:
-            x = torch.cat((x, layer(x)), 1)
+            x = torch.cat((x, layer(x, generator)), 1)
         return x if self.keep_input else x[:, channels:]
 
-    def _forward_in_training(self, x: Tensor) -> Tensor:
-        """The same at once, faster and in less memory; see `dense_training`."""
+    def all_at_once(
+        self, inputs: list[Tensor], generator: torch.Generator | None, onward: _TransitionDown | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same in training, in less time and memory; and what leads down from it, not yet pooled."""
         layers = [layer for layer in self.layers if isinstance(layer, _DenseLayer)]
         norms = [layer.batchnorm for layer in layers]
-        weights = [
-            LayerWeights(norm.weight, norm.bias, layer.conv.weight, _bias(layer.conv))
-            for norm, layer in zip(norms, layers, strict=True)
-        ]
-        out, means, variances = dense_block(
-            x, weights, layers[0].dropout.p, norms[0].eps, keep_input=self.keep_input
+        x = inputs[0]
+        answer = dense_block(
+            inputs,
+            [_weights(layer) for layer in layers],
+            [dropout_noise(x, len(_bias(layer.conv)), layer.dropout.share, generator) for layer in layers],
+            norms[0].eps,
+            keep_input=self.keep_input,
+            onward=_weights(onward) if onward else None,
+            memory=self.memory,
         )
         with torch.no_grad():
-            for norm in norms:
-                _keep_statistics(norm, means[: norm.num_features], variances[: norm.num_features])
-        return out
+            for norm in (*norms, *([onward.batchnorm] if onward else [])):
+                of = slice(norm.num_features)
+                _keep_statistics(norm, answer.means[of], answer.variances[of])
+        return answer.out, answer.led
+
+
+def _weights(layer: _DenseLayer | _TransitionDown) -> LayerWeights:
+    norm, convolution = layer.batchnorm, layer.conv
+    return LayerWeights(norm.weight, norm.bias, convolution.weight, _bias(convolution))
 
 
 def _bias(convolution: nn.Conv2d) -> Tensor:
@@ -148,10 +177,15 @@ class _TransitionDown(nn.Module):
         super().__init__()
         self.batchnorm = nn.BatchNorm2d(before)
         self.conv = nn.Conv2d(before, after, 1)
-        self.dropout = nn.Dropout2d(dropout)
+        self.dropout = _Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool2d(self.dropout(self.conv(F.relu(self.batchnorm(x)))), 2)
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.pooled(self.conv(F.relu(self.batchnorm(x))), generator)
+
+    def pooled(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """What goes down, of what is convolved; dropping after pooling is the same, of fewer pixels."""
+        out: Tensor = self.dropout(F.max_pool2d(x, 2), generator)
+        return out
 
 
 class _TransitionUp(nn.Module):
@@ -164,9 +198,13 @@ class _TransitionUp(nn.Module):
         )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return torch.cat((skip, self.upsampled(x, skip)), 1)
+
+    def upsampled(self, x: Tensor, skip: Tensor) -> Tensor:
+        """The image at twice the resolution, cropped as what it is put beside."""
         x = self.upsampling_layer(x)
         top, left = (x.shape[-2] - skip.shape[-2]) // 2, (x.shape[-1] - skip.shape[-1]) // 2
-        return torch.cat((skip, x[..., top : top + skip.shape[-2], left : left + skip.shape[-1]]), 1)
+        return x[..., top : top + skip.shape[-2], left : left + skip.shape[-1]]
 
 
 class Tiramisu(nn.Module):
@@ -196,6 +234,7 @@ class Tiramisu(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         new = self.layers * self.growth
+        self.memory = Memory()
         self.conv_init = nn.Conv2d(in_channels, 32, 3, padding=1)
         self.layers_down, self.transitions_down = nn.ModuleList(), nn.ModuleList()
         channels, skips = 32, []
@@ -212,19 +251,47 @@ class Tiramisu(nn.Module):
         self.final_conv = nn.Conv2d(skips[0] + 2 * new, out_channels, 1, bias=False)
 
     def _block(self, channels: int, *, keep_input: bool) -> _DenseBlock:
-        return _DenseBlock(channels, self.layers, self.growth, self.dropout, keep_input=keep_input)
+        size = (channels, self.layers, self.growth, self.dropout)
+        return _DenseBlock(*size, self.memory, keep_input=keep_input)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the CoMIR, (batch, out_channels, y, x), of an image (batch, in_channels, y, x)."""
+    def forward(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the CoMIR, (batch, out_channels, y, x), of an image (batch, in_channels, y, x).
+
+        While training, the generator draws what is dropped; by default, it is torch's own.
+        """
+        if self.training and torch.is_grad_enabled() and image.device.type == "cpu":
+            return self._all_at_once(image, generator)
         x = self.conv_init(image)
         skips = []
         for block, transition in zip(self.layers_down, self.transitions_down, strict=True):
-            x = block(x)
+            x = block(x, generator)
             skips.append(x)
-            x = transition(x)
-        x = self.bottleneck(x)
+            x = transition(x, generator)
+        x = self.bottleneck(x, generator)
         for block, transition, skip in zip(self.layers_up, self.transitions_up, skips[::-1], strict=True):
-            x = block(transition(x, skip))
+            x = block(transition(x, skip), generator)
+        return _in_full_precision(self.final_conv, x)
+
+    def _all_at_once(self, image: Tensor, generator: torch.Generator | None) -> Tensor:
+        """The same in training, faster and in less memory; see `dense_training`."""
+        x: Tensor = self.conv_init(image)
+        down = cast(
+            "Iterable[tuple[_DenseBlock, _TransitionDown]]",
+            zip(self.layers_down, self.transitions_down, strict=True),
+        )
+        up = cast(
+            "Iterable[tuple[_DenseBlock, _TransitionUp]]",
+            zip(self.layers_up, self.transitions_up, strict=True),
+        )
+        skips = []
+        for block, leading_down in down:
+            skip, led = block.all_at_once([x], generator, leading_down)
+            assert led is not None
+            skips.append(skip)
+            x = leading_down.pooled(led, generator)
+        x, _ = self.bottleneck.all_at_once([x], generator)
+        for (block, leading_up), skip in zip(up, skips[::-1], strict=True):
+            x, _ = block.all_at_once([skip, leading_up.upsampled(x, skip)], generator)
         return _in_full_precision(self.final_conv, x)
 
 

@@ -9,13 +9,19 @@ from napari_cmrir.comir.model import OutputScale
 from napari_cmrir.comir.networks import Tiramisu, UNet
 from napari_cmrir.comir.settings import TrainingSettings
 
-__all__ = ["measure_scale"]
+__all__ = ["DEVIATIONS", "LEAST_SCALE", "measure_scale"]
+
+DEVIATIONS = 2.0
+"""Standard deviations to a unit of the scaled output: room for images of more contrast."""
+
+LEAST_SCALE = 2e-6
+"""Of a flat output."""
 
 
 def measure_scale(
     network: UNet | Tiramisu, patches: torch.Tensor, settings: TrainingSettings, device: torch.device
 ) -> OutputScale:
-    """Mean and twice the deviation of each channel, which leaves room for images of more contrast.
+    """Mean and `DEVIATIONS` standard deviations of each channel.
 
     The published export, for the mse critic, takes the plain output.
 
@@ -35,7 +41,8 @@ def measure_scale(
     turns = range(0, 4, 4 // settings.rotations)
     comirs = torch.stack([_turned_back(network, patches, turn, device) for turn in turns]).mean(0)
     comirs = comirs.transpose(0, 1).flatten(1)
-    return OutputScale(tuple(comirs.mean(1).tolist()), tuple((2 * comirs.std(1)).clamp_min(2e-6).tolist()))
+    scale = (DEVIATIONS * comirs.std(1)).clamp_min(LEAST_SCALE)
+    return OutputScale(tuple(comirs.mean(1).tolist()), tuple(scale.tolist()))
 
 
 def _turned_back(

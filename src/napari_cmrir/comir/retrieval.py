@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from napari_cmrir.comir.correlation import QueryBank, turn
 from napari_cmrir.comir.detail import detail
+from napari_cmrir.comir.output_scale import DEVIATIONS, LEAST_SCALE
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.intensity import Intensity
 
@@ -178,7 +179,7 @@ def _grid(shapes: Sequence[tuple[int, ...]], side: int) -> list[tuple[int, int, 
 
 def _pressed(comirs: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     """As the 8-bit export presses CoMIRs into a range, without the rounding."""
-    return ((comirs - mean) / (2 * deviation).clamp_min(2e-6)).sigmoid()
+    return ((comirs - mean) / (DEVIATIONS * deviation).clamp_min(LEAST_SCALE)).sigmoid()
 
 
 def _compared(comirs: Tensor, mask: Tensor | None = None) -> Tensor:

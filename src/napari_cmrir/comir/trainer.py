@@ -9,18 +9,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from napari_cmrir.comir.detail import detail
 from napari_cmrir.comir.devices import is_out_of_memory, release_memory, training_precision
 from napari_cmrir.comir.history import History
 from napari_cmrir.comir.inference import as_bytes, forward_in_batches
-from napari_cmrir.comir.loss import contrastive_loss
 from napari_cmrir.comir.model import ComirModel
-from napari_cmrir.comir.networks import build_network
+from napari_cmrir.comir.networks import Tiramisu, build_network
+from napari_cmrir.comir.objective import Objective
 from napari_cmrir.comir.optimiser import build_optimiser, learning_rate
 from napari_cmrir.comir.output_scale import measure_scale
-from napari_cmrir.comir.patches import PatchSampler, disc, local_discs, rotate
+from napari_cmrir.comir.patches import PatchSampler
 from napari_cmrir.comir.recovery import Recovery
 from napari_cmrir.comir.retrieval import RetrievalTest
 from napari_cmrir.comir.selection import Selection
@@ -102,14 +100,11 @@ class Trainer:
             scaled, settings.patch_size, settings.free_rotation, settings.seed, settings.variation
         )
         parameters = [p for network in self.networks.values() for p in network.parameters()]
-        self._draws_within = settings.network == "tiramisu"  # it has dropout
         self.optimiser = build_optimiser(parameters, settings)
         self.step = 0
         self.history = History()
         self.precision = training_precision(device)
-        side = settings.patch_size // settings.comparison_step
-        counts = disc(side) if settings.free_rotation else torch.ones(side, side, dtype=torch.bool)
-        self._counts = counts.to(device)
+        self.objective = Objective(settings, device)
         test = RetrievalTest(validation, (one, other), settings.seed) if validation else None
         self.selection = Selection(self.networks, test if test is not None and len(test) > 1 else None)
         self._shown = self._shown_pair()
@@ -164,14 +159,14 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recovery.rate * learning_rate(self.step, settings)
         chosen = self.sampler.choose(self.batch_size)
-        comirs = self._on_both_sides(lambda side: self._comir(side, chosen.cut(side)))
+        comirs = self._side_by_side(lambda side: self._comir(side, chosen.cut(side)))
         self._comirs = [comir.detach().requires_grad_() for comir in comirs]
-        loss = self._loss(self._comirs[0], self._comirs[1], chosen.turned.to(self.device))
+        loss = self.objective(self._comirs[0], self._comirs[1], chosen.turned.to(self.device))
         self.optimiser.zero_grad()
         value = float(loss.detach())
         if np.isfinite(value):
             loss.backward()  # type: ignore[no-untyped-call]
-            self._on_both_sides(lambda side: comirs[side].backward(self._comirs[side].grad))  # type: ignore[no-untyped-call]
+            self._side_by_side(lambda side: comirs[side].backward(self._comirs[side].grad))  # type: ignore[no-untyped-call]
             parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
             if torch.nn.utils.clip_grad_norm_(parameters, 1.0).isfinite():
                 self.optimiser.step()
@@ -181,43 +176,19 @@ class Trainer:
         self._notice(value)
         return value
 
-    def _on_both_sides(self, work: Callable[[int], Result]) -> tuple[Result, Result]:
-        if self._draws_within:  # from one generator: in one order
-            return work(0), work(1)
+    def _side_by_side(self, work: Callable[[int], Result]) -> tuple[Result, Result]:
         return side_by_side(lambda: work(0), lambda: work(1), self.device)
 
     def _comir(self, side: int, patches: Tensor) -> Tensor:
         patches = patches.to(self.device).contiguous(memory_format=torch.channels_last)
+        network = self.networks[self.modalities[side]]
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
-            comir: Tensor = self.networks[self.modalities[side]](patches)
+            if isinstance(network, Tiramisu):  # its dropout: every step and network draws anew
+                seed = np.random.SeedSequence((self.settings.seed, self.step, side)).generate_state(1)
+                comir: Tensor = network(patches, torch.Generator(self.device).manual_seed(int(seed[0])))
+            else:
+                comir = network(patches)
         return comir.float()
-
-    def _loss(self, first: Tensor, second: Tensor, turned: Tensor) -> Tensor:
-        """Loss of the CoMIRs of a batch, the second turned against the first by so many degrees."""
-        settings = self.settings
-        step = settings.comparison_step
-        if step > 1:
-            first, second = F.avg_pool2d(first, step), F.avg_pool2d(second, step)
-        compared = [self._compared(first), self._compared(rotate(second, -turned))]
-        critic, temperature = settings.critic, settings.temperature
-        one, other = (comir[..., self._counts] for comir in compared)
-        loss = contrastive_loss(one, other, critic=critic, temperature=temperature)
-        if settings.local_weight:
-            here, there = (local_discs(comir) for comir in compared)
-            local = contrastive_loss(here, there, critic=critic, temperature=temperature)
-            loss = loss + settings.local_weight * local
-        if settings.activation_decay:
-            counted = torch.cat((one, other))
-            loss = loss + settings.activation_decay * (counted.abs().mean() + counted.square().mean())
-        return loss
-
-    def _compared(self, comir: Tensor) -> Tensor:
-        """What of a CoMIR the loss compares, (n, channel, y, x)."""
-        if not self.settings.detail:
-            return comir
-        return detail(
-            comir, self._counts.to(comir.dtype), self.settings.detail / self.settings.comparison_step
-        )
 
     def _notice(self, loss: float) -> None:
         """Take down the loss of the step just done, and go back where training went wrong."""

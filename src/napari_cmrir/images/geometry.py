@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.images.warping import averaged, inside, sample
 
 __all__ = ["Region", "corner_error", "cut", "rotation_difference"]
-
-_BLOCK = 8192  # OpenCV warps at most 32767 px a side
 
 
 @dataclass(frozen=True)
@@ -206,12 +205,12 @@ def cut(
     finer = ceil(pixel_step - 1e-9)  # samples averaged per pixel and axis
     steps = _turn(region.rotation_degrees) * pixel_step
     first = np.array(region.centre) - steps @ ((np.array([height, width]) - 1) / 2)
-    inside = _inside(pixels.shape, first, steps, height, width)
+    mask = inside(pixels.shape, first, steps, height, width)
     if pixels.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
         pixels = pixels.astype(np.float32)
     first = first - steps @ np.full(2, (1 - 1 / finer) / 2)
-    fine = _sample(pixels, first, steps / finer, height * finer, width * finer)
-    return (_averaged(fine, finer) if finer > 1 else fine), inside
+    fine = sample(pixels, first, steps / finer, height * finer, width * finer)
+    return (averaged(fine, finer) if finer > 1 else fine), mask
 
 
 def corner_error(box_a: ArrayLike, box_b: ArrayLike) -> float:
@@ -276,78 +275,3 @@ def _turn(degrees: float) -> NDArray[np.float64]:
     for _ in range(int(quarters) % 4):
         c, s = -s, c
     return np.array([[c, -s], [s, c]])
-
-
-def _inside(
-    shape: tuple[int, ...], first: NDArray[np.float64], steps: NDArray[np.float64], height: int, width: int
-) -> NDArray[np.bool_]:
-    """Which samples first + steps @ (row, column) lie on the image, (height, width)."""
-    rows, columns = np.arange(height)[:, np.newaxis], np.arange(width)
-    inside = np.ones((height, width), bool)
-    for size, start, (per_row, per_column) in zip(shape[:2], first, steps, strict=True):
-        at = start + per_row * rows + per_column * columns
-        inside &= (at >= -0.5 - 1e-6) & (at <= size - 0.5 + 1e-6)
-    return inside
-
-
-def _sample(
-    pixels: NDArray[Any], first: NDArray[np.float64], steps: NDArray[np.float64], height: int, width: int
-) -> NDArray[Any]:
-    """Sample at first + steps @ (row, column), (height, width, channel), in blocks that OpenCV can take."""
-    if np.array_equal(steps, np.eye(2)) and np.abs(first - np.rint(first)).max() < 1e-6:
-        y, x = np.rint(first).astype(int)
-        return _mirrored(pixels, y, x, height, width)
-    patch = np.empty((height, width, pixels.shape[2]), pixels.dtype)
-    for top in range(0, height, _BLOCK):
-        for left in range(0, width, _BLOCK):
-            block = patch[top : top + _BLOCK, left : left + _BLOCK]
-            block[:] = _warped(pixels, first + steps @ (top, left), steps, *block.shape[:2])
-    return patch
-
-
-def _warped(
-    pixels: NDArray[Any], first: NDArray[np.float64], steps: NDArray[np.float64], height: int, width: int
-) -> NDArray[Any]:
-    import cv2
-
-    ends = first + np.array([[0, 0], [0, width - 1], [height - 1, 0], [height - 1, width - 1]]) @ steps.T
-    top, left = np.floor(ends.min(axis=0)).astype(int) - 1
-    bottom, right = np.ceil(ends.max(axis=0)).astype(int) + 1
-    source = _mirrored(pixels, top, left, bottom - top + 1, right - left + 1)
-    y, x = first - (top, left)
-    matrix = np.array([[steps[1, 1], steps[1, 0], x], [steps[0, 1], steps[0, 0], y]])  # OpenCV counts (x, y)
-    warped: NDArray[Any] = cv2.warpAffine(
-        source,
-        matrix,
-        (width, height),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return warped.reshape(height, width, pixels.shape[2])
-
-
-def _mirrored(pixels: NDArray[Any], y: int, x: int, height: int, width: int) -> NDArray[Any]:
-    """Copy a rectangle that may reach beyond the image, mirrored about the border pixels."""
-    rows, columns = (
-        _mirror(np.arange(start, start + length), size)
-        for start, length, size in zip((y, x), (height, width), pixels.shape[:2], strict=True)
-    )
-    if y >= 0 and y + height <= pixels.shape[0] and x >= 0 and x + width <= pixels.shape[1]:
-        return pixels[y : y + height, x : x + width].copy()
-    return pixels[np.ix_(rows, columns)]
-
-
-def _mirror(index: NDArray[np.intp], size: int) -> NDArray[np.intp]:
-    if size == 1:
-        return np.zeros_like(index)
-    index = index % (2 * size - 2)
-    return np.minimum(index, 2 * size - 2 - index)
-
-
-def _averaged(fine: NDArray[Any], factor: int) -> NDArray[Any]:
-    """Average blocks of factor x factor pixels, rounded for integers."""
-    height, width, channels = fine.shape
-    blocks = fine.reshape(height // factor, factor, width // factor, factor, channels)
-    mean = blocks.mean(axis=(1, 3), dtype=np.float32)
-    averaged: NDArray[Any] = np.rint(mean) if fine.dtype.kind == "u" else mean
-    return averaged.astype(fine.dtype)

@@ -176,8 +176,8 @@ def open_level(path: Path, level: int = 0) -> zarr.Array[Any]:
 
 def open_coarsest(path: Path) -> zarr.Array[Any]:
     """Open the smallest level of a pyramid, whose shorter side is below 128 px; else as `open_level`."""
-    levels = [int(level.name) for level in path.glob("*") if level.name.isdigit()]
-    return open_level(path, max(levels, default=0))
+    _, height, width = open_level(path).shape
+    return open_level(path, coarsest_level(height, width))
 
 
 def _halve_block(level: zarr.Array[Any], coarser: zarr.Array[Any], y: int, x: int) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.images.series import SAME_SIZE
 from napari_cmrir.repository.catalogue import Catalogue
 from napari_cmrir.repository.pyramids import open_level, read_notes
 from napari_cmrir.repository.schema import FORMAT_VERSION, ImageRow
@@ -33,6 +34,7 @@ VOCABULARY_NAME = "vocabulary.safetensors"
 COMIRS, SEGMENTS = "comirs", "segments"
 _CACHED_COMIRS = 512  # fields of reduced resolution kept in memory: 128 MB a channel at most
 _CACHED_NOTES = 4096
+_ASKED = 8  # fields whose pixel sizes are compared
 
 
 def open_repository(path: str | os.PathLike[str]) -> Repository:
@@ -177,6 +179,16 @@ class Repository:
         """Side of a pixel of a field's CoMIR, in micrometres; ``None`` if it is not known."""
         size = self._cached_notes(self.comir_path(field)).get("pixel_size")
         return None if size is None else float(size)
+
+    @cached_property
+    def common_pixel_size(self) -> float | None:
+        """The `pixel_size` of all fields, judged by a few spread evenly; ``None`` if they do not agree."""
+        asked = np.unique(np.linspace(0, len(self) - 1, _ASKED).astype(int)).tolist()
+        sizes = {self.pixel_size(field) for field in asked}
+        known = [size for size in sizes if size is not None]
+        if len(known) < len(sizes) or max(known) > min(known) * (1 + SAME_SIZE):
+            return None
+        return known[0]
 
     def comir_path(self, field: int) -> Path:
         """Return the OME-Zarr pyramid that holds the CoMIR of a field's image."""

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["pixel_step", "searched_pixel_size"]
 
-_ASKED = 8  # images, spread evenly
-
 
 def searched_pixel_size(repository: Repository) -> float | None:
     """Find the pixel size that queries are brought to.
@@ -31,12 +29,7 @@ def searched_pixel_size(repository: Repository) -> float | None:
     """
     if repository.model.pixel_size is not None:
         return repository.model.pixel_size
-    chosen = np.unique(np.linspace(0, len(repository) - 1, _ASKED).astype(int)).tolist()
-    sizes = {repository.pixel_size(field) for field in chosen}
-    known = [size for size in sizes if size is not None]
-    if len(known) < len(sizes) or not known or max(known) > min(known) * (1 + SAME_SIZE):
-        return None
-    return known[0]
+    return repository.common_pixel_size
 
 
 def pixel_step(repository: Repository, pixel_size: float | None) -> tuple[float, list[str]]:
