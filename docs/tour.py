@@ -223,7 +223,11 @@ class Tour:
         """Look for tissue that is not there, and ask for what cannot be done."""
         _, widget = self.docks["Find region"]
         other = self.viewer.add_image(
-            sample_pair(999, 200).shg[..., 0], name="Other tissue", colormap="green"
+            sample_pair(999, 200).shg[..., 0],
+            name="Other tissue",
+            colormap="green",
+            scale=[MICROMETRES] * 2,
+            units=["um"] * 2,
         )
         widget.image.choose(other)
         region = widget.region.layer
