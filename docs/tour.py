@@ -206,8 +206,8 @@ class Tour:
     def memory(self, searches: int) -> None:
         """Search and clear again and again, and see what stays in memory."""
         _, widget = self.docks["Find region"]
-        used = []
-        for _ in range(searches + 2):
+        used = [resident_megabytes()]
+        for _ in range(searches):
             widget.find()
             wait(lambda: not widget.panel.is_running)
             self._wait_for_hit(widget, 1)
@@ -217,7 +217,12 @@ class Tour:
             widget.region.choose(region)
             settle(100)
             used.append(resident_megabytes())
-        print(f"memory after {searches} searches and clears: {used[-1] - used[1]:+.0f} MB")
+        if searches:
+            in_all, since_first = used[-1] - used[0], used[-1] - used[1]
+            print(
+                f"memory after {searches} searches and clears: {in_all:+.0f} MB, and {since_first:+.0f} MB"
+                " since the first of them"
+            )
 
     def no_match(self) -> None:
         """Look for tissue that is not there, and ask for what cannot be done."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtCore import QEvent, QEventLoop, Qt, QTimer
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import QApplication
 
@@ -70,9 +70,7 @@ def wait(condition: Callable[[], object], milliseconds: int = 20) -> None:
 
 
 def settle(milliseconds: int = 1200) -> None:
-    """Let the window live for a while."""
-    done: list[bool] = []
-    QTimer.singleShot(milliseconds, lambda: done.append(True))
-    while not done:
-        QApplication.processEvents()
-        time.sleep(0.001)
+    """Let the window live for a while, in an event loop as napari's own: another one deletes no widgets."""
+    loop = QEventLoop()
+    QTimer.singleShot(milliseconds, loop.quit)
+    loop.exec()

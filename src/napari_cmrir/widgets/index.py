@@ -134,7 +134,7 @@ class IndexWidget(ScrolledDock):
         upkeep.addStretch(1)
         layout = QVBoxLayout(self.content)
         layout.addLayout(form)
-        layout.addWidget(Folded("M&ore settings", "Settings that seldom matter", seldom))
+        layout.addWidget(Folded("More settings", "Settings that seldom matter", seldom))
         layout.addWidget(self.panel)
         layout.addWidget(self.speed)
         layout.addWidget(self.failures)
