@@ -17,12 +17,11 @@ from typing import Any
 import napari
 import numpy as np
 from napari.layers import Image, Shapes
-from qtpy.QtCore import QAbstractEventDispatcher, QEventLoop, QTimer
-from qtpy.QtWidgets import QApplication
+from qtpy.QtCore import QEventLoop, QTimer
 
 _BOX = np.array([[10, 10], [10, 100], [100, 100], [100, 10]])
 _MICROMETRES: dict[str, Any] = {"scale": (0.5, 0.5), "units": ("um", "um")}
-_MILLISECONDS = 100  # to let the window live after a call
+_MILLISECONDS = 300  # to let the window live after a call
 
 
 def main() -> None:
@@ -85,29 +84,25 @@ class Measure:
     """Times a call, and the longest turn of the event loop that follows."""
 
     def __init__(self) -> None:
-        self._longest = self._since = 0.0
-        dispatcher = QAbstractEventDispatcher.instance(QApplication.instance().thread())
-        dispatcher.awake.connect(self._begin)
-        dispatcher.aboutToBlock.connect(self._end)
+        self._longest = self._last = 0.0
+        self._ticks = QTimer()
+        self._ticks.timeout.connect(self._tick)
+        self._ticks.start(1)
 
     def __call__(self, what: str, call: Callable[[], Any]) -> Any:
         start = time.thread_time()
         result = call()
         called = time.thread_time() - start
-        self._longest, self._since = 0.0, time.thread_time()
+        self._longest, self._last = 0.0, time.thread_time()
         loop = QEventLoop()
         QTimer.singleShot(_MILLISECONDS, loop.quit)
         loop.exec()
-        self._end()
         print(f"  {what}: {1000 * called:.0f} ms, then {1000 * self._longest:.0f} ms at once")
         return result
 
-    def _begin(self) -> None:
-        self._since = time.thread_time()
-
-    def _end(self) -> None:
-        self._longest = max(self._longest, time.thread_time() - self._since)
-        self._since = time.thread_time()
+    def _tick(self) -> None:
+        now = time.thread_time()
+        self._longest, self._last = max(self._longest, now - self._last), now
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import napari
 from qtpy import API_NAME
 from qtpy.QtCore import QSettings, Qt, QThreadPool
 from qtpy.QtWidgets import QApplication
-from tour_tools import Ticker, check, press, resident_megabytes, settle, wait
+from tour_tools import Ticker, check, is_shown, press, resident_megabytes, settle, wait
 
 from napari_cmrir.comir.model import load_model
 from napari_cmrir.images.geometry import Region, cut
@@ -245,6 +245,7 @@ class Tour:
         added = len(self.viewer.layers)
         widget.new_region.click()
         widget.find()
+        wait(lambda: is_shown("NapariQtNotification"))
         self.picture("find-refused")
         check(len(self.viewer.layers) == added + 1, "a search that was refused has added layers")
         self.viewer.layers.remove(widget.region.layer)

@@ -55,6 +55,11 @@ def press(widget, key) -> None:
         QApplication.sendEvent(widget, QKeyEvent(kind, key, Qt.KeyboardModifier.NoModifier))
 
 
+def is_shown(kind: str) -> bool:
+    """Whether a widget of a class of this name is seen."""
+    return any(type(widget).__name__ == kind and widget.isVisible() for widget in QApplication.allWidgets())
+
+
 def resident_megabytes() -> float:
     """Memory that this process holds (Linux)."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])

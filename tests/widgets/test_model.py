@@ -200,11 +200,14 @@ def test_training_under_way_is_plotted_and_previewed_in_two_layers(viewer, dock,
     assert [layer.name for layer in viewer.layers] == ["CoMIR of SHG so far", "CoMIR of BF so far"]
     widget.plot.show()
     widget.plot.resize(200, 120)
-    for theme, curves in (("dark", {"#e69f00", "#56b4e9"}), ("light", {"#8f5200", "#005a8f"})):
+    for theme, loss, retrieval in (("dark", "#e69f00", "#56b4e9"), ("light", "#8f5200", "#005a8f")):
         viewer.theme = theme
         drawn = widget.plot.grab().toImage()
         places = [(x, y) for x in range(drawn.width()) for y in range(drawn.height())]
-        assert curves <= {drawn.pixelColor(x, y).name() for x, y in places}
+        colours = {(x, y): drawn.pixelColor(x, y).name() for x, y in places}
+        assert {loss, retrieval} <= set(colours.values())
+        along = [x for (x, _), colour in colours.items() if colour == loss]
+        assert max(along) > 0.7 * drawn.width()  # though training has only begun
     viewer.layers.remove(viewer.layers[0])
     widget.panel.progressed.emit(Progress(4, 10, "steps", "Training", preview))
     wait_for(lambda: len(viewer.layers) == 2)

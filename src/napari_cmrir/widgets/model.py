@@ -237,8 +237,7 @@ class ModelWidget(ScrolledDock):
         preview = progress.preview
         if preview is None or progress.unit != "steps":
             return
-        total = progress.total or progress.done
-        self.plot.add(progress.done, total, preview.get("loss"), preview.get("retrieval"))
+        self.plot.add(progress.done, preview.get("loss"), preview.get("retrieval"))
         self._show_figures(preview)
         for note in preview.get("notes", ()):
             show_info(note)
