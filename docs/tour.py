@@ -24,7 +24,7 @@ import napari
 from qtpy import API_NAME
 from qtpy.QtCore import QSettings, Qt, QThreadPool
 from qtpy.QtWidgets import QApplication
-from tour_tools import Ticker, check, press, resident_megabytes, settle, wait
+from tour_tools import Ticker, check, is_shown, press, resident_megabytes, settle, wait
 
 from napari_cmrir.comir.model import load_model
 from napari_cmrir.images.geometry import Region, cut
@@ -206,8 +206,8 @@ class Tour:
     def memory(self, searches: int) -> None:
         """Search and clear again and again, and see what stays in memory."""
         _, widget = self.docks["Find region"]
-        used = []
-        for _ in range(searches + 2):
+        used = [resident_megabytes()]
+        for _ in range(searches):
             widget.find()
             wait(lambda: not widget.panel.is_running)
             self._wait_for_hit(widget, 1)
@@ -217,13 +217,22 @@ class Tour:
             widget.region.choose(region)
             settle(100)
             used.append(resident_megabytes())
-        print(f"memory after {searches} searches and clears: {used[-1] - used[1]:+.0f} MB")
+        if searches:
+            in_all, since_first = used[-1] - used[0], used[-1] - used[1]
+            print(
+                f"memory after {searches} searches and clears: {in_all:+.0f} MB, and {since_first:+.0f} MB"
+                " since the first of them"
+            )
 
     def no_match(self) -> None:
         """Look for tissue that is not there, and ask for what cannot be done."""
         _, widget = self.docks["Find region"]
         other = self.viewer.add_image(
-            sample_pair(999, 200).shg[..., 0], name="Other tissue", colormap="green"
+            sample_pair(999, 200).shg[..., 0],
+            name="Other tissue",
+            colormap="green",
+            scale=[MICROMETRES] * 2,
+            units=["um"] * 2,
         )
         widget.image.choose(other)
         region = widget.region.layer
@@ -236,6 +245,7 @@ class Tour:
         added = len(self.viewer.layers)
         widget.new_region.click()
         widget.find()
+        wait(lambda: is_shown("NapariQtNotification"))
         self.picture("find-refused")
         check(len(self.viewer.layers) == added + 1, "a search that was refused has added layers")
         self.viewer.layers.remove(widget.region.layer)

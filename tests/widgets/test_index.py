@@ -130,16 +130,40 @@ def test_a_repository_is_verified(dock, repository_path, tmp_path, wait_for):
     assert segment.name in widget.failures.toPlainText()
 
 
+def test_a_damaged_vocabulary_is_learned_anew_as_verify_advises(dock, repository_path, tmp_path, wait_for):
+    copy = shutil.copytree(repository_path, tmp_path / "copy.cmrir")
+    (vocabulary,) = copy.glob("vocabulary*.safetensors")
+    vocabulary.write_bytes(b"rubbish")
+    widget = dock(IndexWidget)
+    widget.output.set_paths(copy)
+    widget.verify.click()
+    wait_for(lambda: "Learn words" in widget.failures.toPlainText())
+    assert widget.words.text() == "Learn words"
+    widget.words.click()
+    wait_for(lambda: widget.panel.message.text() == "The visual words are learned anew.")
+    with open_repository(copy) as repository:
+        assert repository.verify() == []
+
+
+@pytest.mark.parametrize("change_settings", [False, True])
 def test_the_copied_indexing_gives_the_same_repository(
-    dock, pairs_folder, model_path, repository_path, tmp_path, monkeypatch, wait_for
+    dock, pairs_folder, model_path, tmp_path, wait_for, change_settings
 ):
     widget = dock(IndexWidget)
     widget.session.model = model_path
     widget.images.set_paths(pairs_folder)
     wait_for(lambda: widget.modality.currentText() == "BF")
+    widget.keep_glass.setChecked(change_settings)
+    widget.pixel_size.setValue(0.25 if change_settings else 0)
     (button,) = widget.panel.findChildren(CopyButton)
-    with open_repository(repository_path) as repository:
-        expected = repository.fields.copy(), repository.comir(2)
+    widget.output.set_paths(tmp_path / "dock.cmrir")
+    widget.index()
+    wait_for(lambda: widget.panel.message.text().startswith("4 images searchable"))
+    with open_repository(tmp_path / "dock.cmrir") as repository:
+        expected, settings = (repository.fields.copy(), repository.comir(2)), repository.settings
+    assert (settings.least_tissue == 0, settings.reading.pixel_size) == (
+        (True, 0.25) if change_settings else (False, None)
+    )
     for language in ("command", "python"):
         widget.output.set_paths(tmp_path / f"{language}.cmrir")
         texts = []
@@ -155,3 +179,4 @@ def test_the_copied_indexing_gives_the_same_repository(
         with open_repository(tmp_path / f"{language}.cmrir") as repository:
             np.testing.assert_array_equal(repository.fields, expected[0])
             np.testing.assert_array_equal(repository.comir(2), expected[1])
+            assert repository.settings == settings

@@ -95,9 +95,7 @@ def repository_settings(
 
     from napari_cmrir.errors import InputError
     from napari_cmrir.images.settings import ReadingSettings
-    from napari_cmrir.repository.catalogue import CATALOGUE_NAME
-    from napari_cmrir.repository.settings import RepositorySettings
-    from napari_cmrir.repository.store import open_repository
+    from napari_cmrir.repository.store import settings_at
 
     names: list[int | str] = [int(name) if name.isdigit() else name for name in channels or ()]
     plane: int | str | None = int(z) if z is not None and z.isdigit() else z
@@ -107,13 +105,7 @@ def repository_settings(
         given["channels"] = tuple(names)
     if not given and not keep_glass:
         return None
-    settings = RepositorySettings()
-    if (path / CATALOGUE_NAME).is_file():
-        try:
-            with open_repository(path) as repository:
-                settings = repository.settings
-        except InputError:  # unfinished: its settings are not yet fixed
-            pass
+    settings = settings_at(path)
     try:
         reading = ReadingSettings(**(settings.reading.model_dump() | given))
     except ValidationError as error:

@@ -262,7 +262,7 @@ def at_pixel_size(image: LazyImage, pixel_size: float | None) -> LazyImage:
     if image.pixel_size is None:
         assumption = (
             f"Images without a known pixel size are taken to have the model's, {pixel_size:.3g} µm;"
-            " say so with --pixel-size if they have another."
+            " give it (--pixel-size, in napari: Pixel size) if they have another."
         )
         return replace(image, assumption=assumption)
     factor = pixel_size / image.pixel_size

@@ -156,7 +156,10 @@ def _ending(catalogue: Catalogue, work: Work) -> str:
     if failures:
         message += f", {len(failures)} not: {_why(failures[0])}"
     if is_outgrown(catalogue):
-        message += "; the collection has outgrown its vocabulary: index with --rebuild-vocabulary"
+        message += (
+            "; the collection has outgrown its vocabulary: learn the words anew"
+            " ('index --rebuild-vocabulary', or Learn words in napari)"
+        )
     return message
 
 

@@ -170,7 +170,9 @@ def open_level(path: Path, level: int = 0) -> zarr.Array[Any]:
     try:
         return zarr.open_array(path / str(level), mode="r")
     except (FileNotFoundError, KeyError, ValueError) as error:
-        message = f"{path} has no level {level}; check the repository with 'info --verify'."
+        message = (
+            f"{path} has no level {level}; check the repository with 'info --verify', or Verify in napari."
+        )
         raise InputError(message) from error
 
 

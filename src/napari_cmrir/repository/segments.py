@@ -111,7 +111,8 @@ def map_segment(path: Path) -> Segment:
         return Segment(fields, tensors["indptr"], tensors["words"], tensors["counts"], thumbnails)
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"{path} is missing or damaged; restore it from a copy, or index with --rebuild-vocabulary."
+            f"{path} is missing or damaged; restore it from a copy, or learn the words anew"
+            " ('index --rebuild-vocabulary', or Learn words in napari)."
         ) from error
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.series import SAME_SIZE
-from napari_cmrir.repository.catalogue import Catalogue
+from napari_cmrir.repository.catalogue import CATALOGUE_NAME, Catalogue
 from napari_cmrir.repository.pyramids import open_level, read_notes
 from napari_cmrir.repository.schema import FORMAT_VERSION, ImageRow
 from napari_cmrir.repository.segments import join_bags, map_segment, thumbnails_of
@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from napari_cmrir.words.settings import DescriptorSettings
     from napari_cmrir.words.vocabulary import Vocabulary
 
-__all__ = ["COMIRS", "MODEL_NAME", "SEGMENTS", "VOCABULARY_NAME", "Repository", "open_repository"]
+__all__ = [
+    "COMIRS",
+    "MODEL_NAME",
+    "SEGMENTS",
+    "VOCABULARY_NAME",
+    "Repository",
+    "open_repository",
+    "settings_at",
+]
 
 MODEL_NAME = "model.safetensors"
 VOCABULARY_NAME = "vocabulary.safetensors"
@@ -56,6 +64,23 @@ def open_repository(path: str | os.PathLike[str]) -> Repository:
         If it is not a repository, is unfinished, of a newer format, or misses a file.
     """
     return Repository(Path(os.path.abspath(path)))
+
+
+def settings_at(path: Path) -> RepositorySettings:
+    """Return the settings that what is added to a repository follows: its own, or the default ones.
+
+    Parameters
+    ----------
+    path : Path
+        The repository's folder, which need not be there yet.
+    """
+    if (path / CATALOGUE_NAME).is_file():
+        try:
+            with open_repository(path) as repository:
+                return repository.settings
+        except InputError:  # unfinished: its settings are not yet fixed
+            pass
+    return RepositorySettings()
 
 
 class Repository:

@@ -105,7 +105,7 @@ def store_comir(
         if not kept.any():
             raise InputError(
                 f"{name} ({height} x {width} px) shows nothing but empty glass;"
-                " index it with --keep-glass if that is wrong."
+                " index it with --keep-glass (in napari: Keep empty glass) if that is wrong."
             )
         if not kept.all():
             notes["fields"] = np.flatnonzero(kept).tolist()

@@ -76,7 +76,7 @@ def _parts(catalogue: Catalogue) -> Iterator[Part]:
     if about("model_sha256") is not None:
         advice = "restore it from a copy, or put the model file that it was built with there"
         yield Part(MODEL_NAME, about("model_sha256"), advice)
-    anew = "index with --rebuild-vocabulary to make it anew from the stored CoMIRs"
+    anew = "learn the words anew ('index --rebuild-vocabulary', or Learn words in napari)"
     if about("vocabulary_sha256") is not None:
         file = about("vocabulary_file") or VOCABULARY_NAME
         yield Part(file, about("vocabulary_sha256"), f"restore it from a copy, or {anew}")

@@ -121,7 +121,15 @@ def train_text(
     )
 
 
-def index_text(language: Language, images: Sequence[Path], model: Path, modality: str, output: Path) -> str:
+def index_text(
+    language: Language,
+    images: Sequence[Path],
+    model: Path,
+    modality: str,
+    output: Path,
+    keep_glass: bool = False,
+    pixel_size: float | None = None,
+) -> str:
     """Write an indexing, as `query_text` writes a query.
 
     Parameters
@@ -136,15 +144,43 @@ def index_text(language: Language, images: Sequence[Path], model: Path, modality
         Of the images.
     output : Path
         The repository.
+    keep_glass : bool
+        Whether fields that show no tissue are searched too.
+    pixel_size : float, optional
+        Side of the images' pixels in micrometres, where it is not to be as the files say.
     """
     if language == "command":
-        return _line("index", *images, "--model", model, "--modality", modality, "--output", output)
+        words = ["index", *images, "--model", model, "--modality", modality, "--output", output]
+        more = ["--keep-glass"] if keep_glass else []
+        return _line(*words, *more, *([] if pixel_size is None else ["--pixel-size", pixel_size]))
+    if not keep_glass and pixel_size is None:
+        imports, settings, given = [], [], ""
+    else:
+        imports, given = (
+            ["from pathlib import Path", "from napari_cmrir.repository.store import settings_at"],
+            ", settings",
+        )
+        settings = [f"settings = settings_at(Path({str(output)!r}))", *_changes(keep_glass, pixel_size)]
     return _script(
+        *imports,
         "",
         f"images = cmrir.find_images({[str(path) for path in images]!r}, {modality!r})",
         f"model = cmrir.load_model({str(model)!r})",
-        f"repository = cmrir.run(cmrir.build_repository(images, model, {modality!r}, {str(output)!r}))",
+        *settings,
+        f"job = cmrir.build_repository(images, model, {modality!r}, {str(output)!r}{given})",
+        "repository = cmrir.run(job)",
     )
+
+
+def _changes(keep_glass: bool, pixel_size: float | None) -> list[str]:
+    """Write what changes a repository's settings."""
+    change = ['settings = settings.model_copy(update={"least_tissue": 0.0})'] if keep_glass else []
+    if pixel_size is not None:
+        change += [
+            f'reading = settings.reading.model_copy(update={{"pixel_size": {pixel_size!r}}})',
+            'settings = settings.model_copy(update={"reading": reading})',
+        ]
+    return change
 
 
 def represent_text(language: Language, model: Path, image: Path, modality: str, folder: Path) -> str:

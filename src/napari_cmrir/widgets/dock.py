@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QEvent, QSize, Qt
@@ -10,6 +11,7 @@ from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_cmrir.widgets.choices import remember
 from napari_cmrir.widgets.forms import align_labels
+from napari_cmrir.widgets.inquiry import Inquiry
 from napari_cmrir.widgets.job_panel import JobPanel
 from napari_cmrir.widgets.keyboard import order_tabs, tell_keys
 from napari_cmrir.widgets.session import session_of
@@ -112,6 +114,8 @@ class ScrolledDock(Dock):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
+        self._warming_up = Inquiry(self, 0)
+        self._warming_up.ask(_load_what_layers_need)
         self.content = QWidget()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -126,3 +130,9 @@ class ScrolledDock(Dock):
         """Align the labels: how wide they are is known once napari's style is theirs."""
         super().showEvent(event)
         align_labels(self.content)
+
+
+def _load_what_layers_need() -> None:
+    """Load what napari would load in the window's thread for the first image, and the first shapes."""
+    import_module("scipy.ndimage")
+    import_module("pandas")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.layers import Image, Shapes
 from napari.utils.notifications import show_warning
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QSpinBox, QVBoxLayout
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.search.pixel_sizes import is_of_unknown_size
 from napari_cmrir.search.settings import SearchSettings
 from napari_cmrir.widgets.card import RepositoryCard, read_repository_card
 from napari_cmrir.widgets.choices import default
@@ -70,6 +71,11 @@ class FindWidget(ScrolledDock):
         self.about.setWordWrap(True)
         self.about.setToolTip("What the repository holds")
         self.image = LayerCombo(viewer, Image, "The image that the region to find lies in")
+        self.assumed = QLabel()
+        self.assumed.setWordWrap(True)
+        self.assumed.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.assumed.setToolTip("What the last search took the pixel size to be, and how to say it")
+        self.assumed.hide()
         self.region = LayerCombo(
             viewer,
             Shapes,
@@ -106,6 +112,7 @@ class FindWidget(ScrolledDock):
         form.addRow("Repository", self.repository)
         form.addRow("", self.about)
         form.addRow("Image", self.image)
+        form.addRow(self.assumed)
         form.addRow("Region", region)
         form.addRow("Modality", self.modality)
         form.addRow("Rotation", numbers)
@@ -117,11 +124,12 @@ class FindWidget(ScrolledDock):
         self.make_reachable()
 
     def _connect(self) -> None:
-        self._inquiry, self._warming_up = Inquiry(self), Inquiry(self, 0)
-        self._warming_up.ask(_load_what_layers_need)
+        self._inquiry = Inquiry(self)
         self._inquiry.answered.connect(self._show_card)
         self._inquiry.refused.connect(self.about.setText)
         self.repository.changed.connect(self._read_card)
+        for chosen in (self.repository.changed, self.image.layer_changed):
+            chosen.connect(self._hide_assumed)
         self.new_region.clicked.connect(self.add_region)
         self.panel.start_requested.connect(self.find)
         self.view.removed.connect(self._forget_results)
@@ -198,8 +206,22 @@ class FindWidget(ScrolledDock):
         hits = found.result.hits
         self.view.show_found(found)
         self.panel.tell(f"{len(hits)} hit{'' if len(hits) == 1 else 's'} in {found.result.seconds:.1f} s")
-        for warning in found.result.warnings:
-            show_warning(warning)
+        warnings = found.result.warnings
+        self._show_assumed(found, " ".join(filter(is_of_unknown_size, warnings)))
+        for warning in warnings:
+            if not is_of_unknown_size(warning):
+                show_warning(warning)
+
+    def _show_assumed(self, found: Found, assumed: str) -> None:
+        """Say quietly what holds for every search of this image alike."""
+        if assumed and found.query.pixel_size is None:
+            layer = f"viewer.layers[{found.query.image.name!r}]"
+            assumed += f" In the console: {layer}.scale = 0.5, 0.5; {layer}.units = 'um'"
+        self.assumed.setText(assumed)
+        self.assumed.setVisible(bool(assumed))
+
+    def _hide_assumed(self) -> None:
+        self.assumed.hide()
 
     def _forget_results(self) -> None:
         self.panel.tell("")
@@ -222,8 +244,3 @@ class FindWidget(ScrolledDock):
         self.modality.clear()
         self.modality.addItems(card.modalities)
         self.modality.setCurrentText(before if before in card.modalities else card.other_modality)
-
-
-def _load_what_layers_need() -> None:
-    """Load what napari would load in the window's thread for the first layer with features."""
-    import_module("pandas")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from napari_cmrir.widgets.query import Found
 
 __all__ = [
+    "cut_from_file",
     "cut_upright",
     "write_csv",
     "write_geojson",
@@ -105,11 +107,9 @@ def write_registered_crop(path: Path, found: Found, rank: int | None = None) -> 
     """
     import tifffile
 
-    from napari_cmrir.images.readers import read_image
-
     hit = _hit(found, rank)
     step = float(np.linalg.norm(hit.box[3] - hit.box[0])) / found.region.height
-    crop = cut_upright(read_image(hit.image), hit.box, round(step, 6))
+    crop = cut_from_file(hit.image, hit.box, round(step, 6))
     region, _ = cut(found.query.image.read(), found.region)
     units, size = found.query.placement.units, found.query.placement.pixel_size
     names = (f"{Path(hit.image).name}, registered", f"{found.query.image.name}, region")
@@ -132,6 +132,39 @@ def write_registered_crop(path: Path, found: Found, rank: int | None = None) -> 
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}); choose another place.") from None
     return path
+
+
+def cut_from_file(path: str, box: NDArray[np.float64], pixel_step: float = 1.0) -> NDArray[Any]:
+    """Cut a match box out of an image file of any size, as `cut_upright`; only what is around it is read.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    box : ndarray, (4, 2)
+        The corners, as `Hit.box`.
+    pixel_step : float
+        Distance of the samples in px.
+
+    Returns
+    -------
+    ndarray, (height, width, channel)
+
+    Raises
+    ------
+    InputError
+        As `images.readers.open_image`.
+    """
+    from napari_cmrir.images.colours import plain_type
+    from napari_cmrir.images.readers import open_image
+
+    with closing(open_image(path)) as image:
+        low, high, size = box.min(axis=0), box.max(axis=0), np.array(image.shape[:2])
+        beyond = max(0.0, -low.min(), (high - size).max())  # which is filled by what lies within
+        top, left = np.maximum(np.floor(low - beyond - 2), 0).astype(int).tolist()
+        bottom, right = np.minimum(np.ceil(high + beyond + 2), size).astype(int).tolist()
+        pixels = plain_type(image[top:bottom, left:right])
+    return cut_upright(pixels, box - (top, left), pixel_step)
 
 
 def cut_upright(pixels: NDArray[Any], box: NDArray[np.float64], pixel_step: float = 1.0) -> NDArray[Any]:

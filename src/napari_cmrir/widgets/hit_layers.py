@@ -20,7 +20,9 @@ from napari_cmrir.widgets.match_layers import (
     line_width,
     make_box,
     make_image,
+    show_name,
 )
+from napari_cmrir.widgets.own_layers import at_once
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -77,6 +79,7 @@ class AddedLayers(QObject):
         self._regions: list[Layer] = []
         self._grid_before: tuple[bool, int] | None = None
         self._turns = Turns(self)
+        self._hidden: list[Callable[[], object]] = []
         self._opacity = 1.0
         self._blinking = QTimer(self)
         self._blinking.setInterval(_BLINK_MILLISECONDS)
@@ -114,8 +117,10 @@ class AddedLayers(QObject):
         if len(there) == 2 and fits(there[0], shown):
             steps = change_steps(there[0], there[1], shown)
             turned = shown.view != self._view
+            if turned:
+                steps = [partial(self._hide_box, there[1]), *steps]
         else:
-            steps = [partial(self._remove, [layer]) for layer in there]
+            steps = [partial(self._remove, there)] if there else []
             self._hit = []
             for make in (make_image, make_box):
                 steps += [partial(self._make_hit, make, shown), self._add_hit]
@@ -124,7 +129,7 @@ class AddedLayers(QObject):
         steps += [partial(self._hide_kept, shown), self._lay_out]
         if turned:
             steps.append(self._viewer.reset_view)
-        self._turns.take([*steps, self._select_hit])
+        self._turns.take([*steps, self._select_hit, self._reveal, self._reveal])
 
     def show_others(self, layers: Sequence[Callable[[], Layer]]) -> None:
         """Add layers that explain a hit, in place of those before.
@@ -176,23 +181,28 @@ class AddedLayers(QObject):
             for layer in self._present(self._hit):
                 layer.visible = True
 
+    def make_room(self) -> None:
+        """Leave of what was found before only the hit's layers, for the next hit to be shown in."""
+        self._turns.forget()
+        self._remove(self._present([*self._kept, *self._others]))
+        self._kept, self._others = [], []
+
     def remove_hits(self) -> None:
         """Remove the hits' layers, however they are called now."""
-        self._turns.forget()
-        self._grid_back()
-        self._remove(self._results())
-        self._hit, self._kept, self._others = [], [], []
+        self._end(self._results())
 
     def remove_all(self) -> None:
         """Remove every layer that was added, and leave all others as they are."""
-        self.remove_hits()
-        self._remove(self._present(self._regions))
+        self._end([*self._results(), *self._present(self._regions)])
         self._regions = []
 
     def _make_hit(self, make: Callable[[ShownHit], Layer], shown: ShownHit) -> None:
         layer = make(shown)
         if isinstance(layer, Image):
             layer.opacity = self._opacity if shown.view == "registered" else 1.0
+            self._hidden = [partial(show_name, layer)]
+        else:
+            self._hide_box(layer)
         self._hit.append(layer)
 
     def _add_hit(self) -> None:
@@ -225,6 +235,20 @@ class AddedLayers(QObject):
             _set_grid(_grid(self._viewer), *self._grid_before)
             self._grid_before = None
 
+    def _hide_box(self, box: Layer) -> None:
+        """Leave it out of what is drawn for the first time, or anew where the grid comes or goes."""
+        if box.visible:
+            box.visible = False
+            self._hidden.append(partial(self._show_box, box))
+
+    def _show_box(self, box: Layer) -> None:
+        box.visible = all(layer.visible for layer in self._present(self._hit) if layer is not box)
+
+    def _reveal(self) -> None:
+        """Show one thing that was left for later."""
+        if self._hidden:
+            self._hidden.pop(0)()
+
     def _select_hit(self) -> None:
         for layer in self._present(self._hit)[:1]:
             self._viewer.layers.selection.active = layer
@@ -234,8 +258,10 @@ class AddedLayers(QObject):
             self._viewer.layers.selection.active = layer
 
     def _blink(self) -> None:
-        for layer in self._present(self._hit):
-            layer.visible = not layer.visible
+        layers = self._present(self._hit)
+        is_lit = any(layer.visible for layer in layers)
+        for layer in layers:
+            layer.visible = not is_lit
 
     def _results(self) -> list[Layer]:
         return self._present([*self._hit, *self._kept, *self._others])
@@ -245,10 +271,21 @@ class AddedLayers(QObject):
         there = {id(layer) for layer in self._viewer.layers}
         return [layer for layer in layers if id(layer) in there]
 
-    def _remove(self, layers: Sequence[Layer]) -> None:
-        with _without_grid(self._viewer):
-            for layer in self._present(layers):
-                self._viewer.layers.remove(layer)
+    def _remove(self, layers: Sequence[Layer], *, ends: bool = False) -> None:
+        there = self._present(layers)
+        if there or (ends and self._grid_before is not None):
+            with at_once(self._viewer):
+                if ends:
+                    self._grid_back()
+                with _without_grid(self._viewer):
+                    for layer in there:
+                        self._viewer.layers.remove(layer)
+
+    def _end(self, layers: Sequence[Layer]) -> None:
+        """Remove layers, the hits' among them, and leave the grid as it was found."""
+        self._turns.forget()
+        self._remove(layers, ends=True)
+        self._hit, self._kept, self._others, self._hidden = [], [], [], []
 
 
 @contextmanager

@@ -87,9 +87,12 @@ class HitView(QWidget):
         found : Found
             The query and its hits.
         """
-        self.added.remove_hits()
-        self._found, self._picture, self._unread = found, None, []
         hits = found.result.hits
+        if hits:
+            self.added.make_room()
+        else:
+            self.added.remove_hits()
+        self._found, self._picture, self._unread = found, None, []
         self.list.show_hits(hits)
         self._show_verdict(found)
         self._enable()
@@ -166,7 +169,7 @@ class HitView(QWidget):
     def _connect(self) -> None:
         self._thumbnails.arrived.connect(self._show_thumbnail)
         self._pictures.answered.connect(self._show_picture)
-        self._pictures.refused.connect(self.told)
+        self._pictures.refused.connect(self._tell_unreadable)
         self._explanations.answered.connect(self._show_explanation)
         self._explanations.refused.connect(show_warning)
         self.list.hit_chosen.connect(self._load)
@@ -217,6 +220,11 @@ class HitView(QWidget):
     def _show_picture(self, read: tuple[Hit, Picture]) -> None:
         self._picture = read
         self._show_chosen()
+
+    def _tell_unreadable(self, reason: str) -> None:
+        if self._picture is None:  # no hit of this search was shown yet
+            self.added.remove_hits()
+        self.told.emit(reason)
 
     def _show_chosen(self) -> None:
         if self._found is None or self._picture is None:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import (
+    QCheckBox,
     QComboBox,
+    QDoubleSpinBox,
     QFormLayout,
     QHBoxLayout,
     QLabel,
     QPlainTextEdit,
     QPushButton,
     QVBoxLayout,
+    QWidget,
 )
 
 from napari_cmrir.errors import InputError
@@ -27,6 +30,7 @@ from napari_cmrir.widgets.commands import index_text
 from napari_cmrir.widgets.copying import CopyButton, Language
 from napari_cmrir.widgets.dock import ScrolledDock
 from napari_cmrir.widgets.elsewhere import elsewhere
+from napari_cmrir.widgets.forms import Folded
 from napari_cmrir.widgets.image_look import describe_images
 from napari_cmrir.widgets.image_table import ImageTable, KnownImage, read_images
 from napari_cmrir.widgets.inquiry import Inquiry
@@ -70,6 +74,15 @@ class IndexWidget(ScrolledDock):
         self.found = QLabel()
         self.found.setWordWrap(True)
         self.found.setToolTip("What will be indexed: how many images, and what is read of the first")
+        self.keep_glass = QCheckBox("Keep empty glass")
+        self.keep_glass.setToolTip("Also search fields of large images in which no tissue is found")
+        self.pixel_size = QDoubleSpinBox()
+        self.pixel_size.setDecimals(4)
+        self.pixel_size.setRange(0, 1000)
+        self.pixel_size.setSuffix(" µm")
+        self.pixel_size.setSpecialValueText("as the files say")
+        self.pixel_size.setToolTip("Side of the images' pixels, where the files do not say it or are wrong")
+        self.pixel_size.setAccessibleName("Pixel size")
         self.panel = JobPanel(
             "&Index",
             "Pa&use",
@@ -86,6 +99,11 @@ class IndexWidget(ScrolledDock):
         self.verify.setToolTip("Read the repository again and compare it with its checksums")
         self.prune = QPushButton("Prune")
         self.prune.setToolTip("Drop images whose files are nowhere any more")
+        self.words = QPushButton("Learn words")
+        self.words.setToolTip(
+            "Learn the visual words anew from all images: worth it when there are four times the fields that"
+            " they were learned from, or where their files are damaged"
+        )
         self.failures = QPlainTextEdit()
         self.failures.setReadOnly(True)
         self.failures.setMaximumHeight(90)
@@ -104,12 +122,19 @@ class IndexWidget(ScrolledDock):
         form.addRow("Modality", self.modality)
         form.addRow("", self.found)
         form.addRow("Save as", self.output)
+        seldom = QWidget()
+        folded = QFormLayout(seldom)
+        folded.setContentsMargins(0, 0, 0, 0)
+        folded.addRow("Pixel size", self.pixel_size)
+        folded.addRow("", self.keep_glass)
         upkeep = QHBoxLayout()
         upkeep.addWidget(self.verify)
         upkeep.addWidget(self.prune)
+        upkeep.addWidget(self.words)
         upkeep.addStretch(1)
         layout = QVBoxLayout(self.content)
         layout.addLayout(form)
+        layout.addWidget(Folded("More settings", "Settings that seldom matter", seldom))
         layout.addWidget(self.panel)
         layout.addWidget(self.speed)
         layout.addWidget(self.failures)
@@ -134,6 +159,7 @@ class IndexWidget(ScrolledDock):
         self.panel.stopped.connect(lambda: self.panel.tell("Paused; Index goes on with what is left."))
         self.verify.clicked.connect(self.verify_repository)
         self.prune.clicked.connect(self.prune_repository)
+        self.words.clicked.connect(self.learn_words)
         self.remember("index", images=self.images, output=self.output)
         self.session.model_changed.connect(self._propose_model)
         self.remember("index", model=self.model)
@@ -143,9 +169,7 @@ class IndexWidget(ScrolledDock):
     def index(self) -> None:
         """Start to index what the fields say."""
         try:
-            job = partial(
-                elsewhere, tasks.index, self._images(), self._model(), self._modality(), self._output()
-            )
+            job = partial(elsewhere, tasks.index, *self._chosen())
         except InputError as error:
             self.panel.refuse(error)
             return
@@ -161,6 +185,15 @@ class IndexWidget(ScrolledDock):
     def prune_repository(self) -> None:
         """Drop images whose files are gone, and list them."""
         self._keep_in_order("Pruning a repository", tasks.prune, self._show_pruned)
+
+    def learn_words(self) -> None:
+        """Learn the visual words of the repository anew."""
+        self._keep_in_order("Learning the words anew", tasks.learn_words, self._show_learned)
+
+    def _chosen(self) -> tuple[list[Path], Path, str, Path, bool, float | None]:
+        pixel_size = self.pixel_size.value() or None
+        source = self._images(), self._model(), self._modality()
+        return *source, self._output(), self.keep_glass.isChecked(), pixel_size
 
     def _keep_in_order(
         self, title: str, task: Callable[[Path], Job[str]], show: Callable[[str], None]
@@ -181,12 +214,16 @@ class IndexWidget(ScrolledDock):
         self.panel.tell(f"{len(dropped.splitlines())} images dropped" if dropped else "Every image is there.")
         self.session.repository = self._output()
 
+    def _show_learned(self, _: str) -> None:
+        self.panel.tell("The visual words are learned anew.")
+        self.session.repository = self._output()
+
     def _list(self, lines: str) -> None:
         self.failures.setPlainText(lines)
         self.failures.setVisible(bool(lines))
 
     def _write(self, language: Language) -> Callable[[], str]:
-        return partial(index_text, language, self._images(), self._model(), self._modality(), self._output())
+        return partial(index_text, language, *self._chosen())
 
     def _show_speed(self, progress: Progress) -> None:
         now = time.monotonic()
@@ -237,6 +274,7 @@ class IndexWidget(ScrolledDock):
             f"{indexed.images} image{'' if indexed.images == 1 else 's'} searchable"
             + (f", {failed} could not be indexed" if failed else "")
             + f": {indexed.path.name}"
+            + ("; Learn words is worth its time now" if indexed.is_outgrown else "")
         )
         lines = (f"{Path(name).name}: {reason}" for name, reason in indexed.failures.items())
         self._list("\n".join(lines))

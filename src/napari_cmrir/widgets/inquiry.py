@@ -17,6 +17,7 @@ from napari_cmrir.widgets.workers import Relay, detach_all, ignore
 __all__ = ["Feed", "Inquiry", "Turns"]
 
 _TYPING_MILLISECONDS = 250
+_TURN_MILLISECONDS = 10  # Qt draws 5 ms after it was asked to: each step is drawn before the next
 
 
 class Inquiry(QObject):
@@ -114,7 +115,7 @@ class Feed(QObject):
 
 
 class Turns(QObject):
-    """Does small steps in the window's thread, one a turn of its event loop, so that it stays alive between.
+    """Does small steps in the window's thread, between which its event loop turns and draws.
 
     Parameters
     ----------
@@ -126,7 +127,7 @@ class Turns(QObject):
         super().__init__(parent)
         self._steps: deque[Callable[[], object]] = deque()
         self._timer = QTimer(self)
-        self._timer.setInterval(0)
+        self._timer.setInterval(_TURN_MILLISECONDS)
         self._timer.timeout.connect(self._step)
 
     @property

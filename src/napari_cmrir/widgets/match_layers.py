@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_cmrir.widgets.pictures import Picture
     from napari_cmrir.widgets.placement import Placement
 
-__all__ = ["ShownHit", "View", "change_steps", "fits", "make_box", "make_image"]
+__all__ = ["ShownHit", "View", "change_steps", "fits", "make_box", "make_image", "show_name"]
 
 View = Literal["beside", "registered"]
 
@@ -108,7 +108,7 @@ def make_image(shown: ShownHit) -> Image:
         The hit.
     """
     data = shown.data
-    layer = Image(
+    return Image(
         data if len(data) > 1 else data[0],
         rgb=shown.picture.rgb,
         multiscale=len(data) > 1,
@@ -117,10 +117,19 @@ def make_image(shown: ShownHit) -> Image:
         metadata=shown.metadata,
         **shown.transform,
     )
-    if hasattr(layer, "name_overlay"):  # napari 0.9
-        layer.name_overlay.visible = True
-        layer.name_overlay.font_size = _NAME_SIZE
-    return layer
+
+
+def show_name(image: Image) -> None:
+    """Show the name of a hit on its image, where napari can (from 0.9 on).
+
+    Parameters
+    ----------
+    image : Image
+        The layer of a hit's image.
+    """
+    if hasattr(image, "name_overlay") and not image.name_overlay.visible:
+        image.name_overlay.font_size = _NAME_SIZE
+        image.name_overlay.visible = True
 
 
 def make_box(shown: ShownHit) -> Shapes:
@@ -164,7 +173,8 @@ def fits(layer: Image, shown: ShownHit) -> bool:
     """
     data = shown.data
     same_axes = layer.ndim == data[0].ndim - shown.picture.rgb
-    return same_axes and layer.rgb == shown.picture.rgb and not layer.multiscale and len(data) == 1
+    same_kind = layer.rgb == shown.picture.rgb and not layer.multiscale and len(data) == 1
+    return same_axes and same_kind and tuple(layer.units) == tuple(shown.transform["units"])
 
 
 def change_steps(image: Image, box: Shapes, shown: ShownHit) -> list[Callable[[], object]]:

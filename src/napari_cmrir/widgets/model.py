@@ -237,8 +237,7 @@ class ModelWidget(ScrolledDock):
         preview = progress.preview
         if preview is None or progress.unit != "steps":
             return
-        total = progress.total or progress.done
-        self.plot.add(progress.done, total, preview.get("loss"), preview.get("retrieval"))
+        self.plot.add(progress.done, preview.get("loss"), preview.get("retrieval"))
         self._show_figures(preview)
         for note in preview.get("notes", ()):
             show_info(note)
@@ -258,8 +257,9 @@ class ModelWidget(ScrolledDock):
         plane = comir[0] if comir.ndim == 3 else comir
         name = f"CoMIR of {modality} so far"
         metadata = {"napari-cmrir": {"is_result": True}}
-        shift = (0, 1.1 * plane.shape[1] * self.pairs.names.index(modality))  # beside each other
-        make = partial(Image, plane, name=name, metadata=metadata, translate=shift)
+        scale, units = _pixels_like(self.viewer)
+        shift = (0, 1.1 * plane.shape[1] * self.pairs.names.index(modality) * scale[1])  # beside each other
+        make = partial(Image, plane, name=name, metadata=metadata, translate=shift, scale=scale, units=units)
         self._previews.put(modality, plane, make)
 
 
@@ -278,3 +278,9 @@ def _do(
     """Do a task on the pairs of a folder, or on two layers."""
     pairs = source if isinstance(source, Path) else [tuple(layer.read() for layer in source)]
     return (yield from elsewhere(task, pairs, *more))
+
+
+def _pixels_like(viewer: napari.viewer.Viewer) -> tuple[Any, Any]:
+    """Give the scale and the units of the images that are open; a viewer draws no mixture of units."""
+    layer = next((layer for layer in viewer.layers if isinstance(layer, Image)), None)
+    return (np.ones(2), None) if layer is None else (layer.scale[-2:], layer.units[-2:])

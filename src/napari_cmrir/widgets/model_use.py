@@ -86,13 +86,18 @@ class ModelUse(QWidget):
             "Add the representation of this image as a layer",
             "Stop, and add nothing",
         )
-        self.panel.add_button(CopyButton("the making of this CoMIR, or the import", self._write))
+        self.panel.add_button(CopyButton("the making of this CoMIR", self._write))
+        self.copy_import = CopyButton("this import", self._write_import)
+        self.copy_import.hide()
         self._lay_out()
         self._connect()
 
     def _lay_out(self) -> None:
         form = QFormLayout()
-        form.addRow("Load", self.load)
+        load = QHBoxLayout()
+        load.addWidget(self.load, 1)
+        load.addWidget(self.copy_import)
+        form.addRow("Load", load)
         what = QHBoxLayout()
         what.addWidget(self.image, 1)
         what.addWidget(self.modality)
@@ -139,14 +144,17 @@ class ModelUse(QWidget):
         return snapshot, Placement.of(image, snapshot.plane)
 
     def _write(self, language: Language) -> Callable[[], str]:
-        path = self.load.path
-        if path is not None and path.suffix == ".pt":
-            return partial(import_text, language, path, self._names(), _beside(path))
         model, (snapshot, _) = self._model(), self._chosen()
         modality = self.modality.currentText()
         return lambda: represent_text(
             language, model, file_of(snapshot, kept_folder()), modality, Path("comirs")
         )
+
+    def _write_import(self, language: Language) -> Callable[[], str]:
+        path = self.load.path
+        if path is None:
+            raise InputError("No checkpoint is chosen; choose the .pt file to import.")
+        return partial(import_text, language, path, self._names(), _beside(path))
 
     def _show(self, represented: _Represented) -> None:
         placement, channels = represented.placement, len(represented.comir)
@@ -161,6 +169,7 @@ class ModelUse(QWidget):
 
     def _load(self) -> None:
         path = self.load.path
+        self.copy_import.setVisible(path is not None and path.suffix == ".pt")
         if path is None or not path.is_file():  # still being typed
             return
         if path.suffix == ".pt":

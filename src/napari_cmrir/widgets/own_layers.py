@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image, Layer
 
-__all__ = ["OwnLayers"]
+__all__ = ["OwnLayers", "at_once"]
 
 
 class OwnLayers:
@@ -62,8 +63,10 @@ class OwnLayers:
     def remove_all(self) -> None:
         """Remove them all, also those that are still to come."""
         self._turns.forget()
-        for key in list(self._layers):
-            self.remove(key)
+        if any(self._is_there(layer) for layer in self._layers.values()):
+            with at_once(self._viewer):
+                for key in list(self._layers):
+                    self.remove(key)
 
     def _change_or_make(self, key: str, data: Any, make: Callable[[], Image]) -> None:
         layer = self._layers.get(key)
@@ -80,3 +83,16 @@ class OwnLayers:
 
     def _is_there(self, layer: Layer) -> bool:
         return any(one is layer for one in self._viewer.layers)
+
+
+def at_once(viewer: Viewer) -> AbstractContextManager[None]:
+    """Change many layers, after which napari tidies up once (from 0.9 on) and not for every one.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        The viewer.
+    """
+    begin: Callable[[], AbstractContextManager[None]]
+    begin = getattr(viewer.layers, "batched_update", nullcontext)
+    return begin()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -238,13 +239,14 @@ class PairSource(QWidget):
         self.pair.addItems([pair.identifier for pair in pairs])
         self._look_at.setVisible(bool(pairs))
 
-    def _open_pair(self, read: tuple[Pair, Sequence[NDArray[Any]]]) -> None:
-        pair, images = read
+    def _open_pair(self, read: tuple[Pair, Sequence[NDArray[Any]], float | None]) -> None:
+        pair, images, pixel_size = read
+        known: dict[str, Any] = {"scale": [pixel_size] * 2, "units": ["um"] * 2} if pixel_size else {}
         self._shown.remove_all()
         for name, pixels, blending in zip(self.names, images, ("opaque", "additive"), strict=True):
             rgb = pixels.shape[2] == 3
             shown = pixels if rgb else pixels[..., 0]
-            keywords = {"rgb": rgb, "name": f"{pair.identifier} {name}", "blending": blending}
+            keywords = {"rgb": rgb, "name": f"{pair.identifier} {name}", "blending": blending, **known}
             self._shown.put(name, shown, partial(Image, shown, **keywords))
 
 
@@ -254,7 +256,9 @@ def _find(folder: Path, modalities: tuple[str, str]) -> tuple[Sequence[Pair], Se
     return find_pairs(folder, modalities), unpaired_images(folder, modalities)
 
 
-def _read(pair: Pair) -> tuple[Pair, Sequence[NDArray[Any]]]:
+def _read(pair: Pair) -> tuple[Pair, Sequence[NDArray[Any]], float | None]:
     from napari_cmrir.images.pairs import read_pair
+    from napari_cmrir.images.readers import open_image
 
-    return pair, read_pair(pair)
+    with closing(open_image(pair.paths[0])) as first:
+        return pair, read_pair(pair), first.pixel_size

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +17,44 @@ from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.widgets.elsewhere import elsewhere
 
 if TYPE_CHECKING:
+    from napari_cmrir.images.lazy import LazyImage
     from napari_cmrir.search.hits import Hit
 
-__all__ = ["Picture", "Thumbnail", "cut_thumbnails", "read_picture", "thumbnail", "thumbnails"]
+__all__ = ["LazyLevel", "Picture", "Thumbnail", "cut_thumbnails", "read_picture", "thumbnail", "thumbnails"]
 
 _LARGE = 4096  # px a side above which a layer gets levels
 _SMALLEST_LEVEL = 1024
 _THUMBNAIL = 56
+
+
+class LazyLevel:
+    """A level of a large image as napari slices it: pixels are read where they are looked at.
+
+    Parameters
+    ----------
+    image : LazyImage
+        The level; its file stays open.
+    """
+
+    def __init__(self, image: LazyImage) -> None:
+        self._image, self._rgb = image, image.shape[2] == 3
+        self.shape = image.shape if self._rgb else image.shape[:2]
+        self.ndim, self.size = len(self.shape), prod(self.shape)
+        self.dtype = self[:1, :1].dtype
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Read rows and columns; steps are taken afterwards."""
+        from napari_cmrir.images.colours import plain_type
+
+        rows, columns, *_ = (*(key if isinstance(key, tuple) else (key,)), slice(None), slice(None))
+        top, bottom, down = rows.indices(self.shape[0])
+        left, right, along = columns.indices(self.shape[1])
+        pixels = plain_type(self._image[top:bottom, left:right])[::down, ::along]
+        return pixels if self._rgb else pixels[..., 0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Read it whole."""
+        return np.asarray(self[:, :], dtype=dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,14 +63,14 @@ class Picture:
 
     Parameters
     ----------
-    levels : list of ndarray, (y, x) or (y, x, 3)
+    levels : list of ndarray or LazyLevel, (y, x) or (y, x, 3)
         The image and, where it is large, the image halved again and again. Of more than three channels, or
         of two, the first.
     limits : tuple of two float
         Contrast limits.
     """
 
-    levels: list[NDArray[Any]]
+    levels: list[Any]
     limits: tuple[float, float]
 
     @property
@@ -48,7 +81,7 @@ class Picture:
     @property
     def is_bright(self) -> bool:
         """Whether it is shown bright, as brightfield is."""
-        few = self.levels[-1][::16, ::16]
+        few = np.asarray(self.levels[-1])[::16, ::16]
         return bool(np.median(few) > (float(few.min()) + float(few.max())) / 2)
 
 
@@ -72,7 +105,7 @@ class Thumbnail:
 
 
 def read_picture(path: str) -> Picture:
-    """Read an image as a layer shows it.
+    """Read an image as a layer shows it; of a large one that holds its own levels, only what is in view.
 
     Parameters
     ----------
@@ -82,16 +115,22 @@ def read_picture(path: str) -> Picture:
     Raises
     ------
     InputError
-        As `images.readers.read_image`.
+        As `images.readers.open_image`.
     """
-    from napari_cmrir.images.readers import read_image
+    from napari_cmrir.images.colours import plain_type
+    from napari_cmrir.images.readers import open_image
 
-    pixels = read_image(path)
-    shown = pixels if pixels.shape[2] == 3 else pixels[..., 0]
-    levels = [shown]
-    if max(shown.shape[:2]) > _LARGE:
-        while max(levels[-1].shape[:2]) > _SMALLEST_LEVEL:
-            levels.append(_halved(levels[-1]))
+    image = open_image(path)
+    is_large = max(image.shape[:2]) > _LARGE
+    if is_large and image.coarser:
+        levels: list[Any] = [LazyLevel(level) for level in (image, *image.coarser)]
+        finalize(levels[0], image.close)
+        return Picture(levels, _limits(np.asarray(levels[-1])))
+    with closing(image):
+        pixels = np.ascontiguousarray(plain_type(image[:, :]))
+    levels = [pixels if pixels.shape[2] == 3 else pixels[..., 0]]
+    while is_large and max(levels[-1].shape[:2]) > _SMALLEST_LEVEL:
+        levels.append(_halved(levels[-1]))
     return Picture(levels, _limits(levels[-1]))
 
 
@@ -128,23 +167,21 @@ def cut_thumbnails(hits: Sequence[Hit]) -> Job[None]:
     Progress
         In hits, with a `Thumbnail` as the preview ``"thumbnail"``.
     """
-    from napari_cmrir.images.readers import read_image
-
     for number, hit in enumerate(hits, 1):
         try:
-            cut = Thumbnail(hit.rank, thumbnail(read_image(hit.image), hit.box))
+            cut = Thumbnail(hit.rank, thumbnail(hit.image, hit.box))
         except InputError as error:
             cut = Thumbnail(hit.rank, None, str(error))
         yield Progress(number, len(hits), "hits", "", {"thumbnail": cut})
 
 
-def thumbnail(pixels: NDArray[Any], box: NDArray[np.float64]) -> NDArray[np.uint8]:
+def thumbnail(path: str, box: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Cut a match box out of an image, upright and small.
 
     Parameters
     ----------
-    pixels : ndarray, (y, x, channel)
-        The image.
+    path : str
+        The file.
     box : ndarray, (4, 2)
         Its corners, as `Hit.box`.
 
@@ -152,11 +189,16 @@ def thumbnail(pixels: NDArray[Any], box: NDArray[np.float64]) -> NDArray[np.uint
     -------
     ndarray, (y, x, 3), uint8
         At most 56 px a side.
+
+    Raises
+    ------
+    InputError
+        As `images.readers.open_image`.
     """
-    from napari_cmrir.widgets.hit_files import cut_upright
+    from napari_cmrir.widgets.hit_files import cut_from_file
 
     side = float(max(np.linalg.norm(box[3] - box[0]), np.linalg.norm(box[1] - box[0])))
-    patch = cut_upright(pixels, box, side / _THUMBNAIL)
+    patch = cut_from_file(path, box, side / _THUMBNAIL)
     shown = patch if patch.shape[2] == 3 else np.repeat(patch[..., :1], 3, axis=2)
     if shown.dtype == np.uint8 and patch.shape[2] == 3:
         return np.ascontiguousarray(shown)

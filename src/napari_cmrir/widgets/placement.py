@@ -146,7 +146,8 @@ class Placement:
         pixels : ndarray, (y, x) or (y, x, 3)
             The plane.
         """
-        return np.expand_dims(pixels, tuple(axis for axis in range(self.ndim) if axis not in self.plane.axes))
+        others = tuple(axis for axis in range(self.ndim) if axis not in self.plane.axes)
+        return np.expand_dims(pixels, others) if others else pixels
 
     def points(self, flat: ArrayLike) -> NDArray[np.float64]:
         """Give (y, x) points the axes of the query's image, for `registered`.

@@ -28,6 +28,7 @@ __all__ = [
     "import_model",
     "index",
     "keep_best",
+    "learn_words",
     "prune",
     "represent",
     "search",
@@ -48,11 +49,14 @@ class Indexed:
         How many can be searched.
     failures : dict
         Why others could not be indexed, by file.
+    is_outgrown : bool
+        Whether the visual words are worth learning anew.
     """
 
     path: Path
     images: int
     failures: dict[str, str]
+    is_outgrown: bool
 
 
 def train(
@@ -163,7 +167,14 @@ def import_model(checkpoint: Path, modalities: tuple[str, str], output: Path) ->
     return output
 
 
-def index(images: Sequence[Path], model: Path, modality: str, output: Path) -> Job[Indexed]:
+def index(
+    images: Sequence[Path],
+    model: Path,
+    modality: str,
+    output: Path,
+    keep_glass: bool = False,
+    pixel_size: float | None = None,
+) -> Job[Indexed]:
     """Index images, and tell what came of it.
 
     Parameters
@@ -176,15 +187,45 @@ def index(images: Sequence[Path], model: Path, modality: str, output: Path) -> J
         Of the images.
     output : Path
         The repository.
+    keep_glass : bool
+        Whether fields that show no tissue are searched too.
+    pixel_size : float or None
+        Side of the images' pixels in micrometres; by default as the files say.
     """
     yield Progress(0, None, "images", "Loading the model")
     from napari_cmrir.comir.model import load_model
     from napari_cmrir.repository.build import build_repository
+    from napari_cmrir.repository.store import settings_at
 
-    repository = yield from build_repository(images, load_model(model), modality, output)
+    settings = None
+    if keep_glass or pixel_size is not None:
+        settings = settings_at(output)
+    if settings is not None and keep_glass:
+        settings = settings.model_copy(update={"least_tissue": 0.0})
+    if settings is not None and pixel_size is not None:
+        reading = settings.reading.model_copy(update={"pixel_size": pixel_size})
+        settings = settings.model_copy(update={"reading": reading})
+    repository = yield from build_repository(images, load_model(model), modality, output, settings)
     with repository:
         count = len(np.unique(repository.fields["image"]))
-        return Indexed(output, count, repository.failures)
+        is_outgrown = repository.summary()["vocabulary"]["outgrown"]
+        return Indexed(output, count, repository.failures, is_outgrown)
+
+
+def learn_words(repository: Path) -> Job[str]:
+    """Learn the visual words of a repository anew; nothing is to be listed of it.
+
+    Parameters
+    ----------
+    repository : Path
+        The repository.
+    """
+    yield Progress(0, None, "images", "Reading the repository")
+    from napari_cmrir.repository.upkeep import rebuild_vocabulary
+
+    rebuilt = yield from rebuild_vocabulary(repository)
+    rebuilt.close()
+    return ""
 
 
 def verify(repository: Path) -> Job[str]:

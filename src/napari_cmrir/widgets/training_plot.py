@@ -39,19 +39,19 @@ class TrainingPlot(QWidget):
         self.losses, self.scores = [], []
         self.update()
 
-    def add(self, step: float, steps: float, loss: float | None, score: float | None) -> None:
+    def add(self, step: float, loss: float | None, score: float | None) -> None:
         """Add what is known at a step.
 
         Parameters
         ----------
-        step, steps : float
-            Steps done, and in all.
+        step : float
+            Steps done, up to which the plot goes.
         loss : float or None
             The loss.
         score : float or None
             Share of regions retrieved first, 0 to 1.
         """
-        self._steps = max(steps, 1.0)
+        self._steps = max(step, 1.0)
         if loss is not None and math.isfinite(loss):
             self.losses.append((step, loss))
         if score is not None and (not self.scores or self.scores[-1][1] != score):
