@@ -248,6 +248,7 @@ def test_a_doubtful_match_is_said_so(call, tmp_path, pairs, repository):
     (query,) = json.loads(answers.read_text())["queries"]
     assert query["reliable"] is False
     assert "No reliable match (confidence of the first hit 0." in ended.out
+    assert "Not tried: rotations beyond 30°, the mirrored region, other sizes." in ended.out
     assert query["warnings"][0].startswith("The region is small (32 x 32 pixels")
     assert query["warnings"][0] in ended.out
 

@@ -181,6 +181,23 @@ def test_a_registered_hit_lies_under_the_region(viewer, find, query_layer, searc
     assert not find.view.blend.isEnabled()
 
 
+def test_a_mirrored_image_is_found_and_lies_mirrored_on_the_hit(viewer, find, pairs_folder, search):
+    pixels = read_image(pairs_folder / "sample-001_BF.tif")
+    mirrored = viewer.add_image(pixels[:, ::-1], name="mirrored")
+    find.image.choose(mirrored)
+    find.region.choose(None)
+    find.modality.setCurrentText("BF")
+    find.mirror.setChecked(True)
+    find.view.how.setCurrentIndex(1)
+    hit = search().hits[0]
+    assert (Path(hit.image).name, hit.mirrored) == ("sample-001_BF.tif", True)
+    registered = shown(viewer)[0]
+    whole = Region.whole(pixels.shape).corners()
+    for corner, there, unmirrored in zip(whole, hit.box, whole[[1, 0, 3, 2]], strict=True):
+        np.testing.assert_allclose(registered.data_to_world(there), mirrored.data_to_world(corner), atol=0.02)
+        np.testing.assert_allclose(there, unmirrored, atol=12)  # of 128 px; the model is a poor one
+
+
 def test_a_registered_hit_of_a_plane_of_a_stack_lies_on_that_plane(
     viewer, find, pairs_folder, search, wait_for
 ):
@@ -250,6 +267,7 @@ def test_no_reliable_match_is_said(viewer, find, search, wait_for):
     assert result.hits[0].confidence < 0.5
     assert not find.view.verdict.isHidden()
     assert "No reliable match" in find.view.verdict.text()
+    assert "Not tried: rotations beyond 30°, the mirrored region, other sizes." in find.view.verdict.text()
 
 
 def test_remove_results_removes_what_was_added_and_nothing_else(viewer, find, query_layer, search, choose):
@@ -398,9 +416,11 @@ def test_the_key_finds_and_is_given_back(viewer, find, wait_for, qtbot):
 def test_choices_come_back_the_next_time(dock, find, repository_path):
     find.hits.setValue(7)
     find.rotation.setValue(90)
+    find.mirror.setChecked(True)
     find.view.how.setCurrentIndex(1)
     again = dock(FindWidget)
     assert (again.hits.value(), again.rotation.value(), again.view.how.currentIndex()) == (7, 90, 1)
+    assert again.mirror.isChecked()
     assert again.repository.path == repository_path
 
 
@@ -562,6 +582,11 @@ def draw_an_ellipse(find, viewer, image):
     find.region.choose(draw_ellipse(viewer, image, Region((60, 64), 90, 80, 5)))
 
 
+def mirror_it(find, viewer, image):
+    draw_turned(find, viewer, image)
+    find.mirror.setChecked(True)
+
+
 def take_an_unsaved_plane(find, viewer, image):
     stack = viewer.add_image(np.stack([image.data[::-1], image.data]), name="stack")
     find.image.choose(stack)
@@ -569,7 +594,8 @@ def take_an_unsaved_plane(find, viewer, image):
 
 
 @pytest.mark.parametrize(
-    "prepare", [draw_nothing, draw_upright, draw_turned, draw_an_ellipse, take_an_unsaved_plane]
+    "prepare",
+    [draw_nothing, draw_upright, draw_turned, draw_an_ellipse, mirror_it, take_an_unsaved_plane],
 )
 def test_the_copied_command_and_python_give_the_same_hits(
     viewer, find, query_layer, search, copied, tmp_path, monkeypatch, wait_for, prepare

@@ -70,6 +70,7 @@ def demo(
     """Train, index and query on generated tissue, and draw what was found (a minute or two)."""
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.cli.query import print_hits
+    from napari_cmrir.search.settings import SearchSettings
 
     try:
         result, truth = draw(demonstrate(out, Plan(seed=seed)), "Starting")
@@ -77,7 +78,7 @@ def demo(
         typer.echo("Stopped; the same command starts over.", err=True)
         raise
     height, width = result.comir.shape[1:]
-    print_hits(f"{QUERY} ({height} x {width} px)", result)
+    print_hits(f"{QUERY} ({height} x {width} px)", result, SearchSettings())
     typer.echo(judgement(result, truth))
     typer.echo(f"Look at {out / PICTURE}; beside it are the model, the repository, the images and {HITS}.")
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from napari_cmrir.images.geometry import Region
     from napari_cmrir.search.hits import SearchResult
+    from napari_cmrir.search.settings import SearchSettings
 
 __all__ = ["doubts", "print_hits", "query", "write_transforms"]
 
@@ -99,7 +100,7 @@ def query(
         job = search(opened, pixels, modality, region=part, mask=mask, pixel_size=size, settings=settings)
         result = draw(job, path.name)
         answers.append((str(path), result))
-        print_hits(path.name, result)
+        print_hits(path.name, result, settings)
         if transforms is not None:
             write_transforms(
                 transforms, f"{number:0{len(str(len(found)))}d}-{path.stem}", pixels.shape, result
@@ -191,7 +192,7 @@ def write_transforms(folder: Path, name: str, shape: tuple[int, ...], result: Se
         write_whole(folder / f"{stem}.elastix.txt", as_elastix(matrix, shape).encode())
 
 
-def print_hits(title: str, result: SearchResult) -> None:
+def print_hits(title: str, result: SearchResult, settings: SearchSettings) -> None:
     """Print the hits of one query as a table."""
     from rich.console import Console
     from rich.table import Table
@@ -211,11 +212,15 @@ def print_hits(title: str, result: SearchResult) -> None:
             Path(hit.image).name,
         )
     Console().print(table)
-    for sentence in doubts(result):
+    for sentence in doubts(result, settings):
         typer.echo(sentence)
 
 
-def doubts(result: SearchResult) -> list[str]:
-    """Say what is doubtful about the hits: no reliable match, and the warnings."""
+def doubts(result: SearchResult, settings: SearchSettings) -> list[str]:
+    """Say what is doubtful about the hits: no reliable match, what was not tried, and the warnings."""
+    from napari_cmrir.search.settings import untried
+
     first = f" (confidence of the first hit {result.hits[0].confidence:.2f})" if result.hits else ""
-    return ([] if result.reliable else [f"No reliable match{first}."]) + list(result.warnings)
+    left = untried(settings)
+    none = f"No reliable match{first}.{left and f' Not tried: {left}.'}"
+    return ([] if result.reliable else [none]) + list(result.warnings)

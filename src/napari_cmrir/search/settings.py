@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["SearchSettings"]
+__all__ = ["SearchSettings", "untried"]
 
 
 class SearchSettings(BaseModel):
@@ -105,3 +105,30 @@ class SearchSettings(BaseModel):
         " repository's own (quick).",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to compute.")
+
+
+def untried(settings: SearchSettings) -> str:
+    """Say what a search leaves out that could bring a match.
+
+    Parameters
+    ----------
+    settings : SearchSettings
+
+    Returns
+    -------
+    str
+        Empty where nothing is left out.
+
+    Examples
+    --------
+    >>> untried(SearchSettings())
+    'rotations beyond 30°, the mirrored region, other sizes'
+    >>> untried(SearchSettings(max_rotation=180, mirror=True, max_scale=1.2))
+    ''
+    """
+    left = {
+        f"rotations beyond {settings.max_rotation:g}°": settings.max_rotation < 180,
+        "the mirrored region": not settings.mirror,
+        "other sizes": settings.max_scale == 1,
+    }
+    return ", ".join(name for name, out in left.items() if out)

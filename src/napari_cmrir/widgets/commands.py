@@ -49,9 +49,8 @@ def query_text(language: Language, query: Query, image: Path) -> str:
             words += ["--region", *map(float, region.rectangle)]
             words += ["--turned", float(region.rotation_degrees)] if region.rotation_degrees else []
         words += ["--pixel-size", query.pixel_size] if query.pixel_size is not None else []
-        return _line(
-            *words, "-k", query.hits, "--max-rotation", query.settings.max_rotation, "--json", "hits.json"
-        )
+        words += ["-k", query.hits, "--max-rotation", query.settings.max_rotation]
+        return _line(*words, *(["--mirror"] if query.mirror else []), "--json", "hits.json")
     if polygon is None:
         source = "images.geometry import Region"
         centre = tuple(float(value) for value in region.centre)
@@ -67,7 +66,8 @@ def query_text(language: Language, query: Query, image: Path) -> str:
         "",
         f"pixels = cmrir.read_image({str(image)!r})",
         f"region, mask = {part}",
-        f"settings = SearchSettings(hits={query.hits}, max_rotation={query.settings.max_rotation!r})",
+        f"settings = SearchSettings(hits={query.hits}, max_rotation={query.settings.max_rotation!r},"
+        f" mirror={query.mirror})",
         f"with cmrir.open_repository({str(query.repository)!r}) as repository:",
         f"    job = cmrir.query(repository, pixels, {query.modality!r}, region=region, mask=mask,",
         f"                      pixel_size={query.pixel_size!r}, settings=settings)",

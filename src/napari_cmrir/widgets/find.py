@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 from napari.layers import Image, Shapes
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QSpinBox, QVBoxLayout
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSpinBox,
+    QVBoxLayout,
+)
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.search.pixel_sizes import is_of_unknown_size
@@ -99,6 +108,10 @@ class FindWidget(ScrolledDock):
         self.rotation.setPrefix("± ")
         self.rotation.setSuffix("°")
         self.rotation.setToolTip("How far the tissue may be turned against the image, either way")
+        self.mirror = QCheckBox("mirrored")
+        self.mirror.setToolTip(
+            "Try the region mirrored, too: sections are mounted either way (twice the time)"
+        )
 
     def _lay_out(self) -> None:
         region = QHBoxLayout()
@@ -106,6 +119,7 @@ class FindWidget(ScrolledDock):
         region.addWidget(self.new_region)
         numbers = QHBoxLayout()
         numbers.addWidget(self.rotation, 1)
+        numbers.addWidget(self.mirror)
         numbers.addWidget(QLabel("hits"))
         numbers.addWidget(self.hits, 1)
         form = QFormLayout()
@@ -136,7 +150,7 @@ class FindWidget(ScrolledDock):
         self.view.told.connect(self.panel.tell)
         self.copy.copied.connect(self._tell_copied)
         self.session.repository_changed.connect(self._propose_repository)
-        self.remember("find", rotation=self.rotation, hits=self.hits, view=self.view.how)
+        self.remember("find", rotation=self.rotation, mirror=self.mirror, hits=self.hits, view=self.view.how)
         if self.session.repository is not None:
             self._propose_repository(self.session.repository)
         else:
@@ -177,7 +191,14 @@ class FindWidget(ScrolledDock):
         snapshot = ImageSnapshot.of(image, self.viewer.dims, outline.plane if outline else None)
         placement = Placement.of(image, snapshot.plane)
         query = Query(
-            repository, snapshot, outline, modality, self.hits.value(), self.rotation.value(), placement
+            repository,
+            snapshot,
+            outline,
+            modality,
+            self.hits.value(),
+            self.rotation.value(),
+            self.mirror.isChecked(),
+            placement,
         )
         query.region_and_mask()  # refuses at once what is no region of the image
         return query

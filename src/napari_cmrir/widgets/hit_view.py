@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.search.settings import untried
 from napari_cmrir.widgets.explaining import Shown, explain
 from napari_cmrir.widgets.exporting import ExportButton
 from napari_cmrir.widgets.hit_layers import AddedLayers
@@ -197,7 +198,8 @@ class HitView(QWidget):
             self.verdict.hide()
             return
         why = f"the confidence of the best hit is {hits[0].confidence:.0%}" if hits else "there is no hit"
-        self.verdict.setText(f"<b>No reliable match</b>: {why}.")
+        left = untried(found.query.settings)
+        self.verdict.setText(f"<b>No reliable match</b>: {why}.{left and f' Not tried: {left}.'}")
         self.verdict.show()
 
     def _show_thumbnail(self, arrived: Thumbnail) -> None:

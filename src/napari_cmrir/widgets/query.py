@@ -42,6 +42,8 @@ class Query:
         Images to show at most.
     max_rotation : float
         How far the tissue may be turned against the image, in degrees either way.
+    mirror : bool
+        Whether it may be mirrored, too.
     placement : Placement
         How the image lies in the world.
     """
@@ -52,6 +54,7 @@ class Query:
     modality: str
     hits: int
     max_rotation: float
+    mirror: bool
     placement: Placement
 
     def region_and_mask(self) -> tuple[Region, NDArray[np.bool_] | None]:
@@ -75,7 +78,8 @@ class Query:
     def settings(self) -> SearchSettings:
         """How it is searched: tissue may be turned against the image, and the region already is."""
         turned = abs(self.region_and_mask()[0].rotation_degrees)
-        return SearchSettings(hits=self.hits, max_rotation=min(self.max_rotation + turned, 180.0))
+        most = min(self.max_rotation + turned, 180.0)
+        return SearchSettings(hits=self.hits, max_rotation=most, mirror=self.mirror)
 
 
 @dataclass(frozen=True, eq=False)
