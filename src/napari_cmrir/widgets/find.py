@@ -95,6 +95,7 @@ class FindWidget(ScrolledDock):
         self.new_region = QPushButton("New re&gion")
         self.new_region.setToolTip("Add a layer that lies on the image, and draw a rectangle with the mouse")
         self.modality = QComboBox()
+        self.modality.setAccessibleName("Modality")
         self.modality.setToolTip("The modality of the image that the region lies in")
         self.hits = QSpinBox()
         self.hits.setAccessibleName("Hits")
