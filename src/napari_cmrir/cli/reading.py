@@ -94,26 +94,25 @@ def repository_settings(
     from pydantic import ValidationError
 
     from napari_cmrir.errors import InputError
-    from napari_cmrir.images.settings import ReadingSettings
-    from napari_cmrir.repository.store import settings_at
+    from napari_cmrir.repository.store import changed_settings
 
     names: list[int | str] = [int(name) if name.isdigit() else name for name in channels or ()]
     plane: int | str | None = int(z) if z is not None and z.isdigit() else z
-    options = {"series": series, "level": level, "z": plane, "t": t, "pixel_size": pixel_size}
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    if names:
-        given["channels"] = tuple(names)
-    if not given and not keep_glass:
-        return None
-    settings = settings_at(path)
     try:
-        reading = ReadingSettings(**(settings.reading.model_dump() | given))
+        return changed_settings(
+            path,
+            keep_glass=keep_glass,
+            series=series,
+            level=level,
+            z=plane,
+            t=t,
+            channels=tuple(names) or None,
+            pixel_size=pixel_size,
+        )
     except ValidationError as error:
         wrong = error.errors()[0]
         option = str(wrong["loc"][0]).replace("_", "-")
         raise InputError(f"--{option} cannot be {wrong['input']!r}: {wrong['msg']}.") from None
-    update: dict[str, Any] = {"reading": reading} | ({"least_tissue": 0.0} if keep_glass else {})
-    return settings.model_copy(update=update)
 
 
 @contextmanager

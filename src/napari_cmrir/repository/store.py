@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.series import SAME_SIZE
+from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.repository.catalogue import CATALOGUE_NAME, Catalogue
 from napari_cmrir.repository.pyramids import open_level, read_notes
 from napari_cmrir.repository.schema import FORMAT_VERSION, ImageRow
@@ -33,8 +34,8 @@ __all__ = [
     "SEGMENTS",
     "VOCABULARY_NAME",
     "Repository",
+    "changed_settings",
     "open_repository",
-    "settings_at",
 ]
 
 MODEL_NAME = "model.safetensors"
@@ -66,21 +67,47 @@ def open_repository(path: str | os.PathLike[str]) -> Repository:
     return Repository(Path(os.path.abspath(path)))
 
 
-def settings_at(path: Path) -> RepositorySettings:
-    """Return the settings that what is added to a repository follows: its own, or the default ones.
+def changed_settings(path: Path, *, keep_glass: bool = False, **reading: Any) -> RepositorySettings | None:
+    """Change the settings that what is added to a repository follows: its own, or the default ones.
 
     Parameters
     ----------
     path : Path
         The repository's folder, which need not be there yet.
+    keep_glass : bool
+        Whether fields that show no tissue are searched too.
+    **reading
+        `ReadingSettings` by name; ``None`` leaves one as it is.
+
+    Returns
+    -------
+    RepositorySettings or None
+        ``None`` where nothing is to be changed, as `build_repository` takes it.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If a value is out of its bounds.
+
+    Examples
+    --------
+    >>> changed_settings(Path("nothing.cmrir"), pixel_size=None) is None
+    True
+    >>> changed_settings(Path("nothing.cmrir"), keep_glass=True, pixel_size=0.5).reading.pixel_size
+    0.5
     """
+    given = {name: value for name, value in reading.items() if value is not None}
+    if not given and not keep_glass:
+        return None
+    settings = RepositorySettings()
     if (path / CATALOGUE_NAME).is_file():
         try:
             with open_repository(path) as repository:
-                return repository.settings
+                settings = repository.settings
         except InputError:  # unfinished: its settings are not yet fixed
             pass
-    return RepositorySettings()
+    update: dict[str, Any] = {"reading": ReadingSettings(**(settings.reading.model_dump() | given))}
+    return settings.model_copy(update=update | ({"least_tissue": 0.0} if keep_glass else {}))
 
 
 class Repository:

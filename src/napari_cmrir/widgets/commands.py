@@ -153,14 +153,12 @@ def index_text(
         words = ["index", *images, "--model", model, "--modality", modality, "--output", output]
         more = ["--keep-glass"] if keep_glass else []
         return _line(*words, *more, *([] if pixel_size is None else ["--pixel-size", pixel_size]))
-    if not keep_glass and pixel_size is None:
-        imports, settings, given = [], [], ""
-    else:
-        imports, given = (
-            ["from pathlib import Path", "from napari_cmrir.repository.store import settings_at"],
-            ", settings",
-        )
-        settings = [f"settings = settings_at(Path({str(output)!r}))", *_changes(keep_glass, pixel_size)]
+    imports, settings, given = [], [], ""
+    if keep_glass or pixel_size is not None:
+        imports = ["from pathlib import Path", "from napari_cmrir.repository.store import changed_settings"]
+        changes = f"keep_glass={keep_glass}, pixel_size={pixel_size!r}"
+        settings = [f"settings = changed_settings(Path({str(output)!r}), {changes})"]
+        given = ", settings"
     return _script(
         *imports,
         "",
@@ -170,17 +168,6 @@ def index_text(
         f"job = cmrir.build_repository(images, model, {modality!r}, {str(output)!r}{given})",
         "repository = cmrir.run(job)",
     )
-
-
-def _changes(keep_glass: bool, pixel_size: float | None) -> list[str]:
-    """Write what changes a repository's settings."""
-    change = ['settings = settings.model_copy(update={"least_tissue": 0.0})'] if keep_glass else []
-    if pixel_size is not None:
-        change += [
-            f'reading = settings.reading.model_copy(update={{"pixel_size": {pixel_size!r}}})',
-            'settings = settings.model_copy(update={"reading": reading})',
-        ]
-    return change
 
 
 def represent_text(language: Language, model: Path, image: Path, modality: str, folder: Path) -> str:

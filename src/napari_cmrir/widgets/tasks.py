@@ -195,16 +195,9 @@ def index(
     yield Progress(0, None, "images", "Loading the model")
     from napari_cmrir.comir.model import load_model
     from napari_cmrir.repository.build import build_repository
-    from napari_cmrir.repository.store import settings_at
+    from napari_cmrir.repository.store import changed_settings
 
-    settings = None
-    if keep_glass or pixel_size is not None:
-        settings = settings_at(output)
-    if settings is not None and keep_glass:
-        settings = settings.model_copy(update={"least_tissue": 0.0})
-    if settings is not None and pixel_size is not None:
-        reading = settings.reading.model_copy(update={"pixel_size": pixel_size})
-        settings = settings.model_copy(update={"reading": reading})
+    settings = changed_settings(output, keep_glass=keep_glass, pixel_size=pixel_size)
     repository = yield from build_repository(images, load_model(model), modality, output, settings)
     with repository:
         count = len(np.unique(repository.fields["image"]))
