@@ -104,6 +104,8 @@ class SearchResult:
         False where nothing tells the first hit from a wrong one: "no reliable match".
     warnings : tuple of str
         Sentences for the user on what makes the query doubtful.
+    assumptions : tuple of str
+        Those of them that are the same for every query of the image: on pixel sizes that are not known.
     """
 
     hits: tuple[Hit, ...]
@@ -118,4 +120,5 @@ class SearchResult:
     evidence: Evidence | None = None
     reliable: bool = True
     warnings: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
     screening: NDArray[np.float32] | None = None

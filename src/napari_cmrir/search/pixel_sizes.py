@@ -12,10 +12,7 @@ from napari_cmrir.images.series import SAME_SIZE
 if TYPE_CHECKING:
     from napari_cmrir.repository.store import Repository
 
-__all__ = ["is_of_unknown_size", "pixel_step", "searched_pixel_size"]
-
-_QUERY_UNKNOWN = "The pixel size of the region's image is not known"
-_SEARCHED_UNKNOWN = "The pixel size of the images searched is not known"
+__all__ = ["pixel_step", "searched_pixel_size"]
 
 
 def searched_pixel_size(repository: Repository) -> float | None:
@@ -63,29 +60,13 @@ def pixel_step(repository: Repository, pixel_size: float | None) -> tuple[float,
         return 1.0, []
     if pixel_size is None:
         return 1.0, [
-            f"{_QUERY_UNKNOWN} and taken to be that of the images searched,"
+            "The pixel size of the region's image is not known and taken to be that of the images searched,"
             f" {searched:.3g} µm; give it if it is another."
         ]
     if searched is None:
         return 1.0, [
-            f"{_SEARCHED_UNKNOWN} and taken to be that of the region's image,"
+            "The pixel size of the images searched is not known and taken to be that of the region's image,"
             f" {pixel_size:.3g} µm; hits are wrong if it is another."
         ]
     step = searched / pixel_size
     return (1.0 if abs(step - 1) <= SAME_SIZE else step), []
-
-
-def is_of_unknown_size(warning: str) -> bool:
-    """Tell whether a warning of a search is that of `pixel_step`, which is the same for every query.
-
-    Parameters
-    ----------
-    warning : str
-        One of `hits.SearchResult.warnings`.
-
-    Examples
-    --------
-    >>> is_of_unknown_size("The region is small.")
-    False
-    """
-    return warning.startswith((_QUERY_UNKNOWN, _SEARCHED_UNKNOWN))

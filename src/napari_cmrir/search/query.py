@@ -145,6 +145,7 @@ def search(
         evidence=evidence,
         reliable=reliable,
         warnings=doubts,
+        assumptions=tuple(unknown),
         screening=screening,
     )
 

@@ -22,7 +22,6 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.search.pixel_sizes import is_of_unknown_size
 from napari_cmrir.search.settings import SearchSettings
 from napari_cmrir.widgets.card import RepositoryCard, read_repository_card
 from napari_cmrir.widgets.choices import default
@@ -229,10 +228,10 @@ class FindWidget(ScrolledDock):
         hits = found.result.hits
         self.view.show_found(found)
         self.panel.tell(f"{len(hits)} hit{'' if len(hits) == 1 else 's'} in {found.result.seconds:.1f} s")
-        warnings = found.result.warnings
-        self._show_assumed(found, " ".join(filter(is_of_unknown_size, warnings)))
-        for warning in warnings:
-            if not is_of_unknown_size(warning):
+        assumptions = found.result.assumptions
+        self._show_assumed(found, " ".join(assumptions))
+        for warning in found.result.warnings:
+            if warning not in assumptions:
                 show_warning(warning)
 
     def _show_assumed(self, found: Found, assumed: str) -> None:
