@@ -221,6 +221,5 @@ def doubts(result: SearchResult, settings: SearchSettings) -> list[str]:
     from napari_cmrir.search.settings import untried
 
     first = f" (confidence of the first hit {result.hits[0].confidence:.2f})" if result.hits else ""
-    left = untried(settings)
-    none = f"No reliable match{first}.{left and f' Not tried: {left}.'}"
+    none = f"No reliable match{first}.{untried(settings)}"
     return ([] if result.reliable else [none]) + list(result.warnings)

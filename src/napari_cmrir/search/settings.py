@@ -117,18 +117,19 @@ def untried(settings: SearchSettings) -> str:
     Returns
     -------
     str
-        Empty where nothing is left out.
+        A sentence after a space; empty where nothing is left out.
 
     Examples
     --------
     >>> untried(SearchSettings())
-    'rotations beyond 30°, the mirrored region, other sizes'
+    ' Not tried: rotations beyond 30°, the mirrored region, other sizes.'
     >>> untried(SearchSettings(max_rotation=180, mirror=True, max_scale=1.2))
     ''
     """
-    left = {
+    parts = {
         f"rotations beyond {settings.max_rotation:g}°": settings.max_rotation < 180,
         "the mirrored region": not settings.mirror,
         "other sizes": settings.max_scale == 1,
     }
-    return ", ".join(name for name, out in left.items() if out)
+    left = ", ".join(name for name, is_left_out in parts.items() if is_left_out)
+    return left and f" Not tried: {left}."

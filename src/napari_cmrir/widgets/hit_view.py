@@ -198,8 +198,7 @@ class HitView(QWidget):
             self.verdict.hide()
             return
         why = f"the confidence of the best hit is {hits[0].confidence:.0%}" if hits else "there is no hit"
-        left = untried(found.query.settings)
-        self.verdict.setText(f"<b>No reliable match</b>: {why}.{left and f' Not tried: {left}.'}")
+        self.verdict.setText(f"<b>No reliable match</b>: {why}.{untried(found.query.settings)}")
         self.verdict.show()
 
     def _show_thumbnail(self, arrived: Thumbnail) -> None:
