@@ -16,12 +16,12 @@ import tifffile
 from distributed import Client, LocalCluster
 from index_throughput import make_model
 
-from napari_cmrir.comir.settings import TrainingSettings
-from napari_cmrir.images.samples import sample_pair
+from napari_cmrir.bag_of_words.settings import VocabularySettings
+from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.words.settings import VocabularySettings
+from napari_cmrir.representations.comir.training.settings import TrainingSettings
 
 
 def measure(workers: int, images: list[Path], model, start: Path, path: Path) -> float:
@@ -33,7 +33,7 @@ def measure(workers: int, images: list[Path], model, start: Path, path: Path) ->
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        client.run(__import__, "napari_cmrir.words.descriptors")
+        client.run(__import__, "napari_cmrir.bag_of_words.descriptors.describe")
         started = time.perf_counter()
         address = cluster.scheduler_address
         run(build_repository(images, model, "BF", path, scheduler=address)).close()

@@ -61,11 +61,11 @@ def _index(image: str, repository: str) -> None:
     import torch
 
     from napari_cmrir import jobs
-    from napari_cmrir.comir.model import ComirModel, OutputScale
-    from napari_cmrir.comir.networks import build_network
-    from napari_cmrir.comir.settings import TrainingSettings
     from napari_cmrir.images.intensity import Intensity
     from napari_cmrir.repository.build import build_repository
+    from napari_cmrir.representations.comir.model import ComirModel, OutputScale
+    from napari_cmrir.representations.comir.networks import build_network
+    from napari_cmrir.representations.comir.training.settings import TrainingSettings
 
     settings = TrainingSettings()
     torch.manual_seed(0)

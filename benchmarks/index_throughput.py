@@ -17,19 +17,21 @@ import numpy as np
 import tifffile
 import torch
 
-from napari_cmrir.comir import inference
-from napari_cmrir.comir.model import ComirModel, OutputScale
-from napari_cmrir.comir.networks import build_network
-from napari_cmrir.comir.settings import TrainingSettings
+from napari_cmrir.bag_of_words import bags
+from napari_cmrir.bag_of_words.descriptors import describe as descriptors
+from napari_cmrir.bag_of_words.settings import DescriptorSettings, VocabularySettings
+from napari_cmrir.bag_of_words.vocabulary import Vocabulary
 from napari_cmrir.images.intensity import Intensity
-from napari_cmrir.images.samples import sample_pair
+from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
-from napari_cmrir.repository import representing, storing
+from napari_cmrir.repository import tasks as representing
+from napari_cmrir.repository import tasks as storing
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.words import bags, descriptors
-from napari_cmrir.words.settings import DescriptorSettings, VocabularySettings
-from napari_cmrir.words.vocabulary import Vocabulary
+from napari_cmrir.representations.comir import inference
+from napari_cmrir.representations.comir.model import ComirModel, OutputScale
+from napari_cmrir.representations.comir.networks import build_network
+from napari_cmrir.representations.comir.training.settings import TrainingSettings
 
 SIDE = 834
 PARTS = {

@@ -29,20 +29,19 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from napari_cmrir import jobs
-from napari_cmrir.comir.model import ComirModel, OutputScale
-from napari_cmrir.comir.networks import build_network
-from napari_cmrir.comir.settings import TrainingSettings
+from napari_cmrir.bag_of_words.bags import count_words
+from napari_cmrir.bag_of_words.descriptors.describe import describe
+from napari_cmrir.bag_of_words.settings import DescriptorSettings, VocabularySettings
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.repository import indexing
 from napari_cmrir.repository.build import build_repository
-from napari_cmrir.repository.compacting import compact_repository
+from napari_cmrir.repository.maintenance import compact_repository, rebuild_vocabulary
+from napari_cmrir.repository.repository import open_repository
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.repository.store import open_repository
-from napari_cmrir.repository.upkeep import rebuild_vocabulary
-from napari_cmrir.words.bags import count_words
-from napari_cmrir.words.descriptors import describe
-from napari_cmrir.words.settings import DescriptorSettings, VocabularySettings
+from napari_cmrir.representations.comir.model import ComirModel, OutputScale
+from napari_cmrir.representations.comir.networks import build_network
+from napari_cmrir.representations.comir.training.settings import TrainingSettings
 
 SETTINGS = RepositorySettings(
     descriptor=DescriptorSettings(block_widths=(16, 32)),

@@ -28,17 +28,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_cmrir.comir.model import ComirModel, OutputScale, load_model
-from napari_cmrir.comir.networks import build_network
-from napari_cmrir.comir.settings import TrainingSettings
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.intensity import choose_intensity
-from napari_cmrir.images.samples import sample_pair
+from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
+from napari_cmrir.registration.prepared_query import rotations
 from napari_cmrir.repository.build import Source, build_repository
-from napari_cmrir.repository.store import Repository, open_repository
+from napari_cmrir.repository.repository import Repository, open_repository
+from napari_cmrir.representations.comir.model import ComirModel, OutputScale, load_model
+from napari_cmrir.representations.comir.networks import build_network
+from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.search.hits import SearchResult
-from napari_cmrir.search.posed import rotations
 from napari_cmrir.search.query import search
 from napari_cmrir.search.settings import SearchSettings
 
@@ -109,7 +109,7 @@ def show(name: str, seconds: list[float], timings: list[dict[str, float]] | None
 
 
 def measure(repository: Repository, n: int, only: str) -> None:
-    best = SearchSettings(register_all=0, shortlist=SHORTLIST, screened=SHORTLIST)
+    best = SearchSettings(register_all=0, shortlist=SHORTLIST, n_screened=SHORTLIST)
     every = SearchSettings(register_all=len(repository))
     paper = SearchSettings(rerank="bow", shortlist=SHORTLIST, word_rotation_step=0)
     sizes: dict[str, Callable[[], list[Any]]] = {

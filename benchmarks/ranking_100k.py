@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
+from napari_cmrir.bag_of_words.bags import Bag
+from napari_cmrir.bag_of_words.settings import BagSettings
 from napari_cmrir.repository.segments import join_bags, map_segment, write_segment
-from napari_cmrir.words.bags import Bag
-from napari_cmrir.words.settings import BagSettings
 
 FIELDS_A_SEGMENT = 2048
 

@@ -16,14 +16,14 @@ import torch
 from torch.nn import functional as F
 from words_setting import Seconds, describe_machine, stopwatch
 
-from napari_cmrir.comir.devices import training_precision
-from napari_cmrir.comir.inference import represent
-from napari_cmrir.comir.model import ComirModel, OutputScale
-from napari_cmrir.comir.networks import Tiramisu, UNet, build_network
-from napari_cmrir.comir.settings import PRESETS
 from napari_cmrir.images.intensity import Intensity
-from napari_cmrir.images.samples import sample_pair
+from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
+from napari_cmrir.representations.comir.inference import represent
+from napari_cmrir.representations.comir.model import ComirModel, OutputScale
+from napari_cmrir.representations.comir.networks import Tiramisu, UNet, build_network
+from napari_cmrir.representations.comir.training.settings import PRESETS
+from napari_cmrir.representations.devices import training_precision
 
 SIDE = 834
 

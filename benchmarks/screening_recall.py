@@ -24,23 +24,20 @@ from torch.nn import functional as F
 from words_setting import bench_of
 
 from napari_cmrir import jobs
-from napari_cmrir.comir.inference import represent
-from napari_cmrir.comir.model import load_model
+from napari_cmrir.bag_of_words.bags import BagIndex, count_words, encode_query
+from napari_cmrir.bag_of_words.descriptors.describe import describe
+from napari_cmrir.bag_of_words.settings import BagSettings, DescriptorSettings, VocabularySettings
+from napari_cmrir.bag_of_words.vocabulary import keep_strongest, sample_field, train_vocabulary
 from napari_cmrir.evaluation.metrics import wilson_interval
-from napari_cmrir.images.finding import find_images
-from napari_cmrir.images.pairs import find_pairs
+from napari_cmrir.images.discovery import find_images, find_pairs
 from napari_cmrir.images.readers import read_image
-from napari_cmrir.images.samples import sample_pair
-from napari_cmrir.search.registration import RegisteredQuery, rotations
+from napari_cmrir.images.synthetic.sample_pairs import sample_pair
+from napari_cmrir.registration.coarse_to_fine import PreparedQuery, rotations
+from napari_cmrir.representations.comir.inference import represent
+from napari_cmrir.representations.comir.model import load_model
 from napari_cmrir.search.screening import cut_template, screen_scores
 from napari_cmrir.search.settings import SearchSettings
-from napari_cmrir.search.shortlist import bank_rotations, describe_turned
-from napari_cmrir.words.bags import BagIndex, count_words
-from napari_cmrir.words.descriptors import describe
-from napari_cmrir.words.encode import encode_query
-from napari_cmrir.words.sampling import keep_strongest, sample_field
-from napari_cmrir.words.settings import BagSettings, DescriptorSettings, VocabularySettings
-from napari_cmrir.words.vocabulary import train_vocabulary
+from napari_cmrir.search.shortlist import describe_turned, word_rotations
 
 SIDE, STEP = 256, 100
 ANGLES = {"6°": rotations(SearchSettings()), "10°": [-30.0, -20.0, -10.0, 0.0, 10.0, 20.0, 30.0]}
@@ -70,16 +67,16 @@ def main() -> None:
         benches = [bench_of(model, pairs, modalities, seed) for seed in options.seeds]
         names = [field.name for field in benches[0].fields]
         signatures = signatures_of(fields_of(model, benches[0], modality, options), options)
-        for cell, question in questions_of(benches, modality, options):
+        for condition, question in questions_of(benches, modality, options):
             query = question.query
-            comir = jobs.run(represent(model, query.pixels, cell.query, mask=query.mask))
+            comir = jobs.run(represent(model, query.pixels, condition.query, mask=query.mask))
             mask = np.ones(comir.shape[1:], bool) if query.mask is None else query.mask
             for name, (n_bytes, score) in signatures.items():
                 start = time.process_time()
                 scores = score(comir, mask)
                 seconds = time.process_time() - start
                 rank = 1 + int((scores > scores[names.index(question.name)]).sum())
-                found[f"{cell}", name, n_bytes].append((rank, seconds))
+                found[f"{condition}", name, n_bytes].append((rank, seconds))
     report(found, options)
 
 
@@ -87,11 +84,11 @@ def questions_of(benches, modality, options):
     rng = np.random.default_rng(1)
     for size in options.sizes:
         asked = [
-            (cell, question)
+            (condition, question)
             for bench in benches
-            for cell in bench.cells()
-            if cell.repository == modality and cell.size == size
-            for question in bench.questions(cell)
+            for condition in bench.conditions()
+            if condition.repository == modality and condition.size == size
+            for question in bench.questions(condition)
         ]
         for index in rng.permutation(len(asked))[: options.queries]:
             yield asked[index]
@@ -147,7 +144,7 @@ def signatures_of(fields, options):
             if of_level == level:
                 found[f"1/{2**level}, every {angles}"] = (
                     n_bytes,
-                    lambda c, m, level=level, angles=angles, stacks=stacks: screened(
+                    lambda c, m, level=level, angles=angles, stacks=stacks: n_screened(
                         c, m, level, ANGLES[angles], stacks, len(fields)
                     ),
                 )
@@ -156,8 +153,8 @@ def signatures_of(fields, options):
     return found
 
 
-def screened(comir, mask, level, angles, stacks, n_fields):
-    query = RegisteredQuery(comir, mask, torch.device("cpu"))
+def n_screened(comir, mask, level, angles, stacks, n_fields):
+    query = PreparedQuery(comir, mask, torch.device("cpu"))
     template = cut_template(*query.level(level), angles, 16 / 2**level)
     scores = np.empty(n_fields)
     for numbers, stack in stacks:
@@ -174,7 +171,7 @@ def words_of(fields):
     index = BagIndex.from_bags(counted, len(words), bags)
 
     def score(comir, mask):
-        turned = describe_turned(comir, mask, bank_rotations(SearchSettings()), DescriptorSettings())
+        turned = describe_turned(comir, mask, word_rotations(SearchSettings()), DescriptorSettings())
         return index.scores_of([encode_query(f, counts, words, bags) for f, counts in turned]).max(0)
 
     return 4 * len(index.words) / len(index), score
@@ -184,7 +181,7 @@ def report(found, options) -> None:
     share = min(1.0, options.fields / options.as_of)
     print(f"| query | signature | bytes a field | ms a query | n | {' | '.join(f'in {k}' for k in RANKS)} |")
     print("|---" * (5 + len(RANKS)) + "|")
-    for (cell, name, n_bytes), answers in sorted(found.items()):
+    for (condition, name, n_bytes), answers in sorted(found.items()):
         ranks, seconds = np.array(answers).T
         kept = [int((ranks <= max(1, k * share)).sum()) for k in RANKS]
         shares = [
@@ -192,7 +189,8 @@ def report(found, options) -> None:
         ]
         milliseconds = 1000 * np.median(seconds) / share
         print(
-            f"| {cell} | {name} | {n_bytes:,.0f} | {milliseconds:.0f} | {len(ranks)} | {' | '.join(shares)} |"
+            f"| {condition} | {name} | {n_bytes:,.0f} | {milliseconds:.0f} | {len(ranks)} |"
+            f" {' | '.join(shares)} |"
         )
 
 

@@ -14,19 +14,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from napari_cmrir.comir.model import load_model
 from napari_cmrir.evaluation.metrics import compare, share
 from napari_cmrir.evaluation.protocol import evaluate
 from napari_cmrir.evaluation.results import EvaluationReport
 from napari_cmrir.evaluation.settings import EvaluationSettings
-from napari_cmrir.images.pairs import find_pairs
+from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.jobs import run
+from napari_cmrir.representations.comir.model import load_model
 from napari_cmrir.search.settings import SearchSettings
 
 DEFAULT = "default"
 VARIANTS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
-    "second vote off": {"second_vote": False},
+    "second vote off": {"fine_rescore": False},
     "refinement and second vote off": {"refine": 0},
     "rotations off": {"max_rotation": 0},
     "rotations twice as far apart": {"rotation_step": 12},
@@ -42,7 +42,7 @@ Ranks = dict[str, dict[tuple[str, str], int | None]]
 def ranks_of(report: EvaluationReport) -> Ranks:
     ranks: Ranks = {"full": {}, "patch": {}}
     for result in report.results:
-        ranks[result.cell.size][str(result.cell), result.field] = result.rank
+        ranks[result.condition.size][str(result.condition), result.field] = result.rank
     return ranks
 
 

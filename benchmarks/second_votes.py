@@ -21,17 +21,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_cmrir.comir.inference import represent
-from napari_cmrir.comir.model import load_model
-from napari_cmrir.evaluation.bench import Bench, Question
+from napari_cmrir.evaluation.evaluation_run import EvaluationRun, SearchState
 from napari_cmrir.evaluation.metrics import compare
 from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.images.geometry import Region, cut
-from napari_cmrir.images.pairs import find_pairs
 from napari_cmrir.jobs import run
-from napari_cmrir.repository.store import Repository
-from napari_cmrir.search.posed import Pose, RegisteredQuery
-from napari_cmrir.search.registration import register
+from napari_cmrir.registration.coarse_to_fine import register
+from napari_cmrir.registration.prepared_query import Pose, PreparedQuery
+from napari_cmrir.repository.repository import Repository
+from napari_cmrir.representations.comir.inference import represent
+from napari_cmrir.representations.comir.model import load_model
 from napari_cmrir.search.settings import SearchSettings
 
 Array = NDArray[np.float32]
@@ -111,32 +111,34 @@ def posed(image: NDArray[Any], pose: Pose, shape: tuple[int, ...]) -> tuple[Arra
 
 
 def answers(
-    bench: Bench, repositories: dict[str, Repository], n: int
+    bench: EvaluationRun, repositories: dict[str, Repository], n: int
 ) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.float64]]]:
     """The right field of each query; first vote and runner-up of every field; its criteria."""
-    cells = [c for c in bench.cells() if c.kind == "cross" and c.pose == "transformed" and c.size == "patch"]
-    asked = [(cell, question) for cell in cells for question in bench.questions(cell)]
+    conditions = [
+        c for c in bench.conditions() if c.kind == "cross" and c.pose == "transformed" and c.size == "patch"
+    ]
+    asked = [(condition, question) for condition in conditions for question in bench.questions(condition)]
     order = np.random.default_rng(0).permutation(len(asked))[:n]
-    settings = SearchSettings(second_vote=False, refine=10_000)
-    for cell, question in (asked[i] for i in order):
-        repository = repositories[cell.repository]
+    settings = SearchSettings(fine_rescore=False, refine=10_000)
+    for condition, question in (asked[i] for i in order):
+        repository = repositories[condition.repository]
         yield _answer(bench, repository, question, settings)
 
 
 def _answer(
-    bench: Bench, repository: Repository, question: Question, settings: SearchSettings
+    bench: EvaluationRun, repository: Repository, question: SearchState, settings: SearchSettings
 ) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
     pixels, names = question.query.pixels, [repository.image_name(i) for i in range(len(repository))]
     mask = question.query.mask if question.query.mask is not None else np.ones(pixels.shape[:2], bool)
-    comir = run(represent(bench.model, pixels, question.cell.query))
-    query = RegisteredQuery(comir, mask, torch.device("cpu"))
+    comir = run(represent(bench.model, pixels, question.condition.query))
+    query = PreparedQuery(comir, mask, torch.device("cpu"))
     poses = run(register(query, repository, range(len(repository)), settings))
     fields = {field.name: field for field in bench.fields}
     ours = half(comir[0].astype(np.float32)), half(pixels.astype(np.float32).mean(2))
     counts = (half(mask.astype(np.float32)) > 0.5).astype(np.float32)
     votes, criteria = [], []
     for index, name in enumerate(names):
-        image = fields[name].crop(bench.images[question.cell.repository][fields[name].identifier])
+        image = fields[name].crop(bench.images[question.condition.repository][fields[name].identifier])
         field, inside = posed(repository.comir(index)[0], poses[index], mask.shape)
         raw, _ = posed(image, poses[index], mask.shape)
         common = counts * inside
@@ -157,7 +159,9 @@ def main() -> None:
     parser.add_argument("--repositories", type=Path, help="folder to build them in and to use them again")
     asked = parser.parse_args()
     modalities = tuple(asked.modalities)
-    bench = Bench(load_model(asked.model), modalities, EvaluationSettings(patch_size=asked.patch_size), "cpu")
+    bench = EvaluationRun(
+        load_model(asked.model), modalities, EvaluationSettings(patch_size=asked.patch_size), "cpu"
+    )
     for pair in find_pairs(asked.pairs, modalities):
         bench.add(pair)
     with tempfile.TemporaryDirectory() as temporary:

@@ -14,9 +14,9 @@ import argparse
 import numpy as np
 from words_setting import describe_machine, read_comir, stopwatch
 
-from napari_cmrir.words.grid import grid_points
-from napari_cmrir.words.settings import DescriptorSettings
-from napari_cmrir.words.surf import surf
+from napari_cmrir.bag_of_words.descriptors.grid import grid_points
+from napari_cmrir.bag_of_words.descriptors.surf import surf
+from napari_cmrir.bag_of_words.settings import DescriptorSettings
 
 BORDER = 128
 

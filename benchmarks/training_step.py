@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from words_setting import describe_machine, stopwatch
 
-from napari_cmrir.comir.networks import Tiramisu
-from napari_cmrir.comir.settings import PRESETS
-from napari_cmrir.comir.trainer import Trainer
-from napari_cmrir.images.samples import sample_pair
+from napari_cmrir.images.synthetic.sample_pairs import sample_pair
+from napari_cmrir.representations.comir.networks import Tiramisu
+from napari_cmrir.representations.comir.training.settings import PRESETS
+from napari_cmrir.representations.comir.training.trainer import Trainer
 
 Images = list[tuple[np.ndarray, np.ndarray]]
 
@@ -129,7 +129,7 @@ def pairwise_loss(comirs: Tensor, temperature: float) -> Tensor:
 
 def equal_losses() -> tuple[float, float]:
     """The loss of the same CoMIRs, as matrix products and pair by pair."""
-    from napari_cmrir.comir.loss import contrastive_loss
+    from napari_cmrir.representations.comir.training.loss import contrastive_loss
 
     comirs = torch.rand(16, 1, 32, 32, generator=torch.Generator().manual_seed(0)).double()
     first, second = comirs.chunk(2)

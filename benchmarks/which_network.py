@@ -24,18 +24,19 @@ import numpy as np
 import torch
 from words_setting import describe_machine
 
-from napari_cmrir.comir.inference import represent
-from napari_cmrir.comir.model import ComirModel
-from napari_cmrir.comir.settings import TrainingSettings
-from napari_cmrir.comir.trainer import Trainer
-from napari_cmrir.comir.training import train
+from napari_cmrir.bag_of_words.settings import VocabularySettings
 from napari_cmrir.evaluation.metrics import share_at_most
 from napari_cmrir.evaluation.protocol import evaluate
 from napari_cmrir.evaluation.settings import EvaluationSettings
-from napari_cmrir.images.pairs import Pair, find_pairs, read_pair
+from napari_cmrir.images.discovery import Pair, find_pairs
+from napari_cmrir.images.readers import read_pair
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.words.settings import VocabularySettings
+from napari_cmrir.representations.comir.inference import represent
+from napari_cmrir.representations.comir.model import ComirModel
+from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.comir.training.train import train
+from napari_cmrir.representations.comir.training.trainer import Trainer
 
 SIDE = 834  # px, the paper's images
 NETWORKS: dict[str, dict[str, Any]] = {

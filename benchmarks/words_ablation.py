@@ -19,14 +19,15 @@ import numpy as np
 import torch
 
 from napari_cmrir import jobs
-from napari_cmrir.comir.model import ComirModel, load_model
+from napari_cmrir.bag_of_words import vocabulary
+from napari_cmrir.bag_of_words.descriptors import describe as descriptors
 from napari_cmrir.evaluation.metrics import wilson_interval
 from napari_cmrir.evaluation.protocol import evaluate
 from napari_cmrir.evaluation.settings import EvaluationSettings
-from napari_cmrir.images.pairs import find_pairs
+from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.repository.settings import RepositorySettings
+from napari_cmrir.representations.comir.model import ComirModel, load_model
 from napari_cmrir.search.settings import SearchSettings
-from napari_cmrir.words import descriptors, vocabulary
 
 PAPER, DEFAULT = RepositorySettings.paper(), RepositorySettings()
 
@@ -169,17 +170,17 @@ def row(name, repository, model, pairs, modalities, arguments) -> str:
         )
         report = jobs.run(evaluate(model, pairs, modalities, settings))
         for result in report.results:
-            ranks[result.cell.size].append(result.rank or 10**9)
-    cells = []
+            ranks[result.condition.size].append(result.rank or 10**9)
+    conditions = []
     for found in ranks.values():
         for k in (1, 10):
             hits = sum(rank <= k for rank in found)
             low, high = wilson_interval(hits, len(found))
-            cells.append(f"{hits / len(found):.1%} ({low:.0%} to {high:.0%})")
+            conditions.append(f"{hits / len(found):.1%} ({low:.0%} to {high:.0%})")
     both = [rank for found in ranks.values() for rank in found]
-    cells.append(f"{sum(1 / rank for rank in both) / len(both):.3f}")
-    cells.append(f"{time.process_time() - started:.0f}")
-    return f"| {name} | " + " | ".join(cells) + " |"
+    conditions.append(f"{sum(1 / rank for rank in both) / len(both):.3f}")
+    conditions.append(f"{time.process_time() - started:.0f}")
+    return f"| {name} | " + " | ".join(conditions) + " |"
 
 
 if __name__ == "__main__":

@@ -18,19 +18,17 @@ import torch
 from words_setting import bench_of
 
 from napari_cmrir import jobs
-from napari_cmrir.comir.inference import represent
-from napari_cmrir.comir.model import load_model
+from napari_cmrir.bag_of_words.bags import BagIndex, count_words, covered, encode_query
+from napari_cmrir.bag_of_words.descriptors.describe import describe
+from napari_cmrir.bag_of_words.settings import BagSettings, DescriptorSettings, VocabularySettings
+from napari_cmrir.bag_of_words.vocabulary import keep_strongest, sample_field, train_vocabulary
 from napari_cmrir.evaluation.metrics import compare, wilson_interval
-from napari_cmrir.images.pairs import find_pairs
-from napari_cmrir.search.registration import RegisteredQuery, rotations
+from napari_cmrir.images.discovery import find_pairs
+from napari_cmrir.registration.coarse_to_fine import PreparedQuery, rotations
+from napari_cmrir.representations.comir.inference import represent
+from napari_cmrir.representations.comir.model import load_model
 from napari_cmrir.search.screening import cut_template, screen_scores
 from napari_cmrir.search.settings import SearchSettings
-from napari_cmrir.words.bags import BagIndex, count_words
-from napari_cmrir.words.descriptors import describe
-from napari_cmrir.words.encode import covered, encode_query
-from napari_cmrir.words.sampling import keep_strongest, sample_field
-from napari_cmrir.words.settings import BagSettings, DescriptorSettings, VocabularySettings
-from napari_cmrir.words.vocabulary import train_vocabulary
 
 ANGLES = rotations(SearchSettings())
 DESCRIPTOR, BAGS = DescriptorSettings(), BagSettings()
@@ -56,16 +54,16 @@ def main() -> None:
     ranks = defaultdict(lambda: defaultdict(list))
     for bench in benches:
         names = [field.name for field in bench.fields]
-        for cell in bench.cells():
-            for question in bench.questions(cell):
+        for condition in bench.conditions():
+            for question in bench.questions(condition):
                 query = question.query
-                comir = jobs.run(represent(model, query.pixels, cell.query, mask=query.mask))
+                comir = jobs.run(represent(model, query.pixels, condition.query, mask=query.mask))
                 mask = np.ones(comir.shape[1:], bool) if query.mask is None else query.mask
                 features = describe(comir, DESCRIPTOR, query.mask)
-                for name, (_, score) in searchers[cell.repository].items():
+                for name, (_, score) in searchers[condition.repository].items():
                     scores = score(features if "thumbnail" not in name else comir, mask)
                     rank = 1 + int((scores > scores[names.index(question.name)]).sum())
-                    ranks[name][cell.size].append(rank)
+                    ranks[name][condition.size].append(rank)
     report(ranks, searchers[modalities[0]])
 
 
@@ -106,13 +104,13 @@ def searchers_of(bench, model, modality, arguments):
         ]
         found[f"thumbnail at {name}"] = (
             np.mean([comir.numel() for comir in pooled]),
-            lambda comir, m, level=level, pooled=pooled: screened(comir, m, level, pooled),
+            lambda comir, m, level=level, pooled=pooled: n_screened(comir, m, level, pooled),
         )
     return found
 
 
-def screened(comir, mask, level, fields):
-    query = RegisteredQuery(comir, mask, torch.device("cpu"))
+def n_screened(comir, mask, level, fields):
+    query = PreparedQuery(comir, mask, torch.device("cpu"))
     template = cut_template(*query.level(level), ANGLES, 16 / 2**level)
     return np.array([screen_scores(template, field).item() for field in fields])
 
@@ -145,13 +143,13 @@ def report(ranks, searchers) -> None:
     print(f"| signature | bytes a field | {' | '.join(columns)} |")
     print("|---|---|---|---|---|---|---|---|")
     for name, by_size in ranks.items():
-        cells = []
+        conditions = []
         for size in ("full", "patch"):
             for k in (1, 10, 30):
                 hits = np.array(by_size[size]) <= k
                 low, high = wilson_interval(int(hits.sum()), len(hits))
-                cells.append(f"{hits.mean():.1%} ({low:.0%} to {high:.0%})")
-        print(f"| {name} | {searchers[name][0]:,.0f} | " + " | ".join(cells) + " |")
+                conditions.append(f"{hits.mean():.1%} ({low:.0%} to {high:.0%})")
+        print(f"| {name} | {searchers[name][0]:,.0f} | " + " | ".join(conditions) + " |")
     for name in ranks:
         if "bag" not in name:
             for k in (1, 10, 30):

@@ -17,9 +17,9 @@ import torch
 from words_setting import Seconds, describe_machine, training_descriptors
 
 from napari_cmrir import jobs
-from napari_cmrir.words.nearest import nearest_exact, prepare
-from napari_cmrir.words.settings import VocabularySettings
-from napari_cmrir.words.vocabulary import train_vocabulary
+from napari_cmrir.bag_of_words.nearest_words import nearest_exact, prepare
+from napari_cmrir.bag_of_words.settings import VocabularySettings
+from napari_cmrir.bag_of_words.vocabulary import train_vocabulary
 
 
 def main() -> None:

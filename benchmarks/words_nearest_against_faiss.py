@@ -14,9 +14,9 @@ import numpy as np
 from words_setting import describe_machine, read_comir, stopwatch, training_descriptors
 
 from napari_cmrir import jobs
-from napari_cmrir.words.settings import DescriptorSettings, VocabularySettings
-from napari_cmrir.words.surf import surf
-from napari_cmrir.words.vocabulary import train_vocabulary
+from napari_cmrir.bag_of_words.descriptors.surf import surf
+from napari_cmrir.bag_of_words.settings import DescriptorSettings, VocabularySettings
+from napari_cmrir.bag_of_words.vocabulary import train_vocabulary
 
 
 def main() -> None:

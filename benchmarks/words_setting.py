@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 import torch
 
-from napari_cmrir.evaluation.bench import Bench
+from napari_cmrir.bag_of_words.descriptors.surf import surf
+from napari_cmrir.bag_of_words.settings import DescriptorSettings, VocabularySettings
+from napari_cmrir.bag_of_words.vocabulary import keep_strongest, sample_field
+from napari_cmrir.evaluation.evaluation_run import EvaluationRun
 from napari_cmrir.evaluation.settings import EvaluationSettings
-from napari_cmrir.words.sampling import keep_strongest, sample_field
-from napari_cmrir.words.settings import DescriptorSettings, VocabularySettings
-from napari_cmrir.words.surf import surf
 
 
 @dataclass(frozen=True)
@@ -74,16 +74,16 @@ def read_comir(path: str | Path | None, size: int, seed: int = 0) -> np.ndarray:
         return cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
     generator = np.random.default_rng(seed)
     total = np.zeros((size, size), np.float32)
-    for cell in (6, 12, 24, 48, 96):
-        noise = generator.normal(size=(size // cell + 3,) * 2).astype(np.float32)
-        total += cell**0.5 * cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
+    for condition in (6, 12, 24, 48, 96):
+        noise = generator.normal(size=(size // condition + 3,) * 2).astype(np.float32)
+        total += condition**0.5 * cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
     return (255 / (1 + np.exp(-total / total.std() * 2))).round().astype(np.uint8)
 
 
 def bench_of(model, pairs, modalities, seed):
     """Fields of pairs, to be searched for turned and shifted queries of the other modality."""
     settings = EvaluationSettings(kinds=("cross",), poses=("transformed",), seed=seed)
-    bench = Bench(model, modalities, settings, "auto")
+    bench = EvaluationRun(model, modalities, settings, "auto")
     for pair in pairs:
         bench.add(pair)
     return bench

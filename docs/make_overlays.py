@@ -19,11 +19,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cmrir.evaluation.comparison import read_evaluation
-from napari_cmrir.evaluation.fields import GridField, cut_grid
+from napari_cmrir.evaluation.queries import GridField, cut_grid
+from napari_cmrir.evaluation.report.comparison import read_evaluation
+from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.intensity import choose_intensity
-from napari_cmrir.images.pairs import find_pairs
 from napari_cmrir.images.readers import read_image
 
 TILE, CAPTION, SQUARES = 168, 34, 6
@@ -80,19 +80,23 @@ def checkerboard(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np
 
 def row(result: dict[str, Any], fields: Fields, paths: Paths) -> NDArray[np.uint8]:
     """Draw a query and its first hit; of a wrong one, also the right place."""
-    cell, hit = result["cell"], result["hits"][0]
+    condition, hit = result["condition"], result["hits"][0]
     right = result["rank"] == 1
     colour = GREEN if right else RED
-    query = cut_box(result["field"], result["box"], cell["query"], fields, paths)
-    found = cut_box(hit["image"], hit["box"], cell["repository"], fields, paths)
+    query = cut_box(result["field"], result["box"], condition["query"], fields, paths)
+    found = cut_box(hit["image"], hit["box"], condition["repository"], fields, paths)
     sure = f"score {hit['score']:.3f}  conf {hit['confidence']:.2f}"
     tiles = [
-        tile(query, None, [f"{cell['query']} {result['field']}", f"turned {result['rotation_degrees']:.0f}"]),
-        tile(found, colour, [f"{cell['repository']} {hit['image']}", sure]),
+        tile(
+            query,
+            None,
+            [f"{condition['query']} {result['field']}", f"turned {result['rotation_degrees']:.0f}"],
+        ),
+        tile(found, colour, [f"{condition['repository']} {hit['image']}", sure]),
         tile(checkerboard(query, found), colour, ["checkerboard of both"]),
     ]
     if not right:
-        true = cut_box(result["field"], result["box"], cell["repository"], fields, paths)
+        true = cut_box(result["field"], result["box"], condition["repository"], fields, paths)
         score = "" if result["right"] is None else f"score {result['right']['score']:.3f}"
         tiles += [tile(true, None, [f"the right place, rank {result['rank']}", score])]
         tiles += [tile(checkerboard(query, true), None, ["checkerboard with it"])]
@@ -140,9 +144,9 @@ def main() -> None:
     wanted = [
         result
         for result in evaluation["queries"]
-        if result["cell"]["size"] == asked.size
-        and result["cell"]["pose"] == "transformed"
-        and result["cell"]["query"] != result["cell"]["repository"]
+        if result["condition"]["size"] == asked.size
+        and result["condition"]["pose"] == "transformed"
+        and result["condition"]["query"] != result["condition"]["repository"]
     ]
     rows = [row(result, fields, paths) for result in chosen(wanted, asked.count)]
     rows += [np.full_like(rows[0], 255)] * (len(rows) % 2)

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cmrir.comir.inference import represent
-from napari_cmrir.comir.model import ComirModel, load_model
+from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.images.geometry import Region, cut
-from napari_cmrir.images.pairs import find_pairs, read_pair
+from napari_cmrir.images.readers import read_pair
 from napari_cmrir.jobs import run
+from napari_cmrir.representations.comir.inference import represent
+from napari_cmrir.representations.comir.model import ComirModel, load_model
 
 ANGLES = (90.0, 15.0, 30.0, 45.0)
 GAP = 6  # px between the pictures

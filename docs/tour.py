@@ -26,14 +26,14 @@ from qtpy.QtCore import QSettings, Qt, QThreadPool
 from qtpy.QtWidgets import QApplication
 from tour_tools import Ticker, check, is_shown, press, resident_megabytes, settle, wait
 
-from napari_cmrir.comir.model import load_model
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.readers import find_images, read_image
-from napari_cmrir.images.samples import sample_pair, write_sample_folder
+from napari_cmrir.images.synthetic.sample_pairs import sample_pair, write_sample_folder
 from napari_cmrir.jobs import run
+from napari_cmrir.napari.hit_files import EXPORTS
+from napari_cmrir.napari.sample_data import sample_model
 from napari_cmrir.repository.build import build_repository
-from napari_cmrir.widgets.exporting import EXPORTS
-from napari_cmrir.widgets.sample_data import sample_model
+from napari_cmrir.representations.comir.model import load_model
 
 IMAGES = Path(__file__).resolve().parent / "images"
 WINDOW = (1366, 768)

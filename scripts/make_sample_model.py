@@ -16,14 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_cmrir.comir.model import load_model
-from napari_cmrir.comir.settings import TrainingSettings
-from napari_cmrir.comir.training import train
 from napari_cmrir.images.geometry import Region, corner_error
 from napari_cmrir.images.readers import read_image
-from napari_cmrir.images.samples import write_sample_folder
+from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import build_repository
+from napari_cmrir.representations.comir.model import load_model
+from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.comir.training.train import train
 from napari_cmrir.search.query import search
 
 OUTPUT = Path(__file__).resolve().parents[1] / "src" / "napari_cmrir" / "data" / "sample.safetensors"

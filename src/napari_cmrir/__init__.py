@@ -11,19 +11,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from napari_cmrir.comir.inference import represent
-    from napari_cmrir.comir.model import load_model
-    from napari_cmrir.comir.training import train
     from napari_cmrir.errors import InputError
     from napari_cmrir.evaluation.protocol import evaluate
-    from napari_cmrir.images.pairs import find_pairs
+    from napari_cmrir.images.discovery import find_pairs
     from napari_cmrir.images.readers import find_images, open_image, read_image
     from napari_cmrir.jobs import Progress, run
     from napari_cmrir.repository.build import build_repository
-    from napari_cmrir.repository.compacting import compact_repository
-    from napari_cmrir.repository.store import open_repository
-    from napari_cmrir.repository.upkeep import prune_repository, rebuild_vocabulary
-    from napari_cmrir.repository.verify import verify_repository
+    from napari_cmrir.repository.maintenance import (
+        compact_repository,
+        prune_repository,
+        rebuild_vocabulary,
+        verify_repository,
+    )
+    from napari_cmrir.repository.repository import open_repository
+    from napari_cmrir.representations.comir.inference import represent
+    from napari_cmrir.representations.comir.model import load_model
+    from napari_cmrir.representations.comir.training.train import train
     from napari_cmrir.search.query import search as query
 
 __version__ = "0.1.0"
@@ -53,22 +56,22 @@ _HOMES = {
     "InputError": "errors:InputError",
     "Progress": "jobs:Progress",
     "build_repository": "repository.build:build_repository",
-    "compact_repository": "repository.compacting:compact_repository",
+    "compact_repository": "repository.maintenance:compact_repository",
     "evaluate": "evaluation.protocol:evaluate",
     "find_images": "images.readers:find_images",
-    "find_pairs": "images.pairs:find_pairs",
-    "load_model": "comir.model:load_model",
+    "find_pairs": "images.discovery:find_pairs",
+    "load_model": "representations.comir.model:load_model",
     "open_image": "images.readers:open_image",
-    "open_repository": "repository.store:open_repository",
-    "prune_repository": "repository.upkeep:prune_repository",
+    "open_repository": "repository.repository:open_repository",
+    "prune_repository": "repository.maintenance:prune_repository",
     # not "search": that name is the package's, once anything in it has been imported
     "query": "search.query:search",
     "read_image": "images.readers:read_image",
-    "rebuild_vocabulary": "repository.upkeep:rebuild_vocabulary",
-    "represent": "comir.inference:represent",
+    "rebuild_vocabulary": "repository.maintenance:rebuild_vocabulary",
+    "represent": "representations.comir.inference:represent",
     "run": "jobs:run",
-    "train": "comir.training:train",
-    "verify_repository": "repository.verify:verify_repository",
+    "train": "representations.comir.training.train:train",
+    "verify_repository": "repository.maintenance:verify_repository",
 }
 
 if not TYPE_CHECKING:  # a type checker shall still report a name that is not there

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 
 from napari_cmrir.cli.main import main
-from napari_cmrir.images.samples import write_sample_folder
+from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ class TestSmallDemo:
 def test_interrupted_the_demo_leaves_only_what_the_next_one_replaces(call_process, tmp_path):
     prelude = """
         import signal
-        from napari_cmrir.images import samples
+        from napari_cmrir.images.synthetic import sample_pairs as samples
         write_sample_folder = samples.write_sample_folder
         def interrupted(folder, seeds, *arguments):
             if seeds == [2]:

@@ -5,11 +5,11 @@ import torch
 
 from napari_cmrir.cli.lists import spread
 from napari_cmrir.cli.main import main
-from napari_cmrir.comir.model import ComirModel, OutputScale, load_model
-from napari_cmrir.comir.networks import build_network
-from napari_cmrir.comir.settings import TrainingSettings
 from napari_cmrir.images.intensity import Intensity
-from napari_cmrir.images.samples import write_sample_folder
+from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
+from napari_cmrir.representations.comir.model import ComirModel, OutputScale, load_model
+from napari_cmrir.representations.comir.networks import build_network
+from napari_cmrir.representations.comir.training.settings import TrainingSettings
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_study_prints_the_papers_tables(folder, tmp_path, capsys):
     assert "Table 1: full image, top-10 success, no re-ranking" in out
     assert "paper: BF" in out
     assert (tmp_path / "study.md").read_text().strip() == out.strip()
-    assert len(list((tmp_path / "cells").iterdir())) == 2
+    assert len(list((tmp_path / "conditions").iterdir())) == 2
 
 
 def test_datasets_without_network_is_status_2(tmp_path, capsys):

@@ -69,7 +69,7 @@ def test_a_vocabulary_that_is_outgrown_is_mentioned(call, pairs, model, tmp_path
 
 
 def test_many_images_are_announced_with_time_and_disk(call, model, tmp_path):
-    from napari_cmrir.images.samples import write_sample_folder
+    from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 
     write_sample_folder(tmp_path / "many", range(9), 96)
     ended = call("index", tmp_path / "many", "--model", model, "--modality", "BF", "-o", tmp_path / "a.cmrir")
@@ -95,7 +95,7 @@ def test_worker_processes_write_the_same_repository(call_process, call, reposito
 
 
 def test_no_scheduler_is_told_in_one_line(call, pairs, model, tmp_path, monkeypatch):
-    monkeypatch.setattr("napari_cmrir.repository.crew.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("napari_cmrir.repository.executors.CONNECT_SECONDS", 1)
     arguments = ["--model", model, "--modality", "BF", "-o", tmp_path / "a.cmrir"]
     ended = call("index", pairs, *arguments, "--scheduler", "tcp://127.0.0.1:1")
     assert ended.status == 2

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_cmrir.images.samples import write_sample_folder
+from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 
 VERBS = [
     "demo",

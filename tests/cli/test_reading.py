@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_cmrir.images.samples import sample_pair
-from napari_cmrir.repository.store import open_repository
+from napari_cmrir.images.synthetic.sample_pairs import sample_pair
+from napari_cmrir.repository.repository import open_repository
 
 
 @pytest.fixture(scope="module")

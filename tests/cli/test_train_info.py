@@ -7,7 +7,7 @@ import pytest
 import tifffile
 import zarr
 
-from napari_cmrir.images.samples import write_sample_folder
+from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 
 
 @pytest.fixture(scope="module")

@@ -5,17 +5,17 @@ import pytest
 import torch
 
 from napari_cmrir import jobs
-from napari_cmrir.comir.model import ComirModel, OutputScale
-from napari_cmrir.comir.settings import TrainingSettings
+from napari_cmrir.bag_of_words.settings import DescriptorSettings, VocabularySettings
 from napari_cmrir.evaluation.protocol import evaluate
-from napari_cmrir.evaluation.representations import original
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.intensity import Intensity
-from napari_cmrir.images.pairs import read_pair
-from napari_cmrir.images.samples import write_sample_folder
+from napari_cmrir.images.readers import read_pair
+from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 from napari_cmrir.repository.settings import RepositorySettings
+from napari_cmrir.representations.comir.model import ComirModel, OutputScale
+from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.original import original
 from napari_cmrir.search.settings import SearchSettings
-from napari_cmrir.words.settings import DescriptorSettings, VocabularySettings
 
 MODALITIES = ("SHG", "BF")
 

@@ -12,7 +12,7 @@ import tifffile
 from napari_cmrir import jobs
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.datasets import fetch_dataset, place_image
-from napari_cmrir.images.pairs import find_pairs
+from napari_cmrir.images.discovery import find_pairs
 
 
 def tiff(value, colours):

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.evaluation import bench
+from napari_cmrir.evaluation import evaluation_run as bench
 from napari_cmrir.evaluation.distractors import Distractors, find_distractor_images
 from napari_cmrir.images.intensity import Intensity
 

@@ -3,7 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_cmrir.evaluation.fields import cut_grid, identifier_of
+from napari_cmrir.evaluation.queries import cut_grid, identifier_of
 
 
 @given(st.integers(2, 900), st.integers(2, 900), st.integers(64, 512))

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.evaluation.fields import GridField
 from napari_cmrir.evaluation.metrics import (
     Comparison,
     compare,
@@ -15,12 +14,13 @@ from napari_cmrir.evaluation.metrics import (
     share_at_most,
     wilson_interval,
 )
-from napari_cmrir.evaluation.results import Cell, Localisation, QueryResult
+from napari_cmrir.evaluation.queries import GridField
+from napari_cmrir.evaluation.results import Condition, Localisation, QueryResult
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.evaluation.summaries import summarise
 from napari_cmrir.search.settings import SearchSettings
 
-CELL = Cell("BF", "SHG", "transformed", "full")
+CELL = Condition("BF", "SHG", "transformed", "full")
 
 
 @pytest.mark.parametrize(("percent", "low", "high"), [(75.4, 67.5, 81.9), (51.5, 43.1, 59.8)])

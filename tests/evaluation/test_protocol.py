@@ -6,7 +6,8 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.metrics import wilson_interval
 from napari_cmrir.evaluation.protocol import evaluate
 from napari_cmrir.evaluation.settings import EvaluationSettings
-from napari_cmrir.images.pairs import Pair, find_pairs, read_pair
+from napari_cmrir.images.discovery import Pair, find_pairs
+from napari_cmrir.images.readers import read_pair
 
 
 @pytest.mark.parametrize("rerank", ["none", "bow", "registration"])
@@ -26,15 +27,15 @@ def test_noise_is_found_as_often_as_chance_would(noise_model, pairs, measure, re
 @pytest.mark.parametrize("rerank", ["none", "registration"])
 def test_a_modality_searched_with_itself_is_always_found(grey_model, pairs, measure, rerank):
     report = measure(grey_model, pairs, rerank=rerank, kinds=("within",), poses=("untransformed",))
-    assert [str(cell) for cell, _ in report.cells()] == [
+    assert [str(condition) for condition, _ in report.conditions()] == [
         "SHG in SHG, full",
         "BF in BF, full",
         "SHG in SHG, patch",
         "BF in BF, patch",
     ]
     for summary in report.summaries():
-        if rerank == "registration" or summary.cell.size == "full":
-            assert summary.success[1].value == 1, summary.cell
+        if rerank == "registration" or summary.condition.size == "full":
+            assert summary.success[1].value == 1, summary.condition
 
 
 def test_what_was_turned_and_shifted_is_found_where_it_was_cut(grey_model, pairs, measure):
@@ -52,22 +53,24 @@ def test_what_was_turned_and_shifted_is_found_where_it_was_cut(grey_model, pairs
 
 
 def test_every_kind_of_query_is_asked_both_ways(report):
-    cells = [cell for cell, _ in report.cells()]
-    assert len(cells) == len(set(cells)) == 16
-    assert str(cells[0]) == "SHG(T) in BF, full"
-    assert {(cell.query, cell.repository) for cell in cells if cell.kind == "cross"} == {
+    conditions = [condition for condition, _ in report.conditions()]
+    assert len(conditions) == len(set(conditions)) == 16
+    assert str(conditions[0]) == "SHG(T) in BF, full"
+    assert {
+        (condition.query, condition.repository) for condition in conditions if condition.kind == "cross"
+    } == {
         ("SHG", "BF"),
         ("BF", "SHG"),
     }
     names = [field.name for field in report.fields]
-    for cell, results in report.cells():
-        assert [result.field for result in results] == names, cell
+    for condition, results in report.conditions():
+        assert [result.field for result in results] == names, condition
 
 
 def test_modalities_and_sizes_have_the_same_transform(report):
     of_field = {}
     for result in report.results:
-        if result.cell.pose == "transformed":
+        if result.condition.pose == "transformed":
             of_field.setdefault(result.field, set()).add(result.rotation_degrees)
             centre = np.mean(result.box, axis=0)
             of_field.setdefault((result.field, "centre"), []).append(centre)
@@ -89,7 +92,7 @@ def test_the_shortlist_and_the_registration_of_all_are_reported_beside(grey_mode
     assert [r.shortlist_rank for r in both.results] == [r.rank for r in words.results]
     assert [r.exhaustive_rank for r in both.results] == [r.rank for r in every.results]
     assert [r.rank for r in both.results] != [r.rank for r in every.results]
-    for summary, (_, results) in zip(both.summaries(), both.cells(), strict=True):
+    for summary, (_, results) in zip(both.summaries(), both.conditions(), strict=True):
         lost = [result for result in results if result.rank > 5]
         assert summary.lost["shortlist"] == sum(result.shortlist_rank > 2 for result in lost)
         assert summary.lost["shortlist"] + summary.lost["reranking"] == len(lost)
@@ -126,7 +129,7 @@ def test_identifiers_are_compared_whole(grey_model, pairs, measure, tmp_path):
         grey_model, find_pairs(folder, ("SHG", "BF")), queries=queries, field_size=1024,
         kinds=("within",), poses=("transformed",), query="full",
     )  # fmt: skip
-    for _, (swapped, true) in report.cells():
+    for _, (swapped, true) in report.conditions():
         assert (swapped.field, swapped.hits[0].image) == ("1B_B1", "1B_B10/0-0")
         assert swapped.rank > 1
         assert (true.field, true.hits[0].image, true.rank) == ("B1", "B1/0-0", 1)
@@ -148,7 +151,7 @@ def test_a_query_that_shows_nothing_is_not_found_and_does_not_stop_the_others(
     tifffile.imwrite(tmp_path / "a_SHG.tif", shg.squeeze())
     asked = {"query": "full", "kinds": ("cross",), "poses": ("untransformed",), "hits": 1}
     report = measure(grey_model, [*find_pairs(tmp_path, ("SHG", "BF")), pairs[1]], field_size=64, **asked)
-    lost = [(result.field, result.cell.query) for result in report.results if result.rank is None]
+    lost = [(result.field, result.condition.query) for result in report.results if result.rank is None]
     assert lost == [("a/0-0", "SHG"), ("a/0-0", "BF")]
     assert "constant" in next(result for result in report.results if result.refusal is not None).refusal
     assert {modality: list(names) for modality, names in report.unindexed.items()} == {

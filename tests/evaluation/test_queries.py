@@ -3,10 +3,11 @@ import pytest
 import tifffile
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.evaluation.fields import GridField, cut_grid
 from napari_cmrir.evaluation.queries import (
+    GridField,
     box_in_field,
     centre_of,
+    cut_grid,
     cut_query,
     draw_region,
     find_queries,

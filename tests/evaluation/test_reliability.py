@@ -7,17 +7,16 @@ import pytest
 import torch
 
 from napari_cmrir import jobs
-from napari_cmrir.comir.model import ComirModel, OutputScale, load_model
-from napari_cmrir.comir.networks import build_network
-from napari_cmrir.comir.settings import TrainingSettings
 from napari_cmrir.errors import InputError
-from napari_cmrir.evaluation.bench import Bench
-from napari_cmrir.evaluation.calibration import calibrate_on
-from napari_cmrir.evaluation.reliability import brier, calibration_error, judged, reliability
-from napari_cmrir.evaluation.tables import evaluation_tables
-from napari_cmrir.images.samples import sample_pair
+from napari_cmrir.evaluation.evaluation_run import EvaluationRun
+from napari_cmrir.evaluation.reliability import brier, calibrate_on, calibration_error, judged, reliability
+from napari_cmrir.evaluation.report.tables import evaluation_tables
+from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.repository.build import Source, build_repository
-from napari_cmrir.repository.store import open_repository
+from napari_cmrir.repository.repository import open_repository
+from napari_cmrir.representations.comir.model import ComirModel, OutputScale, load_model
+from napari_cmrir.representations.comir.networks import build_network
+from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.search.calibration import Calibration, calibration_of, store_calibration
 from napari_cmrir.search.query import search
 
@@ -39,31 +38,31 @@ def test_absent_tissue_is_as_if_it_were_not_searched(grey_model, pairs, measure,
     """The evidence of a query whose pair is left out equals that of a repository without the pair."""
     asked = {"query": "full", "kinds": ("within",), "poses": ("transformed",)}
     with_all = measure(grey_model, pairs[:3], **asked)
-    bench = Bench(grey_model, ("SHG", "BF"), small.model_copy(update=asked), "cpu")
+    bench = EvaluationRun(grey_model, ("SHG", "BF"), small.model_copy(update=asked), "cpu")
     for pair in pairs[1:3]:
         bench.add(pair)
-    whole = Bench(grey_model, ("SHG", "BF"), small.model_copy(update=asked), "cpu")
+    whole = EvaluationRun(grey_model, ("SHG", "BF"), small.model_copy(update=asked), "cpu")
     whole.add(pairs[0])
-    cell = next(cell for cell in whole.cells() if cell.query == "BF")
+    condition = next(condition for condition in whole.conditions() if condition.query == "BF")
     repository = jobs.run(bench.build("BF", tmp_path))
-    for question in whole.questions(cell):
+    for question in whole.questions(condition):
         query = question.query
         result = jobs.run(search(repository, query.pixels, "BF", mask=query.mask, settings=small.search))
-        recorded = next(r for r in with_all.results if r.cell == cell and r.field == question.name)
+        recorded = next(r for r in with_all.results if r.condition == condition and r.field == question.name)
         image = int(repository.fields["image"][result.hits[0].field])
-        assert recorded.absent == pytest.approx(result.evidence.features(image), abs=2e-6)
+        assert recorded.not_in_repository == pytest.approx(result.evidence.features(image), abs=2e-6)
         assert recorded.absent_confidence == pytest.approx(result.hits[0].confidence, abs=2e-6)
 
 
 def test_the_figures_are_those_of_the_queries(report):
-    confidence, right, absent = judged(report.results)
+    confidence, right, not_in_repository = judged(report.results)
     asked = [result for result in report.results if result.refusal is None]
     assert len(confidence) == 2 * len(asked)
-    assert absent.sum() == len(asked)
+    assert not_in_repository.sum() == len(asked)
     assert right.sum() == sum(result.rank == 1 for result in asked)
     table = evaluation_tables(report.summaries())["Confidence of the first hit"]
     assert len(table) == 1 + 16
-    for summary, (_, results) in zip(report.summaries(), report.cells(), strict=True):
+    for summary, (_, results) in zip(report.summaries(), report.conditions(), strict=True):
         firsts = [result for result in results if result.rank == 1]
         sure = sum(result.hits[0].confidence >= 0.5 for result in firsts)
         share = summary.confidence.reliable_when_right
@@ -73,10 +72,12 @@ def test_the_figures_are_those_of_the_queries(report):
 
 def test_calibrating_makes_the_confidence_of_these_queries_no_worse(report):
     fit = calibrate_on(report)
-    chosen = [r for r in report.results if r.cell.kind == "cross" and r.cell.pose == "transformed"]
+    chosen = [r for r in report.results if r.condition.kind == "cross" and r.condition.pose == "transformed"]
     assert fit.total == 2 * len(chosen)
     assert fit.right == sum(result.rank == 1 for result in chosen)
-    features = np.array([result.evidence for result in chosen] + [result.absent for result in chosen])
+    features = np.array(
+        [result.evidence for result in chosen] + [result.not_in_repository for result in chosen]
+    )
     right = np.array([result.rank == 1 for result in chosen] + [False] * len(chosen))
     assert brier(fit.calibration.probability(features), right) <= fit.before[0] + 1e-9
     assert f"{fit.right} of them right" in str(fit)

@@ -11,10 +11,9 @@ import pytest
 
 from napari_cmrir import jobs
 from napari_cmrir.errors import InputError
-from napari_cmrir.evaluation.comparison import compare_evaluations, read_evaluation
-from napari_cmrir.evaluation.gallery import best_and_worst
-from napari_cmrir.evaluation.report import write_report
-from napari_cmrir.evaluation.tables import as_markdown, evaluation_tables
+from napari_cmrir.evaluation.report.comparison import compare_evaluations, read_evaluation
+from napari_cmrir.evaluation.report.page import best_and_worst, write_report
+from napari_cmrir.evaluation.report.tables import as_markdown, evaluation_tables
 
 VOID = {"meta", "br", "image", "polygon", "path", "use", "rect", "circle", "line", "link", "img", "style"}
 
@@ -72,13 +71,13 @@ def test_the_json_holds_every_query_and_no_path_of_this_machine(report, written,
     text = written["evaluation.json"].read_text()
     content = json.loads(text)
     assert str(tmp_path_factory.getbasetemp()) not in text
-    assert len(content["cells"]) == 16
+    assert len(content["conditions"]) == 16
     assert len(content["queries"]) == len(content["seconds"]["queries"]) == len(report.results) == 96
-    for cell in content["cells"]:
-        wanted = {name: cell[name] for name in ("query", "repository", "pose", "size")}
-        ranks = [query["rank"] for query in content["queries"] if query["cell"] == wanted]
-        assert cell["success"]["1"]["count"] == ranks.count(1)
-        assert cell["queries"] == len(ranks) == 6
+    for condition in content["conditions"]:
+        wanted = {name: condition[name] for name in ("query", "repository", "pose", "size")}
+        ranks = [query["rank"] for query in content["queries"] if query["condition"] == wanted]
+        assert condition["success"]["1"]["count"] == ranks.count(1)
+        assert condition["queries"] == len(ranks) == 6
 
 
 def test_the_csv_holds_every_query(report, written):
@@ -101,14 +100,14 @@ def test_the_page_is_whole_and_needs_nothing_else(report, written):
     assert len(plots) == 4
     assert len(page.of("details")) == 16 + 1
     rows = {"cross": 6, "within": 4}  # of the six queries of a cell
-    shown = sum(rows[cell.kind] for cell, _ in report.cells())
+    shown = sum(rows[condition.kind] for condition, _ in report.conditions())
     assert len(page.of("div", **{"class": "row"})) == shown
 
 
 def test_the_gallery_shows_the_query_and_marks_where_it_was_cut(report, written, pairs):
     """The first picture is the best query's; the second the right field with the true box."""
     text = written["report.html"].read_text()
-    _, results = next(report.cells())
+    _, results = next(report.conditions())
     best = best_and_worst(results)[0][0]
     row = text[text.index('<div class="row">') :]
     pictures = [
@@ -122,7 +121,7 @@ def test_the_gallery_shows_the_query_and_marks_where_it_was_cut(report, written,
 
 
 def test_best_and_worst_do_not_overlap(report):
-    for _, results in report.cells():
+    for _, results in report.conditions():
         best, worst = best_and_worst(results, 4)
         shown = [result.field for result in best + worst]
         assert len(shown) == len(set(shown)) == len(results)

@@ -5,12 +5,12 @@ import pytest
 import tifffile
 
 from napari_cmrir import jobs
-from napari_cmrir.comir.inference import represent
 from napari_cmrir.errors import InputError
-from napari_cmrir.evaluation.published import REPLACEMENT, RERANKING
-from napari_cmrir.evaluation.representations import original
+from napari_cmrir.evaluation.report.published import REPLACEMENT, RERANKING
+from napari_cmrir.evaluation.report.tables import study_tables
 from napari_cmrir.evaluation.study import StudyReport, StudySettings, Variant, study
-from napari_cmrir.evaluation.tables import study_tables
+from napari_cmrir.representations.comir.inference import represent
+from napari_cmrir.representations.original import original
 
 BOTH = ("SHG", "BF")
 
@@ -24,16 +24,16 @@ def asked(small):
 
 
 def test_a_study_that_was_broken_off_goes_on_where_it_stopped(grey_model, pairs, asked, tmp_path):
-    two, cells = pairs[:2], tmp_path / "study" / "cells"
+    two, conditions = pairs[:2], tmp_path / "study" / "conditions"
     job = study(grey_model, two, BOTH, asked, output=tmp_path / "study")
     for _ in job:
-        if len(list(cells.glob("*.json"))) == 2:
+        if len(list(conditions.glob("*.json"))) == 2:
             break
     job.close()
-    done = {file: file.stat().st_mtime_ns for file in cells.glob("*.json")}
+    done = {file: file.stat().st_mtime_ns for file in conditions.glob("*.json")}
     assert len(done) == 2
     report = jobs.run(study(grey_model, two, BOTH, asked, output=tmp_path / "study"))
-    assert len(list(cells.glob("*.json"))) == 4
+    assert len(list(conditions.glob("*.json"))) == 4
     assert {file: file.stat().st_mtime_ns for file in done} == done
     assert len(list((tmp_path / "study" / "repositories").iterdir())) == 4  # two are searched twice
     whole = jobs.run(study(grey_model, two, BOTH, asked, output=tmp_path / "again"))
@@ -54,11 +54,11 @@ def test_other_images_and_settings_are_evaluated_anew(grey_model, pairs, asked, 
     for image in pair.paths:
         (tmp_path / image.name).write_bytes(image.read_bytes())
     moved = type(pair)(pair.identifier, tuple(tmp_path / image.name for image in pair.paths))
-    cells = tmp_path / "study" / "cells"
+    conditions = tmp_path / "study" / "conditions"
 
     def cells_after(settings):
         jobs.run(study(grey_model, [moved], BOTH, settings, output=tmp_path / "study"))
-        return len(list(cells.iterdir()))
+        return len(list(conditions.iterdir()))
 
     assert cells_after(one) == 1
     assert cells_after(one) == 1
@@ -102,8 +102,8 @@ def test_originals_are_represented_by_their_grey_values():
 
 
 def _any_model():
-    from napari_cmrir.comir.model import ComirModel
-    from napari_cmrir.comir.settings import TrainingSettings
+    from napari_cmrir.representations.comir.model import ComirModel
+    from napari_cmrir.representations.comir.training.settings import TrainingSettings
 
     return ComirModel(("BF", "SHG"), TrainingSettings(), {}, {}, {})
 
@@ -111,7 +111,7 @@ def _any_model():
 def made_up(modalities):
     """A study whose success among the first ten is 1 of 4 if transformed, 2 of 4 if not; first: 0."""
     share = {"count": 0, "total": 4, "share": 0.0, "low": 0.0, "high": 1.0}
-    cells = [
+    conditions = [
         {
             "query": query,
             "repository": repository,
@@ -131,14 +131,14 @@ def made_up(modalities):
     settings = settings.model_copy(
         update={"evaluation": settings.evaluation.model_copy(update={"ranks": (1, 10)})}
     )
-    variants = {variant: {"cells": cells} for variant in settings.variants()}
+    variants = {variant: {"conditions": conditions} for variant in settings.variants()}
     return StudyReport(modalities, settings, variants)
 
 
 def rows_of(text, title):
     section = next(part for part in text.split("### ") if part.startswith(title))
     lines = [line for line in section.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[:1] + lines[2:]]
+    return [[condition.strip() for condition in line.strip("|").split("|")] for line in lines[:1] + lines[2:]]
 
 
 @pytest.mark.parametrize("modalities", [("BF", "SHG"), ("SHG", "BF")])

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images import tiff
-from napari_cmrir.images.lazy import lazy_array
+from napari_cmrir.images.formats import tiff
+from napari_cmrir.images.lazy_image import lazy_array
 from napari_cmrir.images.readers import open_image, read_image
 from napari_cmrir.images.settings import ReadingSettings
 

@@ -5,7 +5,8 @@ import pytest
 import tifffile
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.pairs import Pair, find_pairs, read_pair, unpaired_images
+from napari_cmrir.images.discovery import Pair, find_pairs, unpaired_images
+from napari_cmrir.images.readers import read_pair
 
 MODALITIES = ("SHG", "BF")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.polygons import polygon_region
+from napari_cmrir.images.geometry import polygon_region
 
 
 def test_a_disc_holds_the_pixels_nearer_than_its_radius():

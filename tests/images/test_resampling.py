@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from napari_cmrir.images.lazy import lazy_array
-from napari_cmrir.images.resampling import overview, resample
+from napari_cmrir.images.lazy_image import lazy_array, overview, resample
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (120, 160, 2), dtype=np.uint8)
 

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.images.intensity import choose_intensity
-from napari_cmrir.images.pairs import find_pairs, read_pair
-from napari_cmrir.images.samples import sample_pair, write_sample_folder
-from napari_cmrir.images.textures import lay_fibres, noise
+from napari_cmrir.images.readers import read_pair
+from napari_cmrir.images.synthetic.sample_pairs import sample_pair, write_sample_folder
+from napari_cmrir.images.synthetic.textures import lay_fibres, noise
 
 
 @pytest.fixture(scope="module")

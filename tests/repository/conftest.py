@@ -11,15 +11,15 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from napari_cmrir import jobs
-from napari_cmrir.comir.model import ComirModel, OutputScale
-from napari_cmrir.comir.networks import build_network
-from napari_cmrir.comir.settings import TrainingSettings
+from napari_cmrir.bag_of_words.bags import count_words
+from napari_cmrir.bag_of_words.descriptors.describe import describe
+from napari_cmrir.bag_of_words.settings import DescriptorSettings, VocabularySettings
 from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.words.bags import count_words
-from napari_cmrir.words.descriptors import describe
-from napari_cmrir.words.settings import DescriptorSettings, VocabularySettings
+from napari_cmrir.representations.comir.model import ComirModel, OutputScale
+from napari_cmrir.representations.comir.networks import build_network
+from napari_cmrir.representations.comir.training.settings import TrainingSettings
 
 SMALL = RepositorySettings(
     field_size=256,

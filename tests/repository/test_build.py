@@ -8,14 +8,14 @@ import pytest
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.repository.build import Source, build_repository
+from napari_cmrir.repository.repository import open_repository
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.repository.store import open_repository
 
 BUILD_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
 from conftest import SMALL
-from napari_cmrir.comir.model import load_model
+from napari_cmrir.representations.comir.model import load_model
 from napari_cmrir.repository.build import build_repository
 
 images, model, path, message, nth = sys.argv[1:]

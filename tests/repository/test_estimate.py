@@ -7,7 +7,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from napari_cmrir.jobs import run
-from napari_cmrir.repository import estimate
+from napari_cmrir.repository import build as estimate
 from napari_cmrir.repository.build import Source, build_repository
 
 

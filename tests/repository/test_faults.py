@@ -12,17 +12,15 @@ import pytest
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import build_repository
-from napari_cmrir.repository.compacting import compact_repository
-from napari_cmrir.repository.store import open_repository
-from napari_cmrir.repository.upkeep import rebuild_vocabulary
-from napari_cmrir.repository.verify import verify_repository
+from napari_cmrir.repository.maintenance import compact_repository, rebuild_vocabulary, verify_repository
+from napari_cmrir.repository.repository import open_repository
 from napari_cmrir.search.query import search
 
 HOLD = """
 import sys
 from conftest import SMALL
 from pathlib import Path
-from napari_cmrir.comir.model import load_model
+from napari_cmrir.representations.comir.model import load_model
 from napari_cmrir.repository.build import build_repository
 
 images, model, path = sys.argv[1:]
@@ -37,7 +35,7 @@ INDEX_WITH_SMALL_FILES = """
 import resource, sys
 from conftest import SMALL
 from pathlib import Path
-from napari_cmrir.comir.model import load_model
+from napari_cmrir.representations.comir.model import load_model
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import build_repository
 

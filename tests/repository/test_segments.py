@@ -4,10 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from napari_cmrir.bag_of_words.bags import BagIndex, count_words
+from napari_cmrir.bag_of_words.settings import BagSettings
 from napari_cmrir.errors import InputError
 from napari_cmrir.repository.segments import Joined, join_bags, map_segment, write_segment
-from napari_cmrir.words.bags import BagIndex, count_words
-from napari_cmrir.words.settings import BagSettings
 
 N_WORDS = 12
 

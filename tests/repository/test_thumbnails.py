@@ -8,13 +8,11 @@ import pytest
 
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.catalogue import CATALOGUE_NAME, FORMAT_VERSION, Catalogue
-from napari_cmrir.repository.compacting import compact_repository
+from napari_cmrir.repository.maintenance import compact_repository, rebuild_vocabulary, verify_repository
 from napari_cmrir.repository.publishing import digest
 from napari_cmrir.repository.pyramids import halve
+from napari_cmrir.repository.repository import open_repository
 from napari_cmrir.repository.segments import bags_of, map_segment, write_segment
-from napari_cmrir.repository.store import open_repository
-from napari_cmrir.repository.upkeep import rebuild_vocabulary
-from napari_cmrir.repository.verify import verify_repository
 
 
 def quarter(comir):

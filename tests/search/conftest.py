@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cmrir.comir.model import ComirModel, OutputScale
-from napari_cmrir.comir.settings import TrainingSettings
-from napari_cmrir.comir.training import train
+from napari_cmrir.bag_of_words.settings import VocabularySettings
 from napari_cmrir.images.intensity import Intensity
-from napari_cmrir.images.samples import sample_pair
+from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import Source, build_repository
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.words.settings import VocabularySettings
+from napari_cmrir.representations.comir.model import ComirModel, OutputScale
+from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.comir.training.train import train
 
 
 @pytest.fixture(scope="session")

@@ -77,7 +77,7 @@ def test_an_image_with_too_many_axes_is_refused(repository):
 
 
 def test_a_tissue_that_is_not_there_is_no_reliable_match(repository):
-    from napari_cmrir.images.samples import sample_pair
+    from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 
     absent = [ask(repository, sample_pair(seed, 256).shg[60:190, 60:190]) for seed in range(60, 66)]
     assert sum(not result.reliable for result in absent) >= 5

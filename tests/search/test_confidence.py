@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.search.calibration import Calibration, fit_calibration
-from napari_cmrir.search.confidence import FEATURES, Evidence, confidences
+from napari_cmrir.search.calibration import FEATURES, Calibration, Evidence, confidences, fit_calibration
 
 
 def evidence(scores, runner_ups=None):
@@ -56,7 +55,7 @@ def test_a_fit_finds_the_law_that_drew_the_answers() -> None:
 
     rng = np.random.default_rng(0)
     features = np.abs(rng.normal(size=(4000, 4))) * [0.2, 0.2, 4, 0.2]
-    law = Calibration(score=6, margin=8, surprise=0.4, peak=3, intercept=-3)
+    law = Calibration(score=6, margin=8, gumbel_margin=0.4, peak=3, intercept=-3)
     right = rng.random(4000) < law.probability(features)
     fitted = fit_calibration(features, right, "a test")
     assert (fitted.queries, fitted.source) == (4000, "a test")

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from skimage.draw import polygon2mask
 
+from napari_cmrir.bag_of_words.settings import VocabularySettings
 from napari_cmrir.images.geometry import Region, cut, rotation_difference
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import Source, build_repository
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.search.query import search
 from napari_cmrir.search.settings import SearchSettings
-from napari_cmrir.words.settings import VocabularySettings
 
 SIDE = 320
 OUTLINES = ("rectangle", "ellipse", "triangle", "pentagon")
@@ -81,7 +81,7 @@ def test_nothing_outside_the_outline_changes_the_answer(repository, images, outl
     mask = outlined(query.shape[:2], outline)
     other = query.copy()
     other[~mask] = images[2][40:170, 50:190][~mask]
-    asked = SearchSettings(register_all=0, screened=3)
+    asked = SearchSettings(register_all=0, n_screened=3)
     one, two = (run(search(repository, pixels, "A", mask=mask, settings=asked)) for pixels in (query, other))
     np.testing.assert_array_equal(one.comir, two.comir)
     np.testing.assert_array_equal(one.words, two.words)

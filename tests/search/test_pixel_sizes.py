@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
+from napari_cmrir.bag_of_words.settings import VocabularySettings
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region, cut, rotation_difference
 from napari_cmrir.jobs import run
@@ -11,9 +12,7 @@ from napari_cmrir.repository.build import Source, build_repository
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.search.explain import explain
 from napari_cmrir.search.exports import affine_matrix
-from napari_cmrir.search.pixel_sizes import pixel_step, searched_pixel_size
-from napari_cmrir.search.query import search
-from napari_cmrir.words.settings import VocabularySettings
+from napari_cmrir.search.query import pixel_step, search, searched_pixel_size
 
 SIDE = 320
 MICROMETRES = 0.5

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter, rotate
 
-from napari_cmrir.comir.correlation import QueryBank
-from napari_cmrir.comir.detail import detail
 from napari_cmrir.jobs import run
+from napari_cmrir.registration.coarse_to_fine import rotations
+from napari_cmrir.registration.correlation import RotatedTemplates
+from napari_cmrir.registration.high_pass import high_pass
 from napari_cmrir.search.query import search
-from napari_cmrir.search.registration import rotations
 from napari_cmrir.search.screening import cut_template, screen_scores
 from napari_cmrir.search.settings import SearchSettings
 
@@ -25,7 +25,7 @@ def textures(n, height=32, width=32, channels=1, seed=0):
 
 
 def detail_of(image):
-    return detail(image[None], torch.ones(image.shape[-2:]), BAND)[0]
+    return high_pass(image[None], torch.ones(image.shape[-2:]), BAND)[0]
 
 
 def plain(query, field):
@@ -65,8 +65,8 @@ def test_the_best_rotation_and_shift_count_as_in_the_registration():
     query = detail_of(textures(1, seed=5)[0])[:, :14, :14]
     template = cut_template(query, torch.ones(14, 14), angles, BAND)
     ours = screen_scores(template, fields, precision=torch.float32)
-    bank = QueryBank([(turned, (turned.abs().sum(0) > 0).float()) for turned in template.turned], (40, 40),
-                     min_overlap=0.9, centred=False)  # fmt: skip
+    versions = [(turned, (turned.abs().sum(0) > 0).float()) for turned in template.turned]
+    bank = RotatedTemplates(versions, (40, 40), min_overlap=0.9, centred=False)
     details = torch.stack([detail_of(field) for field in fields])
     theirs = torch.stack([scores.amax((1, 2)) for scores in bank.correlate(details)]).amax(0)
     np.testing.assert_allclose(ours, theirs, atol=0.08)
@@ -99,7 +99,7 @@ def test_the_answer_of_a_clean_query_is_never_lost(which, degrees, side, at, mas
     if masked:
         mask[: side // 3, : side // 3] = 0
         part = part * mask
-    query = detail(part[None], mask, BAND)[0]
+    query = high_pass(part[None], mask, BAND)[0]
     scores = screen_scores(cut_template(query, mask, rotations(SearchSettings()), BAND), fields)
     assert scores.argmax() == which
 
@@ -122,7 +122,7 @@ def test_what_shows_nothing_scores_nothing():
 
 
 def test_a_search_registers_what_screening_keeps(repository, partners):
-    asked = SearchSettings(register_all=0, screened=2)
+    asked = SearchSettings(register_all=0, n_screened=2)
     for name in ("tissue-21", "tissue-24"):
         found = run(search(repository, partners[name], "SHG", settings=asked))
         assert found.hits[0].image == name
@@ -134,6 +134,6 @@ def test_a_search_registers_what_screening_keeps(repository, partners):
 def test_a_mirrored_query_is_screened_if_asked_for(repository, searched):
     flipped = searched["tissue-22"][:, ::-1].copy()
     found = run(
-        search(repository, flipped, "BF", settings=SearchSettings(register_all=0, screened=1, mirror=True))
+        search(repository, flipped, "BF", settings=SearchSettings(register_all=0, n_screened=1, mirror=True))
     )
     assert (found.hits[0].image, found.hits[0].mirrored) == ("tissue-22", True)

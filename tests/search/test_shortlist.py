@@ -5,10 +5,9 @@ import pytest
 
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.jobs import run
-from napari_cmrir.search.outline import fill_outside
 from napari_cmrir.search.query import search
 from napari_cmrir.search.settings import SearchSettings
-from napari_cmrir.search.shortlist import bank_rotations, word_scores
+from napari_cmrir.search.shortlist import fill_outside, word_rotations, word_scores
 
 
 def test_the_best_rotation_counts_field_by_field(repository, partners):
@@ -45,7 +44,7 @@ def test_a_small_repository_is_registered_whole_without_a_bank(repository, partn
     listed = SearchSettings(register_all=0, shortlist_by="words", shortlist=3)
     some = run(search(repository, partners["tissue-22"], "SHG", settings=listed))
     assert len(some.shortlist) == 3
-    bank = word_scores(repository, whole.comir, whole.mask, bank_rotations(listed))
+    bank = word_scores(repository, whole.comir, whole.mask, word_rotations(listed))
     np.testing.assert_array_equal(some.words, bank)
 
 
@@ -62,11 +61,11 @@ def test_words_do_not_see_what_lies_outside_a_turned_outline(repository, searche
 
 def test_angles_of_the_bank_reach_the_largest_rotation_and_no_further():
     for reach in (10.0, 30.0, 47.0, 170.0):
-        angles = np.sort(bank_rotations(SearchSettings(max_rotation=reach)))
+        angles = np.sort(word_rotations(SearchSettings(max_rotation=reach)))
         assert angles[0] == -reach
         assert angles[-1] == reach
         assert np.diff(angles).max() <= 15
-    circle = np.sort(np.mod(bank_rotations(SearchSettings(max_rotation=180)), 360))
+    circle = np.sort(np.mod(word_rotations(SearchSettings(max_rotation=180)), 360))
     np.testing.assert_allclose(np.diff(circle), 15)
 
 

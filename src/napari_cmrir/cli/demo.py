@@ -1,26 +1,99 @@
-"""``napari-cmrir demo``: the whole way on generated tissue."""
+"""``napari-cmrir demo``: train, index and query on generated tissue."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress, portion
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_cmrir.cli.picture import Picture, Truth
-    from napari_cmrir.comir.model import ComirModel
-    from napari_cmrir.images.pairs import Pair
-    from napari_cmrir.repository.store import Repository
+    from napari_cmrir.images.discovery import Pair
+    from napari_cmrir.repository.repository import Repository
+    from napari_cmrir.representations.comir.model import ComirModel
     from napari_cmrir.search.hits import SearchResult
 
-__all__ = ["Plan", "demo", "demonstrate"]
+__all__ = ["NOTE", "Plan", "demo", "demonstrate", "remove_own_files"]
+
+
+NOTE = "demo.json"
+_MAKER = "napari-cmrir demo"
+_PARTS_OF_REPOSITORY = ("catalogue.", "model.", "vocabulary.", "segments", "comirs", "writer.lock", ".")
+
+
+def remove_own_files(folder: Path, names: Sequence[str], about: dict[str, Any]) -> None:
+    """Remove what an earlier demo made in a folder, and note in it what this one is going to make.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if need be.
+    names : sequence of str
+        Files and repositories to be made, as paths in the folder.
+    about : dict
+        What else to note.
+
+    Raises
+    ------
+    InputError
+        A file is in the way that no demo made; nothing is removed then.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give a folder with --out.")
+    made = _noted(folder)
+    foreign = [folder / name for name in names if name not in made and (folder / name).exists()]
+    foreign += [entry for name in made for entry in _strangers(folder / name)]
+    if foreign:
+        raise InputError(f"{foreign[0]} is not from a demo; move it away or give another --out.")
+    for name in made:
+        _remove(folder, folder / name)
+    note = {"made_by": _MAKER, **about, "files": list(names)}
+    from napari_cmrir.representations.comir.model import write_whole
+
+    write_whole(folder / NOTE, (json.dumps(note, indent=1) + "\n").encode())
+
+
+def _noted(folder: Path) -> list[str]:
+    """Names of what an earlier demo made, or began to make, in the folder."""
+    try:
+        note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
+        names = [str(name) for name in note["files"] if note["made_by"] == _MAKER]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{folder / NOTE} is not from a demo; give another --out.") from None
+    root = folder.resolve()
+    return [name for name in names if (folder / name).resolve().is_relative_to(root)]
+
+
+def _strangers(path: Path) -> list[Path]:
+    """What does not belong into a repository, if the path is one."""
+    if not path.is_dir():
+        return []
+    return [entry for entry in path.iterdir() if not entry.name.startswith(_PARTS_OF_REPOSITORY)]
+
+
+def _remove(folder: Path, path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    if path.parent != folder:
+        with contextlib.suppress(OSError):  # others keep something there
+            path.parent.rmdir()
+
 
 MODEL, REPOSITORY, QUERY, HITS, PICTURE = (
     "model.safetensors",
@@ -108,15 +181,14 @@ def demonstrate(out: Path, plan: Plan) -> Job[tuple[SearchResult, Truth]]:
     InputError
         The folder holds files under the demo's names that no demo made, or cannot be written to.
     """
-    from napari_cmrir.cli.own_files import make_way
-    from napari_cmrir.comir.model import write_whole
     from napari_cmrir.images.readers import read_image
     from napari_cmrir.repository.publishing import explained
+    from napari_cmrir.representations.comir.model import write_whole
     from napari_cmrir.search.exports import as_json
     from napari_cmrir.search.query import search
 
     with explained(out):
-        make_way(out, _names(plan), {"seed": plan.seed})
+        remove_own_files(out, _names(plan), {"seed": plan.seed})
         pairs, images, truth = yield from portion(_generate(out, plan), 0, 10)
         model = yield from portion(_train(pairs, out, plan), 10, 75)
         repository = yield from portion(_index(images, model, out, plan), 75, 97)
@@ -170,7 +242,7 @@ def _names(plan: Plan) -> list[str]:
 
 def _generate(out: Path, plan: Plan) -> Job[tuple[list[Pair], list[Path], Truth]]:
     """Write the pairs, the images to search with their partners apart, and the query."""
-    from napari_cmrir.images.samples import write_sample_folder
+    from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 
     trained, searched = _seeds(plan)
     (out / PARTNERS).mkdir(exist_ok=True)
@@ -211,8 +283,8 @@ def _cut_query(images: list[Path], out: Path, plan: Plan) -> Truth:
 
 
 def _train(pairs: list[Pair], out: Path, plan: Plan) -> Job[ComirModel]:
-    from napari_cmrir.comir.settings import TrainingSettings
-    from napari_cmrir.comir.training import train
+    from napari_cmrir.representations.comir.training.settings import TrainingSettings
+    from napari_cmrir.representations.comir.training.train import train
 
     settings = TrainingSettings(widths=plan.widths, steps=plan.steps, seed=plan.seed)
     model = yield from _only("steps", train(pairs, ("SHG", "BF"), settings))
@@ -235,9 +307,9 @@ def _only(unit: str, job: Job[ComirModel]) -> Job[ComirModel]:
 
 
 def _index(images: list[Path], model: ComirModel, out: Path, plan: Plan) -> Job[Repository]:
+    from napari_cmrir.bag_of_words.settings import VocabularySettings
     from napari_cmrir.repository.build import build_repository
     from napari_cmrir.repository.settings import RepositorySettings
-    from napari_cmrir.words.settings import VocabularySettings
 
     settings = RepositorySettings(vocabulary=VocabularySettings(size=plan.words))
     return (yield from build_repository(images, model, "BF", out / REPOSITORY, settings))

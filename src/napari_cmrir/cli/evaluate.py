@@ -96,15 +96,15 @@ def evaluate(
 ) -> None:
     """Measure how often, and how well located, the right image is found by one of another modality."""
     from napari_cmrir.cli.progress import draw
-    from napari_cmrir.comir.model import load_model
-    from napari_cmrir.evaluation.calibration import calibrate_on
-    from napari_cmrir.evaluation.comparison import compare_evaluations, read_evaluation
     from napari_cmrir.evaluation.protocol import evaluate as measure
-    from napari_cmrir.evaluation.report import write_report
+    from napari_cmrir.evaluation.reliability import calibrate_on
+    from napari_cmrir.evaluation.report.comparison import compare_evaluations, read_evaluation
+    from napari_cmrir.evaluation.report.page import write_report
+    from napari_cmrir.evaluation.report.tables import as_markdown, evaluation_tables
     from napari_cmrir.evaluation.settings import EvaluationSettings
-    from napari_cmrir.evaluation.tables import as_markdown, evaluation_tables
-    from napari_cmrir.images.pairs import find_pairs
+    from napari_cmrir.images.discovery import find_pairs
     from napari_cmrir.repository.settings import RepositorySettings
+    from napari_cmrir.representations.comir.model import load_model
     from napari_cmrir.search.calibration import store_calibration
     from napari_cmrir.search.settings import SearchSettings
 

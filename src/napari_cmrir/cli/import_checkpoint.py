@@ -18,7 +18,7 @@ def import_checkpoint(
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write (.safetensors).")],
 ) -> None:
     """Turn a released CoMIR checkpoint into a model file; nothing in it is run."""
-    from napari_cmrir.comir.checkpoint_import import import_checkpoint as read
+    from napari_cmrir.representations.comir.checkpoint_import import import_checkpoint as read
 
     model = read(checkpoint, modalities)
     model.save(output)

@@ -21,8 +21,8 @@ from napari_cmrir.cli.reading import (
 
 if TYPE_CHECKING:
     from napari_cmrir.jobs import Job
+    from napari_cmrir.repository.repository import Repository
     from napari_cmrir.repository.settings import RepositorySettings
-    from napari_cmrir.repository.store import Repository
 
 __all__ = ["index"]
 
@@ -80,7 +80,8 @@ def index(
     """Make images searchable; into an existing repository, add the new and the changed ones."""
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.errors import InputError
-    from napari_cmrir.repository import compacting, upkeep
+    from napari_cmrir.repository import maintenance as compacting
+    from napari_cmrir.repository import maintenance as upkeep
 
     if not images and not (prune or rebuild_vocabulary or compact):
         raise InputError("There is no image to index; give image files or folders.")
@@ -128,11 +129,11 @@ def _build(
     scheduler: str | None,
     prune: bool,
 ) -> Job[Repository]:
-    from napari_cmrir.comir.model import load_model
     from napari_cmrir.errors import InputError
-    from napari_cmrir.images.finding import find_images, is_remote
+    from napari_cmrir.images.discovery import find_images, is_remote
     from napari_cmrir.repository.build import build_repository
-    from napari_cmrir.repository.store import MODEL_NAME, open_repository
+    from napari_cmrir.repository.repository import MODEL_NAME, open_repository
+    from napari_cmrir.representations.comir.model import load_model
 
     if model is None and not (output / MODEL_NAME).is_file():
         raise InputError(f"{output} is no repository yet; give a --model to make it with.")
@@ -169,7 +170,7 @@ def _announced(job: Job[Result]) -> Job[Result]:
 
 
 def _say_what_there_is(path: Path) -> None:
-    from napari_cmrir.repository.store import open_repository
+    from napari_cmrir.repository.repository import open_repository
 
     with open_repository(path) as repository:
         summary = repository.summary()

@@ -35,7 +35,7 @@ def info(
 def _verify(path: Path) -> None:
     """Print what is wrong with a repository, be it one that cannot be opened, and leave if anything is."""
     from napari_cmrir.cli.progress import draw
-    from napari_cmrir.repository.verify import verify_repository
+    from napari_cmrir.repository.maintenance import verify_repository
 
     problems = draw(verify_repository(path), "Verifying")
     for problem in problems:
@@ -45,7 +45,7 @@ def _verify(path: Path) -> None:
 
 
 def _model_card(path: Path) -> dict[str, Any]:
-    from napari_cmrir.comir.model import load_model
+    from napari_cmrir.representations.comir.model import load_model
 
     model = load_model(path)
     history = model.history
@@ -70,7 +70,7 @@ def _model_card(path: Path) -> dict[str, Any]:
 
 
 def _repository_card(path: Path) -> dict[str, Any]:
-    from napari_cmrir.repository.store import open_repository
+    from napari_cmrir.repository.repository import open_repository
 
     return open_repository(path).summary()
 

@@ -74,9 +74,9 @@ def query(
 ) -> None:
     """Find the tissue of images, or of a region of them, in a repository."""
     from napari_cmrir.cli.progress import draw
-    from napari_cmrir.comir.model import write_whole
     from napari_cmrir.images.readers import find_images
-    from napari_cmrir.repository.store import open_repository
+    from napari_cmrir.repository.repository import open_repository
+    from napari_cmrir.representations.comir.model import write_whole
     from napari_cmrir.search.exports import as_csv, as_geojson, as_json
     from napari_cmrir.search.query import search
     from napari_cmrir.search.settings import SearchSettings
@@ -123,7 +123,7 @@ def _read(path: Path, pixel_size: float | None) -> tuple[NDArray[Any], float | N
     import numpy as np
 
     from napari_cmrir.errors import InputError
-    from napari_cmrir.images.colours import plain_type
+    from napari_cmrir.images.intensity import plain_type
     from napari_cmrir.images.readers import open_image
 
     if pixel_size is not None and not pixel_size > 0:
@@ -143,8 +143,7 @@ def _part(
     from dataclasses import replace
 
     from napari_cmrir.errors import InputError
-    from napari_cmrir.images.geometry import Region
-    from napari_cmrir.images.polygons import polygon_region
+    from napari_cmrir.images.geometry import Region, polygon_region
 
     if polygon is not None:
         if region is not None or turned:
@@ -178,7 +177,7 @@ def write_transforms(folder: Path, name: str, shape: tuple[int, ...], result: Se
     """
     import numpy as np
 
-    from napari_cmrir.comir.model import write_whole
+    from napari_cmrir.representations.comir.model import write_whole
     from napari_cmrir.search.exports import affine_matrix, as_elastix, as_itk, as_matrix
 
     assert result.region is not None

@@ -94,7 +94,7 @@ def repository_settings(
     from pydantic import ValidationError
 
     from napari_cmrir.errors import InputError
-    from napari_cmrir.repository.store import changed_settings
+    from napari_cmrir.repository.repository import changed_settings
 
     names: list[int | str] = [int(name) if name.isdigit() else name for name in channels or ()]
     plane: int | str | None = int(z) if z is not None and z.isdigit() else z

@@ -53,13 +53,13 @@ def study(
 ) -> None:
     """Evaluate representations x descriptors x re-rankings, beside the paper's Tables 1 to 3."""
     from napari_cmrir.cli.progress import draw
-    from napari_cmrir.comir.model import load_model, write_whole
+    from napari_cmrir.evaluation.report.tables import study_tables
     from napari_cmrir.evaluation.settings import EvaluationSettings
     from napari_cmrir.evaluation.study import StudySettings
     from napari_cmrir.evaluation.study import study as run_study
-    from napari_cmrir.evaluation.tables import study_tables
-    from napari_cmrir.images.pairs import find_pairs
+    from napari_cmrir.images.discovery import find_pairs
     from napari_cmrir.repository.settings import RepositorySettings
+    from napari_cmrir.representations.comir.model import load_model, write_whole
     from napari_cmrir.search.settings import SearchSettings
 
     evaluation = EvaluationSettings(

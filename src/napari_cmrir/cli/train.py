@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from napari_cmrir.comir.model import ComirModel
     from napari_cmrir.jobs import Job
+    from napari_cmrir.representations.comir.model import ComirModel
 
 __all__ = ["Device", "train"]
 
@@ -54,9 +54,9 @@ def train(
 ) -> None:
     """Train a CoMIR model on aligned image pairs."""
     from napari_cmrir.cli.progress import draw
-    from napari_cmrir.comir.settings import PRESETS
-    from napari_cmrir.comir.training import train as train_model
-    from napari_cmrir.images.pairs import find_pairs, unpaired_images
+    from napari_cmrir.images.discovery import find_pairs, unpaired_images
+    from napari_cmrir.representations.comir.training.settings import PRESETS
+    from napari_cmrir.representations.comir.training.train import train as train_model
 
     changes = {"seed": seed} | ({} if steps is None else {"steps": steps})
     settings = PRESETS[preset].model_copy(update=changes)

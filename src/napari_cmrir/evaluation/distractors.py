@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.queries import share_inside
-from napari_cmrir.images.finding import find_images
+from napari_cmrir.images.discovery import Pair, find_images
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.intensity import Intensity
-from napari_cmrir.images.pairs import Pair
 from napari_cmrir.images.readers import read_image
-from napari_cmrir.images.samples import sample_pair
+from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.repository.sources import Source
 
 __all__ = ["DISTRACTOR", "Distractors", "find_distractor_images"]

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.evaluation.bench import Bench
 from napari_cmrir.evaluation.distractors import find_distractor_images
+from napari_cmrir.evaluation.evaluation_run import EvaluationRun
 from napari_cmrir.evaluation.results import EvaluationReport, QueryResult
 from napari_cmrir.evaluation.settings import EvaluationSettings
-from napari_cmrir.images.pairs import Pair
+from napari_cmrir.images.discovery import Pair
 from napari_cmrir.jobs import Job, Progress
 
 if TYPE_CHECKING:
-    from napari_cmrir.comir.model import ComirModel
-    from napari_cmrir.repository.store import Repository
+    from napari_cmrir.repository.repository import Repository
+    from napari_cmrir.representations.comir.model import ComirModel
 
 __all__ = ["evaluate"]
 
@@ -75,7 +75,7 @@ def evaluate(
     InputError
         If the model does not have the modalities, a pair cannot be read, or a ready query has no pair.
     """
-    from napari_cmrir.words.descriptors import DESCRIPTORS
+    from napari_cmrir.bag_of_words.descriptors.describe import DESCRIPTORS
 
     settings = settings or EvaluationSettings()
     for modality in modalities:
@@ -86,7 +86,7 @@ def evaluate(
     if not pairs:
         raise InputError("There is no pair to evaluate on; give a folder of pairs.")
     yield Progress(0, None, "steps", "Reading the pairs")
-    bench = Bench(model, modalities, settings, device)
+    bench = EvaluationRun(model, modalities, settings, device)
     for pair in pairs:
         yield Progress(0, None, "steps", f"Reading {pair.identifier}")
         bench.add(pair)
@@ -94,9 +94,9 @@ def evaluate(
         bench.other_images[modality] = find_distractor_images(distractors, modality, pairs)
     if queries is not None:
         bench.find_ready(Path(queries))
-    cells = bench.cells()
-    searched = list(dict.fromkeys(cell.repository for cell in cells))
-    total = len(searched) * len(bench.fields) + sum(bench.count(cell) for cell in cells)
+    conditions = bench.conditions()
+    searched = list(dict.fromkeys(condition.repository for condition in conditions))
+    total = len(searched) * len(bench.fields) + sum(bench.count(condition) for condition in conditions)
     results: list[QueryResult] = []
     with ExitStack() as stack:
         folder = Path(output) if output is not None else Path(stack.enter_context(_temporary()))
@@ -108,10 +108,10 @@ def evaluate(
             repositories[modality] = stack.enter_context(repository)
         unindexed = {modality: opened.failures for modality, opened in repositories.items()}
         before = len(searched) * len(bench.fields)
-        for cell in cells:
-            for question in bench.questions(cell):
-                asking = bench.ask(question, repositories[cell.repository])
-                results.append((yield from _within(asking, before + len(results), 1, total, str(cell))))
+        for condition in conditions:
+            for question in bench.questions(condition):
+                asking = bench.ask(question, repositories[condition.repository])
+                results.append((yield from _within(asking, before + len(results), 1, total, str(condition))))
     refusals = [result.refusal for result in results if result.refusal is not None]
     if len(refusals) == len(results):
         raise InputError(f"No query could be asked: {refusals[0]}")

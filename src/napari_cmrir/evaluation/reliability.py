@@ -1,7 +1,8 @@
-"""What a confidence is worth: how often hits of that confidence are right."""
+"""How often hits of a confidence are right, and a confidence fitted to an evaluation."""
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,9 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.evaluation.metrics import Share, share
-from napari_cmrir.evaluation.results import Cell, QueryResult
+from napari_cmrir.evaluation.queries import identifier_of
+from napari_cmrir.evaluation.results import Condition, EvaluationReport, QueryResult
+from napari_cmrir.search.calibration import FEATURES, Calibration, fit_calibration
 
-__all__ = ["Bin", "Trust", "brier", "calibration_error", "chosen_cells", "judged", "reliability", "trust"]
+__all__ = [
+    "Bin",
+    "ConfidenceReport",
+    "Fit",
+    "brier",
+    "calibrate_on",
+    "calibration_error",
+    "chosen_conditions",
+    "confidence_report",
+    "judged",
+    "reliability",
+]
 
 
 @dataclass(frozen=True)
@@ -33,7 +47,7 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Trust:
+class ConfidenceReport:
     """What the confidence of the first hits of a cell is worth.
 
     Parameters
@@ -66,11 +80,11 @@ class Trust:
         }
 
 
-def chosen_cells(
-    cells: Sequence[tuple[Cell, Sequence[QueryResult]]],
-) -> list[tuple[Cell, Sequence[QueryResult]]]:
+def chosen_conditions(
+    conditions: Sequence[tuple[Condition, Sequence[QueryResult]]],
+) -> list[tuple[Condition, Sequence[QueryResult]]]:
     """Choose the queries that confidence is about: transformed and across modalities, if there are such."""
-    chosen = list(cells)
+    chosen = list(conditions)
     for wanted in (
         [pair for pair in chosen if pair[0].kind == "cross"],
         [pair for pair in chosen if pair[0].kind == "cross" and pair[0].pose == "transformed"],
@@ -88,7 +102,7 @@ def judged(
     -------
     confidence : (n,) array
     right : (n,) bool array
-    absent : (n,) bool array
+    not_in_repository : (n,) bool array
         Whether the tissue is not searched.
     """
     rows = [
@@ -150,20 +164,113 @@ def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_],
     )
 
 
-def trust(results: Sequence[QueryResult], reliable_from: float) -> Trust | None:
+def confidence_report(results: Sequence[QueryResult], reliable_from: float) -> ConfidenceReport | None:
     """Sum up what the confidence of some queries' first hits is worth; ``None`` if nothing was registered."""
-    confidence, right, absent = judged(results)
+    confidence, right, not_in_repository = judged(results)
     if len(confidence) == 0:
         return None
 
-    def told(which: NDArray[np.bool_], reliable: bool) -> Share:
+    def reported(which: NDArray[np.bool_], reliable: bool) -> Share:
         chosen = confidence[which] >= reliable_from
         return share(int((chosen == reliable).sum()), len(chosen))
 
-    return Trust(
+    return ConfidenceReport(
         brier(confidence, right),
         calibration_error(confidence, right),
-        told(right, True),
-        told(~right & ~absent, False),
-        told(absent, False),
+        reported(right, True),
+        reported(~right & ~not_in_repository, False),
+        reported(not_in_repository, False),
     )
+
+
+_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A calibration and what it gains.
+
+    Parameters
+    ----------
+    calibration : Calibration
+    right, total : int
+        So many first hits are right of so many.
+    before, after : tuple of two float
+        Brier score and calibration error of the confidence that was in force, and of one fitted to the other
+        pairs (five folds): what the new one is worth on pairs that it has not seen.
+    """
+
+    calibration: Calibration
+    right: int
+    total: int
+    before: tuple[float, float]
+    after: tuple[float, float]
+
+    def __str__(self) -> str:
+        return (
+            f"Confidence calibrated on {self.total} first hits, {self.right} of them right:"
+            f" Brier score {self.before[0]:.3f} before, {self.after[0]:.3f} cross-validated;"
+            f" calibration error {self.before[1]:.3f} before, {self.after[1]:.3f} cross-validated."
+        )
+
+
+def calibrate_on(report: EvaluationReport) -> Fit:
+    """Fit the confidence to the transformed queries across modalities of an evaluation.
+
+    Every query counts twice: as it is, and as if no image of its own pair were searched, where every hit is
+    wrong.
+
+    Parameters
+    ----------
+    report : EvaluationReport
+        Of validation pairs: neither those of the training nor those of a test.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    InputError
+        If all first hits are right or all are wrong, or there are fewer than ten.
+    """
+    results = [
+        result for _, condition in chosen_conditions(list(report.conditions())) for result in condition
+    ]
+    features, right, folds = _samples(results)
+    source = f"{len(report.pairs)} pairs of {' and '.join(report.modalities)}, model {report.model[:12]}"
+    calibration = fit_calibration(features, right, source)
+    sure = np.empty(len(right))
+    for fold in range(_FOLDS):
+        inside = folds == fold
+        if inside.any():
+            others = right[~inside]
+            fitted = fit_calibration(features[~inside], others) if _mixed(others) else calibration
+            sure[inside] = fitted.probability(features[inside])
+    confidence, was_right, _ = judged(results)
+    return Fit(
+        calibration,
+        int(right.sum()),
+        len(right),
+        (brier(confidence, was_right), calibration_error(confidence, was_right)),
+        (brier(sure, right), calibration_error(sure, right)),
+    )
+
+
+def _mixed(right: NDArray[np.bool_]) -> bool:
+    return len(right) >= 10 and bool(right.any()) and not bool(right.all())
+
+
+def _samples(
+    results: list[QueryResult],
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]:
+    """Features (n, 4) of first hits, whether each is right, and its pair's fold of the cross-validation."""
+    rows, right, folds = [], [], []
+    for result in results:
+        fold = zlib.crc32((identifier_of(result.field) or result.field).encode()) % _FOLDS
+        for features, found in ((result.evidence, result.rank == 1), (result.not_in_repository, False)):
+            if features is not None:
+                rows.append(features)
+                right.append(found)
+                folds.append(fold)
+    return np.array(rows, float).reshape(-1, len(FEATURES)), np.array(right, bool), np.array(folds, np.int64)

@@ -1,25 +1,57 @@
-"""What an evaluation answers: the result of every query."""
+"""Results of an evaluation: every query, the summaries, and the code that computed them."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_cmrir.evaluation.fields import GridField
-from napari_cmrir.evaluation.provenance import code_digest
+import napari_cmrir
+from napari_cmrir.evaluation.queries import GridField
 from napari_cmrir.evaluation.settings import EvaluationSettings
-from napari_cmrir.images.pairs import Pair
+from napari_cmrir.images.discovery import Pair
 
 if TYPE_CHECKING:
-    from napari_cmrir.evaluation.summaries import CellSummary
+    from napari_cmrir.evaluation.summaries import ConditionSummary
 
-__all__ = ["Cell", "EvaluationReport", "Found", "Localisation", "QueryResult"]
+__all__ = ["Condition", "EvaluationReport", "Localisation", "QueryResult", "ReportedHit", "code_digest"]
+
+
+_ROOMS = ("images", "comir", "words", "repository", "search")
+
+
+@cache
+def code_digest(rooms: tuple[str, ...] = _ROOMS) -> str:
+    """Compute the SHA-256 of the code that answers queries.
+
+    Parameters
+    ----------
+    rooms : tuple of str
+        Folders of the package.
+
+    Returns
+    -------
+    str
+        In hexadecimal; another after any change of the code.
+
+    Examples
+    --------
+    >>> len(code_digest())
+    64
+    """
+    package = Path(napari_cmrir.__file__).parent
+    content = hashlib.sha256(napari_cmrir.__version__.encode())
+    for room in rooms:
+        for file in sorted((package / room).glob("*.py")):
+            content.update(f"{room}/{file.name}\0".encode() + file.read_bytes())
+    return content.hexdigest()
 
 
 @dataclass(frozen=True)
-class Cell:
+class Condition:
     """A kind of query: a cell of the paper's Table 1.
 
     Parameters
@@ -46,7 +78,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Found:
+class ReportedHit:
     """One hit of a query, as it is reported.
 
     Parameters
@@ -93,7 +125,7 @@ class QueryResult:
 
     Parameters
     ----------
-    cell : Cell
+    condition : Condition
     field : str
         Name of the field that it was cut from; of a ready query, its identifier.
     inside : float
@@ -109,9 +141,9 @@ class QueryResult:
         and if every field is registered; if asked for.
     localisation : Localisation or None
         Of the hit on the right field.
-    hits : tuple of Found
+    hits : tuple of ReportedHit
         The first ones.
-    right : Found or None
+    right : ReportedHit or None
         The hit on the right field, if it is among those that were located.
     refusal : str or None
         Why the search would not look for it, if it would not.
@@ -124,7 +156,7 @@ class QueryResult:
         The search took.
     """
 
-    cell: Cell
+    condition: Condition
     field: str
     inside: float
     box: tuple[tuple[float, float], ...] | None
@@ -135,11 +167,11 @@ class QueryResult:
     screening_rank: int | None = None
     exhaustive_rank: int | None = None
     localisation: Localisation | None = None
-    hits: tuple[Found, ...] = ()
-    right: Found | None = None
+    hits: tuple[ReportedHit, ...] = ()
+    right: ReportedHit | None = None
     refusal: str | None = None
     evidence: tuple[float, ...] | None = None
-    absent: tuple[float, ...] | None = None
+    not_in_repository: tuple[float, ...] | None = None
     absent_confidence: float | None = None
     seconds: float = 0.0
 
@@ -180,19 +212,21 @@ class EvaluationReport:
     ready: dict[str, dict[str, Path]] = field(default_factory=dict)
     unindexed: dict[str, dict[str, str]] = field(default_factory=dict)
 
-    def cells(self) -> Iterator[tuple[Cell, list[QueryResult]]]:
+    def conditions(self) -> Iterator[tuple[Condition, list[QueryResult]]]:
         """Iterate over the cells and their queries."""
-        by_cell: dict[Cell, list[QueryResult]] = {}
+        by_cell: dict[Condition, list[QueryResult]] = {}
         for result in self.results:
-            by_cell.setdefault(result.cell, []).append(result)
+            by_cell.setdefault(result.condition, []).append(result)
         yield from by_cell.items()
 
-    def summaries(self) -> list[CellSummary]:
+    def summaries(self) -> list[ConditionSummary]:
         """Compute the figures of every cell."""
         from napari_cmrir.evaluation.summaries import summarise
 
         n_fields = len(self.fields) + self.settings.distractors
-        return [summarise(cell, results, n_fields, self.settings) for cell, results in self.cells()]
+        return [
+            summarise(condition, results, n_fields, self.settings) for condition, results in self.conditions()
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON can hold it; all that the clock tells is under ``seconds``."""
@@ -209,10 +243,10 @@ class EvaluationReport:
             "pairs": len(self.pairs),
             "fields": len(self.fields),
             "unindexed": self.unindexed,
-            "cells": [summary.as_dict() for summary in summaries],
+            "conditions": [summary.as_dict() for summary in summaries],
             "queries": [result.as_dict() for result in self.results],
             "seconds": {
-                "cells": [
+                "conditions": [
                     {"median": summary.median_seconds, "p95": summary.p95_seconds} for summary in summaries
                 ],
                 "queries": [round(result.seconds, 4) for result in self.results],

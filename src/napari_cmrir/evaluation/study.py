@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from napari_cmrir.comir.model import write_whole
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.protocol import evaluate
-from napari_cmrir.evaluation.provenance import code_digest
+from napari_cmrir.evaluation.results import code_digest
 from napari_cmrir.evaluation.settings import EvaluationSettings
-from napari_cmrir.images.pairs import Pair, read_pair
+from napari_cmrir.images.discovery import Pair
+from napari_cmrir.images.readers import read_pair
 from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.representations.comir.model import write_whole
 
 if TYPE_CHECKING:
-    from napari_cmrir.comir.model import ComirModel
+    from napari_cmrir.representations.comir.model import ComirModel
 
 __all__ = ["RERANKINGS", "StudyReport", "StudySettings", "Variant", "study"]
 
@@ -118,13 +119,13 @@ class StudyReport:
     settings: StudySettings
     variants: Mapping[Variant, dict[str, Any]]
 
-    def cell(
+    def condition(
         self, variant: Variant, query: str, repository: str, pose: str, size: str
     ) -> dict[str, Any] | None:
         """Give the figures of a cell, ``None`` if it was not asked for."""
         wanted = {"query": query, "repository": repository, "pose": pose, "size": size}
-        cells = self.variants[variant]["cells"] if variant in self.variants else []
-        return next((cell for cell in cells if wanted.items() <= cell.items()), None)
+        conditions = self.variants[variant]["conditions"] if variant in self.variants else []
+        return next((condition for condition in conditions if wanted.items() <= condition.items()), None)
 
 
 def study(
@@ -168,7 +169,7 @@ def study(
     InputError
         If a name is unknown, or as `evaluate`.
     """
-    from napari_cmrir.evaluation.representations import REPRESENTATIONS
+    from napari_cmrir.representations.original import REPRESENTATIONS
 
     settings = settings or StudySettings()
     _require_names(settings)
@@ -180,7 +181,7 @@ def study(
     for done, variant in enumerate(variants):
         yield Progress(done, len(variants), "variants", str(variant))
         asked = variant.settings(settings)
-        file = folder / "cells" / f"{_key(model, modalities, variant, asked, content)}.json"
+        file = folder / "conditions" / f"{_key(model, modalities, variant, asked, content)}.json"
         if not file.exists():
             if variant.representation not in models:
                 represent = REPRESENTATIONS[variant.representation]
@@ -197,8 +198,8 @@ def study(
 
 
 def _require_names(settings: StudySettings) -> None:
-    from napari_cmrir.evaluation.representations import REPRESENTATIONS
-    from napari_cmrir.words.descriptors import DESCRIPTORS
+    from napari_cmrir.bag_of_words.descriptors.describe import DESCRIPTORS
+    from napari_cmrir.representations.original import REPRESENTATIONS
 
     for what, given, known in (
         ("representation", settings.representations, REPRESENTATIONS),

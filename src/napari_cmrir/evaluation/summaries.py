@@ -12,11 +12,11 @@ from napari_cmrir.evaluation.metrics import (
     percentile,
     share_at_most,
 )
-from napari_cmrir.evaluation.reliability import Trust, trust
-from napari_cmrir.evaluation.results import Cell, QueryResult
+from napari_cmrir.evaluation.reliability import ConfidenceReport, confidence_report
+from napari_cmrir.evaluation.results import Condition, QueryResult
 from napari_cmrir.evaluation.settings import EvaluationSettings
 
-__all__ = ["LIMIT_DEGREES", "LIMIT_WIDTH", "RECALL_RANKS", "CellSummary", "summarise"]
+__all__ = ["LIMIT_DEGREES", "LIMIT_WIDTH", "RECALL_RANKS", "ConditionSummary", "summarise"]
 
 LIMIT_WIDTH = 0.02
 """Share of the field's width up to which a box's mean corner error counts as located."""
@@ -33,12 +33,12 @@ REFINED = 30
 
 
 @dataclass(frozen=True)
-class CellSummary:
+class ConditionSummary:
     """The figures of a cell.
 
     Parameters
     ----------
-    cell : Cell
+    condition : Condition
     queries, fields : int
         So many queries, each searched among so many fields.
     success : dict
@@ -56,7 +56,7 @@ class CellSummary:
         Corner error up to 2 % of the field's width.
     within_degrees : Share
         Rotation error up to 5 degrees.
-    confidence : Trust or None
+    confidence : ConfidenceReport or None
         What the confidence of the first hits is worth.
     shortlist, upright : dict or None
         Recall of the bags of words alone among the first 1, 10, 30 and 100, with the bank of rotations and
@@ -69,7 +69,7 @@ class CellSummary:
         A query.
     """
 
-    cell: Cell
+    condition: Condition
     queries: int
     fields: int
     success: dict[int, Share]
@@ -81,7 +81,7 @@ class CellSummary:
     median_corner_error: float | None
     within_width: Share
     within_degrees: Share
-    confidence: Trust | None
+    confidence: ConfidenceReport | None
     shortlist: dict[int, Share] | None
     upright: dict[int, Share] | None
     screening: dict[int, Share] | None
@@ -98,8 +98,8 @@ class CellSummary:
             return None if by_rank is None else {str(k): value.as_dict() for k, value in by_rank.items()}
 
         return {
-            **asdict(self.cell),
-            "kind": self.cell.kind,
+            **asdict(self.condition),
+            "kind": self.condition.kind,
             "queries": self.queries,
             "fields": self.fields,
             "success": shares(self.success),
@@ -124,13 +124,13 @@ class CellSummary:
 
 
 def summarise(
-    cell: Cell, results: Sequence[QueryResult], n_fields: int, settings: EvaluationSettings
-) -> CellSummary:
+    condition: Condition, results: Sequence[QueryResult], n_fields: int, settings: EvaluationSettings
+) -> ConditionSummary:
     """Compute the figures of a cell.
 
     Parameters
     ----------
-    cell : Cell
+    condition : Condition
     results : sequence of QueryResult
         Of the cell.
     n_fields : int
@@ -150,8 +150,8 @@ def summarise(
     upright = [result.upright_rank for result in results]
     screening = [result.screening_rank for result in results]
     exhaustive = [result.exhaustive_rank for result in results]
-    return CellSummary(
-        cell=cell,
+    return ConditionSummary(
+        condition=condition,
         queries=len(results),
         fields=n_fields,
         success={k: share_at_most(ranks, k) for k in settings.ranks},
@@ -163,12 +163,12 @@ def summarise(
         median_corner_error=percentile([found.corner_error for found in located], 50),
         within_width=share_at_most([found.relative_error for found in located], LIMIT_WIDTH),
         within_degrees=share_at_most([found.rotation_error for found in located], LIMIT_DEGREES),
-        confidence=trust(results, settings.search.reliable_from),
+        confidence=confidence_report(results, settings.search.reliable_from),
         shortlist={k: share_at_most(shortlist, k) for k in RECALL_RANKS}
         if settings.report_shortlist
         else None,
         upright={k: share_at_most(upright, k) for k in RECALL_RANKS} if settings.report_shortlist else None,
-        screening={k: share_at_most(screening, k) for k in (*RECALL_RANKS, settings.search.screened)}
+        screening={k: share_at_most(screening, k) for k in (*RECALL_RANKS, settings.search.n_screened)}
         if settings.report_shortlist
         else None,
         registered=share_at_most(ranks, REFINED) if settings.report_shortlist else None,
@@ -183,11 +183,11 @@ def summarise(
 
 def _lost(results: Sequence[QueryResult], n_fields: int, settings: EvaluationSettings) -> dict[str, int]:
     """Whose fault it is that images are not among the first K."""
-    from napari_cmrir.search.shortlist import chosen_by, shortlist_length
+    from napari_cmrir.search.shortlist import shortlist_length, shortlist_method
 
     limit, search = max(settings.ranks), settings.search
     length = shortlist_length(search, n_fields)
-    by_screening = chosen_by(search, n_fields) == "screening"
+    by_screening = shortlist_method(search, n_fields) == "screening"
     lost = [result for result in results if result.rank is None or result.rank > limit]
     by_stage = [result.screening_rank if by_screening else result.shortlist_rank for result in lost]
     missed = [rank for rank in by_stage if rank is None or rank > length]

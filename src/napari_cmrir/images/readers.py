@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.colours import plain_type
-from napari_cmrir.images.finding import (
+from napari_cmrir.images.discovery import (
     IMAGE_SUFFIXES,
+    Pair,
     find_images,
     image_stem,
     images_in,
@@ -23,7 +23,8 @@ from napari_cmrir.images.finding import (
     is_zarr,
     natural_order,
 )
-from napari_cmrir.images.lazy import LazyImage, unreadable
+from napari_cmrir.images.intensity import plain_type
+from napari_cmrir.images.lazy_image import LazyImage, unreadable
 from napari_cmrir.images.series import Stored, choose_image
 from napari_cmrir.images.settings import ReadingSettings
 
@@ -35,6 +36,7 @@ __all__ = [
     "natural_order",
     "open_image",
     "read_image",
+    "read_pair",
 ]
 
 _FORMATS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG"} | dict.fromkeys(
@@ -142,10 +144,10 @@ def read_image(
 
 
 def _open(path: str | os.PathLike[str]) -> Stored:
-    from napari_cmrir.images.omezarr import open_zarr
-    from napari_cmrir.images.others import open_with_bioio
-    from napari_cmrir.images.plain import open_jpeg, open_png
-    from napari_cmrir.images.tiff import open_tiff
+    from napari_cmrir.images.formats.bioio import open_with_bioio
+    from napari_cmrir.images.formats.ome_zarr import open_zarr
+    from napari_cmrir.images.formats.png_jpeg import open_jpeg, open_png
+    from napari_cmrir.images.formats.tiff import open_tiff
 
     if is_remote(path):
         return open_zarr(str(path))
@@ -172,3 +174,43 @@ def _kind(path: Path) -> str | None:
     if not start:
         raise ValueError("the file is empty")
     return next((kind for magic, kind in _FORMATS.items() if start.startswith(magic)), None)
+
+
+def read_pair(pair: Pair) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Read both images of a pair.
+
+    Parameters
+    ----------
+    pair : Pair
+        The pair to read.
+
+    Returns
+    -------
+    tuple of two ndarray, (y, x, channel)
+        In the order of ``pair.paths``, of equal height and width.
+
+    Raises
+    ------
+    InputError
+        An image cannot be read, or the two differ in size.
+
+    Examples
+    --------
+    >>> import tempfile, tifffile
+    >>> from napari_cmrir.images.discovery import Pair
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = Path(folder, "a_SHG.tif"), Path(folder, "a_BF.tif")
+    ...     tifffile.imwrite(paths[0], np.zeros((8, 9), np.uint16))
+    ...     tifffile.imwrite(paths[1], np.zeros((8, 9, 3), np.uint8), photometric="rgb")
+    ...     [pixels.shape for pixels in read_pair(Pair("a", paths))]
+    [(8, 9, 1), (8, 9, 3)]
+    """
+    first, second = (read_image(path) for path in pair.paths)
+    if first.shape[:2] != second.shape[:2]:
+        (a, b), (c, d) = first.shape[:2], second.shape[:2]
+        raise InputError(
+            f"{pair.paths[0]} has {a} x {b} px but its partner {pair.paths[1]} has {c} x {d} px; "
+            "the images of a pair have to be aligned pixel by pixel."
+        )
+    return first, second

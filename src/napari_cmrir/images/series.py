@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.colours import plain_type
-from napari_cmrir.images.lazy import LazyImage, numbered
-from napari_cmrir.images.resampling import resample
+from napari_cmrir.images.intensity import plain_type
+from napari_cmrir.images.lazy_image import LazyImage, numbered, resample
 from napari_cmrir.images.settings import ReadingSettings
 
 __all__ = ["Level", "Series", "Stored", "at_pixel_size", "choose_image"]

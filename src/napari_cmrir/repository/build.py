@@ -1,35 +1,178 @@
-"""Build a repository, or add to it: the job behind ``index``."""
+"""Build a repository, or add to it: the job behind ``index``, and its estimate of time and disk."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import replace
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from napari_cmrir import __version__
 from napari_cmrir.errors import InputError
-from napari_cmrir.jobs import Job
-from napari_cmrir.repository.catalogue import Catalogue
-from napari_cmrir.repository.crew import gather_crew
-from napari_cmrir.repository.estimate import estimate
+from napari_cmrir.images.lazy_image import LazyImage
+from napari_cmrir.jobs import Job, run
+from napari_cmrir.repository.catalogue import Catalogue, ImageRow
+from napari_cmrir.repository.executors import IndexConfig, WorkerContext, make_executor
+from napari_cmrir.repository.fields import cut_fields
 from napari_cmrir.repository.indexing import Indexing, index_words, learn_vocabulary, represent_images
+from napari_cmrir.repository.locking import open_to_write
+from napari_cmrir.repository.maintenance import is_outgrown, prune_vanished
 from napari_cmrir.repository.publishing import digest, publishing
-from napari_cmrir.repository.recipe import Recipe, Tools
-from napari_cmrir.repository.schema import ImageRow
+from napari_cmrir.repository.repository import MODEL_NAME, VOCABULARY_NAME, Repository, open_repository
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.repository.sources import AnySource, Source, list_sources
-from napari_cmrir.repository.store import MODEL_NAME, VOCABULARY_NAME, Repository, open_repository
-from napari_cmrir.repository.upkeep import is_outgrown, prune_vanished
-from napari_cmrir.repository.work import find_lost, find_work
-from napari_cmrir.repository.writing import open_to_write
+from napari_cmrir.repository.sources import (
+    AnySource,
+    Source,
+    diff_sources,
+    list_sources,
+    missing_comirs,
+    open_source,
+)
 
 if TYPE_CHECKING:
-    from napari_cmrir.comir.model import ComirModel
+    from napari_cmrir.representations.comir.model import ComirModel
 
-__all__ = ["Source", "build_repository"]
+__all__ = ["Estimate", "Source", "build_repository", "estimate"]
+
+
+SAMPLE_IMAGES = 3
+SAMPLE_SIDE = 192
+BYTES_A_PIXEL = 1.2
+"""A CoMIR's channel and its halvings, compressed: noise hardly shrinks, and glass shrinks to nothing."""
+
+BYTES_A_WORD = 6
+FEW, FEW_PIXELS = 8, 8 * 1024**2
+"""So few images, of so few pixels together, are indexed sooner than estimated."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What indexing will take.
+
+    Parameters
+    ----------
+    images : int
+    bytes : int or None
+        On the disk; ``None`` where nothing was measured.
+    seconds : float or None
+    free_bytes : int
+        Room on the disk.
+
+    Examples
+    --------
+    >>> print(Estimate(1000, 3_000_000_000, 5400.0, 10**12))
+    1000 images to index: about 90 minutes and 3.0 GB of 1000.0 GB free
+    >>> print(Estimate(3, None, None, 10**12))
+    3 images to index
+    """
+
+    images: int
+    bytes: int | None
+    seconds: float | None
+    free_bytes: int
+
+    def __str__(self) -> str:
+        if self.bytes is None or self.seconds is None:
+            return f"{self.images} images to index"
+        text = (
+            f"{self.images} images to index: about {_duration(self.seconds)} and {_size(self.bytes)}"
+            f" of {_size(self.free_bytes)} free"
+        )
+        return text + "; make room first" if self.bytes > self.free_bytes else text
+
+
+def estimate(
+    work: Sequence[tuple[int, AnySource]], context: WorkerContext, catalogue: Catalogue, crew_size: int
+) -> Estimate:
+    """Estimate time and disk by reading a few images, and representing and describing a patch of one.
+
+    Images that cannot be read count like the others.
+
+    Parameters
+    ----------
+    work : sequence of (int, Path, Source or Remote)
+        What is to be indexed.
+    context : WorkerContext
+    catalogue : Catalogue
+    crew_size : int
+        Tasks that are done at once.
+    """
+    free = shutil.disk_usage(catalogue.folder).free
+    waiting = [source for number, source in work if catalogue.image(number).state == "pending"]
+    evenly = np.linspace(0, len(waiting) - 1, min(SAMPLE_IMAGES, len(waiting))).astype(int)
+    found = [(waiting[position], size) for position in evenly if (size := _look(waiting[position], context))]
+    sizes = [size for _, size in found]
+    n_pixels = float(np.mean([height * width for height, width in sizes])) * len(waiting) if sizes else 0.0
+    is_worth_it = sizes and (len(waiting) > FEW or n_pixels > FEW_PIXELS)
+    patch = _look_inside(*found[len(found) // 2], context) if is_worth_it else None
+    if patch is None:
+        return Estimate(len(work), None, None, free)
+    seconds, bytes_a_pixel = _measure(context, patch, sizes)
+    return Estimate(len(work), int(bytes_a_pixel * n_pixels), seconds * n_pixels / crew_size, free)
+
+
+def _look(source: AnySource, context: WorkerContext) -> tuple[int, int] | None:
+    """Return height and width of an image; the reason why it cannot be read is found when its turn comes."""
+    with suppress(Exception), closing(_open(source, context)) as image:
+        return image.shape[:2]
+    return None
+
+
+def _look_inside(source: AnySource, size: tuple[int, int], context: WorkerContext) -> npt.NDArray[Any] | None:
+    """Read a patch of the middle of an image, where a slide hardly is glass."""
+    top, left = (max(0, side - SAMPLE_SIDE) // 2 for side in size)
+    with suppress(Exception), closing(_open(source, context)) as image:
+        return image[top : top + SAMPLE_SIDE, left : left + SAMPLE_SIDE]
+    return None
+
+
+def _open(source: AnySource, context: WorkerContext) -> LazyImage:
+    return open_source(source, context.config.settings.reading, context.model.pixel_size)
+
+
+def _measure(
+    context: WorkerContext, patch: npt.NDArray[Any], sizes: Sequence[tuple[int, ...]]
+) -> tuple[float, float]:
+    """Measure seconds and bytes a pixel."""
+    from napari_cmrir.bag_of_words.descriptors.describe import describe
+    from napari_cmrir.representations.comir.inference import represent
+
+    config = context.config
+    settings = config.settings
+    for _ in range(2):  # the first round loads and warms up
+        started = time.perf_counter()
+        comir = run(represent(context.model, patch, config.modality, device=config.device))
+        features = describe(comir, settings.descriptor)
+        seconds = time.perf_counter() - started
+    fields = np.concatenate([cut_fields(h, w, settings.field_size, settings.field_overlap) for h, w in sizes])
+    described = float(fields[:, 2:].prod(axis=1).sum()) / sum(height * width for height, width in sizes)
+    words = min(
+        settings.vocabulary.size, len(features) / patch[..., 0].size * fields[:, 2:].prod(axis=1).mean()
+    )
+    n_pixels = patch[..., 0].size
+    n_bytes = BYTES_A_PIXEL * len(comir) + BYTES_A_WORD * words * len(fields) / sum(h * w for h, w in sizes)
+    return described * seconds / n_pixels, n_bytes
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        whole = max(1, round(seconds))
+        return f"{whole} second{'' if whole == 1 else 's'}"
+    minutes = seconds / 60
+    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e6:.0f} MB" if n_bytes < 1e9 else f"{n_bytes / 1e9:.1f} GB"
+
 
 Work = list[tuple[int, AnySource]]
 
@@ -93,7 +236,7 @@ def build_repository(
         If no image can be used; the folder is not a repository, is being written, is full, or was built
         with another model, modality or settings; no scheduler answers.
     """
-    from napari_cmrir.comir.devices import choose_device
+    from napari_cmrir.representations.devices import choose_device
 
     model.require_modality(modality)
     choose_device(device)
@@ -102,20 +245,20 @@ def build_repository(
     with open_to_write(folder) as catalogue:
         settings = _agree(catalogue, model, modality, settings)
         with catalogue.transaction():
-            work = list(find_work(catalogue, found.values()))
-            work += find_lost(catalogue, found.values())
+            work = list(diff_sources(catalogue, found.values()))
+            work += missing_comirs(catalogue, found.values())
             if prune:
                 prune_vanished(catalogue)
         if work:
-            recipe = Recipe(folder, model.fingerprint, modality, settings, device)
-            yield from _index(catalogue, recipe, model, work, workers, scheduler)
+            config = IndexConfig(folder, model.fingerprint, modality, settings, device)
+            yield from _index(catalogue, config, model, work, workers, scheduler)
             _refuse_nothing(catalogue, work, len(found))
     return open_repository(folder)
 
 
 def _index(
     catalogue: Catalogue,
-    recipe: Recipe,
+    config: IndexConfig,
     model: ComirModel,
     work: Work,
     workers: int | None,
@@ -124,9 +267,9 @@ def _index(
     total = float(len(work))
     is_new = catalogue.about("vocabulary_sha256") is None
     represented, learned = (0.5 * total, 0.75 * total) if is_new else (0.6 * total, 0.6 * total)
-    with gather_crew(workers, scheduler) as crew:
-        indexing = Indexing(catalogue, crew, Tools(recipe, model, remembers=True), len(work))
-        expected = estimate(work, indexing.tools, catalogue, crew.size)
+    with make_executor(workers, scheduler) as executor:
+        indexing = Indexing(catalogue, executor, WorkerContext(config, model, remembers=True), len(work))
+        expected = estimate(work, indexing.context, catalogue, executor.size)
         yield indexing.progress(0, str(expected))
         yield from represent_images(indexing, work, 0.0, represented)
         rows = _represented(catalogue, work)
@@ -135,7 +278,7 @@ def _index(
                 learning = learn_vocabulary(indexing, rows, VOCABULARY_NAME, represented, learned)
                 sha256, n_fields = yield from learning
                 catalogue.note_vocabulary(VOCABULARY_NAME, sha256, n_fields)
-            indexing.tools = indexing.tools.follow(_with_vocabulary(recipe, catalogue))
+            indexing.context = indexing.context.follow(_with_vocabulary(config, catalogue))
             yield from index_words(indexing, rows, learned, total)
     yield indexing.progress(total, _ending(catalogue, work))
 
@@ -145,9 +288,9 @@ def _represented(catalogue: Catalogue, work: Work) -> list[ImageRow]:
     return sorted((row for row in rows if row.state == "represented"), key=lambda row: row.id)
 
 
-def _with_vocabulary(recipe: Recipe, catalogue: Catalogue) -> Recipe:
+def _with_vocabulary(config: IndexConfig, catalogue: Catalogue) -> IndexConfig:
     file = catalogue.about("vocabulary_file") or VOCABULARY_NAME
-    return replace(recipe, vocabulary_file=file, vocabulary_sha256=catalogue.about("vocabulary_sha256"))
+    return replace(config, vocabulary_file=file, vocabulary_sha256=catalogue.about("vocabulary_sha256"))
 
 
 def _ending(catalogue: Catalogue, work: Work) -> str:

@@ -11,14 +11,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from napari_cmrir.jobs import Job, Progress, portion
-from napari_cmrir.repository.catalogue import Catalogue
-from napari_cmrir.repository.counting import Counted, Sampled, count_batch, fields_of, sample_batch
-from napari_cmrir.repository.crew import Crew, Lost, Task
+from napari_cmrir.repository.catalogue import Catalogue, ImageRow
+from napari_cmrir.repository.counting import FieldSample, SegmentInfo, count_batch, fields_of, sample_batch
+from napari_cmrir.repository.executors import Executor, IndexConfig, Task, TaskFailed, WorkerContext
 from napari_cmrir.repository.publishing import digest, publishing
-from napari_cmrir.repository.recipe import Recipe, Tools
-from napari_cmrir.repository.representing import Given, represent_batch
-from napari_cmrir.repository.schema import ImageRow
 from napari_cmrir.repository.sources import AnySource
+from napari_cmrir.repository.tasks import ImageTask, represent_batch
 
 __all__ = ["Indexing", "count_rows", "index_words", "learn_vocabulary", "represent_images"]
 
@@ -42,24 +40,24 @@ class Indexing:
     ----------
     catalogue : Catalogue
         Of the repository, open to write.
-    crew : Crew
+    executor : Executor
         Who does the tasks.
-    tools : Tools
+    context : WorkerContext
         With which they are done here.
     n_images : int
         Images that progress is counted in.
     """
 
     catalogue: Catalogue
-    crew: Crew
-    tools: Tools
+    executor: Executor
+    context: WorkerContext
     n_images: int
     started: float = field(default_factory=time.monotonic)
 
     @property
-    def recipe(self) -> Recipe:
+    def config(self) -> IndexConfig:
         """The recipe followed."""
-        return self.tools.recipe
+        return self.context.config
 
     def progress(self, done: float, message: str) -> Progress:
         """Say how far the call has come, in images, and how fast it goes."""
@@ -74,7 +72,7 @@ class Indexing:
         """Have a task done for all batches, with progress from ``start`` to ``stop`` images."""
         each = (stop - start) / max(1, sum(map(len, batches)))
         done = start
-        with closing(self.crew.do(task, self.tools, batches)) as events:
+        with closing(self.executor.do(task, self.context, batches)) as events:
             for event in events:
                 if isinstance(event, Progress):
                     yield self.progress(done + each * event.done, event.message)
@@ -96,13 +94,13 @@ def represent_images(
     start, stop : float
         The progress before and after, in images.
     """
-    catalogue, folder = indexing.catalogue, indexing.recipe.folder
+    catalogue, folder = indexing.catalogue, indexing.config.folder
     missing = []
     for image_id, source in images:
         row = catalogue.image(image_id)
         if row.state != "represented" or not (folder / str(row.comir)).is_dir():
-            missing.append(Given(image_id, row.name, source))
-    size = _spread_evenly(len(missing), indexing.crew, BATCH_IMAGES)
+            missing.append(ImageTask(image_id, row.name, source))
+    size = _spread_evenly(len(missing), indexing.executor, BATCH_IMAGES)
     batches = [missing[first : first + size] for first in range(0, len(missing), size)]
     with closing(indexing.give_out(represent_batch, batches, start, stop)) as events:
         for event in events:
@@ -110,7 +108,7 @@ def represent_images(
                 yield event
                 continue
             batch, noted = event
-            if isinstance(noted, Lost):
+            if isinstance(noted, TaskFailed):
                 noted = [{"state": "failed", "reason": f"{image.name}: {DIED}"} for image in batch]
             with catalogue.transaction():
                 for image, columns in zip(batch, noted, strict=True):
@@ -137,17 +135,16 @@ def learn_vocabulary(
     (str, int)
         The file's digest, and of how many fields those that taught the words were drawn.
     """
-    from napari_cmrir.words.sampling import keep_strongest
-    from napari_cmrir.words.vocabulary import train_vocabulary
+    from napari_cmrir.bag_of_words.vocabulary import keep_strongest, train_vocabulary
 
-    settings = indexing.recipe.settings
-    fields = [(row, rectangle) for row in rows for rectangle in fields_of(row, indexing.recipe)]
+    settings = indexing.config.settings
+    fields = [(row, rectangle) for row in rows for rectangle in fields_of(row, indexing.config)]
     n_collection = len(fields)
     if n_collection > settings.vocabulary_fields:
         evenly = np.linspace(0, n_collection - 1, settings.vocabulary_fields).astype(int)
         fields = [fields[position] for position in evenly]
-    wanted = [Sampled(row, rectangle, i, len(fields)) for i, (row, rectangle) in enumerate(fields)]
-    size = _spread_evenly(len(wanted), indexing.crew, BATCH_FIELDS)
+    wanted = [FieldSample(row, rectangle, i, len(fields)) for i, (row, rectangle) in enumerate(fields)]
+    size = _spread_evenly(len(wanted), indexing.executor, BATCH_FIELDS)
     batches = [wanted[first : first + size] for first in range(0, len(wanted), size)]
     middle = (start + stop) / 2
     samples: dict[int, Any] = {}
@@ -155,12 +152,12 @@ def learn_vocabulary(
         for event in events:
             if isinstance(event, Progress):
                 yield event
-            elif not isinstance(event[1], Lost):
+            elif not isinstance(event[1], TaskFailed):
                 samples |= {one.position: drawn for one, drawn in zip(*event, strict=True)}
     descriptors = keep_strongest([samples[position] for position in sorted(samples)], settings.vocabulary)
     job = train_vocabulary(descriptors, settings.vocabulary)
     vocabulary = yield from _part_of(job, middle, stop, indexing, "vocabulary: learning words")
-    path = indexing.recipe.folder / file
+    path = indexing.config.folder / file
     with publishing(path) as partial:
         vocabulary.save(partial)
     return digest(path), n_collection
@@ -168,7 +165,7 @@ def learn_vocabulary(
 
 def count_rows(
     indexing: Indexing, rows: Rows, start: float, stop: float
-) -> Generator[Progress | tuple[Rows, Counted | Lost], None, None]:
+) -> Generator[Progress | tuple[Rows, SegmentInfo | TaskFailed], None, None]:
     """Count the words of represented images in batches that each write a segment.
 
     Parameters
@@ -179,8 +176,8 @@ def count_rows(
     start, stop : float
         The progress before and after, in images.
     """
-    n_fields = [len(fields_of(row, indexing.recipe)) for row in rows]
-    size = _spread_evenly(sum(n_fields), indexing.crew, BATCH_FIELDS)
+    n_fields = [len(fields_of(row, indexing.config)) for row in rows]
+    size = _spread_evenly(sum(n_fields), indexing.executor, BATCH_FIELDS)
     yield from indexing.give_out(count_batch, _batches(rows, n_fields, size), start, stop)
 
 
@@ -206,9 +203,9 @@ def index_words(indexing: Indexing, rows: Rows, start: float, stop: float) -> Jo
                     enter_counted(indexing.catalogue, *event)
 
 
-def enter_counted(catalogue: Catalogue, batch: Rows, counted: Counted | Lost) -> None:
+def enter_counted(catalogue: Catalogue, batch: Rows, counted: SegmentInfo | TaskFailed) -> None:
     """Make a batch searchable, within a transaction; note why an image of it is not."""
-    if isinstance(counted, Lost):
+    if isinstance(counted, TaskFailed):
         for row in batch:
             catalogue.change_image(row.id, state="failed", reason=f"{row.name}: {DIED}")
         return
@@ -237,9 +234,9 @@ def _batches(rows: Rows, n_fields: Sequence[int], size: int) -> list[Rows]:
     return list(batches)
 
 
-def _spread_evenly(number: int, crew: Crew, most: int) -> int:
+def _spread_evenly(number: int, executor: Executor, most: int) -> int:
     """Choose the size of a batch so that every worker of a crew gets a few of them."""
-    return most if crew.size == 1 else max(1, min(most, number // (3 * crew.size)))
+    return most if executor.size == 1 else max(1, min(most, number // (3 * executor.size)))
 
 
 def _part_of(job: Job[Item], start: float, stop: float, indexing: Indexing, message: str) -> Job[Item]:

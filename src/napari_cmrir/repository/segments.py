@@ -28,8 +28,8 @@ from napari_cmrir.repository.publishing import publishing
 from napari_cmrir.repository.thumbnails import thumbnail_shape
 
 if TYPE_CHECKING:
-    from napari_cmrir.words.bags import Bag, BagIndex
-    from napari_cmrir.words.settings import BagSettings
+    from napari_cmrir.bag_of_words.bags import Bag, BagIndex
+    from napari_cmrir.bag_of_words.settings import BagSettings
 
 __all__ = [
     "Joined",
@@ -118,7 +118,7 @@ def map_segment(path: Path) -> Segment:
 
 def bags_of(segment: Segment) -> Iterator[Bag]:
     """Yield the bag of words of each field of a segment, in memory."""
-    from napari_cmrir.words.bags import Bag
+    from napari_cmrir.bag_of_words.bags import Bag
 
     for start, stop in itertools.pairwise(segment.indptr.tolist()):
         yield Bag(np.array(segment.words[start:stop]), np.array(segment.counts[start:stop]))
@@ -157,7 +157,7 @@ def join_bags(
     BagIndex
         Of the fields kept, in their order.
     """
-    from napari_cmrir.words.bags import BagIndex
+    from napari_cmrir.bag_of_words.bags import BagIndex
 
     words, counts, lengths = [], [], []
     for segment, kept in zip(segments, _split(keep, segments), strict=True):

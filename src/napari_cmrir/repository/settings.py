@@ -6,8 +6,8 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from napari_cmrir.bag_of_words.settings import BagSettings, DescriptorSettings, VocabularySettings
 from napari_cmrir.images.settings import ReadingSettings
-from napari_cmrir.words.settings import BagSettings, DescriptorSettings, VocabularySettings
 
 __all__ = ["RepositorySettings"]
 

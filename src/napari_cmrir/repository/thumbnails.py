@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from napari_cmrir.repository.catalogue import ImageRow
 from napari_cmrir.repository.pyramids import coarsest_level, halve, open_level
-from napari_cmrir.repository.schema import ImageRow
 
 __all__ = ["THUMBNAIL_LEVEL", "read_thumbnail", "thumbnail_shape"]
 

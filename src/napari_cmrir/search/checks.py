@@ -12,8 +12,8 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region
 
 if TYPE_CHECKING:
-    from napari_cmrir.comir.model import ComirModel
-    from napari_cmrir.repository.store import Repository
+    from napari_cmrir.repository.repository import Repository
+    from napari_cmrir.representations.comir.model import ComirModel
 
 __all__ = [
     "check_content",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from napari_cmrir.search.exports import affine_matrix
 
 if TYPE_CHECKING:
-    from napari_cmrir.repository.store import Repository
+    from napari_cmrir.repository.repository import Repository
     from napari_cmrir.search.hits import Hit, SearchResult
 
 __all__ = ["Explanation", "Votes", "agreement_map", "explain"]
@@ -137,13 +137,13 @@ def agreement_map(
     """
     import torch
 
-    from napari_cmrir.comir.detail import detail
-    from napari_cmrir.search.posed import BAND
+    from napari_cmrir.registration.high_pass import high_pass
+    from napari_cmrir.registration.prepared_query import BAND
 
     counts = torch.from_numpy(mask).float()
     weight = counts.numpy()
     a, b = (
-        detail(torch.from_numpy(np.ascontiguousarray(image)).float()[None], counts, BAND)[0].numpy()
+        high_pass(torch.from_numpy(np.ascontiguousarray(image)).float()[None], counts, BAND)[0].numpy()
         for image in (one, other)
     )
     total = np.maximum(_smooth(weight), 1e-6)
@@ -198,8 +198,8 @@ def _votes(
 ) -> Votes:
     from scipy.spatial import cKDTree
 
-    from napari_cmrir.words.descriptors import describe
-    from napari_cmrir.words.encode import covered, encode_query
+    from napari_cmrir.bag_of_words.bags import covered, encode_query
+    from napari_cmrir.bag_of_words.descriptors.describe import describe
 
     settings, vocabulary = repository.descriptor_settings, repository.vocabulary
     weighting = repository.settings.bags

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from napari_cmrir.images.geometry import Region
-    from napari_cmrir.search.confidence import Evidence
+    from napari_cmrir.search.calibration import Evidence
 
 __all__ = ["Hit", "SearchResult"]
 

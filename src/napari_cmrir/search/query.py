@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region, cut
+from napari_cmrir.images.series import SAME_SIZE
 from napari_cmrir.jobs import Job, portion
 from napari_cmrir.search.checks import (
     check_content,
@@ -22,18 +24,75 @@ from napari_cmrir.search.checks import (
     size_warnings,
     swap_warnings,
 )
-from napari_cmrir.search.outline import fill_outside
-from napari_cmrir.search.pixel_sizes import pixel_step
 from napari_cmrir.search.settings import SearchSettings
+from napari_cmrir.search.shortlist import fill_outside
 
 if TYPE_CHECKING:
-    from napari_cmrir.repository.store import Repository
-    from napari_cmrir.search.confidence import Evidence
+    from napari_cmrir.registration.prepared_query import Pose
+    from napari_cmrir.repository.repository import Repository
+    from napari_cmrir.search.calibration import Evidence
     from napari_cmrir.search.hits import Hit, SearchResult
-    from napari_cmrir.search.posed import Pose
-    from napari_cmrir.search.rerankers import Question
+    from napari_cmrir.search.rerankers import SearchState
 
-__all__ = ["search"]
+__all__ = ["pixel_step", "search", "searched_pixel_size"]
+
+
+def searched_pixel_size(repository: Repository) -> float | None:
+    """Find the pixel size that queries are brought to.
+
+    Parameters
+    ----------
+    repository : Repository
+
+    Returns
+    -------
+    float or None
+        Micrometres: the model's, or where it has none, that of some images searched, if they agree.
+    """
+    if repository.model.pixel_size is not None:
+        return repository.model.pixel_size
+    return repository.common_pixel_size
+
+
+def pixel_step(repository: Repository, pixel_size: float | None) -> tuple[float, list[str]]:
+    """Say how many pixels of a query's image make one of the images searched.
+
+    Parameters
+    ----------
+    repository : Repository
+    pixel_size : float or None
+        Side of the pixels of the query's image, in micrometres, if it is known.
+
+    Returns
+    -------
+    step : float
+        1 where either size is unknown, or both are the same.
+    warnings : list of str
+        A sentence where one of them is unknown and the other is not.
+
+    Raises
+    ------
+    InputError
+        If the pixel size is not above 0.
+    """
+    if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
+        raise InputError(f"A pixel size of {pixel_size:g} µm is not possible; give one above 0.")
+    searched = searched_pixel_size(repository)
+    if searched is None and pixel_size is None:
+        return 1.0, []
+    if pixel_size is None:
+        return 1.0, [
+            "The pixel size of the region's image is not known and taken to be that of the images searched,"
+            f" {searched:.3g} µm; give it if it is another."
+        ]
+    if searched is None:
+        return 1.0, [
+            "The pixel size of the images searched is not known and taken to be that of the region's image,"
+            f" {pixel_size:.3g} µm; hits are wrong if it is another."
+        ]
+    step = searched / pixel_size
+    return (1.0 if abs(step - 1) <= SAME_SIZE else step), []
+
 
 _CONTEXT = 64
 
@@ -85,8 +144,13 @@ def search(
         than all that is searched, lies mostly outside the image or shows nothing at all.
     """
     from napari_cmrir.search.hits import SearchResult
-    from napari_cmrir.search.rerankers import RERANKERS, Question
-    from napari_cmrir.search.shortlist import bank_rotations, chosen_by, compare_words, shortlist_length
+    from napari_cmrir.search.rerankers import RERANKERS, SearchState
+    from napari_cmrir.search.shortlist import (
+        compare_words,
+        shortlist_length,
+        shortlist_method,
+        word_rotations,
+    )
 
     settings = settings or SearchSettings()
     repository.model.require_modality(modality)
@@ -103,34 +167,34 @@ def search(
         if not doubts:
             doubts = tuple(likeness_warnings(repository, comir, modality))
         doubts = (*doubts, *unknown)
-    question = Question(repository, comir, counts, settings)
-    how = chosen_by(settings, len(repository))
+    state = SearchState(repository, comir, counts, settings)
+    how = shortlist_method(settings, len(repository))
     screening = None
     with clock.stage("words"):
-        bank = bank_rotations(settings) if how == "words" else [0.0]
+        bank = word_rotations(settings) if how == "words" else [0.0]
         cosines = yield from portion(compare_words(repository, comir, counts, bank), 20, 25)
         if settings.mirror and how == "words":
             flipped = compare_words(repository, comir[..., ::-1].copy(), counts[..., ::-1].copy(), bank)
             cosines = np.maximum(cosines, (yield from portion(flipped, 25, 30)))
-        question.scores["words"] = dict(enumerate(cosines.tolist()))
+        state.scores["words"] = dict(enumerate(cosines.tolist()))
         order = np.argsort(-cosines, kind="stable")
     if how == "screening":
         with clock.stage("screening"):
-            screening = yield from portion(question.screen(), 30, 40)
+            screening = yield from portion(state.screen(), 30, 40)
             order = np.argsort(-screening, kind="stable")
     with clock.stage("rerank"):
         shortlist = order[: shortlist_length(settings, len(repository))]
-        scores = yield from portion(RERANKERS[settings.rerank](question, shortlist.tolist()), 40, 85)
+        scores = yield from portion(RERANKERS[settings.rerank](state, shortlist.tolist()), 40, 85)
         values = np.array([scores[field] for field in shortlist.tolist()])
         shortlist = shortlist[np.argsort(-values, kind="stable")]
     with clock.stage("locate"):
         ranked = np.concatenate((shortlist, order[len(shortlist) :]))
         ranking = _one_an_image(repository, ranked)
         chosen: list[int] = (ranked if settings.per_field else ranking)[: settings.hits].tolist()
-        unlocated = [field for field in chosen if field not in question.poses]
-        yield from portion(question.register(unlocated), 85, 100)
-    evidence = _evidence(question)
-    hits = _hits(question, chosen, evidence, seen)
+        unlocated = [field for field in chosen if field not in state.poses]
+        yield from portion(state.register(unlocated), 85, 100)
+    evidence = _evidence(state)
+    hits = _hits(state, chosen, evidence, seen)
     reliable = bool(hits) and not blank and hits[0].confidence >= settings.reliable_from
     return SearchResult(
         hits,
@@ -158,13 +222,13 @@ def _one_an_image(repository: Repository, ranked: NDArray[np.int64]) -> NDArray[
     return best
 
 
-def _evidence(question: Question) -> Evidence:
+def _evidence(state: SearchState) -> Evidence:
     """What the registration says of every image: the score of its best field, and of the next best pose."""
-    from napari_cmrir.search.confidence import Evidence
+    from napari_cmrir.search.calibration import Evidence
 
-    numbers = question.repository.fields["image"]
+    numbers = state.repository.fields["image"]
     best: dict[int, Pose] = {}
-    for field, pose in sorted(question.poses.items()):
+    for field, pose in sorted(state.poses.items()):
         image = int(numbers[field])
         if np.isfinite(pose.score) and (image not in best or pose.score > best[image].score):
             best[image] = pose
@@ -175,18 +239,17 @@ def _evidence(question: Question) -> Evidence:
     )
 
 
-def _hits(question: Question, chosen: list[int], evidence: Evidence, seen: Region) -> tuple[Hit, ...]:
-    from napari_cmrir.search.calibration import calibration_of
-    from napari_cmrir.search.confidence import confidences
+def _hits(state: SearchState, chosen: list[int], evidence: Evidence, seen: Region) -> tuple[Hit, ...]:
+    from napari_cmrir.search.calibration import calibration_of, confidences
     from napari_cmrir.search.hits import Hit
 
-    repository, rerank = question.repository, question.settings.rerank
+    repository, rerank = state.repository, state.settings.rerank
     images = [int(repository.fields["image"][field]) for field in chosen]
     sure = confidences(evidence, images, calibration_of(repository))
     hits = []
     for rank, (field, confidence) in enumerate(zip(chosen, sure, strict=True), 1):
-        pose = question.poses[field]
-        scores = {name: values[field] for name, values in question.scores.items() if field in values}
+        pose = state.poses[field]
+        scores = {name: values[field] for name, values in state.scores.items() if field in values}
         scores["registration"] = pose.score
         y, x = repository.fields[["y", "x"]][field].item()
         step = repository.pixel_step(field)
@@ -196,7 +259,7 @@ def _hits(question: Question, chosen: list[int], evidence: Evidence, seen: Regio
                 rank,
                 repository.image_name(field) if path is None else str(path),
                 scores["words" if rerank == "none" or rerank not in scores else rerank],
-                (_stretched(question.box(field), question.mask.shape, seen) + np.array([y, x])) * step
+                (_stretched(state.box(field), state.mask.shape, seen) + np.array([y, x])) * step
                 + (step - 1) / 2,
                 pose.rotation_degrees,
                 confidence,
@@ -286,7 +349,7 @@ def _represented(
     settings: SearchSettings,
 ) -> Job[NDArray[np.uint8]]:
     """The region's CoMIR, upright; outside its outline it goes on as at the outline."""
-    from napari_cmrir.comir.inference import represent
+    from napari_cmrir.representations.comir.inference import represent
 
     comir = yield from represent(repository.model, patch, modality, device=settings.device)
     return fill_outside(np.ascontiguousarray(comir[(slice(None), *_CORE)]), counts)

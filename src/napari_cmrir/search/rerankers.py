@@ -1,9 +1,9 @@
-"""How a shortlist may be ordered, by name."""
+"""Rerankers of a shortlist, by name."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import product
@@ -13,22 +13,112 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.images.geometry import rotation_difference
-from napari_cmrir.jobs import Job, portion
-from napari_cmrir.search.patchwords import patch_scores
-from napari_cmrir.search.posed import Pose, RegisteredQuery, rotations, scales
-from napari_cmrir.search.registration import register
+from napari_cmrir.jobs import Job, Progress, portion
+from napari_cmrir.registration.coarse_to_fine import register
+from napari_cmrir.registration.prepared_query import Pose, PreparedQuery, rotations, scales
 from napari_cmrir.search.screening import screen
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
-    from napari_cmrir.repository.store import Repository
+    from napari_cmrir.bag_of_words.descriptors.features import Features
+    from napari_cmrir.repository.repository import Repository
 
-__all__ = ["RERANKERS", "Question", "Reranker", "better"]
+__all__ = ["RERANKERS", "Reranker", "SearchState", "better", "covering_offsets", "patch_scores"]
+
+
+def covering_offsets(length: int, patch: int) -> list[int]:
+    """Offsets of the fewest equally spaced patches that cover a length.
+
+    Breznik et al. 2024, experimental settings ("the minimal number of equidistantly placed patches").
+
+    Parameters
+    ----------
+    length, patch : int
+        Pixels.
+
+    Examples
+    --------
+    >>> covering_offsets(834, 256)
+    [0, 193, 385, 578]
+    >>> covering_offsets(100, 256)
+    [0]
+    """
+    count = max(1, math.ceil(length / patch))
+    return [int(offset + 0.5) for offset in np.linspace(0, max(0, length - patch), count)]
+
+
+def patch_scores(
+    comir: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    repository: Repository,
+    fields: Sequence[int],
+    settings: SearchSettings,
+) -> Job[dict[int, float]]:
+    """Score fields by their patch that is most like the query.
+
+    Breznik et al. 2024, Stage III: the fields are cut into query-sized patches, the patches get a bag of
+    words each under one vocabulary, and a field counts as much as its best patch.
+
+    Parameters
+    ----------
+    comir : (channel, y, x) uint8 array
+        The query's CoMIR.
+    mask : (y, x) bool array
+        Where it counts.
+    repository : Repository
+    fields : sequence of int
+        The shortlist.
+    settings : SearchSettings
+        `bow_vocabulary` says whether new words are learnt from the patches, or the repository's used.
+
+    Yields
+    ------
+    Progress
+        In fields.
+
+    Returns
+    -------
+    dict
+        Cosine in [0, 1] of each field.
+    """
+    from napari_cmrir.bag_of_words.bags import BagIndex, count_words
+    from napari_cmrir.bag_of_words.descriptors.describe import describe
+    from napari_cmrir.bag_of_words.vocabulary import keep_strongest, sample_field, train_vocabulary
+
+    how = repository.settings
+    height, width = mask.shape
+    patches: list[Features] = []
+    owners: list[int] = []
+    for done, field in enumerate(fields):
+        yield Progress(done, len(fields), "fields", "Describing the patches")
+        image = repository.comir(field)
+        for y in covering_offsets(image.shape[1], height):
+            for x in covering_offsets(image.shape[2], width):
+                patches.append(describe(image[:, y : y + height, x : x + width], how.descriptor))
+                owners.append(field)
+    vocabulary = repository.vocabulary
+    if settings.bow_vocabulary == "new":
+        samples = [sample_field(p, len(patches), how.vocabulary, i) for i, p in enumerate(patches)]
+        vocabulary = yield from train_vocabulary(keep_strongest(samples, how.vocabulary), how.vocabulary)
+    size = len(vocabulary)
+    bags = []
+    for done, features in enumerate(patches):
+        if done % 16 == 0:
+            yield Progress(done, len(patches), "patches", "Naming the words")
+        bags.append(count_words(vocabulary.assign(features.descriptors), size))
+    query = describe(comir, how.descriptor, None if mask.all() else mask)
+    index = BagIndex.from_bags(bags, size, how.bags)
+    cosines = index.scores(count_words(vocabulary.assign(query.descriptors), size))
+    best = dict.fromkeys(fields, 0.0)
+    for owner, cosine in zip(owners, cosines, strict=True):
+        best[owner] = max(best[owner], float(cosine))
+    return best
+
 
 _SAME_PLACE, _SAME_ANGLE = 16.0, 6.0  # pixels and degrees between poses that are one
 
 
-class Question:
+class SearchState:
     """A query under way: what is asked, and what is known of the answer so far.
 
     Parameters
@@ -60,32 +150,32 @@ class Question:
         self.scores: dict[str, dict[int, float]] = {}
 
     @cached_property
-    def _forms(self) -> dict[tuple[bool, float], RegisteredQuery]:
+    def _variants(self) -> dict[tuple[bool, float], PreparedQuery]:
         """The query as it is, and mirrored or in other sizes if the settings want it."""
-        from napari_cmrir.comir.devices import choose_device
+        from napari_cmrir.representations.devices import choose_device
 
         device = choose_device(self.settings.device)
         ways = product((False, True) if self.settings.mirror else (False,), scales(self.settings))
         return {
-            way: RegisteredQuery(self.comir, self.mask, device, mirrored=way[0], scale=way[1]) for way in ways
+            way: PreparedQuery(self.comir, self.mask, device, mirrored=way[0], scale=way[1]) for way in ways
         }
 
     def screen(self) -> Job[NDArray[np.float32]]:
         """Score every field by screening it with every form of the query; the best counts."""
         best = np.full(len(self.repository), -np.inf, np.float32)
-        for done, form in enumerate(self._forms.values()):
+        for done, form in enumerate(self._variants.values()):
             job = screen(form, self.repository, rotations(self.settings))
-            start, stop = (100 * part / len(self._forms) for part in (done, done + 1))
+            start, stop = (100 * part / len(self._variants) for part in (done, done + 1))
             best = np.maximum(best, (yield from portion(job, start, stop)))
         self.scores["screening"] = {int(field): float(best[field]) for field in np.flatnonzero(best > -1)}
         return best
 
     def register(self, fields: list[int]) -> Job[None]:
         """Register every form of the query with some fields; their best `poses` are known then."""
-        for done, form in enumerate(self._forms.values()):
+        for done, form in enumerate(self._variants.values()):
             job = register(form, self.repository, fields, self.settings)
             poses = yield from portion(
-                job, 100 * done / len(self._forms), 100 * (done + 1) / len(self._forms)
+                job, 100 * done / len(self._variants), 100 * (done + 1) / len(self._variants)
             )
             for field, pose in poses.items():
                 self.poses[field] = better(self.poses[field], pose) if field in self.poses else pose
@@ -93,7 +183,7 @@ class Question:
     def box(self, field: int) -> NDArray[np.float64]:
         """Corners (4, 2) of the query in the pixels of a registered field."""
         pose = self.poses[field]
-        return self._forms[pose.mirrored, pose.scale].corners(pose)
+        return self._variants[pose.mirrored, pose.scale].corners(pose)
 
 
 def better(one: Pose, other: Pose) -> Pose:
@@ -115,30 +205,28 @@ def better(one: Pose, other: Pose) -> Pose:
     return replace(best, runner_up=max(best.runner_up, second.runner_up if same else second.score))
 
 
-def by_words(question: Question, fields: list[int]) -> Job[dict[int, float]]:
+def by_words(state: SearchState, fields: list[int]) -> Job[dict[int, float]]:
     """Keep the order of the bags of words."""
     yield from ()
-    return {field: question.scores["words"][field] for field in fields}
+    return {field: state.scores["words"][field] for field in fields}
 
 
-def by_patches(question: Question, fields: list[int]) -> Job[dict[int, float]]:
+def by_patches(state: SearchState, fields: list[int]) -> Job[dict[int, float]]:
     """Order by bags of words of query-sized patches: the paper's Stage III."""
-    scores = yield from patch_scores(
-        question.comir, question.mask, question.repository, fields, question.settings
-    )
-    question.scores["bow"] = scores
+    scores = yield from patch_scores(state.comir, state.mask, state.repository, fields, state.settings)
+    state.scores["bow"] = scores
     return scores
 
 
-def by_registration(question: Question, fields: list[int]) -> Job[dict[int, float]]:
+def by_registration(state: SearchState, fields: list[int]) -> Job[dict[int, float]]:
     """Order by how well the registered CoMIRs agree."""
-    yield from question.register(fields)
-    scores = {field: question.poses[field].score for field in fields}
-    question.scores["registration"] = scores
+    yield from state.register(fields)
+    scores = {field: state.poses[field].score for field in fields}
+    state.scores["registration"] = scores
     return scores
 
 
-Reranker = Callable[[Question, list[int]], Job[dict[int, float]]]
+Reranker = Callable[[SearchState, list[int]], Job[dict[int, float]]]
 """``reranker(question, fields)`` is a job that returns the score of every field."""
 
 RERANKERS: dict[str, Reranker] = {"none": by_words, "bow": by_patches, "registration": by_registration}

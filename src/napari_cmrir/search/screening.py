@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_cmrir.comir.correlation import turn
-from napari_cmrir.comir.detail import detail
-from napari_cmrir.comir.devices import training_precision
 from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.registration.correlation import turn
+from napari_cmrir.registration.high_pass import high_pass
 from napari_cmrir.repository.thumbnails import THUMBNAIL_LEVEL
+from napari_cmrir.representations.devices import training_precision
 
 if TYPE_CHECKING:
-    from napari_cmrir.repository.store import Repository
-    from napari_cmrir.search.posed import RegisteredQuery
+    from napari_cmrir.registration.prepared_query import PreparedQuery
+    from napari_cmrir.repository.repository import Repository
 
 __all__ = ["Template", "cut_template", "screen", "screen_scores"]
 
@@ -45,7 +45,7 @@ class Template:
     area : (int, int)
         Height and width of the upright part.
     band : float
-        Of the `detail` that is compared, in pixels.
+        Of the `high_pass` that is compared, in pixels.
     """
 
     turned: Tensor
@@ -92,7 +92,7 @@ def cut_template(comir: Tensor, mask: Tensor, rotations: Sequence[float], band: 
 
 
 def screen(
-    query: RegisteredQuery, repository: Repository, rotations: Sequence[float]
+    query: PreparedQuery, repository: Repository, rotations: Sequence[float]
 ) -> Job[NDArray[np.float32]]:
     """Score every field by the best correlation of a query's `Template` with its thumbnail.
 
@@ -100,7 +100,7 @@ def screen(
 
     Parameters
     ----------
-    query : RegisteredQuery
+    query : PreparedQuery
     repository : Repository
     rotations : sequence of float
         What is tried, in degrees.
@@ -156,12 +156,12 @@ def screen_scores(template: Template, fields: Tensor, *, precision: torch.dtype 
     Examples
     --------
     >>> fields = 255 * torch.rand(3, 1, 32, 32, generator=torch.manual_seed(0))
-    >>> query = detail(fields, torch.ones(32, 32), 2.0)[1, :, 5:19, 10:24]
+    >>> query = high_pass(fields, torch.ones(32, 32), 2.0)[1, :, 5:19, 10:24]
     >>> screen_scores(cut_template(query, torch.ones(14, 14), [0.0], 2.0), fields).argmax().item()
     1
     """
     precision = precision or training_precision(fields.device)
-    images = detail(fields, torch.ones_like(fields[0, 0]), template.band)
+    images = high_pass(fields, torch.ones_like(fields[0, 0]), template.band)
     down, across = (
         max(round(_HANGING * side), (frame - whole) // 2 + 2)  # or the field is smaller than the query
         for side, frame, whole in zip(template.area, template.turned.shape[2:], fields.shape[2:], strict=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from napari_cmrir.registration.settings import RegistrationSettings
 
 __all__ = ["SearchSettings", "untried"]
 
 
-class SearchSettings(BaseModel):
+class SearchSettings(RegistrationSettings):
     """How a query is answered.
 
     Examples
@@ -17,8 +19,6 @@ class SearchSettings(BaseModel):
     >>> SearchSettings().rerank
     'registration'
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rerank: Literal["none", "bow", "registration"] = Field(
         "registration",
@@ -41,47 +41,8 @@ class SearchSettings(BaseModel):
         " with every field at an eighth or a quarter of the resolution, or, the first `shortlist`, by bag of"
         " words (paper). What is not registered is always chosen by bag of words.",
     )
-    screened: int = Field(
+    n_screened: int = Field(
         300, ge=1, description="Fields that screening keeps to be registered; the best are then refined."
-    )
-    refine: int = Field(
-        30,
-        ge=0,
-        description="Fields whose pose is refined, the best at the coarse level of the registration; 0 keeps"
-        " the coarse poses.",
-    )
-    second_vote: bool = Field(
-        True,
-        description="Add to the correlation of a refined pose how well the finest structures agree, in value"
-        " and in direction.",
-    )
-    max_rotation: float = Field(
-        30.0,
-        ge=0,
-        le=180,
-        description="Rotations looked for, in degrees either way; 180 is the full circle (paper: up to 30).",
-    )
-    rotation_step: float = Field(
-        6.0, gt=0, le=45, description="Distance between the rotations tried first, in degrees."
-    )
-    mirror: bool = Field(
-        False, description="Also try the query mirrored left to right: sections are mounted either way."
-    )
-    max_scale: float = Field(
-        1.0,
-        ge=1,
-        le=2,
-        description="Sizes looked for: the query shrunk and enlarged by up to this factor; 1 is its own"
-        " only.",
-    )
-    scale_step: float = Field(
-        1.06, gt=1, le=1.5, description="Ratio of the sizes that are tried, where max_scale is above 1."
-    )
-    min_overlap: float = Field(
-        0.5,
-        gt=0,
-        le=1,
-        description="Share of the query that has to lie on a field; whole images may hang over the edge.",
     )
     word_rotation_step: float = Field(
         15.0,

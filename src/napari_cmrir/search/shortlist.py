@@ -1,4 +1,4 @@
-"""The shortlist: how it is chosen, and fields by the cosine of their bags of words with the query's."""
+"""The shortlist: how it is chosen, and fields ranked by the cosine of their bags of words."""
 
 from __future__ import annotations
 
@@ -11,32 +11,64 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.jobs import Job, Progress, run
-from napari_cmrir.search.outline import fill_outside
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
-    from napari_cmrir.repository.store import Repository
-    from napari_cmrir.words.features import Features
-    from napari_cmrir.words.settings import DescriptorSettings
+    from napari_cmrir.bag_of_words.descriptors.features import Features
+    from napari_cmrir.bag_of_words.settings import DescriptorSettings
+    from napari_cmrir.repository.repository import Repository
 
 __all__ = [
-    "bank_rotations",
-    "chosen_by",
     "compare_words",
     "describe_turned",
+    "fill_outside",
     "shortlist_length",
+    "shortlist_method",
+    "word_rotations",
     "word_scores",
 ]
 
 
-def chosen_by(settings: SearchSettings, n_fields: int) -> Literal["all", "screening", "words"]:
+def fill_outside(comir: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Let a CoMIR go on beyond its outline as the nearest pixel inside it.
+
+    A descriptor at the outline sees a little beyond it; what it sees there is to say nothing, as at the
+    border of an image.
+
+    Parameters
+    ----------
+    comir : (channel, y, x) uint8 array
+    mask : (y, x) bool array
+        True inside the outline, at one pixel or more.
+
+    Returns
+    -------
+    (channel, y, x) uint8 array
+        Equal to ``comir`` inside; what it held outside does not matter.
+
+    Examples
+    --------
+    >>> row = np.array([[[7, 8, 99, 99]]], np.uint8)
+    >>> fill_outside(row, np.array([[True, True, False, False]])).tolist()
+    [[[7, 8, 8, 8]]]
+    """
+    if mask.all():
+        return comir
+    from scipy.ndimage import distance_transform_edt
+
+    rows, columns = distance_transform_edt(~mask, return_distances=False, return_indices=True)
+    filled: NDArray[np.uint8] = comir[:, rows, columns]
+    return filled
+
+
+def shortlist_method(settings: SearchSettings, n_fields: int) -> Literal["all", "screening", "words"]:
     """Tell how the fields that are re-ranked are chosen of so many.
 
     Examples
     --------
-    >>> [chosen_by(SearchSettings(rerank=rerank), 10_000) for rerank in ("registration", "bow")]
+    >>> [shortlist_method(SearchSettings(rerank=rerank), 10_000) for rerank in ("registration", "bow")]
     ['screening', 'words']
-    >>> chosen_by(SearchSettings(), 134)
+    >>> shortlist_method(SearchSettings(), 134)
     'all'
     """
     if settings.rerank != "registration":
@@ -54,20 +86,20 @@ def shortlist_length(settings: SearchSettings, n_fields: int) -> int:
     >>> shortlist_length(SearchSettings(), 134)
     134
     """
-    lengths = {"all": n_fields, "screening": settings.screened, "words": settings.shortlist}
-    return min(n_fields, lengths[chosen_by(settings, n_fields)])
+    lengths = {"all": n_fields, "screening": settings.n_screened, "words": settings.shortlist}
+    return min(n_fields, lengths[shortlist_method(settings, n_fields)])
 
 
-def bank_rotations(settings: SearchSettings) -> list[float]:
+def word_rotations(settings: SearchSettings) -> list[float]:
     """Rotations of the query whose words are compared, in degrees.
 
     Examples
     --------
-    >>> bank_rotations(SearchSettings())
+    >>> word_rotations(SearchSettings())
     [0.0, -15.0, 15.0, -30.0, 30.0]
-    >>> len(bank_rotations(SearchSettings(max_rotation=180)))
+    >>> len(word_rotations(SearchSettings(max_rotation=180)))
     24
-    >>> bank_rotations(SearchSettings(word_rotation_step=0))
+    >>> word_rotations(SearchSettings(word_rotation_step=0))
     [0.0]
     """
     if settings.word_rotation_step == 0 or settings.max_rotation == 0:
@@ -111,7 +143,7 @@ def compare_words(
     (n,) array
         Cosine of the weighted bags, in [0, 1], one value a field.
     """
-    from napari_cmrir.words.encode import encode_query
+    from napari_cmrir.bag_of_words.bags import encode_query
 
     vocabulary, bags = repository.vocabulary, []
     yield Progress(0, len(rotations), "rotations", "Counting visual words")
@@ -144,8 +176,8 @@ def describe_turned(
 
     Quarter turns of one another are computed once; their points stay those of the one that was computed.
     """
-    from napari_cmrir.words.descriptors import describe
-    from napari_cmrir.words.surf import turn_descriptors
+    from napari_cmrir.bag_of_words.descriptors.describe import describe
+    from napari_cmrir.bag_of_words.descriptors.surf import turn_descriptors
 
     permuted = settings.name == "surf" and settings.orientation == "upright"
     known: dict[float, tuple[Features, NDArray[np.bool_]]] = {}
@@ -170,7 +202,7 @@ def _turned(
         return comir, mask
     import torch
 
-    from napari_cmrir.comir.correlation import turn
+    from napari_cmrir.registration.correlation import turn
 
     turned, counts = turn(torch.from_numpy(comir).float(), torch.from_numpy(mask).float(), degrees)
     inside = counts.numpy() > 0.5

@@ -1,0 +1,1 @@
+"""The descriptors, one module each, and what they share."""

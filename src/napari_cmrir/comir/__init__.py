@@ -1,1 +1,0 @@
-"""Stage I: from images of two modalities to their common representation, the CoMIRs."""

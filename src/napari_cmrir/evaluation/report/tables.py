@@ -1,0 +1,247 @@
+"""The figures as tables: of one evaluation, and of a study in the layout of the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any
+
+from napari_cmrir.evaluation.metrics import Share
+from napari_cmrir.evaluation.report import published
+from napari_cmrir.evaluation.study import StudyReport, Variant
+from napari_cmrir.evaluation.summaries import REFINED, ConditionSummary
+
+__all__ = ["as_markdown", "evaluation_tables", "study_tables"]
+
+Table = list[list[str]]
+_TITLES = {"full": "full image", "patch": "image patch"}
+_RERANKING = {
+    "none": "No re-ranking",
+    "bow-15": "Re-ranking 15",
+    "bow": "Re-ranking 30",
+    "registration": "Registration",
+}
+
+
+def as_markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Write rows, the first of them the heading, as a Markdown table whose columns line up.
+
+    Examples
+    --------
+    >>> print(as_markdown([["K", "share"], ["1", "75.4"]]))
+    | K | share |
+    |---|-------|
+    | 1 | 75.4  |
+    """
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+
+    def line(row: Sequence[str]) -> str:
+        return "| " + " | ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) + " |"
+
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([line(rows[0]), rule, *map(line, rows[1:])])
+
+
+def evaluation_tables(summaries: Sequence[ConditionSummary]) -> dict[str, Table]:
+    """Lay out the figures of an evaluation, a row for each cell.
+
+    Parameters
+    ----------
+    summaries : sequence of ConditionSummary
+
+    Returns
+    -------
+    dict
+        Tables by their titles, each a list of rows with the heading first. Shares are percentages with their
+        95 % Wilson intervals.
+    """
+    ranks = list(summaries[0].success)
+    found = [["Query", "n", *(f"Acc@{k}" for k in ranks), "MRR", "median rank", "p90 rank"]]
+    located = [["Query", "n", "corner error px", "within 2 %", "within 5°", "s median", "s p95"]]
+    for summary in summaries:
+        found.append([str(summary.condition), str(summary.queries), *map(str, summary.success.values())])
+        found[-1] += [f"{summary.mean_reciprocal_rank:.3f}"]
+        found[-1] += [_number(summary.median_rank), _number(summary.p90_rank)]
+        located.append([str(summary.condition), str(summary.localised), _number(summary.median_corner_error)])
+        shares = (summary.within_width, summary.within_degrees)
+        located[-1] += [str(share) if summary.localised else "-" for share in shares]
+        located[-1] += [_number(summary.median_seconds, 2), _number(summary.p95_seconds, 2)]
+    tables = {
+        f"Found among {summaries[0].fields} fields": found,
+        "Located, of those with a box on the right field": located,
+    }
+    trusted = _trust_rows(summaries)
+    if len(trusted) > 1:
+        tables["Confidence of the first hit"] = trusted
+    if summaries[0].shortlist is not None:
+        tables["Whose fault a lost query is"] = _shortlist_rows(summaries)
+    return tables
+
+
+def _trust_rows(summaries: Sequence[ConditionSummary]) -> Table:
+    rows = [["Query", "Brier", "calibration error", "right: reliable", "wrong: told", "absent: told"]]
+    for summary in summaries:
+        if summary.confidence is not None:
+            found = summary.confidence
+            shares = (found.reliable_when_right, found.told_when_wrong, found.told_when_absent)
+            rows.append([str(summary.condition), f"{found.brier:.3f}", f"{found.calibration_error:.3f}"])
+            rows[-1] += [str(share) if share.total else "-" for share in shares]
+    return rows
+
+
+def _shortlist_rows(summaries: Sequence[ConditionSummary]) -> Table:
+    ranks = list(summaries[0].success)
+    rows = [
+        ["Query", *(f"screening recall@{k}" for k in summaries[0].screening or {})]
+        + [f"recall@{REFINED} after registration"]
+        + [f"words recall@{k}" for k in summaries[0].shortlist or {}]
+        + [f"upright only @{k}" for k in summaries[0].upright or {}]
+        + [f"all registered Acc@{k}" for k in summaries[0].exhaustive or {}]
+        + [f"lost (rank > {max(ranks)}): shortlist", "lost: re-ranking"]
+    ]
+    for summary in summaries:
+        by_words = (*(summary.shortlist or {}).values(), *(summary.upright or {}).values())
+        n_screened = (*(summary.screening or {}).values(), summary.registered)
+        shares = (*n_screened, *by_words, *(summary.exhaustive or {}).values())
+        lost = summary.lost or {}
+        rows.append([str(summary.condition), *map(str, shares)])
+        rows[-1] += [str(lost.get("shortlist", "-")), str(lost.get("reranking", "-"))]
+    return rows
+
+
+def study_tables(report: StudyReport) -> str:
+    """Write a study as the paper's Tables 1 to 3, with the paper's own figures beside ours, in Markdown.
+
+    Our rows carry 95 % Wilson intervals. The paper's are those of 134 pairs of brightfield (BF) and second
+    harmonic generation (SHG) images: the same modality where ours are the same, else the one in its place.
+
+    Parameters
+    ----------
+    report : StudyReport
+
+    Returns
+    -------
+    str
+    """
+    tables = [*_table_1(report), *_table_2(report), *_table_3(report)]
+    texts = [f"### {title}\n\n{as_markdown(rows)}" for title, rows in tables if len(rows) > 1]
+    return "\n\n".join([_preface(report), *texts])
+
+
+def _preface(report: StudyReport) -> str:
+    """Say what the percentages are to be held against."""
+    condition = next(
+        condition for evaluation in report.variants.values() for condition in evaluation["conditions"]
+    )
+    chance = ", ".join(f"{100 * value:.1f} % for the first {k}" for k, value in condition["chance"].items())
+    return (
+        f"Percentages with their 95 % Wilson intervals; {condition['fields']} fields are searched,"
+        " of which chance"
+        f" finds {chance}. (T): turned and shifted. The paper's rows are of its own 134 pairs, of which"
+        " chance finds 7.5 % for the first 10."
+    )
+
+
+def _table_1(report: StudyReport) -> Iterator[tuple[str, Table]]:
+    for size, reranking in product(_TITLES, report.settings.rerankings):
+        rows = [["Features", "Representation", "Repository", *_columns(report)]]
+        for descriptor, representation in product(
+            report.settings.descriptors, report.settings.representations
+        ):
+            variant = Variant(descriptor, representation, reranking)
+            paper = published.REPLACEMENT[size].get((descriptor, representation), {})
+            for repository in report.modalities:
+                ours = _ours(report, variant, repository, size)
+                if any(text != "-" for text in ours):
+                    rows.append([descriptor, representation, repository, *ours])
+                    theirs = _theirs(report, repository)
+                    if reranking == "none" and theirs in paper:
+                        row = _in_our_order(report, paper[theirs])
+                        rows.append([descriptor, representation, f"paper: {theirs}", *row])
+        yield f"Table 1: {_TITLES[size]}, top-10 success, {_RERANKING[reranking].lower()}", rows
+
+
+def _table_2(report: StudyReport) -> Iterator[tuple[str, Table]]:
+    ranks = report.settings.evaluation.ranks
+    for size, query, (descriptor, representation) in product(
+        _TITLES,
+        report.modalities,
+        product(report.settings.descriptors, report.settings.representations),
+    ):
+        repository = next(modality for modality in report.modalities if modality != query)
+        rows = [["Re-ranking", *(f"top-{k}" for k in ranks)]]
+        paper = published.RERANKING[size][_theirs(report, query)]
+        for reranking in report.settings.rerankings:
+            variant = Variant(descriptor, representation, reranking)
+            condition = report.condition(variant, query, repository, "transformed", size)
+            if condition is None:
+                continue
+            rows.append([_RERANKING[reranking], *(_share(condition, k) for k in ranks)])
+            if (descriptor, representation) == ("surf", "comir") and reranking in paper:
+                by_rank = dict(zip(published.SUCCESS_RANKS, paper[reranking], strict=True))
+                name = f"paper: {_theirs(report, query)}(T)"
+                rows.append([name, *(by_rank.get(k, "-") for k in ranks)])
+        where = f"{query}(T) in {repository}, {descriptor} on {representation}"
+        yield f"Table 2: {_TITLES[size]}, {where}", rows
+
+
+def _table_3(report: StudyReport) -> Iterator[tuple[str, Table]]:
+    for size in _TITLES:
+        rows = [["Method", "Repository", *_columns(report)]]
+        for variant in report.variants:
+            if variant.representation == "comir" and variant.reranking in ("bow", "registration"):
+                for repository in report.modalities:
+                    ours = _ours(report, variant, repository, size, kinds=("cross",))
+                    rows.append([str(variant), repository, *ours])
+        if len(rows) == 1:
+            continue
+        for method, by_repository in published.COMPETITORS[size].items():
+            for repository in report.modalities:
+                theirs = _theirs(report, repository)
+                row = _in_our_order(report, by_repository[theirs])
+                name = "paper: proposed" if method == "paper" else f"paper: {method}"
+                rows.append([name, f"paper: {theirs}", *row])
+        if any(text != "-" for row in rows[1:] if not row[0].startswith("paper") for text in row[2:]):
+            yield f"Table 3: {_TITLES[size]}, top-10 success across modalities", rows
+
+
+def _columns(report: StudyReport) -> list[str]:
+    return [name for modality in report.modalities for name in (modality, f"{modality}(T)")]
+
+
+def _ours(
+    report: StudyReport,
+    variant: Variant,
+    repository: str,
+    size: str,
+    kinds: tuple[str, ...] = ("cross", "within"),
+) -> list[str]:
+    texts = []
+    for query, pose in product(report.modalities, ("untransformed", "transformed")):
+        condition = report.condition(variant, query, repository, pose, size)
+        texts.append("-" if condition is None or condition["kind"] not in kinds else _share(condition, 10))
+    return texts
+
+
+def _theirs(report: StudyReport, modality: str) -> str:
+    """The paper's modality of that name, or in that place."""
+    if {name.upper() for name in report.modalities} == set(published.MODALITIES):
+        return modality.upper()
+    return published.MODALITIES[report.modalities.index(modality)]
+
+
+def _in_our_order(report: StudyReport, row: Sequence[str]) -> list[str]:
+    by_column = dict(zip(published.COLUMNS, row, strict=True))
+    names = [_theirs(report, modality) for modality in report.modalities]
+    return [by_column[column] for name in names for column in (name, f"{name}(T)")]
+
+
+def _share(condition: dict[str, Any], k: int) -> str:
+    value = condition["success"].get(str(k))
+    if value is None:
+        return "-"
+    return str(Share(value["count"], value["total"], value["low"], value["high"]))
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,364 @@
+"""Which files are images, in what order, and which two of them show the same tissue."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from napari_cmrir.errors import InputError
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Pair",
+    "find_images",
+    "find_pairs",
+    "image_stem",
+    "images_in",
+    "is_remote",
+    "is_zarr",
+    "natural_order",
+    "unpaired_images",
+]
+
+
+IMAGE_SUFFIXES = (
+    *(".ome.tif", ".ome.tiff", ".ome.btf", ".ome.zarr"),
+    *(".tif", ".tiff", ".btf", ".zarr", ".svs", ".ndpi", ".scn", ".png", ".jpg", ".jpeg"),
+)
+"""Endings, in lower case, by which a folder's images are recognised."""
+
+
+BIOIO_SUFFIXES = (".czi", ".dv", ".lif", ".lsm", ".nd2", ".oib", ".sld", ".vsi")
+"""Endings that count too where bioio is installed; a file of another that it reads has to be given itself."""
+
+
+def find_images(paths: Sequence[str | os.PathLike[str]], modality: str | None = None) -> list[Path]:
+    """List the images that files and folders stand for.
+
+    Files and OME-Zarr folders are taken as they are. Other folders are searched with all they contain,
+    without hidden files and ``*.cmrir`` repositories; links to folders are not followed. Where a folder
+    holds ``*_<modality>.<ext>`` files, only these are taken (upper and lower case matter only if there are
+    files for both), else all images.
+
+    Parameters
+    ----------
+    paths : sequence of path-like
+        Files and folders.
+    modality : str, optional
+        The modality wanted, as in the file names: ``"BF"``.
+
+    Returns
+    -------
+    list of Path
+        Each file once, in the order given, a folder's in natural order (``a2`` before ``a10``).
+
+    Raises
+    ------
+    InputError
+        A path does not exist, or a folder holds no image.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> temporary = tempfile.TemporaryDirectory()
+    >>> folder = Path(temporary.name)
+    >>> for name in ("a10_BF.tif", "a2_BF.tif", "a2_SHG.tif", "notes.txt"):
+    ...     (folder / name).touch()
+    >>> [path.name for path in find_images([folder], "BF")]
+    ['a2_BF.tif', 'a10_BF.tif']
+    """
+    found: dict[str, Path] = {}
+    for path in map(Path, paths):
+        alone = path.is_file() or is_zarr(path)
+        for image in [path] if alone else _of_modality(images_in(path), modality):
+            found.setdefault(os.path.abspath(image), image)
+    return list(found.values())
+
+
+def images_in(folder: Path) -> list[Path]:
+    """List all images in a folder and its subfolders, in natural order.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder; hidden files and ``*.cmrir`` repositories in it are left out.
+
+    Returns
+    -------
+    list of Path
+        At least one file or OME-Zarr folder.
+
+    Raises
+    ------
+    InputError
+        The folder does not exist, is no folder of images, or holds no image.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> temporary = tempfile.TemporaryDirectory()
+    >>> folder = Path(temporary.name)
+    >>> (folder / "a.png").touch()
+    >>> [path.name for path in images_in(folder)]
+    ['a.png']
+    """
+    if not folder.exists():
+        raise InputError(f"{folder} does not exist; check the path.")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file, not a folder of images.")
+    if folder.suffix == ".cmrir":
+        raise InputError(f"{folder} is a repository, not a folder of images; give the images themselves.")
+    images = sorted(_walk(folder), key=lambda image: natural_order(image.relative_to(folder)))
+    if not images:
+        raise InputError(f"{folder} holds no image; give a folder with TIFF, OME-Zarr, PNG or JPEG files.")
+    return images
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """Tell an address, such as ``https://...`` or ``s3://...``, from a path.
+
+    Examples
+    --------
+    >>> is_remote("s3://bucket/slide.ome.zarr"), is_remote("C:/slides/a.tif")
+    (True, False)
+    """
+    return isinstance(path, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path) is not None
+
+
+def is_zarr(path: Path) -> bool:
+    """Tell whether a folder is a Zarr image rather than a folder of images."""
+    if not path.is_dir() or path.suffix.lower() == ".cmrir":
+        return False
+    return path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in ("zarr.json", ".zattrs"))
+
+
+def image_stem(path: str | os.PathLike[str]) -> str:
+    """Name a file without its folder and its image suffix.
+
+    Parameters
+    ----------
+    path : path-like
+        The image file.
+
+    Returns
+    -------
+    str
+        The name without the longest suffix of `IMAGE_SUFFIXES`, else without its last suffix.
+
+    Examples
+    --------
+    >>> image_stem("cores/1B.2_BF.ome.tif")
+    '1B.2_BF'
+    """
+    name = Path(path).name
+    suffix = next((s for s in IMAGE_SUFFIXES if name.lower().endswith(s)), Path(name).suffix)
+    return name[: len(name) - len(suffix)]
+
+
+def natural_order(path: str | os.PathLike[str]) -> tuple[object, ...]:
+    """Sort key by which numbers in names count as numbers.
+
+    Parameters
+    ----------
+    path : path-like
+        The path to sort.
+
+    Returns
+    -------
+    tuple
+        A key to compare with others of this function.
+
+    Examples
+    --------
+    >>> sorted(["core10", "core9", "Core1"], key=natural_order)
+    ['Core1', 'core9', 'core10']
+    """
+    text = Path(path).as_posix()
+    pieces = re.split(r"([0-9]+)", text.lower())
+    return (*((int(piece), "") if i % 2 else (0, piece) for i, piece in enumerate(pieces)), (0, text))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    suffixes = (*IMAGE_SUFFIXES, *(BIOIO_SUFFIXES if find_spec("bioio") else ()))
+    for parent, folders, names in os.walk(folder):
+        shown = [name for name in folders if not name.startswith(".") and not name.endswith(".cmrir")]
+        zarrs = {name for name in shown if name.lower().endswith(".zarr")}
+        folders[:] = [name for name in shown if name not in zarrs]
+        for name in (*names, *zarrs):
+            if not name.startswith(".") and name.lower().endswith(suffixes):
+                yield Path(parent, name)
+
+
+def _of_modality(images: list[Path], modality: str | None) -> list[Path]:
+    if modality is None:
+        return images
+    exactly = [image for image in images if image_stem(image).endswith(f"_{modality}")]
+    loosely = [image for image in images if image_stem(image).lower().endswith(f"_{modality.lower()}")]
+    return exactly or loosely or images
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two aligned images of the same tissue.
+
+    Parameters
+    ----------
+    identifier : str
+        What the two file names share, compared whole.
+    paths : tuple of two Path
+        The files, in the order of the modalities.
+    """
+
+    identifier: str
+    paths: tuple[Path, Path]
+
+
+def find_pairs(
+    folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], modalities: tuple[str, str]
+) -> list[Pair]:
+    """Find the image pairs in folders.
+
+    One or more folders (with all they contain) of ``<identifier>_<MODALITY>.<ext>`` files, or exactly two
+    folders with equal file names, the first of the first modality. Images without a partner are left out:
+    `unpaired_images` names them.
+
+    Parameters
+    ----------
+    folders : path-like or sequence of path-like
+        Where to look.
+    modalities : tuple of two str
+        The modalities as they stand in the file names, such as ``("SHG", "BF")``. Upper and lower case
+        matter only if there are files for both.
+
+    Returns
+    -------
+    list of Pair
+        At least one, in the natural order of the identifiers.
+
+    Raises
+    ------
+    InputError
+        A folder is missing or without images, there is no pair, two files claim the same place in a pair, or
+        the modalities are equal.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> temporary = tempfile.TemporaryDirectory()
+    >>> folder = Path(temporary.name)
+    >>> for name in ("1B_B1_SHG.tif", "1B_B1_BF.png", "1B_B10_BF.png"):
+    ...     (folder / name).touch()
+    >>> [pair.identifier for pair in find_pairs([folder], ("SHG", "BF"))]
+    ['1B_B1']
+    >>> [path.name for path in unpaired_images([folder], ("SHG", "BF"))]
+    ['1B_B10_BF.png']
+    """
+    found = _as_list(folders)
+    sides = _sides(found, modalities)
+    shared = sorted(sides[0].keys() & sides[1].keys(), key=natural_order)
+    if not shared:
+        raise InputError(_no_pairs(found, modalities))
+    return [Pair(identifier, (sides[0][identifier], sides[1][identifier])) for identifier in shared]
+
+
+def unpaired_images(
+    folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], modalities: tuple[str, str]
+) -> list[Path]:
+    """List the images of either modality that `find_pairs` leaves out for want of a partner.
+
+    Parameters
+    ----------
+    folders : path-like or sequence of path-like
+        As given to `find_pairs`.
+    modalities : tuple of two str
+        As given to `find_pairs`.
+
+    Returns
+    -------
+    list of Path
+        Files of either modality without a partner, in natural order.
+
+    Raises
+    ------
+    InputError
+        As `find_pairs`, except that having no pair at all is fine.
+
+    Examples
+    --------
+    See `find_pairs`.
+    """
+    first, second = _sides(_as_list(folders), modalities)
+    alone = [first[name] for name in first.keys() - second.keys()]
+    alone += [second[name] for name in second.keys() - first.keys()]
+    return sorted(alone, key=natural_order)
+
+
+def _as_list(folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+    listed = [Path(folders)] if isinstance(folders, (str, os.PathLike)) else [Path(f) for f in folders]
+    return list({os.path.abspath(folder): folder for folder in listed}.values())
+
+
+def _sides(folders: list[Path], modalities: tuple[str, str]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Files of each modality by identifier, from the names or else from two folders."""
+    if len(modalities) != 2 or modalities[0] == modalities[1] or not all(modalities):
+        raise InputError(f"Give two different modalities, such as SHG and BF, not {list(modalities)}.")
+    if not folders:
+        raise InputError("Give at least one folder of image pairs.")
+    images = list(
+        {os.path.abspath(image): image for folder in folders for image in images_in(folder)}.values()
+    )
+    first, second = (_named(images, modality, modalities) for modality in modalities)
+    if len(folders) == 2 and not (first.keys() & second.keys()):
+        one, other = (_by_relative_name(folder) for folder in folders)
+        if one.keys() & other.keys():
+            return one, other
+    return first, second
+
+
+def _named(images: list[Path], modality: str, modalities: tuple[str, str]) -> dict[str, Path]:
+    """Images of one modality by the rest of their names."""
+
+    def ends(stem: str, ending: str) -> bool:
+        return stem.endswith(f"_{ending}") and len(stem) > len(ending) + 1
+
+    # "x_BF" also ends with "_BF": the longer of two modalities wins
+    rivals = [other for other in modalities if len(other) > len(modality)]
+    exactly = [p for p in images if ends(image_stem(p), modality)]
+    loosely = [p for p in images if ends(image_stem(p).lower(), modality.lower())]
+    named: dict[str, Path] = {}
+    for path in exactly or loosely:
+        stem = image_stem(path)
+        if not any(ends(stem, rival) for rival in rivals):
+            _claim(named, stem[: -len(modality) - 1], path)
+    return named
+
+
+def _by_relative_name(folder: Path) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    for path in images_in(folder):
+        _claim(named, path.relative_to(folder).with_name(image_stem(path)).as_posix(), path)
+    return named
+
+
+def _claim(named: dict[str, Path], identifier: str, path: Path) -> None:
+    if identifier in named:
+        raise InputError(
+            f"{named[identifier]} and {path} are both named {identifier}; "
+            "rename or remove one, so that the pair is clear."
+        )
+    named[identifier] = path
+
+
+def _no_pairs(folders: list[Path], modalities: tuple[str, str]) -> str:
+    names = [path.name for folder in folders for path in images_in(folder)]
+    some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    a, b = modalities
+    return (
+        f"{' and '.join(map(str, folders))} hold{'s' if len(folders) == 1 else ''} no pair: expected files "
+        f"named <identifier>_{a}.<ext> and <identifier>_{b}.<ext>, or two folders with equal file names, "
+        f"but found {some}."
+    )

@@ -1,0 +1,266 @@
+"""Images that are read where they are indexed, and their resampling to another pixel size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cmrir.errors import InputError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+__all__ = ["LazyImage", "lazy_array", "overview", "resample"]
+
+
+ReadRegion = Callable[[int, int, int, int], NDArray[Any]]
+"""Reads rows ``y`` to ``y + height`` and columns ``x`` to ``x + width`` as (y, x, channel)."""
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, eq=False)
+class LazyImage:
+    """An image of any size, (y, x, channel), sliced like an array and read only there.
+
+    Parameters
+    ----------
+    name : str
+        Its file or address, for messages.
+    shape : (int, int, int)
+        Height, width and channels.
+    read_region : callable
+        ``read_region(y, x, height, width)``, always inside the image.
+    pixel_size : float or None
+        Side of a pixel in micrometres; ``None`` where it is not known.
+    channel_names : tuple of str
+        One a channel.
+    choice : str
+        In words, what was chosen where the file offers more than one thing; empty where it does not.
+    assumption : str
+        In words, what was assumed of the pixel size; empty where nothing was.
+    step : float
+        Pixels of the file's finest level that a pixel covers along each axis.
+    coarser : tuple of LazyImage
+        The same image at lower resolutions, if the file holds such.
+    close : callable
+        Closes the file.
+
+    Examples
+    --------
+    >>> image = lazy_array(np.arange(12).reshape(3, 4, 1))
+    >>> image[1:3, 2:9].shape
+    (2, 2, 1)
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    read_region: ReadRegion = field(repr=False)
+    pixel_size: float | None = None
+    channel_names: tuple[str, ...] = ()
+    choice: str = ""
+    assumption: str = ""
+    step: float = 1.0
+    coarser: tuple[LazyImage, ...] = field(default=(), repr=False)
+    close: Callable[[], object] = field(default=_nothing, repr=False)
+
+    ndim = 3
+
+    def __getitem__(self, key: slice | tuple[slice, ...]) -> NDArray[Any]:
+        """Read rows and columns, as slices of step one; a third slice chooses channels."""
+        rows, columns, *channels = key if isinstance(key, tuple) else (key, slice(None))
+        top, bottom, _ = rows.indices(self.shape[0])
+        left, right, _ = columns.indices(self.shape[1])
+        if bottom <= top or right <= left:
+            return np.empty((max(bottom - top, 0), max(right - left, 0), self.shape[2]), np.uint8)
+        pixels = self._read(top, left, bottom - top, right - left)
+        return pixels[(slice(None), slice(None), *channels)]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Read it whole."""
+        return np.asarray(self[:, :], dtype=dtype)
+
+    def window(self, y: int, x: int, height: int, width: int) -> LazyImage:
+        """Return a part, as far as it lies inside, that is an image itself and not yet read."""
+        top, left = max(y, 0), max(x, 0)
+        bottom, right = min(y + height, self.shape[0]), min(x + width, self.shape[1])
+        shape = (max(bottom - top, 0), max(right - left, 0), self.shape[2])
+        read = self.read_region
+        return replace(
+            self,
+            shape=shape,
+            read_region=lambda y, x, height, width: read(top + y, left + x, height, width),
+            coarser=(),
+        )
+
+    def _read(self, y: int, x: int, height: int, width: int) -> NDArray[Any]:
+        try:
+            return self.read_region(y, x, height, width)
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # decoders raise all kinds, from struct.error to their own
+            raise unreadable(self.name, error) from error
+
+
+def unreadable(name: str, error: Exception) -> InputError:
+    """Say in one line why a file cannot be read."""
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return InputError(
+        f"{name} is not an image that can be read (OME-Zarr, TIFF, PNG or JPEG): {reason[0].rstrip('.')}."
+    )
+
+
+def lazy_array(
+    pixels: Any, name: str = "array", *, pixel_size: float | None = None, assumption: str = ""
+) -> LazyImage:
+    """Give an array the interface of a file.
+
+    Parameters
+    ----------
+    pixels : array, (y, x) or (y, x, channel)
+        Anything that is sliced like one: numpy, dask, zarr.
+    name : str
+        For messages.
+    pixel_size : float, optional
+        Side of a pixel in micrometres.
+    assumption : str
+        What was assumed of it.
+
+    Raises
+    ------
+    InputError
+        If it has another number of dimensions, or no pixels.
+    """
+    if pixels.ndim not in (2, 3):
+        raise InputError(f"{name} has {pixels.ndim} dimensions; give an image of (y, x) or (y, x, channel).")
+    if 0 in pixels.shape:
+        raise InputError(f"{name} holds an empty image of shape {pixels.shape}; give one with pixels.")
+    height, width, n_channels = (*pixels.shape, 1)[:3]
+
+    def read(y: int, x: int, height: int, width: int) -> NDArray[Any]:
+        part = np.asarray(pixels[y : y + height, x : x + width])
+        return part[..., np.newaxis] if part.ndim == 2 else part
+
+    return LazyImage(
+        name,
+        (height, width, n_channels),
+        read,
+        pixel_size=pixel_size,
+        channel_names=numbered(n_channels),
+        assumption=assumption,
+    )
+
+
+def numbered(n_channels: int) -> tuple[str, ...]:
+    """Name channels that have no names."""
+    if n_channels == 3:
+        return ("red", "green", "blue")
+    return ("grey",) if n_channels == 1 else tuple(f"channel {number}" for number in range(n_channels))
+
+
+BAND_VALUES = 2**25
+"""Values of the image that are read at once for an overview."""
+
+
+def resample(image: LazyImage, factor: float) -> LazyImage:
+    """Change the size of an image's pixels.
+
+    A pixel is the mean of those around its centre, weighted by a triangle as wide as two of the larger
+    pixels: linear interpolation to finer ones, without aliasing to coarser ones. The weights depend on the
+    place in the image only, so that regions read apart agree.
+
+    Parameters
+    ----------
+    image : LazyImage
+    factor : float
+        New pixel size over the old one.
+
+    Returns
+    -------
+    LazyImage
+        Of the same type of pixels, not yet read.
+
+    Examples
+    --------
+    >>> from napari_cmrir.images.lazy_image import lazy_array
+    >>> ramp = lazy_array(np.arange(0, 80, 10, dtype=np.uint8).reshape(1, 8, 1).repeat(4, 0))
+    >>> resample(ramp, 2.0)[:, :][0, :, 0]
+    array([ 7, 25, 45, 63], dtype=uint8)
+    """
+    height, width = (max(1, round(side / factor)) for side in image.shape[:2])
+
+    def read(y: int, x: int, height: int, width: int) -> NDArray[Any]:
+        rows, top = _weights(y, height, image.shape[0], factor)
+        columns, left = _weights(x, width, image.shape[1], factor)
+        pixels = image[top : top + rows.shape[1], left : left + columns.shape[1]]
+        fine = pixels.astype(np.float32)
+        narrow = (rows @ fine.reshape(len(fine), -1)).reshape(height, fine.shape[1], -1)
+        small = (columns @ np.moveaxis(narrow, 1, 0).reshape(fine.shape[1], -1)).reshape(width, height, -1)
+        result: NDArray[Any] = np.moveaxis(small, 0, 1)
+        if pixels.dtype.kind in "iu":
+            result = np.rint(result)
+        return result.astype(pixels.dtype)
+
+    return replace(
+        image,
+        shape=(height, width, image.shape[2]),
+        read_region=read,
+        pixel_size=None if image.pixel_size is None else image.pixel_size * factor,
+        step=image.step * factor,
+        coarser=image.coarser,
+    )
+
+
+def overview(image: LazyImage, cell: int) -> NDArray[np.float32]:
+    """Look at a whole image from afar.
+
+    Parameters
+    ----------
+    image : LazyImage
+    cell : int
+        Pixels of the image to a pixel of the overview, along each axis.
+
+    Returns
+    -------
+    ndarray, (ceil(y / cell), ceil(x / cell), channel) float32
+        From the coarsest level that is fine enough, read in bands.
+    """
+    shape = tuple(math.ceil(side / cell) for side in image.shape[:2])
+    wanted = image.step * cell
+    source = next((level for level in reversed(image.coarser) if level.step <= wanted), image)
+    far = resample(replace(source, pixel_size=None), wanted / source.step)
+    a_row = max(1, round(wanted / source.step)) * source.shape[1] * source.shape[2]
+    n_rows = max(1, BAND_VALUES // a_row)
+    bands = [far[top : top + n_rows, :].astype(np.float32) for top in range(0, far.shape[0], n_rows)]
+    found = np.concatenate(bands)
+    missing = [(0, max(0, side - have)) for side, have in zip(shape, found.shape, strict=False)]
+    whole: NDArray[np.float32] = np.pad(found, (*missing, (0, 0)), mode="edge")[: shape[0], : shape[1]]
+    return whole
+
+
+def _weights(start: int, count: int, length: int, factor: float) -> tuple[csr_array, int]:
+    """Weights of an axis: (count, pixels seen) and the first pixel seen."""
+    from scipy.sparse import csr_array
+
+    reach = max(1.0, factor)
+    centres = (np.arange(start, start + count) + 0.5) * factor - 0.5
+    taps = np.arange(2 * math.ceil(reach) + 1) - math.ceil(reach)
+    places = np.floor(centres)[:, np.newaxis].astype(np.int64) + taps
+    weights = np.maximum(0.0, 1 - np.abs(places - centres[:, np.newaxis]) / reach)
+    weights[(places < 0) | (places >= length)] = 0
+    lost = weights.sum(1) == 0  # a centre beyond the last pixel
+    places = places.clip(0, length - 1)
+    weights[lost, -1] = 1
+    weights /= weights.sum(1, keepdims=True)
+    first, last = int(places.min()), int(places.max())
+    rows = np.repeat(np.arange(count), places.shape[1])
+    shape = (count, last - first + 1)
+    matrix = csr_array((weights.ravel().astype(np.float32), (rows, (places - first).ravel())), shape=shape)
+    return matrix, first

@@ -1,0 +1,1 @@
+"""Generated tissue under two microscopes, for demonstrations and tests."""

@@ -1,0 +1,136 @@
+"""What the dock widgets have in common: they end their work when they are closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
+
+from napari_cmrir.napari.form_fields import add_key_hints, align_labels, order_tabs
+from napari_cmrir.napari.jobs.job_panel import JobPanel
+from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
+from napari_cmrir.napari.shared_state import remember, shared_state_of
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from qtpy.QtGui import QShowEvent
+
+__all__ = ["Dock", "ScrolledDock"]
+
+
+class Dock(QWidget):
+    """A widget of a napari viewer; closing its dock stops its jobs.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        The viewer that it belongs to.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.session = shared_state_of(viewer)
+        self._keys: list[str] = []
+
+    def remember(self, group: str, **fields: QWidget) -> None:
+        """Bring the last choices back, and keep those made from now on.
+
+        Parameters
+        ----------
+        group : str
+            Whose: ``"find"``.
+        **fields : QWidget
+            By the name to keep each under.
+        """
+        for name, field in fields.items():
+            remember(f"{group}/{name}", field)
+
+    def bind_key(self, key: str, action: Callable[[], object]) -> None:
+        """Bind a key of the viewer while the dock is open, unless it has another meaning already.
+
+        Parameters
+        ----------
+        key : str
+            As napari writes it: ``"Shift-F"``.
+        action : callable
+            What it does.
+        """
+        try:
+            self.viewer.bind_key(key, lambda _: action())
+        except ValueError:
+            return
+        self._keys.append(key)
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802
+        """Notice that napari has taken the widget out of its dock, which is how it closes one."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.stop_jobs()
+
+    def closeEvent(self, event: QEvent) -> None:  # noqa: N802
+        """Notice that the widget is closed where it stands alone."""
+        self.stop_jobs()
+        super().closeEvent(event)
+
+    def stop_jobs(self) -> None:
+        """Stop what runs and take no more notice of it, and give the keys back."""
+        for key in self._keys:
+            self.viewer.bind_key(key, None)
+        self._keys = []
+        for panel in self.findChildren(JobPanel):
+            panel.abandon()
+
+
+class _Area(QScrollArea):
+    """Scrolls upwards only, and is never narrower than what it holds."""
+
+    def __init__(self, content: QWidget) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setWidget(content)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802
+        """Give the least size at which nothing is cut off."""
+        width = self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width()
+        return QSize(width, super().minimumSizeHint().height())
+
+
+class ScrolledDock(Dock):
+    """A dock whose fields can be scrolled to where the window is small.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        The viewer that it belongs to.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__(viewer)
+        self._warming_up = DebouncedQuery(self, 0)
+        self._warming_up.ask(_load_what_layers_need)
+        self.content = QWidget()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(_Area(self.content))
+
+    def make_reachable(self) -> None:
+        """Order the fields for the Tab key, and tell the buttons' keys; call it when all is laid out."""
+        order_tabs(self.content)
+        add_key_hints(self.content)
+
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802
+        """Align the labels: how wide they are is known once napari's style is theirs."""
+        super().showEvent(event)
+        align_labels(self.content)
+
+
+def _load_what_layers_need() -> None:
+    """Load what napari would load in the window's thread for the first image, and the first shapes."""
+    import_module("scipy.ndimage")
+    import_module("pandas")

@@ -1,0 +1,265 @@
+"""The dock widget "Find region": search with a region of an image, and walk the hits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari.layers import Image, Shapes
+from napari.utils.notifications import show_warning
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSpinBox,
+    QVBoxLayout,
+)
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.napari.coordinates import ImageSnapshot
+from napari_cmrir.napari.copy_commands import CopyButton, Language, file_of, kept_folder, query_text
+from napari_cmrir.napari.dock import ScrolledDock
+from napari_cmrir.napari.form_fields import LayerCombo, PathEdit
+from napari_cmrir.napari.hit_placement import Placement
+from napari_cmrir.napari.hit_view import HitView
+from napari_cmrir.napari.jobs.job_panel import JobPanel
+from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
+from napari_cmrir.napari.region_query import Found, Query, chosen_shape, drawn_outline, find
+from napari_cmrir.napari.shared_state import default
+from napari_cmrir.napari.summaries import RepositorySummary, read_repository_summary
+from napari_cmrir.search.settings import SearchSettings
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+__all__ = ["FindWidget"]
+
+_MOST_HITS = 100
+_KEY = "Shift-F"
+
+
+class FindWidget(ScrolledDock):
+    """Draw a region on an image, find its tissue in a repository, walk through the hits.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        The viewer that it is added to.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer)
+        self._make_query_fields(viewer)
+        self.panel = JobPanel(
+            "Fin&d",
+            "C&ancel",
+            f"Search the repository with this region ({_KEY} does the same)",
+            "Stop the search and show nothing",
+        )
+        self.copy = CopyButton("this search", self._write)
+        self.view = HitView(viewer)
+        self._lay_out()
+        self._connect()
+        self.bind_key(_KEY, self.find)
+
+    def _make_query_fields(self, viewer: napari.viewer.Viewer) -> None:
+        self.repository = PathEdit(
+            ["folder"], "Repository", "The indexed images to search: a folder NAME.cmrir; drop it here"
+        )
+        self.about = QLabel()
+        self.about.setWordWrap(True)
+        self.about.setToolTip("What the repository holds")
+        self.image = LayerCombo(viewer, Image, "The image that the region to find lies in")
+        self.assumed = QLabel()
+        self.assumed.setWordWrap(True)
+        self.assumed.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.assumed.setToolTip("What the last search took the pixel size to be, and how to say it")
+        self.assumed.hide()
+        self.region = LayerCombo(
+            viewer,
+            Shapes,
+            "The layer with the region: the selected shape, else the one drawn last",
+            none="the whole image",
+        )
+        self.region.setAccessibleName("Region")
+        self.new_region = QPushButton("New re&gion")
+        self.new_region.setToolTip("Add a layer that lies on the image, and draw a rectangle with the mouse")
+        self.modality = QComboBox()
+        self.modality.setAccessibleName("Modality")
+        self.modality.setToolTip("The modality of the image that the region lies in")
+        self.hits = QSpinBox()
+        self.hits.setAccessibleName("Hits")
+        self.hits.setRange(1, _MOST_HITS)
+        self.hits.setValue(default("hits", 5))
+        self.hits.setToolTip("How many images to show, the best first")
+        self.rotation = QSpinBox()
+        self.rotation.setAccessibleName("Rotation")
+        self.rotation.setRange(0, 180)
+        self.rotation.setValue(default("max_rotation", round(SearchSettings().max_rotation)))
+        self.rotation.setPrefix("± ")
+        self.rotation.setSuffix("°")
+        self.rotation.setToolTip("How far the tissue may be turned against the image, either way")
+        self.mirror = QCheckBox("mirrored")
+        self.mirror.setToolTip(
+            "Try the region mirrored, too: sections are mounted either way (twice the time)"
+        )
+
+    def _lay_out(self) -> None:
+        region = QHBoxLayout()
+        region.addWidget(self.region, 1)
+        region.addWidget(self.new_region)
+        wanted, poses = QHBoxLayout(), QHBoxLayout()
+        wanted.addWidget(self.modality, 1)
+        wanted.addWidget(QLabel("hits"))
+        wanted.addWidget(self.hits)
+        poses.addWidget(self.rotation, 1)
+        poses.addWidget(self.mirror)
+        form = QFormLayout()
+        form.addRow("Repository", self.repository)
+        form.addRow("", self.about)
+        form.addRow("Image", self.image)
+        form.addRow(self.assumed)
+        form.addRow("Region", region)
+        form.addRow("Modality", wanted)
+        form.addRow("Rotation", poses)
+        self.panel.add_button(self.copy)
+        layout = QVBoxLayout(self.content)
+        layout.addLayout(form)
+        layout.addWidget(self.panel)
+        layout.addWidget(self.view, 1)
+        self.make_reachable()
+
+    def _connect(self) -> None:
+        self._inquiry = DebouncedQuery(self)
+        self._inquiry.answered.connect(self._show_card)
+        self._inquiry.refused.connect(self.about.setText)
+        self.repository.changed.connect(self._read_card)
+        for chosen in (self.repository.changed, self.image.layer_changed):
+            chosen.connect(self._hide_assumed)
+        self.new_region.clicked.connect(self.add_region)
+        self.panel.start_requested.connect(self.find)
+        self.view.removed.connect(self._forget_results)
+        self.view.told.connect(self.panel.tell)
+        self.copy.copied.connect(self._tell_copied)
+        self.session.repository_changed.connect(self._propose_repository)
+        self.remember("find", rotation=self.rotation, mirror=self.mirror, hits=self.hits, view=self.view.how)
+        if self.session.repository is not None:
+            self._propose_repository(self.session.repository)
+        else:
+            self.remember("find", repository=self.repository)
+
+    def add_region(self) -> None:
+        """Add a layer to draw a region of the chosen image on."""
+        image = self.image.layer
+        if image is None:
+            self.panel.refuse(InputError("No image is chosen; open the image that the region lies in."))
+        else:
+            self.region.choose(self.view.added.add_region(image))
+
+    def find(self) -> None:
+        """Start the search that the fields describe."""
+        try:
+            query = self.query()
+        except InputError as error:
+            self.panel.refuse(error)
+        else:
+            self.panel.run("Finding the region", partial(find, query), self._show)
+
+    def query(self) -> Query:
+        """Give the search that the fields describe.
+
+        Raises
+        ------
+        InputError
+            Something is missing, or the region is none of the image.
+        """
+        repository, modality = self._repository(), self._modality()
+        image, shapes = self.image.layer, self.region.layer
+        if image is None:
+            raise InputError("No image is chosen; open the image that the region lies in.")
+        outline = None
+        if shapes is not None:
+            outline = drawn_outline(shapes, chosen_shape(shapes), image, self.viewer.dims)
+        snapshot = ImageSnapshot.of(image, self.viewer.dims, outline.plane if outline else None)
+        placement = Placement.of(image, snapshot.plane)
+        query = Query(
+            repository,
+            snapshot,
+            outline,
+            modality,
+            self.hits.value(),
+            self.rotation.value(),
+            self.mirror.isChecked(),
+            placement,
+        )
+        query.region_and_mask()  # refuses at once what is no region of the image
+        return query
+
+    def _repository(self) -> Path:
+        if self.repository.path is None:
+            raise InputError(
+                "No repository is chosen; index images in the widget Index images, or choose one."
+            )
+        return self.repository.path
+
+    def _modality(self) -> str:
+        if not self.modality.currentText():
+            card = read_repository_summary(self._repository())  # says what is wrong with the repository
+            return card.other_modality
+        return self.modality.currentText()
+
+    def _write(self, language: Language) -> Callable[[], str]:
+        query = self.query()
+        return lambda: query_text(language, query, file_of(query.image, kept_folder()))
+
+    def _tell_copied(self, text: str) -> None:
+        self.panel.tell(f"Copied: {text.splitlines()[0]}")
+
+    def _show(self, found: Found) -> None:
+        hits = found.result.hits
+        self.view.show_found(found)
+        self.panel.tell(f"{len(hits)} hit{'' if len(hits) == 1 else 's'} in {found.result.seconds:.1f} s")
+        assumptions = found.result.assumptions
+        self._show_assumed(found, " ".join(assumptions))
+        for warning in found.result.warnings:
+            if warning not in assumptions:
+                show_warning(warning)
+
+    def _show_assumed(self, found: Found, assumed: str) -> None:
+        """Say quietly what holds for every search of this image alike."""
+        if assumed and found.query.pixel_size is None:
+            layer = f"viewer.layers[{found.query.image.name!r}]"
+            assumed += f" In the console: {layer}.scale = 0.5, 0.5; {layer}.units = 'um'"
+        self.assumed.setText(assumed)
+        self.assumed.setVisible(bool(assumed))
+
+    def _hide_assumed(self) -> None:
+        self.assumed.hide()
+
+    def _forget_results(self) -> None:
+        self.panel.tell("")
+
+    def _propose_repository(self, path: Path) -> None:
+        self.repository.set_paths(path)
+        self._read_card()  # the same repository may have grown
+
+    def _read_card(self) -> None:
+        self._inquiry.forget()
+        self.about.setText("")
+        if self.repository.path is not None:
+            self._inquiry.ask(partial(read_repository_summary, self.repository.path))
+
+    def _show_card(self, card: RepositorySummary) -> None:
+        fields = f" in {card.fields} fields" if card.fields > card.images else ""
+        plural = "" if card.images == 1 else "s"
+        self.about.setText(f"{card.images} {card.modality} image{plural}{fields}")
+        before = self.modality.currentText()
+        self.modality.clear()
+        self.modality.addItems(card.modalities)
+        self.modality.setCurrentText(before if before in card.modalities else card.other_modality)

@@ -1,0 +1,370 @@
+"""Fields of a dock: choosers of files and layers, labels, tab order, keys, and hints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QImage, QKeySequence, QPainter, QPalette, QPixmap
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractItemView,
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLayout,
+    QLineEdit,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.layers import Layer
+    from qtpy.QtGui import QDragEnterEvent, QDropEvent
+
+__all__ = [
+    "Folded",
+    "LayerCombo",
+    "PathEdit",
+    "add_key_hints",
+    "align_labels",
+    "as_pixmap",
+    "draw_hint",
+    "heading",
+    "order_tabs",
+]
+
+
+_MARGIN = 12
+
+
+def as_pixmap(pixels: NDArray[np.uint8]) -> QPixmap:
+    """Make a picture of pixels.
+
+    Parameters
+    ----------
+    pixels : ndarray, (y, x, 3), uint8
+        Red, green and blue.
+    """
+    height, width = pixels.shape[:2]
+    data = np.ascontiguousarray(pixels)
+    image = QImage(data.data, width, height, 3 * width, QImage.Format.Format_RGB888)
+    return QPixmap.fromImage(image.copy())
+
+
+def draw_hint(view: QAbstractItemView, text: str) -> None:
+    """Write into an empty list or table what will be there, in the middle; call it in ``paintEvent``.
+
+    Parameters
+    ----------
+    view : QAbstractItemView
+        The list.
+    text : str
+        The hint.
+    """
+    painter = QPainter(view.viewport())
+    painter.setPen(view.palette().color(QPalette.ColorRole.Text))
+    painter.setOpacity(0.7)
+    place = view.viewport().rect().adjusted(_MARGIN, _MARGIN, -_MARGIN, -_MARGIN)
+    painter.drawText(place, Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextWordWrap, text)
+    painter.end()
+
+
+def heading(text: str) -> QLabel:
+    """Make a heading for a part of a dock.
+
+    Parameters
+    ----------
+    text : str
+        What it says.
+    """
+    label = QLabel(f"<b>{text}</b>")
+    label.setContentsMargins(0, 6, 0, 0)
+    return label
+
+
+def align_labels(content: QWidget) -> None:
+    """Make the labels of all the forms of a dock equally wide, so that their fields stand in one column.
+
+    Parameters
+    ----------
+    content : QWidget
+        What holds the forms.
+    """
+    labels = []
+    for form in content.findChildren(QFormLayout):
+        items = (form.itemAt(row, QFormLayout.ItemRole.LabelRole) for row in range(form.rowCount()))
+        labels += [item.widget() for item in items if item is not None and item.widget() is not None]
+    width = max((label.sizeHint().width() for label in labels), default=0)
+    for label in labels:
+        label.setMinimumWidth(width)
+
+
+class Folded(QWidget):
+    """A button that shows and hides what lies below it; what is hidden is not reached with the keyboard.
+
+    Parameters
+    ----------
+    title : str
+        What the button says.
+    tip : str
+        Its tooltip.
+    content : QWidget
+        What it shows.
+    """
+
+    def __init__(self, title: str, tip: str, content: QWidget) -> None:
+        super().__init__()
+        self._title, self._content = title, content
+        self.button = QPushButton()
+        self.button.setCheckable(True)
+        self.button.setStyleSheet("text-align: left; padding-left: 6px")
+        self.button.setToolTip(tip)
+        self.button.toggled.connect(self._show)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.button)
+        layout.addWidget(content)
+        self._show(False)
+
+    def _show(self, is_open: bool) -> None:
+        self.button.setText(f"{'▾' if is_open else '▸'} {self._title}")
+        self._content.setVisible(is_open)
+
+
+def order_tabs(content: QWidget) -> None:
+    """Let the Tab key go through the fields in the order in which they are laid out.
+
+    Parameters
+    ----------
+    content : QWidget
+        What holds them.
+    """
+    for before, after in pairwise(_fields(content.layout())):
+        QWidget.setTabOrder(before, after)
+
+
+def add_key_hints(content: QWidget) -> None:
+    """Add to the tooltip of each button the key that presses it, where there is one.
+
+    Parameters
+    ----------
+    content : QWidget
+        What holds the buttons.
+    """
+    for button in content.findChildren(QAbstractButton):
+        key = QKeySequence.mnemonic(button.text()).toString(QKeySequence.SequenceFormat.NativeText)
+        if key:
+            button.setToolTip(f"{button.toolTip()} ({key})")
+
+
+def _fields(layout: QLayout | None) -> Iterator[QWidget]:
+    items = [] if layout is None else [layout.itemAt(number) for number in range(layout.count())]
+    for item in items:
+        widget = item.widget()
+        if widget is None:
+            yield from _fields(item.layout())
+            continue
+        if widget.focusPolicy() & Qt.FocusPolicy.TabFocus:
+            yield widget
+        yield from _fields(widget.layout())
+
+
+Kind = Literal["folder", "files", "file", "save"]
+_BUTTONS: dict[Kind, str] = {"folder": "Folder…", "files": "Files…", "file": "File…", "save": "Save as…"}
+
+
+class PathEdit(QWidget):
+    """A line for paths, with a button for each way to choose them; files can be dropped on it.
+
+    Parameters
+    ----------
+    kinds : sequence of {"folder", "files", "file", "save"}
+        What can be chosen.
+    title : str
+        What is chosen, for the dialog: ``"Model file"``.
+    tip : str
+        The tooltip.
+    pattern : str
+        The dialog's filter: ``"CoMIR models (*.safetensors)"``.
+    """
+
+    changed = Signal()
+
+    def __init__(self, kinds: Sequence[Kind], title: str, tip: str, pattern: str = "") -> None:
+        super().__init__()
+        self._title, self._pattern = title, pattern
+        self.line = _PathLine()
+        self.line.setToolTip(tip)
+        self.line.setPlaceholderText(title)
+        self.line.setAccessibleName(title)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.line, 1)
+        browse = {"folder": self._folder, "files": self._files, "file": self._file, "save": self._save}
+        for kind in kinds:
+            button = QPushButton(_BUTTONS[kind] if len(kinds) > 1 else "…")
+            button.setToolTip(f"Choose: {title[0].lower()}{title[1:]}")
+            button.setAccessibleName(f"Choose {title[0].lower()}{title[1:]}: {kind}")
+            button.clicked.connect(browse[kind])
+            layout.addWidget(button)
+        self._proposed = ""
+        self.line.textChanged.connect(self.changed)
+
+    @property
+    def paths(self) -> list[Path]:
+        """What is chosen; several files stand in quotation marks."""
+        text = self.line.text().strip()
+        found = re.findall(r'"([^"]+)"', text) or [text]
+        return [Path(name).expanduser() for name in found if name]
+
+    @property
+    def path(self) -> Path | None:
+        """What is chosen, or ``None`` where nothing is."""
+        return self.paths[0] if self.paths else None
+
+    def set_paths(self, *paths: Path) -> None:
+        """Choose paths, as the user would.
+
+        Parameters
+        ----------
+        *paths : Path
+            One, or several files.
+        """
+        quoted = " ".join(f'"{path}"' for path in paths)
+        self.line.setText(str(paths[0]) if len(paths) == 1 else quoted)
+
+    def propose(self, path: Path) -> None:
+        """Choose a path unless the user has chosen another.
+
+        Parameters
+        ----------
+        path : Path
+            The path to propose.
+        """
+        if self.line.text() in ("", self._proposed):
+            self._proposed = str(path)
+            self.line.setText(self._proposed)
+
+    def _start(self) -> str:
+        return str(self.path or "")
+
+    def _folder(self) -> None:
+        self._accept([QFileDialog.getExistingDirectory(self, self._title, self._start())])
+
+    def _files(self) -> None:
+        self._accept(QFileDialog.getOpenFileNames(self, self._title, self._start(), self._pattern)[0])
+
+    def _file(self) -> None:
+        self._accept([QFileDialog.getOpenFileName(self, self._title, self._start(), self._pattern)[0]])
+
+    def _save(self) -> None:
+        self._accept([QFileDialog.getSaveFileName(self, self._title, self._start(), self._pattern)[0]])
+
+    def _accept(self, names: Sequence[str]) -> None:
+        chosen = [Path(name) for name in names if name]
+        if chosen:
+            self.set_paths(*chosen)
+
+
+class LayerCombo(QComboBox):
+    """Chooses a layer of some type; follows the viewer as layers come, go and are renamed.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        The viewer.
+    layer_type : type
+        Such as `napari.layers.Image`.
+    tip : str
+        The tooltip.
+    none : str, optional
+        What to call the choice of no layer, where there is one.
+    """
+
+    layer_changed = Signal()
+
+    def __init__(self, viewer: Viewer, layer_type: type[Layer], tip: str, none: str | None = None) -> None:
+        super().__init__()
+        self._viewer, self._type, self._none = viewer, layer_type, none
+        self._layers: list[Layer | None] = []
+        self.setToolTip(tip)
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.setMinimumContentsLength(8)
+        for event in ("inserted", "removed", "reordered"):
+            getattr(viewer.layers.events, event).connect(self._refresh)
+        self._refresh()
+        self.currentIndexChanged.connect(self._tell)
+
+    @property
+    def layer(self) -> Layer | None:
+        """The chosen layer."""
+        index = self.currentIndex()
+        return self._layers[index] if 0 <= index < len(self._layers) else None
+
+    def choose(self, layer: Layer | None) -> None:
+        """Choose a layer, if it is there.
+
+        Parameters
+        ----------
+        layer : Layer or None
+            A layer of the viewer, or none.
+        """
+        for index, known in enumerate(self._layers):
+            if known is layer:
+                self.setCurrentIndex(index)
+
+    def leaves_out(self, layer: Layer) -> bool:
+        """Whether a layer of the right type is not to be chosen from."""
+        return bool(layer.metadata.get("napari-cmrir", {}).get("is_result", False))
+
+    def _refresh(self, event: Any = None) -> None:
+        before = self.layer
+        fitting = [layer for layer in self._viewer.layers if isinstance(layer, self._type)]
+        layers = [layer for layer in reversed(fitting) if not self.leaves_out(layer)]
+        for layer in layers:
+            layer.events.name.connect(self._refresh)
+        self._layers = [*([None] if self._none is not None else []), *layers]
+        self.blockSignals(True)
+        self.clear()
+        self.addItems([self._none or "" if layer is None else layer.name for layer in self._layers])
+        self.blockSignals(False)
+        self.choose(before)
+        if self.layer is not before:
+            self.layer_changed.emit()
+
+    def _tell(self) -> None:
+        self.layer_changed.emit()
+
+
+class _PathLine(QLineEdit):
+    """A line edit that takes dropped files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setAcceptDrops(True)
+        self.setMinimumWidth(60)
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802
+        if event.mimeData().hasUrls():
+            event.acceptProposedAction()
+        else:
+            super().dragEnterEvent(event)
+
+    def dropEvent(self, event: QDropEvent) -> None:  # noqa: N802
+        files = [url.toLocalFile() for url in event.mimeData().urls() if url.isLocalFile()]
+        if not files:
+            super().dropEvent(event)
+            return
+        self.setText(files[0] if len(files) == 1 else " ".join(f'"{file}"' for file in files))
+        event.acceptProposedAction()

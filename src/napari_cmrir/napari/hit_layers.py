@@ -1,0 +1,401 @@
+"""The layers that a search adds to the viewer and removes again, and those that explain a hit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image, Shapes
+from numpy.typing import NDArray
+from qtpy.QtCore import QObject, QTimer
+
+from napari_cmrir.images.geometry import Region
+from napari_cmrir.jobs import run
+from napari_cmrir.napari.coordinates import transform_of
+from napari_cmrir.napari.hit_placement import (
+    ShownHit,
+    View,
+    change_steps,
+    fits,
+    line_width,
+    make_box,
+    make_image,
+    show_name,
+)
+from napari_cmrir.napari.jobs import tasks
+from napari_cmrir.napari.jobs.quick_queries import UiStepQueue
+from napari_cmrir.napari.jobs.worker_process import in_worker_process
+from napari_cmrir.napari.plugin_layers import at_once
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.layers import Layer
+
+    from napari_cmrir.napari.hit_placement import Placement
+    from napari_cmrir.napari.region_query import Found
+    from napari_cmrir.search.explain import Explanation
+    from napari_cmrir.search.hits import Hit
+
+__all__ = ["AddedLayers", "Shown", "explain", "make_region_layer"]
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What of a region and of a hit was compared.
+
+    Parameters
+    ----------
+    rank : int
+        Of the hit.
+    explanation : Explanation
+        Everything in the frame of the region.
+    """
+
+    rank: int
+    explanation: Explanation
+
+    @property
+    def sentence(self) -> str:
+        """How much of the region agrees."""
+        agreement, mask = self.explanation.agreement, self.explanation.mask
+        share = float((agreement[mask] > 0.5).mean()) if mask.any() else 0.0
+        return f"Hit {self.rank}: {share:.0%} of the region agrees (correlation above 0.5)."
+
+    def layers(self, placement: Placement, region: Region) -> list[Callable[[], Image]]:
+        """Give what makes the layers, the agreement on top.
+
+        Parameters
+        ----------
+        placement : Placement
+            How the query's image lies in the world.
+        region : Region
+            What was searched for, in its pixels.
+        """
+        frame = placement.registered(region, Region.whole(self.explanation.mask.shape).corners())
+        maps: tuple[tuple[str, NDArray[Any], dict[str, Any]], ...] = (
+            ("CoMIR of the region", self.explanation.query[0], {}),
+            (f"CoMIR of hit {self.rank}", self.explanation.field[0], {}),
+            (
+                f"Agreement with hit {self.rank}",
+                self.explanation.agreement,
+                {"colormap": "PiYG", "contrast_limits": (-1, 1), "opacity": 0.8},
+            ),
+        )
+        return [partial(_layer, name, placement, pixels, {**frame, **more}) for name, pixels, more in maps]
+
+
+def explain(found: Found, hit: Hit) -> Shown:
+    """Compare a region with a hit, pixel by pixel.
+
+    Parameters
+    ----------
+    found : Found
+        The query and its hits.
+    hit : Hit
+        One of them.
+
+    Returns
+    -------
+    Shown
+        In the frame of the region.
+
+    Raises
+    ------
+    InputError
+        The repository has changed since the search, or cannot be opened.
+    """
+    job = in_worker_process(tasks.explain, found.query.repository, found.result, hit)
+    return Shown(hit.rank, run(job))
+
+
+def _layer(name: str, placement: Placement, pixels: NDArray[Any], keywords: dict[str, Any]) -> Image:
+    from napari.layers import Image
+
+    return Image(
+        placement.expanded(pixels), name=name, metadata={"napari-cmrir": {"is_result": True}}, **keywords
+    )
+
+
+_REGION_COLOUR = "#ffcc00"
+_GRID_STRIDE = -2  # an image and the box on it share a cell, counted from the top of the layer list
+_BLINK_MILLISECONDS = 500
+
+
+def make_region_layer(image: Image) -> Shapes:
+    """Make an empty Shapes layer that lies exactly on an image, ready to draw a rectangle.
+
+    Parameters
+    ----------
+    image : Image
+        The image to draw on.
+    """
+    layer = Shapes(
+        ndim=image.ndim,
+        name=f"Region of {image.name}",
+        edge_color=_REGION_COLOUR,
+        face_color="transparent",
+        opacity=1,
+        edge_width=line_width(image.extent.data[1][-2:] - image.extent.data[0][-2:]),
+        **transform_of(image),
+    )
+    layer.mode = "add_rectangle"
+    return layer
+
+
+class AddedLayers(QObject):
+    """What the widget Find region has added to a viewer.
+
+    Layers are added and changed one at a time, between turns of the window's event loop.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        The viewer.
+    parent : QObject
+        Ends with it.
+    """
+
+    def __init__(self, viewer: Viewer, parent: QObject) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._view: View = "beside"
+        self._hit: list[Layer] = []
+        self._kept: list[Layer] = []
+        self._others: list[Layer] = []
+        self._regions: list[Layer] = []
+        self._grid_before: tuple[bool, int] | None = None
+        self._turns = UiStepQueue(self)
+        self._hidden: list[Callable[[], object]] = []
+        self._opacity = 1.0
+        self._blinking = QTimer(self)
+        self._blinking.setInterval(_BLINK_MILLISECONDS)
+        self._blinking.timeout.connect(self._blink)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether layers are still being added or changed."""
+        return self._turns.is_busy
+
+    def add_region(self, image: Image) -> Shapes:
+        """Add an empty region layer above the layers of the user and below the hits.
+
+        Parameters
+        ----------
+        image : Image
+            The image to draw on.
+        """
+        layer = make_region_layer(image)
+        own = [self._viewer.layers.index(hit) for hit in self._results()]
+        self._viewer.layers.insert(min(own, default=len(self._viewer.layers)), layer)
+        self._regions.append(layer)
+        self._viewer.layers.selection.active = layer
+        return layer
+
+    def show(self, shown: ShownHit) -> None:
+        """Show a hit in place of the one before, unless that is kept.
+
+        Parameters
+        ----------
+        shown : ShownHit
+            The hit.
+        """
+        there = self._present(self._hit)
+        if len(there) == 2 and fits(there[0], shown):
+            steps = change_steps(there[0], there[1], shown)
+            turned = shown.view != self._view
+            if turned:
+                steps = [partial(self._hide_box, there[1]), *steps]
+        else:
+            steps = [partial(self._remove, there)] if there else []
+            self._hit = []
+            for make in (make_image, make_box):
+                steps += [partial(self._make_hit, make, shown), self._add_hit]
+            turned = True
+        self._view = shown.view
+        steps += [partial(self._hide_kept, shown), self._lay_out]
+        if turned:
+            steps.append(self._viewer.reset_view)
+        self._turns.take([*steps, self._select_hit, self._reveal, self._reveal])
+
+    def show_others(self, layers: Sequence[Callable[[], Layer]]) -> None:
+        """Add layers that explain a hit, in place of those before.
+
+        Parameters
+        ----------
+        layers : sequence of callable
+            Each makes a layer.
+        """
+        steps: list[Callable[[], object]] = [
+            partial(self._remove, [layer]) for layer in self._present(self._others)
+        ]
+        self._others = []
+        for make in layers:
+            steps += [partial(self._make_other, make), self._add_other]
+        self._turns.take([*steps, self._select_other])
+
+    def keep(self) -> bool:
+        """Keep the hit that is shown when another one is chosen, and tell whether there was one."""
+        kept = self._present(self._hit)
+        self._kept += kept
+        self._hit = []
+        return bool(kept)
+
+    def set_opacity(self, share: float) -> None:
+        """Blend the hit with what lies below.
+
+        Parameters
+        ----------
+        share : float
+            0 shows the query alone, 1 the hit.
+        """
+        self._opacity = share
+        for layer in self._present(self._hit)[:1]:
+            layer.opacity = share
+
+    def blink(self, on: bool) -> None:
+        """Show and hide the hit in turn, or show it.
+
+        Parameters
+        ----------
+        on : bool
+            Whether it blinks.
+        """
+        if on:
+            self._blinking.start()
+        else:
+            self._blinking.stop()
+            for layer in self._present(self._hit):
+                layer.visible = True
+
+    def make_room(self) -> None:
+        """Leave of what was found before only the hit's layers, for the next hit to be shown in."""
+        self._turns.forget()
+        self._remove(self._present([*self._kept, *self._others]))
+        self._kept, self._others = [], []
+
+    def remove_hits(self) -> None:
+        """Remove the hits' layers, however they are called now."""
+        self._end(self._results())
+
+    def remove_all(self) -> None:
+        """Remove every layer that was added, and leave all others as they are."""
+        self._end([*self._results(), *self._present(self._regions)])
+        self._regions = []
+
+    def _make_hit(self, make: Callable[[ShownHit], Layer], shown: ShownHit) -> None:
+        layer = make(shown)
+        if isinstance(layer, Image):
+            layer.opacity = self._opacity if shown.view == "registered" else 1.0
+            self._hidden = [partial(show_name, layer)]
+        else:
+            self._hide_box(layer)
+        self._hit.append(layer)
+
+    def _add_hit(self) -> None:
+        with _without_grid(self._viewer):
+            self._viewer.layers.append(self._hit[-1])
+
+    def _make_other(self, make: Callable[[], Layer]) -> None:
+        self._others.append(make())
+
+    def _add_other(self) -> None:
+        self._viewer.layers.append(self._others[-1])
+
+    def _hide_kept(self, shown: ShownHit) -> None:
+        """Kept hits are seen beside the others, but not on top of each other."""
+        for layer in self._present(self._kept):
+            layer.visible = shown.view == "beside"
+        for layer in self._present(self._hit)[:1]:
+            layer.opacity = self._opacity if shown.view == "registered" else 1.0
+
+    def _lay_out(self) -> None:
+        grid = _grid(self._viewer)
+        if self._view == "registered":
+            self._grid_back()
+        elif self._grid_before is None:
+            self._grid_before = grid.enabled, grid.stride
+            _set_grid(grid, True, _GRID_STRIDE)
+
+    def _grid_back(self) -> None:
+        if self._grid_before is not None:
+            _set_grid(_grid(self._viewer), *self._grid_before)
+            self._grid_before = None
+
+    def _hide_box(self, box: Layer) -> None:
+        """Leave it out of what is drawn for the first time, or anew where the grid comes or goes."""
+        if box.visible:
+            box.visible = False
+            self._hidden.append(partial(self._show_box, box))
+
+    def _show_box(self, box: Layer) -> None:
+        box.visible = all(layer.visible for layer in self._present(self._hit) if layer is not box)
+
+    def _reveal(self) -> None:
+        """Show one thing that was left for later."""
+        if self._hidden:
+            self._hidden.pop(0)()
+
+    def _select_hit(self) -> None:
+        for layer in self._present(self._hit)[:1]:
+            self._viewer.layers.selection.active = layer
+
+    def _select_other(self) -> None:
+        for layer in self._present(self._others)[-1:]:
+            self._viewer.layers.selection.active = layer
+
+    def _blink(self) -> None:
+        layers = self._present(self._hit)
+        is_lit = any(layer.visible for layer in layers)
+        for layer in layers:
+            layer.visible = not is_lit
+
+    def _results(self) -> list[Layer]:
+        return self._present([*self._hit, *self._kept, *self._others])
+
+    def _present(self, layers: Sequence[Layer]) -> list[Layer]:
+        """Those that the user has not removed."""
+        there = {id(layer) for layer in self._viewer.layers}
+        return [layer for layer in layers if id(layer) in there]
+
+    def _remove(self, layers: Sequence[Layer], *, ends: bool = False) -> None:
+        there = self._present(layers)
+        if there or (ends and self._grid_before is not None):
+            with at_once(self._viewer):
+                if ends:
+                    self._grid_back()
+                with _without_grid(self._viewer):
+                    for layer in there:
+                        self._viewer.layers.remove(layer)
+
+    def _end(self, layers: Sequence[Layer]) -> None:
+        """Remove layers, the hits' among them, and leave the grid as it was found."""
+        self._turns.forget()
+        self._remove(layers, ends=True)
+        self._hit, self._kept, self._others, self._hidden = [], [], [], []
+
+
+@contextmanager
+def _without_grid(viewer: Viewer) -> Iterator[None]:
+    """Change layers with the grid off: napari lays it out anew for every single one."""
+    grid = _grid(viewer)
+    enabled = grid.enabled
+    grid.enabled = False
+    try:
+        yield
+    finally:
+        grid.enabled = enabled
+
+
+def _set_grid(grid: Any, enabled: bool, stride: int) -> None:
+    """Set both, with which napari lays out the scene once instead of twice."""
+    with grid.events.stride.blocker() if enabled != grid.enabled else nullcontext():
+        grid.stride = stride
+    grid.enabled = enabled
+
+
+def _grid(viewer: Viewer) -> Any:
+    canvas = getattr(viewer, "canvas", None)  # napari 0.9
+    return viewer.grid if canvas is None else canvas.grid

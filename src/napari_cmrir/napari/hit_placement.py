@@ -1,0 +1,400 @@
+"""Where a hit's two layers are placed: beside the query, or registered under its region."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from napari.layers import Image, Shapes
+from numpy.typing import ArrayLike, NDArray
+
+from napari_cmrir.images.geometry import Region
+from napari_cmrir.napari.coordinates import Plane, data_to_world
+
+if TYPE_CHECKING:
+    from napari_cmrir.napari.pictures import Picture
+    from napari_cmrir.search.hits import Hit
+
+__all__ = ["Placement", "ShownHit", "View", "change_steps", "fits", "make_box", "make_image", "show_name"]
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """How the query's image lay in the world when it was searched with; the layer may be gone since.
+
+    Parameters
+    ----------
+    plane : Plane
+        The plane of it that was searched with.
+    matrix : ndarray, (ndim + 1, ndim + 1)
+        From its pixels to the world.
+    shape : tuple of two int
+        Height and width of the plane, in px.
+    units, axis_labels : tuple
+        As the layer's attributes of this name.
+    """
+
+    plane: Plane
+    matrix: NDArray[np.float64]
+    shape: tuple[int, int]
+    units: tuple[Any, ...]
+    axis_labels: tuple[str, ...]
+
+    @classmethod
+    def of(cls, image: Image, plane: Plane) -> Self:
+        """Take it from a layer.
+
+        Parameters
+        ----------
+        image : Image
+            The layer that the region was drawn over.
+        plane : Plane
+            The plane of it.
+        """
+        finest = image.data[0] if image.multiscale else image.data
+        y, x = plane.axes
+        shape = int(finest.shape[y]), int(finest.shape[x])
+        return cls(plane, data_to_world(image), shape, tuple(image.units), tuple(image.axis_labels))
+
+    @property
+    def ndim(self) -> int:
+        """Axes of the query's image."""
+        return len(self.matrix) - 1
+
+    @property
+    def pixel_size(self) -> NDArray[np.float64]:
+        """Height and width of a pixel in the world, in its units."""
+        size: NDArray[np.float64] = np.linalg.norm(self.matrix[:-1, list(self.plane.axes)], axis=0)
+        return size
+
+    @property
+    def micrometres(self) -> float | None:
+        """Side of a pixel in micrometres; ``None`` where the units are no lengths, such as pixels."""
+        from pint import DimensionalityError
+
+        try:
+            sides = [
+                float((size * self.units[axis]).to("micrometer").magnitude)
+                for size, axis in zip(self.pixel_size.tolist(), self.plane.axes, strict=True)
+            ]
+        except DimensionalityError:
+            return None
+        return math.sqrt(sides[0] * sides[1])
+
+    def in_place(self, magnification: float = 1.0) -> dict[str, Any]:
+        """Give the keywords with which a hit lies in its own frame, comparable to the query image.
+
+        The tissue is as large as in the query image, and its upper left corner is where the query image has
+        its own, so that both are seen together in napari's grid.
+
+        Parameters
+        ----------
+        magnification : float
+            Pixels of the query image to a pixel of the hit's.
+
+        Returns
+        -------
+        dict
+            scale, translate, affine and units, for a layer of two axes.
+        """
+        axes, size = list(self.plane.axes), self.pixel_size * magnification
+        corners = self._embed(Region.whole(self.shape).corners())
+        first = (corners @ self.matrix[:-1, :-1].T + self.matrix[:-1, -1]).min(axis=0)[axes]
+        return {
+            "scale": size,
+            "translate": first + size / 2,
+            "affine": np.eye(3),
+            "units": tuple(self.units[axis] for axis in axes),
+        }
+
+    def registered(self, region: Region, box: ArrayLike) -> dict[str, Any]:
+        """Give the keywords with which a hit lies under the region that it was found for.
+
+        Parameters
+        ----------
+        region : Region
+            What was searched for, in the pixels of the query's image.
+        box : array_like, (4, 2)
+            The hit's match box: where the region's corners lie in the hit's pixels.
+
+        Returns
+        -------
+        dict
+            scale, translate, affine and units, for a layer of as many axes as the query's image: the hit's
+            two stand where the plane's are, the others have one index.
+        """
+        here = np.column_stack([np.asarray(box, dtype=np.float64), np.ones(4)])
+        flat = np.linalg.lstsq(here, region.corners(), rcond=None)[0].T
+        return self._onto(np.asarray(flat, dtype=np.float64))
+
+    def region_frame(self, region: Region) -> dict[str, Any]:
+        """Give the keywords with which a picture of the region, cut out upright, lies on the region.
+
+        Parameters
+        ----------
+        region : Region
+            In the pixels of the query's image.
+        """
+        height, width = max(1, round(region.height)), max(1, round(region.width))
+        return self.registered(region, Region.whole((height, width)).corners())
+
+    def expanded(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Give a plane the axes of the query's image, for `registered`.
+
+        Parameters
+        ----------
+        pixels : ndarray, (y, x) or (y, x, 3)
+            The plane.
+        """
+        others = tuple(axis for axis in range(self.ndim) if axis not in self.plane.axes)
+        return np.expand_dims(pixels, others) if others else pixels
+
+    def points(self, flat: ArrayLike) -> NDArray[np.float64]:
+        """Give (y, x) points the axes of the query's image, for `registered`.
+
+        Parameters
+        ----------
+        flat : array_like, (n, 2)
+            The points.
+        """
+        full = np.zeros((len(np.asarray(flat)), self.ndim))
+        full[:, list(self.plane.axes)] = flat
+        return full
+
+    def _onto(self, flat: NDArray[np.float64]) -> dict[str, Any]:
+        """Place pixels by the (2, 3) matrix that leads to the query's."""
+        ndim, axes = self.ndim, list(self.plane.axes)
+        to_query = np.eye(ndim + 1)
+        to_query[:-1, -1] = [0 if axis in axes else self.plane.at[axis] for axis in range(ndim)]
+        to_query[np.ix_(axes, axes)] = flat[:, :2]
+        to_query[axes, -1] = flat[:, 2]
+        return {
+            "scale": np.ones(ndim),
+            "translate": np.zeros(ndim),
+            "affine": self.matrix @ to_query,
+            "units": self.units,
+        }
+
+    def _embed(self, flat: NDArray[np.float64]) -> NDArray[np.float64]:
+        full = np.tile(np.asarray(self.plane.at, dtype=np.float64), (len(flat), 1))
+        full[:, list(self.plane.axes)] = flat
+        return full
+
+
+View = Literal["beside", "registered"]
+
+_BOX_ON_BRIGHT, _BOX_ON_DARK = "#0022cc", "#00d5ff"
+_NAME_SIZE = 8.0
+
+
+@dataclass(frozen=True, eq=False)
+class ShownHit:
+    """A hit as it is to be shown.
+
+    Parameters
+    ----------
+    hit : Hit
+        The hit.
+    picture : Picture
+        Its image.
+    region : Region
+        What it was found for, in the pixels of the query's image.
+    placement : Placement
+        How the query's image lies in the world.
+    view : {"beside", "registered"}
+        In its own frame, or under the region.
+    """
+
+    hit: Hit
+    picture: Picture
+    region: Region
+    placement: Placement
+    view: View
+
+    @property
+    def name(self) -> str:
+        """Its rank and file."""
+        return f"{self.hit.rank} · {Path(self.hit.image).name}"
+
+    @property
+    def transform(self) -> dict[str, Any]:
+        """Where both layers lie."""
+        if self.view == "beside":
+            side = np.linalg.norm(self.hit.box[3] - self.hit.box[0])
+            return self.placement.in_place(round(self.region.height / float(side), 6))
+        return self.placement.registered(self.region, self.hit.box)
+
+    @property
+    def data(self) -> list[NDArray[Any]]:
+        """What the image layer shows, a level each."""
+        levels = self.picture.levels
+        return levels if self.view == "beside" else [self.placement.expanded(level) for level in levels]
+
+    @property
+    def box(self) -> NDArray[np.float64]:
+        """The match box in the pixels of `data`."""
+        return self.hit.box if self.view == "beside" else self.placement.points(self.hit.box)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The hit's record, and that the layers are no images of the user."""
+        return {"napari-cmrir": {"is_result": True, **self.hit.as_dict()}}
+
+    @property
+    def features(self) -> dict[str, list[Any]]:
+        """The hit's record for the features table."""
+        hit = self.hit
+        return {
+            "rank": [hit.rank],
+            "score": [hit.score],
+            "rotation_degrees": [hit.rotation_degrees],
+            "confidence": [hit.confidence],
+            "image": [hit.image],
+        }
+
+    @property
+    def colours(self) -> tuple[str, str]:
+        """Of the match box and of its text."""
+        if self.picture.is_bright:
+            return _BOX_ON_BRIGHT, "black"
+        return _BOX_ON_DARK, _BOX_ON_DARK
+
+
+def make_image(shown: ShownHit) -> Image:
+    """Make the layer of a hit's image.
+
+    Parameters
+    ----------
+    shown : ShownHit
+        The hit.
+    """
+    data = shown.data
+    return Image(
+        data if len(data) > 1 else data[0],
+        rgb=shown.picture.rgb,
+        multiscale=len(data) > 1,
+        contrast_limits=None if shown.picture.rgb else shown.picture.limits,
+        name=shown.name,
+        metadata=shown.metadata,
+        **shown.transform,
+    )
+
+
+def show_name(image: Image) -> None:
+    """Show the name of a hit on its image, where napari can (from 0.9 on).
+
+    Parameters
+    ----------
+    image : Image
+        The layer of a hit's image.
+    """
+    if hasattr(image, "name_overlay") and not image.name_overlay.visible:
+        image.name_overlay.font_size = _NAME_SIZE
+        image.name_overlay.visible = True
+
+
+def make_box(shown: ShownHit) -> Shapes:
+    """Make the layer of a hit's match box.
+
+    Parameters
+    ----------
+    shown : ShownHit
+        The hit.
+    """
+    edge, text = shown.colours
+    return Shapes(
+        [shown.box],
+        shape_type="polygon",
+        name=f"{shown.name} · match",
+        features=shown.features,
+        text={
+            "string": "{rank}:  {score:.2f}\n{rotation_degrees:+.0f}°",
+            "color": text,
+            "anchor": "center",
+            "size": 12,
+        },
+        edge_color=edge,
+        face_color="transparent",
+        opacity=1,
+        edge_width=line_width(np.array(shown.picture.levels[0].shape[:2])),
+        metadata=shown.metadata,
+        **shown.transform,
+    )
+
+
+def fits(layer: Image, shown: ShownHit) -> bool:
+    """Tell whether another hit can be shown in the layer that is there, which is quicker than a new one.
+
+    Parameters
+    ----------
+    layer : Image
+        The image layer of a hit.
+    shown : ShownHit
+        The hit to show.
+    """
+    data = shown.data
+    same_axes = layer.ndim == data[0].ndim - shown.picture.rgb
+    same_kind = layer.rgb == shown.picture.rgb and not layer.multiscale and len(data) == 1
+    return same_axes and same_kind and tuple(layer.units) == tuple(shown.transform["units"])
+
+
+def change_steps(image: Image, box: Shapes, shown: ShownHit) -> list[Callable[[], object]]:
+    """List the steps that show another hit in the layers that are there, each a quick one.
+
+    Parameters
+    ----------
+    image, box : Image, Shapes
+        The layers of a hit.
+    shown : ShownHit
+        The hit to show.
+    """
+    transform = shown.transform
+    return [
+        partial(_change_image, image, shown),
+        *(partial(_change_transform, layer, transform) for layer in (image, box)),
+        partial(_change_box, box, shown),
+        partial(_change_text, box, shown),
+    ]
+
+
+def line_width(sides: NDArray[Any]) -> float:
+    """Choose a line that is seen on the whole image and does not hide it, in px.
+
+    Parameters
+    ----------
+    sides : ndarray
+        Height and width of the image, in px.
+    """
+    return max(1.0, float(np.min(sides)) / 75)
+
+
+def _change_image(layer: Image, shown: ShownHit) -> None:
+    layer.data = shown.data[0]
+    if not shown.picture.rgb:
+        layer.contrast_limits = shown.picture.limits
+    layer.name, layer.metadata = shown.name, shown.metadata
+
+
+def _change_transform(layer: Image | Shapes, transform: dict[str, Any]) -> None:
+    for name in ("scale", "translate"):
+        if not np.allclose(getattr(layer, name), transform[name], rtol=1e-12, atol=1e-12):
+            setattr(layer, name, transform[name])
+    if not np.allclose(layer.affine.affine_matrix, transform["affine"], rtol=1e-12, atol=1e-12):
+        layer.affine = transform["affine"]
+
+
+def _change_box(layer: Shapes, shown: ShownHit) -> None:
+    layer.data = [(shown.box, "polygon")]
+    layer.edge_color = shown.colours[0]
+
+
+def _change_text(layer: Shapes, shown: ShownHit) -> None:
+    layer.features = shown.features
+    layer.text.color = shown.colours[1]
+    layer.refresh_text()
+    layer.name, layer.metadata = f"{shown.name} · match", shown.metadata

@@ -1,0 +1,313 @@
+"""The dock widget "Index images": make images of one modality searchable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPlainTextEdit,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.napari.copy_commands import CopyButton, Language, index_text
+from napari_cmrir.napari.dock import ScrolledDock
+from napari_cmrir.napari.form_fields import Folded, PathEdit
+from napari_cmrir.napari.image_table import ImageTable, KnownImage, read_images
+from napari_cmrir.napari.jobs import tasks
+from napari_cmrir.napari.jobs.job_panel import JobPanel
+from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
+from napari_cmrir.napari.jobs.worker_process import in_worker_process
+from napari_cmrir.napari.summaries import describe_images, read_modalities
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+__all__ = ["IndexWidget"]
+
+
+class IndexWidget(ScrolledDock):
+    """Index a folder or files of one modality into a repository that can be searched.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        The viewer that it is added to.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer)
+        self.images = PathEdit(
+            ["folder", "files"],
+            "Images to index",
+            "A folder with all it contains, or files; drop them here. Of a folder with files named"
+            " *_<MODALITY>, only those of the modality are taken.",
+            "Images (*.tif *.tiff *.png *.jpg *.jpeg);;All files (*)",
+        )
+        self.model = PathEdit(
+            ["file"], "Model file", "The model that represents the images", "CoMIR models (*.safetensors)"
+        )
+        self.modality = QComboBox()
+        self.modality.setToolTip("Which of the model's two modalities the images are of")
+        self.output = PathEdit(
+            ["save"],
+            "Repository",
+            "The repository to write (NAME.cmrir); one that is there gets what is new",
+            "Repositories (*.cmrir)",
+        )
+        self.found = QLabel()
+        self.found.setWordWrap(True)
+        self.found.setToolTip("What will be indexed: how many images, and what is read of the first")
+        self.keep_glass = QCheckBox("Keep empty glass")
+        self.keep_glass.setToolTip("Also search fields of large images in which no tissue is found")
+        self.pixel_size = QDoubleSpinBox()
+        self.pixel_size.setDecimals(4)
+        self.pixel_size.setRange(0, 1000)
+        self.pixel_size.setSuffix(" µm")
+        self.pixel_size.setSpecialValueText("as the files say")
+        self.pixel_size.setToolTip("Side of the images' pixels, where the files do not say it or are wrong")
+        self.pixel_size.setAccessibleName("Pixel size")
+        self.panel = JobPanel(
+            "&Index",
+            "Pa&use",
+            "Index the images; a repository that is there gets what is new or changed, or was left",
+            "Pause; Index goes on later with what is left, also after napari was closed",
+        )
+        self.panel.add_button(CopyButton("this indexing", self._write))
+        self.speed = QLabel()
+        self.speed.setWordWrap(True)
+        self.speed.setToolTip("How long it will take, how much room, and how fast it goes")
+        self.speed.hide()
+        self.table = ImageTable()
+        self.verify = QPushButton("Verify")
+        self.verify.setToolTip("Read the repository again and compare it with its checksums")
+        self.prune = QPushButton("Prune")
+        self.prune.setToolTip("Drop images whose files are nowhere any more")
+        self.words = QPushButton("Learn words")
+        self.words.setToolTip(
+            "Learn the visual words anew from all images: worth it when there are four times the fields that"
+            " they were learned from, or where their files are damaged"
+        )
+        self.failures = QPlainTextEdit()
+        self.failures.setReadOnly(True)
+        self.failures.setMaximumHeight(90)
+        self.failures.setToolTip("Images that could not be indexed, and why")
+        self.failures.hide()
+        self._files, self._models, self._known = (
+            DebouncedQuery(self),
+            DebouncedQuery(self),
+            DebouncedQuery(self),
+        )
+        self._since: tuple[float, float] | None = None
+        self._expected = ""
+        self._lay_out()
+        self._connect()
+
+    def _lay_out(self) -> None:
+        form = QFormLayout()
+        form.addRow("Images", self.images)
+        form.addRow("Model", self.model)
+        form.addRow("Modality", self.modality)
+        form.addRow("", self.found)
+        form.addRow("Save as", self.output)
+        seldom = QWidget()
+        folded = QFormLayout(seldom)
+        folded.setContentsMargins(0, 0, 0, 0)
+        folded.addRow("Pixel size", self.pixel_size)
+        folded.addRow("", self.keep_glass)
+        upkeep = QHBoxLayout()
+        upkeep.addWidget(self.verify)
+        upkeep.addWidget(self.prune)
+        upkeep.addWidget(self.words)
+        upkeep.addStretch(1)
+        layout = QVBoxLayout(self.content)
+        layout.addLayout(form)
+        layout.addWidget(Folded("More settings", "Settings that seldom matter", seldom))
+        layout.addWidget(self.panel)
+        layout.addWidget(self.speed)
+        layout.addWidget(self.failures)
+        layout.addWidget(self.table, 1)
+        layout.addLayout(upkeep)
+        self.make_reachable()
+
+    def _connect(self) -> None:
+        self.images.changed.connect(self._look)
+        self.modality.currentIndexChanged.connect(self._look)
+        self.model.changed.connect(self._read_model)
+        self._files.answered.connect(self.found.setText)
+        self._files.refused.connect(self.found.setText)
+        self._models.answered.connect(self._offer_modalities)
+        self._models.refused.connect(self._show_model_refusal)
+        self._known.answered.connect(self._show_images)
+        self._known.refused.connect(lambda _: self._show_images(()))
+        self.output.changed.connect(self._read_images)
+        self.panel.start_requested.connect(self.index)
+        self.panel.progressed.connect(self._show_speed)
+        self.panel.running_changed.connect(self._read_images)
+        self.panel.stopped.connect(lambda: self.panel.tell("Paused; Index goes on with what is left."))
+        self.verify.clicked.connect(self.verify_repository)
+        self.prune.clicked.connect(self.prune_repository)
+        self.words.clicked.connect(self.learn_words)
+        self.remember("index", images=self.images, output=self.output)
+        self.session.model_changed.connect(self._propose_model)
+        self.remember("index", model=self.model)
+        if self.session.model is not None:
+            self._propose_model(self.session.model)
+
+    def index(self) -> None:
+        """Start to index what the fields say."""
+        try:
+            job = partial(in_worker_process, tasks.index, *self._chosen())
+        except InputError as error:
+            self.panel.refuse(error)
+            return
+        self.failures.hide()
+        self._since, self._expected = None, ""
+        self.speed.hide()
+        self.panel.run("Indexing images", job, self._show_indexed)
+
+    def verify_repository(self) -> None:
+        """Read the repository again, and list what is wrong with it."""
+        self._keep_in_order("Verifying a repository", tasks.verify, self._show_verified)
+
+    def prune_repository(self) -> None:
+        """Drop images whose files are gone, and list them."""
+        self._keep_in_order("Pruning a repository", tasks.prune, self._show_pruned)
+
+    def learn_words(self) -> None:
+        """Learn the visual words of the repository anew."""
+        self._keep_in_order("Learning the words anew", tasks.learn_words, self._show_learned)
+
+    def _chosen(self) -> tuple[list[Path], Path, str, Path, bool, float | None]:
+        pixel_size = self.pixel_size.value() or None
+        source = self._images(), self._model(), self._modality()
+        return *source, self._output(), self.keep_glass.isChecked(), pixel_size
+
+    def _keep_in_order(
+        self, title: str, task: Callable[[Path], Job[str]], show: Callable[[str], None]
+    ) -> None:
+        try:
+            folder = self._output()
+        except InputError as error:
+            self.panel.refuse(error)
+            return
+        self.panel.run(title, partial(in_worker_process, task, folder), show)
+
+    def _show_verified(self, problems: str) -> None:
+        self._list(problems)
+        self.panel.tell("The repository is damaged; see below." if problems else "All is as it was written.")
+
+    def _show_pruned(self, dropped: str) -> None:
+        self._list(dropped)
+        self.panel.tell(f"{len(dropped.splitlines())} images dropped" if dropped else "Every image is there.")
+        self.session.repository = self._output()
+
+    def _show_learned(self, _: str) -> None:
+        self.panel.tell("The visual words are learned anew.")
+        self.session.repository = self._output()
+
+    def _list(self, lines: str) -> None:
+        self.failures.setPlainText(lines)
+        self.failures.setVisible(bool(lines))
+
+    def _write(self, language: Language) -> Callable[[], str]:
+        return partial(index_text, language, *self._chosen())
+
+    def _show_speed(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if self._since is None or progress.done < self._since[1]:
+            self._since = now, progress.done
+        seconds, done = now - self._since[0], progress.done - self._since[1]
+        if "images to index: about" in progress.message:
+            self._expected = progress.message
+        is_measured = progress.unit == "images" and seconds > 1 and done > 0
+        speed = f"{60 * done / seconds:.0f} images a minute" if is_measured else ""
+        if self._expected or speed:
+            self.speed.setText("\n".join(filter(None, (self._expected, speed))))
+            self.speed.show()
+
+    def _read_images(self, *_: object) -> None:
+        self._known.forget()
+        if self.output.path is not None and not self.panel.is_running:
+            self._known.ask(partial(read_images, self._output()))
+
+    def _show_images(self, images: Sequence[KnownImage]) -> None:
+        self.table.show_images(images)
+
+    def _images(self) -> list[Path]:
+        if not self.images.paths:
+            raise InputError("No images are chosen; choose a folder or files to index.")
+        return self.images.paths
+
+    def _model(self) -> Path:
+        if self.model.path is None:
+            raise InputError("No model is chosen; train or load one in the widget CoMIR model.")
+        return self.model.path
+
+    def _modality(self) -> str:
+        if not self.modality.currentText():
+            read_modalities(self._model())  # says what is wrong with the model
+            raise InputError("No modality is chosen; choose which one the images are of.")
+        return self.modality.currentText()
+
+    def _output(self) -> Path:
+        path = self.output.path
+        if path is None:
+            raise InputError("No repository is given to write to; choose where to.")
+        return path if path.suffix == ".cmrir" else path.with_name(f"{path.name}.cmrir")
+
+    def _show_indexed(self, indexed: tasks.Indexed) -> None:
+        failed = len(indexed.failures)
+        self.panel.tell(
+            f"{indexed.images} image{'' if indexed.images == 1 else 's'} searchable"
+            + (f", {failed} could not be indexed" if failed else "")
+            + f": {indexed.path.name}"
+            + ("; Learn words is worth its time now" if indexed.is_outgrown else "")
+        )
+        lines = (f"{Path(name).name}: {reason}" for name, reason in indexed.failures.items())
+        self._list("\n".join(lines))
+        self.session.repository = indexed.path
+
+    def _propose_model(self, path: Path) -> None:
+        self.model.set_paths(path)
+
+    def _read_model(self) -> None:
+        self._models.forget()
+        if self.model.path is not None:
+            self._models.ask(partial(read_modalities, self.model.path))
+
+    def _offer_modalities(self, modalities: tuple[str, ...]) -> None:
+        before = self.modality.currentText()
+        self.modality.clear()
+        self.modality.addItems(modalities)
+        self.modality.setCurrentIndex(
+            modalities.index(before) if before in modalities else len(modalities) - 1
+        )
+
+    def _show_model_refusal(self, reason: str) -> None:
+        self.modality.clear()
+        self.found.setText(reason)
+
+    def _look(self) -> None:
+        """Look for the images, and say how many there are or why there are none."""
+        self._files.forget()
+        self.found.setText("")
+        paths = self.images.paths
+        if paths:
+            first = paths[0]
+            base = first.parent if len(paths) > 1 or first.is_file() else first
+            self.output.propose(base.with_name(f"{base.name}.cmrir"))
+            self._files.ask(partial(describe_images, paths, self.modality.currentText() or None))

@@ -1,0 +1,228 @@
+"""A long job away from the window: two buttons, a bar and a line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_error
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from superqt import QElidingLabel
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.napari.jobs.workers import (
+    JobResult,
+    JobWorker,
+    SignalRelay,
+    Titled,
+    detach_all,
+    ignore,
+    started,
+)
+
+__all__ = ["JobPanel"]
+
+_ESTIMATE_SECONDS = 3.0
+_BAR_STEPS = 1000
+
+
+class JobPanel(QWidget):
+    """Two buttons that start and stop a job, a bar and a line that tell how far it has come.
+
+    Parameters
+    ----------
+    start, stop : str
+        What the buttons say.
+    start_tip, stop_tip : str
+        Their tooltips.
+    """
+
+    start_requested = Signal()
+    """The start button was pressed: the owner answers with `run`."""
+    running_changed = Signal(bool)
+    progressed = Signal(object)
+    """A `Progress` of the job that runs."""
+    stopped = Signal()
+    """The job has ended because it was asked to."""
+
+    def __init__(self, start: str, stop: str, start_tip: str, stop_tip: str) -> None:
+        super().__init__()
+        self.start_button, self.stop_button = QPushButton(start), QPushButton(stop)
+        self.start_button.setToolTip(start_tip)
+        self.stop_button.setToolTip(stop_tip)
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.bar.setRange(0, _BAR_STEPS)
+        self.bar.setToolTip("How far the work has come")
+        self.message = QElidingLabel()
+        self._buttons = buttons = QHBoxLayout()
+        buttons.addWidget(self.start_button, 1)
+        buttons.addWidget(self.stop_button, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(buttons)
+        layout.addWidget(self.bar)
+        layout.addWidget(self.message)
+        self.start_button.clicked.connect(self._request_start)
+        self.stop_button.clicked.connect(self.stop)
+        self._worker: JobWorker | None = None
+        self._relay: SignalRelay | None = None
+        self._outcome: JobResult | None = None
+        self._on_result: Callable[[Any], object] = ignore
+        self._clock = _Clock()
+        self._relays: set[SignalRelay] = set()
+        self.destroyed.connect(partial(detach_all, self._relays))
+        self._show_running(False)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a job is under way, or stopping."""
+        return self._worker is not None
+
+    def run(self, title: str, make_job: Callable[[], Job[Any]], on_result: Callable[[Any], object]) -> None:
+        """Run a job in another thread.
+
+        An `InputError` of the job becomes one notification; any other exception is raised in the window's
+        thread, where napari shows it with its traceback.
+
+        Parameters
+        ----------
+        title : str
+            What it does, for napari's question before it closes: ``"Training a CoMIR model"``.
+        make_job : callable
+            Makes the job; called in the other thread. It must not touch layers or widgets.
+        on_result : callable
+            Called with the job's result, in the window's thread, unless the job was stopped.
+        """
+        if self._worker is not None:
+            return
+        self._outcome, self._on_result, self._clock = None, on_result, _Clock()
+        worker = create_worker(Titled(title, started), make_job, _worker_class=JobWorker)
+        self._worker = worker
+        self._relay = SignalRelay(
+            worker,
+            self._relays,
+            yielded=self._show_progress,
+            returned=self._keep_outcome,
+            finished=self._finish,
+        )
+        self._show_running(True)
+        self.bar.setRange(0, 0)
+        self.tell(f"{title} …")
+        worker.start()
+
+    def add_button(self, button: QWidget) -> None:
+        """Add a button beside the two.
+
+        Parameters
+        ----------
+        button : QWidget
+            The button.
+        """
+        self._buttons.addWidget(button)
+
+    def stop(self) -> None:
+        """Ask the job to stop; what it has left on the disk is complete."""
+        if self._worker is not None:
+            self._worker.quit()
+            self.stop_button.setEnabled(False)
+            self.tell("Stopping …")
+
+    def abandon(self) -> None:
+        """Stop the job and take no more notice of it: its widget goes."""
+        if self._relay is not None:
+            self._relay.detach()
+            self._become_idle("Stopped.")
+
+    def refuse(self, error: InputError) -> None:
+        """Show what cannot be done, as one notification.
+
+        Parameters
+        ----------
+        error : InputError
+            Its message is the sentence to show.
+        """
+        self.tell(str(error))
+        show_error(str(error))
+
+    def tell(self, message: str) -> None:
+        """Show a line below the bar.
+
+        Parameters
+        ----------
+        message : str
+            Cut where it is too long; the tooltip has it whole.
+        """
+        self.message.setText(message)
+        self.message.setToolTip(message)
+
+    def _request_start(self) -> None:
+        self.start_requested.emit()
+
+    def _show_running(self, is_running: bool) -> None:
+        self.start_button.setEnabled(not is_running)
+        self.stop_button.setEnabled(is_running)
+        self.running_changed.emit(is_running)
+
+    def _show_progress(self, progress: Progress) -> None:
+        if self._worker is None or self._worker.abort_requested:
+            return
+        if progress.total:
+            self.bar.setRange(0, _BAR_STEPS)
+            self.bar.setValue(round(_BAR_STEPS * min(progress.done / progress.total, 1.0)))
+        else:
+            self.bar.setRange(0, 0)
+        self.tell(" · ".join(filter(None, [_count(progress), self._clock.left(progress), progress.message])))
+        self.progressed.emit(progress)
+
+    def _keep_outcome(self, outcome: JobResult) -> None:
+        self._outcome = outcome
+
+    def _finish(self) -> None:
+        outcome, on_result = self._outcome, self._on_result
+        if outcome is None:  # stopped, or an exception that napari shows
+            was_stopped = self._worker is not None and self._worker.abort_requested
+            self._become_idle("Stopped." if was_stopped else "Failed.")
+            if was_stopped:
+                self.stopped.emit()
+        elif outcome.refusal is not None:
+            self._become_idle("")
+            self.refuse(outcome.refusal)
+        else:
+            self._become_idle("Done.", share=1.0)
+            on_result(outcome.result)
+
+    def _become_idle(self, message: str, share: float = 0.0) -> None:
+        self._worker, self._relay, self._outcome, self._on_result = None, None, None, ignore
+        self.bar.setRange(0, _BAR_STEPS)
+        self.bar.setValue(round(_BAR_STEPS * share))
+        self.tell(message)
+        self._show_running(False)
+
+
+class _Clock:
+    """Estimates how long a job will still take, from the pace of the unit that it counts in now."""
+
+    def __init__(self) -> None:
+        self._unit, self._since, self._first = "", 0.0, 0.0
+
+    def left(self, progress: Progress) -> str:
+        now = time.monotonic()
+        if progress.unit != self._unit:
+            self._unit, self._since, self._first = progress.unit, now, progress.done
+        passed, done = now - self._since, progress.done - self._first
+        if not progress.total or done <= 0 or passed < _ESTIMATE_SECONDS:
+            return ""
+        seconds = passed / done * (progress.total - progress.done)
+        return f"{seconds:.0f} s left" if seconds < 90 else f"{seconds / 60:.0f} min left"
+
+
+def _count(progress: Progress) -> str:
+    if not progress.total:
+        return ""
+    return f"{progress.done:.0f} of {progress.total:.0f} {progress.unit}"

@@ -1,0 +1,320 @@
+"""The long jobs of the widgets, done `in_worker_process`: without Qt, on what can be pickled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.jobs import Job, Progress
+
+if TYPE_CHECKING:
+    from napari_cmrir.images.geometry import Region
+    from napari_cmrir.representations.comir.training.pair_checks import PairProblem
+    from napari_cmrir.representations.comir.training.settings import TrainingSettings
+    from napari_cmrir.search.explain import Explanation
+    from napari_cmrir.search.hits import Hit, SearchResult
+    from napari_cmrir.search.settings import SearchSettings
+
+__all__ = [
+    "Indexed",
+    "check",
+    "explain",
+    "import_model",
+    "index",
+    "keep_best",
+    "learn_words",
+    "prune",
+    "represent",
+    "search",
+    "train",
+    "verify",
+]
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What indexing ended with.
+
+    Parameters
+    ----------
+    path : Path
+        The repository.
+    images : int
+        How many can be searched.
+    failures : dict
+        Why others could not be indexed, by file.
+    is_outgrown : bool
+        Whether the visual words are worth learning anew.
+    """
+
+    path: Path
+    images: int
+    failures: dict[str, str]
+    is_outgrown: bool
+
+
+def train(
+    pairs: Path | Sequence[tuple[NDArray[Any], NDArray[Any]]],
+    modalities: tuple[str, str],
+    settings: TrainingSettings,
+    output: Path,
+    resume: bool,
+) -> Job[Path]:
+    """Train a model, and give its file.
+
+    Parameters
+    ----------
+    pairs : Path or sequence of (first, second) arrays
+        A folder, or the images.
+    modalities, settings, output, resume
+        As `comir.training.train`.
+    """
+    yield Progress(0, None, "pairs", "Starting")
+    from napari_cmrir.representations.comir.training import train as training
+
+    found = _found(pairs, modalities)
+    yield from training.train(found, modalities, settings, output=output, resume=resume)
+    return output
+
+
+def keep_best(
+    pairs: Path | Sequence[tuple[NDArray[Any], NDArray[Any]]],
+    modalities: tuple[str, str],
+    settings: TrainingSettings,
+    output: Path,
+) -> Job[Path]:
+    """Make a model of what a stopped training has learnt so far, and give its file.
+
+    Parameters
+    ----------
+    pairs, modalities, settings, output
+        As they were given to `train`.
+    """
+    yield Progress(0, None, "pairs", "Keeping the best so far")
+    from napari_cmrir.representations.comir.training import train as training
+
+    yield from training.keep_best(_found(pairs, modalities), modalities, settings, output=output)
+    return output
+
+
+def _found(
+    pairs: Path | Sequence[tuple[NDArray[Any], NDArray[Any]]], modalities: tuple[str, str]
+) -> Sequence[Any]:
+    from napari_cmrir.images.discovery import find_pairs
+
+    return find_pairs(pairs, modalities) if isinstance(pairs, Path) else pairs
+
+
+def check(pairs: Path, modalities: tuple[str, str]) -> Job[list[PairProblem]]:
+    """Look for what would spoil a training on the pairs of a folder.
+
+    Parameters
+    ----------
+    pairs : Path
+        The folder.
+    modalities : tuple of two str
+        Their names.
+    """
+    from napari_cmrir.images.discovery import find_pairs, unpaired_images
+    from napari_cmrir.representations.comir.training.pair_checks import check_pairs
+
+    found, alone = find_pairs(pairs, modalities), unpaired_images(pairs, modalities)
+    return (yield from check_pairs(found, alone=alone))
+
+
+def represent(model: Path, pixels: NDArray[Any], modality: str) -> Job[NDArray[np.uint8]]:
+    """Represent an image as `comir.inference.represent` does, by a model file.
+
+    Parameters
+    ----------
+    model : Path
+        The file.
+    pixels : ndarray, (y, x, channel)
+        The image.
+    modality : str
+        Of the image.
+    """
+    yield Progress(0, None, "tiles", "Loading the model")
+    from napari_cmrir.representations.comir import inference
+    from napari_cmrir.representations.comir.model import load_model
+
+    comir: NDArray[np.uint8] = yield from inference.represent(load_model(model), pixels, modality)
+    return comir
+
+
+def import_model(checkpoint: Path, modalities: tuple[str, str], output: Path) -> Job[Path]:
+    """Import a released checkpoint, and give the model file.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        The file.
+    modalities : tuple of two str
+        What it was trained on.
+    output : Path
+        The model file to write.
+    """
+    yield Progress(0, None, "", "Reading the checkpoint")
+    from napari_cmrir.representations.comir.checkpoint_import import import_checkpoint
+
+    import_checkpoint(checkpoint, modalities).save(output)
+    return output
+
+
+def index(
+    images: Sequence[Path],
+    model: Path,
+    modality: str,
+    output: Path,
+    keep_glass: bool = False,
+    pixel_size: float | None = None,
+) -> Job[Indexed]:
+    """Index images, and tell what came of it.
+
+    Parameters
+    ----------
+    images : sequence of Path
+        Files and folders.
+    model : Path
+        The model file.
+    modality : str
+        Of the images.
+    output : Path
+        The repository.
+    keep_glass : bool
+        Whether fields that show no tissue are searched too.
+    pixel_size : float or None
+        Side of the images' pixels in micrometres; by default as the files say.
+    """
+    yield Progress(0, None, "images", "Loading the model")
+    from napari_cmrir.repository.build import build_repository
+    from napari_cmrir.repository.repository import changed_settings
+    from napari_cmrir.representations.comir.model import load_model
+
+    settings = changed_settings(output, keep_glass=keep_glass, pixel_size=pixel_size)
+    repository = yield from build_repository(images, load_model(model), modality, output, settings)
+    with repository:
+        count = len(np.unique(repository.fields["image"]))
+        is_outgrown = repository.summary()["vocabulary"]["outgrown"]
+        return Indexed(output, count, repository.failures, is_outgrown)
+
+
+def learn_words(repository: Path) -> Job[str]:
+    """Learn the visual words of a repository anew; nothing is to be listed of it.
+
+    Parameters
+    ----------
+    repository : Path
+        The repository.
+    """
+    yield Progress(0, None, "images", "Reading the repository")
+    from napari_cmrir.repository.maintenance import rebuild_vocabulary
+
+    rebuilt = yield from rebuild_vocabulary(repository)
+    rebuilt.close()
+    return ""
+
+
+def verify(repository: Path) -> Job[str]:
+    """Read a repository again, compare it with its checksums, and give what is wrong, a line each.
+
+    Parameters
+    ----------
+    repository : Path
+        The repository.
+    """
+    yield Progress(0, None, "files", "Reading the repository")
+    from napari_cmrir.repository.maintenance import verify_repository
+
+    problems = yield from verify_repository(repository)
+    return "\n".join(problems)
+
+
+def prune(repository: Path) -> Job[str]:
+    """Drop images whose files are nowhere any more, and give their paths, a line each.
+
+    Parameters
+    ----------
+    repository : Path
+        The repository.
+    """
+    yield Progress(0, None, "images", "Looking for the images")
+    from napari_cmrir.repository.maintenance import prune_repository
+
+    dropped = yield from prune_repository(repository)
+    return "\n".join(dropped)
+
+
+def search(
+    repository: Path,
+    pixels: NDArray[Any],
+    modality: str,
+    region: Region,
+    mask: NDArray[np.bool_] | None,
+    pixel_size: float | None,
+    settings: SearchSettings,
+) -> Job[SearchResult]:
+    """Search a repository.
+
+    Parameters
+    ----------
+    repository : Path
+        Where to look.
+    pixels, modality, region, mask, pixel_size, settings
+        As `search.query.search`.
+    """
+    yield Progress(0, None, "%", "Opening the repository")
+    from napari_cmrir.repository.repository import open_repository
+    from napari_cmrir.search.query import search as search_in
+
+    with open_repository(repository) as opened:
+        return (
+            yield from search_in(
+                opened,
+                pixels,
+                modality,
+                region=region,
+                mask=mask,
+                pixel_size=pixel_size,
+                settings=settings,
+            )
+        )
+
+
+def explain(repository: Path, result: SearchResult, hit: Hit) -> Job[Explanation]:
+    """Compare a region with a hit, pixel by pixel.
+
+    Parameters
+    ----------
+    repository : Path
+        Where the hit was found.
+    result : SearchResult
+        What was found.
+    hit : Hit
+        One of its hits.
+
+    Raises
+    ------
+    InputError
+        The repository has changed since the search, or cannot be opened.
+    """
+    yield Progress(0, None, "", "Comparing the representations")
+    from napari_cmrir.repository.repository import open_repository
+    from napari_cmrir.search.explain import explain as explain_hit
+
+    with open_repository(repository) as opened:
+        known = hit.field < len(opened) and hit.image in (
+            opened.image_name(hit.field),
+            str(opened.image_path(hit.field)),
+        )
+        if not known:
+            raise InputError(
+                f"{Path(hit.image).name} is no longer in the repository as it was; search again."
+            )
+        return explain_hit(opened, result, hit)

@@ -1,0 +1,138 @@
+"""Threads that iterate a job, and how their signals reach a widget that may be gone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+from napari.qt.threading import GeneratorWorker
+from qtpy.QtCore import QObject
+
+from napari_cmrir.errors import InputError, in_words
+from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.napari.jobs.worker_main import PROGRESS_SECONDS
+
+__all__ = ["JobResult", "JobWorker", "SignalRelay", "Titled", "detach_all", "ignore", "started"]
+
+
+class SignalRelay(QObject):
+    """Takes a worker's signals in the window's thread for a widget that may be deleted before it ends.
+
+    A slot of the widget itself could be deleted while the other thread emits, which PyQt does not survive.
+
+    Parameters
+    ----------
+    worker : WorkerBase
+        The worker.
+    running : set
+        Where the widget keeps its relays: this one is in it until its worker has finished.
+    **slots : callable
+        What to call, by the name of the signal; among them ``finished``.
+    """
+
+    _all: ClassVar[set[SignalRelay]] = set()
+
+    def __init__(self, worker: Any, running: set[SignalRelay], **slots: Callable[..., object]) -> None:
+        super().__init__()
+        self._worker, self._running, self._to = worker, running, slots
+        self._all.add(self)
+        running.add(self)
+        for name in slots:
+            getattr(worker, name).connect(getattr(self, f"_{name}"))
+
+    def detach(self) -> None:
+        """Quit the worker and pass nothing on any more."""
+        self._worker.quit()
+        self._to = dict.fromkeys(self._to, ignore)
+
+    def _yielded(self, progress: Progress) -> None:
+        self._to["yielded"](progress)
+
+    def _returned(self, result: Any) -> None:
+        self._to["returned"](result)
+
+    def _finished(self) -> None:
+        self._all.discard(self)
+        self._running.discard(self)
+        self._to["finished"]()
+
+
+class JobResult:
+    """How a job ended: with its result, or refused."""
+
+    def __init__(self, result: Any = None, refusal: InputError | None = None) -> None:
+        self.result, self.refusal = result, refusal
+
+
+class JobWorker(GeneratorWorker):
+    """Iterates a job, passes on as much of its progress as can be seen, and closes it in its own thread."""
+
+    def work(self) -> JobResult | None:
+        """Iterate until the job ends or is stopped."""
+        job, shown, last = self._gen, 0.0, None
+        try:
+            while not self.abort_requested:
+                progress = next(job)
+                now = time.monotonic()
+                is_news = progress is not last
+                if is_news and (now - shown >= PROGRESS_SECONDS or progress.preview is not None):
+                    shown, last = now, progress
+                    self.yielded.emit(progress)
+        except StopIteration as stop:
+            return JobResult(stop.value)
+        except InputError as error:
+            return JobResult(refusal=error)
+        except OSError as error:
+            refusal = in_words(error)
+            if refusal is None:
+                raise
+            return JobResult(refusal=refusal)
+        finally:
+            job.close()
+        self.aborted.emit()
+        return None
+
+
+class Titled(partial):  # type: ignore[type-arg]
+    """A function that napari names in words in its list of running work."""
+
+    title: str = ""
+
+    def __new__(cls, title: str, function: Callable[..., Any]) -> Titled:
+        """Name a function."""
+        self = super().__new__(cls, function)
+        self.title = title
+        return self
+
+    def __str__(self) -> str:
+        return self.title
+
+
+def started(make_job: Callable[[], Job[Any]]) -> Job[Any]:
+    """Make a job in the thread that iterates it, and iterate it.
+
+    Parameters
+    ----------
+    make_job : callable
+        Makes the job.
+    """
+    yield Progress(0, None, "", "")
+    return (yield from make_job())
+
+
+def detach_all(relays: set[SignalRelay], *_: object) -> None:
+    """Detach relays whose widget goes.
+
+    Parameters
+    ----------
+    relays : set of SignalRelay
+        Those of the widget.
+    """
+    for relay in list(relays):
+        relay.detach()
+
+
+def ignore(*_: object) -> None:
+    """Do nothing, whatever is told."""

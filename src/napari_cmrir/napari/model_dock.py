@@ -1,0 +1,419 @@
+"""The dock widget "CoMIR model": train a model on image pairs, or load one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image
+from napari.utils.notifications import show_info
+from qtpy.QtCore import QPointF, QRectF, QSize, Qt
+from qtpy.QtGui import QColor, QPainter, QPalette, QPen, QPolygonF
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.napari.coordinates import ImageSnapshot
+from napari_cmrir.napari.copy_commands import CopyButton, Language, kept_folder, pairs_of, train_text
+from napari_cmrir.napari.dock import ScrolledDock
+from napari_cmrir.napari.form_fields import Folded, PathEdit, heading
+from napari_cmrir.napari.jobs import tasks
+from napari_cmrir.napari.jobs.job_panel import JobPanel
+from napari_cmrir.napari.jobs.worker_process import in_worker_process
+from napari_cmrir.napari.model_use import ModelUse
+from napari_cmrir.napari.pair_source import PairSource
+from napari_cmrir.napari.plugin_layers import PluginLayers
+from napari_cmrir.representations.comir.training.settings import PRESETS, TrainingSettings
+
+if TYPE_CHECKING:
+    import napari.viewer
+
+__all__ = ["ModelWidget", "TrainingPlot"]
+
+
+_ON_DARK, _ON_LIGHT = ("#e69f00", "#56b4e9"), ("#8f5200", "#005a8f")  # told apart by the colour-blind
+_LEFT, _RIGHT, _TOP, _BOTTOM = 38, 34, 18, 16
+
+
+class TrainingPlot(QWidget):
+    """Draws the loss (left axis) and the retrieval score (right axis, 0 to 100 %) over the steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[tuple[float, float]] = []
+        self.scores: list[tuple[float, float]] = []
+        self._steps = 1.0
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setToolTip(
+            "The loss (the lower the better) and, once it has been measured, how many of the validation"
+            " regions are retrieved first (the higher the better)"
+        )
+        self.setAccessibleName("Loss and retrieval score")
+
+    def sizeHint(self) -> QSize:  # noqa: N802
+        """Give the size that it likes to have."""
+        return QSize(200, 120)
+
+    def clear(self) -> None:
+        """Draw an empty plot."""
+        self.losses, self.scores = [], []
+        self.update()
+
+    def add(self, step: float, loss: float | None, score: float | None) -> None:
+        """Add what is known at a step.
+
+        Parameters
+        ----------
+        step : float
+            Steps done, up to which the plot goes.
+        loss : float or None
+            The loss.
+        score : float or None
+            Share of regions retrieved first, 0 to 1.
+        """
+        self._steps = max(step, 1.0)
+        if loss is not None and math.isfinite(loss):
+            self.losses.append((step, loss))
+        if score is not None and (not self.scores or self.scores[-1][1] != score):
+            self.scores.append((step, score))
+        self.update()
+
+    def paintEvent(self, _: Any) -> None:  # noqa: N802
+        """Draw."""
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        frame = QRectF(self.rect()).adjusted(_LEFT, _TOP, -_RIGHT, -_BOTTOM)
+        ink = self.palette().color(QPalette.ColorRole.Text)
+        font = painter.font()
+        font.setPointSizeF(max(6.0, font.pointSizeF() * 0.8))
+        painter.setFont(font)
+        faint = QColor(ink)
+        faint.setAlphaF(0.3)
+        painter.setPen(QPen(faint, 1))
+        painter.drawRect(frame)
+        painter.setPen(ink)
+        painter.drawText(
+            QRectF(_LEFT, frame.bottom(), frame.width(), _BOTTOM),
+            Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter,
+            f"{self._steps:.0f} steps",
+        )
+        loss, retrieval = _ON_DARK if ink.lightnessF() > 0.5 else _ON_LIGHT
+        self._draw_losses(painter, frame, loss)
+        self._draw_scores(painter, frame, retrieval)
+        painter.end()
+
+    def _draw_losses(self, painter: QPainter, frame: QRectF, colour: str) -> None:
+        values = [value for _, value in self.losses]
+        low, high = (min(values), max(values)) if values else (0.0, 1.0)
+        if high - low < 1e-9:
+            low, high = low - 0.5, high + 0.5
+        last = f"loss {values[-1]:.3f}" if values else "loss"
+        self._draw(painter, frame, self.losses, low, high, colour)
+        left = QRectF(0, frame.top() - 6, _LEFT - 4, 12)
+        right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+        if values:
+            painter.drawText(left, right, f"{high:.2f}")
+            painter.drawText(left.translated(0, frame.height()), right, f"{low:.2f}")
+        painter.drawText(
+            QRectF(_LEFT, 0, frame.width(), _TOP),
+            Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter,
+            last,
+        )
+
+    def _draw_scores(self, painter: QPainter, frame: QRectF, colour: str) -> None:
+        if not self.scores:
+            return
+        self._draw(painter, frame, self.scores, 0.0, 1.0, colour)
+        side = QRectF(frame.right() + 3, frame.top() - 6, _RIGHT - 3, 12)
+        painter.drawText(side, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, "100%")
+        painter.drawText(
+            side.translated(0, frame.height()),
+            Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter,
+            "0%",
+        )
+        painter.drawText(
+            QRectF(_LEFT, 0, frame.width(), _TOP),
+            Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter,
+            f"retrieved first {self.scores[-1][1]:.0%}",
+        )
+
+    def _draw(
+        self,
+        painter: QPainter,
+        frame: QRectF,
+        points: list[tuple[float, float]],
+        low: float,
+        high: float,
+        colour: str,
+    ) -> None:
+        line = QPolygonF(
+            [
+                QPointF(
+                    frame.left() + frame.width() * min(step / self._steps, 1.0),
+                    frame.bottom() - frame.height() * (value - low) / (high - low),
+                )
+                for step, value in points
+            ]
+        )
+        painter.setPen(QPen(QColor(colour), 2))
+        painter.drawPolyline(line)
+        if points:
+            painter.setBrush(QColor(colour))
+            painter.drawEllipse(line[line.size() - 1], 2.5, 2.5)
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+
+
+_MODELS = "CoMIR models (*.safetensors)"
+_Training = tuple[Path | tuple[ImageSnapshot, ImageSnapshot], tuple[str, str], TrainingSettings, Path]
+
+
+class ModelWidget(ScrolledDock):
+    """Train a CoMIR model and watch it learn, or load one and see what it is.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        The viewer that it is added to.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer)
+        self.pairs = PairSource(viewer)
+        self._make_training_fields()
+        self.panel = JobPanel(
+            "&Train",
+            "&Stop",
+            "Train a model on these pairs",
+            "Stop at once; the best model so far is kept, and a checkpoint to go on from",
+        )
+        self.panel.add_button(CopyButton("this training", self._write))
+        self.plot = TrainingPlot()
+        self.plot.hide()
+        self.figures = QLabel()
+        self.figures.setWordWrap(True)
+        self.figures.setToolTip("Where it is computed, and how much memory it took")
+        self.figures.hide()
+        self.use = ModelUse(viewer, lambda: self.pairs.names)
+        self.remove = QPushButton("Remove la&yers")
+        self.remove.setToolTip("Remove every layer that this widget added: pairs, previews and CoMIRs")
+        self._previews = PluginLayers(viewer, self)
+        self._training: _Training | None = None
+        self._lay_out()
+        self._connect()
+
+    def _make_training_fields(self) -> None:
+        fields = TrainingSettings.model_fields
+        self.preset = QComboBox()
+        self.preset.addItems(list(PRESETS))
+        self.preset.setToolTip("fast: a small network for a laptop; paper: as published, much slower")
+        self.steps = _spin(1, 1_000_000, fields["steps"].description)
+        self.seed = _spin(0, 2**31 - 1, fields["seed"].description)
+        for spin, name in ((self.steps, "Steps"), (self.seed, "Seed")):
+            spin.setAccessibleName(name)
+        self.preset.setAccessibleName("Preset")
+        self.output = PathEdit(["save"], "Save the model as", "The model file to write", _MODELS)
+        self.resume = QCheckBox("Go on where training was stopped")
+        self.resume.setToolTip("There is a checkpoint of these pairs and settings beside the model file")
+        self.resume.hide()
+        self.previews = QCheckBox("Show what it learns as layers")
+        self.previews.setToolTip("Add the two CoMIRs of one pair as layers, and refresh them while it trains")
+        self.previews.setChecked(True)
+
+    def _lay_out(self) -> None:
+        how = QHBoxLayout()
+        how.addWidget(self.preset, 1)
+        how.addWidget(QLabel("steps"))
+        how.addWidget(self.steps, 1)
+        form = QFormLayout()
+        form.addRow("Preset", how)
+        form.addRow("Save as", self.output)
+        form.addRow("", self.resume)
+        seldom = QWidget()
+        folded = QFormLayout(seldom)
+        folded.setContentsMargins(0, 0, 0, 0)
+        folded.addRow("Seed", self.seed)
+        folded.addRow("", self.previews)
+        self.more = Folded("M&ore settings", "Settings that seldom matter", seldom)
+        layout = QVBoxLayout(self.content)
+        layout.addWidget(heading("Train a model"))
+        layout.addWidget(self.pairs)
+        layout.addLayout(form)
+        layout.addWidget(self.more)
+        layout.addWidget(self.panel)
+        layout.addWidget(self.plot)
+        layout.addWidget(self.figures)
+        layout.addWidget(heading("The model in use"))
+        layout.addWidget(self.use)
+        layout.addWidget(self.remove)
+        layout.addStretch(1)
+
+    def _connect(self) -> None:
+        self.preset.currentTextChanged.connect(self._show_preset)
+        self.output.changed.connect(self._show_checkpoint)
+        self.pairs.proposed.connect(self.output.propose)
+        self.pairs.refused.connect(lambda reason: self.panel.refuse(InputError(reason)))
+        self.pairs.check.clicked.connect(self.check)
+        self.panel.start_requested.connect(self.train)
+        self.panel.progressed.connect(self._show_progress)
+        self.panel.stopped.connect(self._keep_best)
+        self.remove.clicked.connect(self.remove_layers)
+        self._show_preset()
+        first, second = self.pairs.modalities
+        self.remember("model", first=first, second=second, preset=self.preset, previews=self.previews)
+        self.remember("model", folder=self.pairs.folder)
+        self.make_reachable()
+        self.pairs.look()
+
+    def train(self) -> None:
+        """Start training on what the fields say."""
+        try:
+            pairs, settings, output = self.pairs.chosen(), self._settings(), self._output()
+        except InputError as error:
+            self.panel.refuse(error)
+            return
+        self.plot.clear()
+        self.plot.show()
+        self._training = pairs, self.pairs.names, settings, output
+        job = partial(_do, tasks.train, *self._training, self.resume.isChecked())
+        self.panel.run("Training a CoMIR model", job, self._take_model)
+
+    def check(self) -> None:
+        """Read the pairs, and list what would spoil the training."""
+        try:
+            pairs = self.pairs.chosen()
+        except InputError as error:
+            self.panel.refuse(error)
+            return
+        self._training = None
+        if isinstance(pairs, Path):
+            self.panel.run(
+                "Checking the pairs",
+                partial(in_worker_process, tasks.check, pairs, self.pairs.names),
+                self._show_problems,
+            )
+
+    def remove_layers(self) -> None:
+        """Remove every layer that this widget added, and no other."""
+        for layers in (self.pairs, self.use):
+            layers.remove_layers()
+        self._previews.remove_all()
+
+    def _settings(self) -> TrainingSettings:
+        changes = {"steps": self.steps.value(), "seed": self.seed.value()}
+        return PRESETS[self.preset.currentText()].model_copy(update=changes)
+
+    def _output(self) -> Path:
+        path = self.output.path
+        if path is None:
+            raise InputError("No file is given to save the model as; choose one.")
+        return path if path.suffix == ".safetensors" else path.with_name(f"{path.name}.safetensors")
+
+    def _write(self, language: Language) -> Callable[[], str]:
+        pairs, settings, output = self.pairs.chosen(), self._settings(), self._output()
+        names, preset, resume = self.pairs.names, self.preset.currentText(), self.resume.isChecked()
+
+        def text() -> str:
+            folder = pairs if isinstance(pairs, Path) else pairs_of(*pairs, names, kept_folder())
+            return train_text(language, folder, names, settings, preset, output, resume)
+
+        return text
+
+    def _take_model(self, path: Path) -> None:
+        self._training = None
+        self.panel.tell(f"Trained: {path}")
+        self._show_checkpoint()
+        self.session.model = path
+
+    def _keep_best(self) -> None:
+        """Make a model of what a stopped training has left."""
+        training, self._training = self._training, None
+        self._show_checkpoint()
+        if training is not None and Path(f"{training[-1]}.checkpoint").exists():
+            job = partial(_do, tasks.keep_best, *training)
+            self.panel.run("Keeping the best so far", job, self._take_best)
+
+    def _take_best(self, path: Path) -> None:
+        self.panel.tell(f"Stopped; the best so far is kept: {path.name}")
+        self.session.model = path
+
+    def _show_problems(self, problems: Any) -> None:
+        self.pairs.show_problems(problems)
+        self.panel.tell(f"{len(problems)} problems" if problems else "Nothing is wrong with the pairs.")
+
+    def _show_preset(self) -> None:
+        preset = PRESETS[self.preset.currentText()]
+        self.steps.setValue(preset.steps)
+        self.seed.setValue(preset.seed)
+
+    def _show_checkpoint(self) -> None:
+        path = self.output.path
+        is_there = path is not None and Path(f"{self._output()}.checkpoint").exists()
+        self.resume.setVisible(is_there)
+        self.resume.setChecked(is_there)
+
+    def _show_progress(self, progress: Progress) -> None:
+        preview = progress.preview
+        if preview is None or progress.unit != "steps":
+            return
+        self.plot.add(progress.done, preview.get("loss"), preview.get("retrieval"))
+        self._show_figures(preview)
+        for note in preview.get("notes", ()):
+            show_info(note)
+        if self.previews.isChecked():
+            for modality in self.pairs.names:
+                if modality in preview:
+                    self._show_preview(modality, np.asarray(preview[modality]))
+
+    def _show_figures(self, preview: Any) -> None:
+        parts = [f"on {preview['device']}"] if "device" in preview else []
+        if preview.get("peak_memory_bytes"):
+            parts.append(f"{preview['peak_memory_bytes'] / 1e9:.1f} GB at most")
+        self.figures.setText(" · ".join(parts))
+        self.figures.setVisible(bool(parts))
+
+    def _show_preview(self, modality: str, comir: Any) -> None:
+        plane = comir[0] if comir.ndim == 3 else comir
+        name = f"CoMIR of {modality} so far"
+        metadata = {"napari-cmrir": {"is_result": True}}
+        scale, units = _pixels_like(self.viewer)
+        shift = (0, 1.1 * plane.shape[1] * self.pairs.names.index(modality) * scale[1])  # beside each other
+        make = partial(Image, plane, name=name, metadata=metadata, translate=shift, scale=scale, units=units)
+        self._previews.put(modality, plane, make)
+
+
+def _spin(low: int, high: int, tip: str | None) -> QSpinBox:
+    spin = QSpinBox()
+    spin.setRange(low, high)
+    spin.setToolTip(tip or "")
+    return spin
+
+
+def _do(
+    task: Callable[..., Job[Path]],
+    source: Path | tuple[ImageSnapshot, ImageSnapshot],
+    *more: object,
+) -> Job[Path]:
+    """Do a task on the pairs of a folder, or on two layers."""
+    pairs = source if isinstance(source, Path) else [tuple(layer.read() for layer in source)]
+    return (yield from in_worker_process(task, pairs, *more))
+
+
+def _pixels_like(viewer: napari.viewer.Viewer) -> tuple[Any, Any]:
+    """Give the scale and the units of the images that are open; a viewer draws no mixture of units."""
+    layer = next((layer for layer in viewer.layers if isinstance(layer, Image)), None)
+    return (np.ones(2), None) if layer is None else (layer.scale[-2:], layer.units[-2:])

@@ -1,0 +1,263 @@
+"""The upper part of CoMIR model: where the pairs come from, and a look at them before training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QListWidget,
+    QListWidgetItem,
+    QPushButton,
+    QStackedWidget,
+    QWidget,
+)
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.napari.coordinates import ImageSnapshot
+from napari_cmrir.napari.form_fields import LayerCombo, PathEdit
+from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
+from napari_cmrir.napari.plugin_layers import PluginLayers
+
+if TYPE_CHECKING:
+    import napari.viewer
+    from numpy.typing import NDArray
+
+    from napari_cmrir.images.discovery import Pair
+    from napari_cmrir.representations.comir.training.pair_checks import PairProblem
+
+__all__ = ["PairSource"]
+
+_PAIR = Qt.ItemDataRole.UserRole
+
+
+class PairSource(QWidget):
+    """Chooses the pairs to train on, and shows them.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        Whose layers can be chosen.
+    """
+
+    proposed = Signal(object)
+    """A path for the model file."""
+    refused = Signal(str)
+    """Why a pair cannot be shown."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._pairs: Sequence[Pair] = ()
+        self._shown = PluginLayers(viewer, self)
+        self._make_fields(viewer)
+        self._lay_out()
+        self._inquiry, self._pictures = DebouncedQuery(self), DebouncedQuery(self, 0)
+        self._connect()
+
+    def _make_fields(self, viewer: napari.viewer.Viewer) -> None:
+        self.source = QComboBox()
+        self.source.addItems(["A folder of image pairs", "Two layers of the viewer"])
+        self.source.setToolTip("Where the aligned image pairs come from")
+        self.folder = PathEdit(
+            ["folder"],
+            "Folder of image pairs",
+            "Holds <identifier>_<MODALITY>.tif files of both modalities, aligned pixel by pixel;"
+            " drop it here",
+        )
+        self.layers = (
+            LayerCombo(viewer, Image, "Image of the first modality"),
+            LayerCombo(viewer, Image, "Image of the second modality, aligned pixel by pixel with the first"),
+        )
+        for combo, which in zip(self.layers, ("First", "Second"), strict=True):
+            combo.setAccessibleName(f"{which} layer")
+        self.modalities = (QLineEdit("SHG"), QLineEdit("BF"))
+        for edit, which in zip(self.modalities, ("first", "second"), strict=True):
+            edit.setToolTip(f"Name of the {which} modality, as the file names end in it")
+            edit.setAccessibleName(f"{which} modality")
+        self.found = QLabel()
+        self.found.setWordWrap(True)
+        self.found.setToolTip("What training will read")
+        self.pair = QComboBox()
+        self.pair.setAccessibleName("Pairs found")
+        self.pair.setToolTip("The pairs that were found")
+        self.pair.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.pair.setMinimumContentsLength(6)
+        self.show_pair = QPushButton("Show")
+        self.show_pair.setToolTip("Open both images of this pair as layers, one on the other")
+        self.check = QPushButton("Chec&k")
+        self.check.setToolTip("Read all pairs and say what would spoil the training")
+        self.problems = QListWidget()
+        self.problems.setToolTip("What is wrong with the pairs; choose a line to see the pair")
+        self.problems.setAccessibleName("Problems of the pairs")
+        self.problems.setMaximumHeight(80)
+        self.problems.setWordWrap(True)
+        self.problems.hide()
+
+    def _lay_out(self) -> None:
+        two_layers = QWidget()
+        row = QHBoxLayout(two_layers)
+        row.setContentsMargins(0, 0, 0, 0)
+        for combo in self.layers:
+            row.addWidget(combo, 1)
+        self._sources = QStackedWidget()
+        self._sources.addWidget(self.folder)
+        self._sources.addWidget(two_layers)
+        names = QHBoxLayout()
+        for edit in self.modalities:
+            names.addWidget(edit)
+        self._look_at = QWidget()
+        look = QHBoxLayout(self._look_at)
+        look.setContentsMargins(0, 0, 0, 0)
+        look.addWidget(self.pair, 1)
+        look.addWidget(self.show_pair)
+        look.addWidget(self.check)
+        self._look_at.hide()
+        form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Pairs", self.source)
+        form.addRow("", self._sources)
+        form.addRow("Modalities", names)
+        form.addRow("", self.found)
+        form.addRow("", self._look_at)
+        form.addRow(self.problems)
+
+    def _connect(self) -> None:
+        self._inquiry.answered.connect(self._show_pairs)
+        self._inquiry.refused.connect(self.found.setText)
+        self._pictures.answered.connect(self._open_pair)
+        self._pictures.refused.connect(self.refused)
+        self.source.currentIndexChanged.connect(self._sources.setCurrentIndex)
+        self.source.currentIndexChanged.connect(self.look)
+        self.folder.changed.connect(self.look)
+        for edit in self.modalities:
+            edit.textChanged.connect(self.look)
+        for combo in self.layers:
+            combo.layer_changed.connect(self._look_at_layers)
+        self.show_pair.clicked.connect(lambda: self.open_pair(self.pair.currentIndex()))
+        self.problems.itemClicked.connect(lambda item: self.open_pair(item.data(_PAIR)))
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The two modalities."""
+        first, second = (edit.text().strip() for edit in self.modalities)
+        return first, second
+
+    def chosen(self) -> Path | tuple[ImageSnapshot, ImageSnapshot]:
+        """Give the folder, or the two layers.
+
+        Raises
+        ------
+        InputError
+            Nothing is chosen, or one layer twice.
+        """
+        if self.source.currentIndex() == 0:
+            if self.folder.path is None:
+                raise InputError("No folder of image pairs is chosen; choose one to train on.")
+            return self.folder.path
+        first, second = (combo.layer for combo in self.layers)
+        if first is None or second is None or first is second:
+            raise InputError("Training takes two different image layers; open both modalities of a tissue.")
+        dims = self._viewer.dims
+        return ImageSnapshot.of(first, dims), ImageSnapshot.of(second, dims)
+
+    def look(self) -> None:
+        """Look for the pairs, and say how many there are or why there are none."""
+        self._inquiry.forget()
+        self.found.setText("")
+        self._offer(())
+        self.show_problems(())
+        if self.source.currentIndex() == 1:
+            first, second = (combo.layer for combo in self.layers)
+            if first is not None and second is not None and first is not second:
+                self.found.setText(f"1 pair: {first.name} and {second.name}")
+                self.proposed.emit(Path.home() / f"{'-'.join(self.names)}.safetensors")
+        elif self.folder.path is not None:
+            folder = self.folder.path
+            self.proposed.emit(folder.with_name(f"{folder.name}.safetensors"))
+            self._inquiry.ask(partial(_find, folder, self.names))
+
+    def _look_at_layers(self) -> None:
+        if self.source.currentIndex() == 1:
+            self.look()
+
+    def show_problems(self, problems: Sequence[PairProblem]) -> None:
+        """List what is wrong with the pairs.
+
+        Parameters
+        ----------
+        problems : sequence of PairProblem
+            None hides the list.
+        """
+        self.problems.clear()
+        for problem in problems:
+            item = QListWidgetItem(problem.sentence)
+            item.setToolTip(problem.sentence)
+            item.setData(_PAIR, problem.number)
+            self.problems.addItem(item)
+        self.problems.setVisible(bool(problems))
+
+    def open_pair(self, number: int) -> None:
+        """Open both images of a pair as layers, one on the other.
+
+        Parameters
+        ----------
+        number : int
+            Which of the pairs found; nothing happens where there is none.
+        """
+        if 0 <= number < len(self._pairs):
+            self.pair.setCurrentIndex(number)
+            self._pictures.ask(partial(_read, self._pairs[number]))
+
+    def remove_layers(self) -> None:
+        """Remove the layers of pairs that were opened."""
+        self._shown.remove_all()
+
+    def _show_pairs(self, found: tuple[Sequence[Pair], Sequence[Path]]) -> None:
+        pairs, alone = found
+        left_out = f"; {len(alone)} without a partner left out: {alone[0].name}" if alone else ""
+        dots = " …" if len(alone) > 1 else ""
+        self.found.setText(f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''} found{left_out}{dots}")
+        self.found.setToolTip(
+            "\n".join(["Without a partner:", *(path.name for path in alone)]) if alone else ""
+        )
+        self._offer(pairs)
+
+    def _offer(self, pairs: Sequence[Pair]) -> None:
+        self._pairs = pairs
+        self.pair.clear()
+        self.pair.addItems([pair.identifier for pair in pairs])
+        self._look_at.setVisible(bool(pairs))
+
+    def _open_pair(self, read: tuple[Pair, Sequence[NDArray[Any]], float | None]) -> None:
+        pair, images, pixel_size = read
+        known: dict[str, Any] = {"scale": [pixel_size] * 2, "units": ["um"] * 2} if pixel_size else {}
+        self._shown.remove_all()
+        for name, pixels, blending in zip(self.names, images, ("opaque", "additive"), strict=True):
+            rgb = pixels.shape[2] == 3
+            shown = pixels if rgb else pixels[..., 0]
+            keywords = {"rgb": rgb, "name": f"{pair.identifier} {name}", "blending": blending, **known}
+            self._shown.put(name, shown, partial(Image, shown, **keywords))
+
+
+def _find(folder: Path, modalities: tuple[str, str]) -> tuple[Sequence[Pair], Sequence[Path]]:
+    from napari_cmrir.images.discovery import find_pairs, unpaired_images
+
+    return find_pairs(folder, modalities), unpaired_images(folder, modalities)
+
+
+def _read(pair: Pair) -> tuple[Pair, Sequence[NDArray[Any]], float | None]:
+    from napari_cmrir.images.readers import open_image, read_pair
+
+    with closing(open_image(pair.paths[0])) as first:
+        return pair, read_pair(pair), first.pixel_size

@@ -1,0 +1,261 @@
+"""Pictures of hits and thumbnails of CoMIRs, read away from the window's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import finalize
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.images.geometry import Region, cut
+from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.napari.jobs.worker_process import in_worker_process
+
+if TYPE_CHECKING:
+    from napari_cmrir.images.lazy_image import LazyImage
+    from napari_cmrir.search.hits import Hit
+
+__all__ = [
+    "LazyLevel",
+    "Picture",
+    "Thumbnail",
+    "comir_thumbnails",
+    "cut_thumbnails",
+    "read_picture",
+    "thumbnail",
+    "thumbnails",
+]
+
+
+_LARGE = 4096  # px a side above which a layer gets levels
+_SMALLEST_LEVEL = 1024
+_THUMBNAIL = 56
+
+
+class LazyLevel:
+    """A level of a large image as napari slices it: pixels are read where they are looked at.
+
+    Parameters
+    ----------
+    image : LazyImage
+        The level; its file stays open.
+    """
+
+    def __init__(self, image: LazyImage) -> None:
+        self._image, self._rgb = image, image.shape[2] == 3
+        self.shape = image.shape if self._rgb else image.shape[:2]
+        self.ndim, self.size = len(self.shape), prod(self.shape)
+        self.dtype = self[:1, :1].dtype
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Read rows and columns; steps are taken afterwards."""
+        from napari_cmrir.images.intensity import plain_type
+
+        rows, columns, *_ = (*(key if isinstance(key, tuple) else (key,)), slice(None), slice(None))
+        top, bottom, down = rows.indices(self.shape[0])
+        left, right, along = columns.indices(self.shape[1])
+        pixels = plain_type(self._image[top:bottom, left:right])[::down, ::along]
+        return pixels if self._rgb else pixels[..., 0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Read it whole."""
+        return np.asarray(self[:, :], dtype=dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image as a layer shows it.
+
+    Parameters
+    ----------
+    levels : list of ndarray or LazyLevel, (y, x) or (y, x, 3)
+        The image and, where it is large, the image halved again and again. Of more than three channels, or
+        of two, the first.
+    limits : tuple of two float
+        Contrast limits.
+    """
+
+    levels: list[Any]
+    limits: tuple[float, float]
+
+    @property
+    def rgb(self) -> bool:
+        """Whether it has colours."""
+        return self.levels[0].ndim == 3
+
+    @property
+    def is_bright(self) -> bool:
+        """Whether it is shown bright, as brightfield is."""
+        few = np.asarray(self.levels[-1])[::16, ::16]
+        return bool(np.median(few) > (float(few.min()) + float(few.max())) / 2)
+
+
+@dataclass(frozen=True, eq=False)
+class Thumbnail:
+    """A hit's match box turned upright, small; or why there is none.
+
+    Parameters
+    ----------
+    rank : int
+        Of the hit.
+    pixels : ndarray, (y, x, 3) uint8, or None
+        The thumbnail.
+    reason : str
+        Why there is none.
+    """
+
+    rank: int
+    pixels: NDArray[np.uint8] | None
+    reason: str = ""
+
+
+def read_picture(path: str) -> Picture:
+    """Read an image as a layer shows it; of a large one that holds its own levels, only what is in view.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+
+    Raises
+    ------
+    InputError
+        As `images.readers.open_image`.
+    """
+    from napari_cmrir.images.intensity import plain_type
+    from napari_cmrir.images.readers import open_image
+
+    image = open_image(path)
+    is_large = max(image.shape[:2]) > _LARGE
+    if is_large and image.coarser:
+        levels: list[Any] = [LazyLevel(level) for level in (image, *image.coarser)]
+        finalize(levels[0], image.close)
+        return Picture(levels, _limits(np.asarray(levels[-1])))
+    with closing(image):
+        pixels = np.ascontiguousarray(plain_type(image[:, :]))
+    levels = [pixels if pixels.shape[2] == 3 else pixels[..., 0]]
+    while is_large and max(levels[-1].shape[:2]) > _SMALLEST_LEVEL:
+        levels.append(_halved(levels[-1]))
+    return Picture(levels, _limits(levels[-1]))
+
+
+def thumbnails(hits: Sequence[Hit]) -> Iterator[Thumbnail]:
+    """Cut the thumbnails of hits, one after the other, in another process.
+
+    Parameters
+    ----------
+    hits : sequence of Hit
+        The hits.
+
+    Yields
+    ------
+    Thumbnail
+        One a hit.
+    """
+    job = in_worker_process(cut_thumbnails, tuple(hits))
+    with closing(job):
+        for progress in job:
+            if progress.preview is not None:
+                yield progress.preview["thumbnail"]
+
+
+def cut_thumbnails(hits: Sequence[Hit]) -> Job[None]:
+    """Cut the thumbnails of hits.
+
+    Parameters
+    ----------
+    hits : sequence of Hit
+        The hits.
+
+    Yields
+    ------
+    Progress
+        In hits, with a `Thumbnail` as the preview ``"thumbnail"``.
+    """
+    for number, hit in enumerate(hits, 1):
+        try:
+            cut = Thumbnail(hit.rank, thumbnail(hit.image, hit.box))
+        except InputError as error:
+            cut = Thumbnail(hit.rank, None, str(error))
+        yield Progress(number, len(hits), "hits", "", {"thumbnail": cut})
+
+
+def thumbnail(path: str, box: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Cut a match box out of an image, upright and small.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+    box : ndarray, (4, 2)
+        Its corners, as `Hit.box`.
+
+    Returns
+    -------
+    ndarray, (y, x, 3), uint8
+        At most 56 px a side.
+
+    Raises
+    ------
+    InputError
+        As `images.readers.open_image`.
+    """
+    from napari_cmrir.napari.hit_files import cut_from_file
+
+    side = float(max(np.linalg.norm(box[3] - box[0]), np.linalg.norm(box[1] - box[0])))
+    patch = cut_from_file(path, box, side / _THUMBNAIL)
+    shown = patch if patch.shape[2] == 3 else np.repeat(patch[..., :1], 3, axis=2)
+    if shown.dtype == np.uint8 and patch.shape[2] == 3:
+        return np.ascontiguousarray(shown)
+    low, high = _limits(shown)
+    scaled: NDArray[np.uint8] = ((shown - low) / (high - low) * 255).clip(0, 255).astype(np.uint8)
+    return scaled
+
+
+def _limits(pixels: NDArray[Any]) -> tuple[float, float]:
+    low, high = (float(value) for value in np.percentile(pixels, (0.1, 99.9)))
+    return low, high if high > low else low + 1
+
+
+def _halved(pixels: NDArray[Any]) -> NDArray[Any]:
+    height, width = (side // 2 * 2 for side in pixels.shape[:2])
+    even = pixels[:height, :width]
+    parts = [even[y::2, x::2].astype(np.float32) for y in (0, 1) for x in (0, 1)]
+    return np.mean(parts, axis=0).astype(pixels.dtype)
+
+
+def comir_thumbnails(comirs: Sequence[Path], side: int) -> dict[Path, NDArray[np.uint8] | None]:
+    """Make small pictures of stored CoMIRs, from their coarsest levels: no image is read for it.
+
+    Parameters
+    ----------
+    comirs : sequence of Path
+        Pyramids of a repository.
+    side : int
+        Of the pictures, in px, at most.
+
+    Returns
+    -------
+    dict of Path to (y, x, 3) uint8 array or None
+        The first channel in grey; ``None`` for a pyramid that cannot be read.
+    """
+    return {comir: _thumbnail(comir, side) for comir in comirs}
+
+
+def _thumbnail(comir: Path, side: int) -> NDArray[np.uint8] | None:
+    from napari_cmrir.repository.pyramids import open_coarsest
+
+    try:
+        plane = np.asarray(open_coarsest(comir)[0])
+    except (InputError, OSError, ValueError):
+        return None
+    whole = Region.whole(plane.shape)
+    small, _ = cut(plane[..., np.newaxis], whole, pixel_step=max(1.0, max(plane.shape) / side))
+    return np.repeat(small, 3, axis=2)

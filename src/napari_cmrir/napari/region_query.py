@@ -1,0 +1,286 @@
+"""The query of Find region: the drawn shape as a region of an image, and its settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.images.geometry import Region, polygon_region
+from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.napari.coordinates import ImageSnapshot, Plane, map_points, plane_of
+from napari_cmrir.napari.hit_placement import Placement
+from napari_cmrir.napari.jobs import tasks
+from napari_cmrir.napari.jobs.worker_process import in_worker_process
+from napari_cmrir.search.settings import SearchSettings
+
+if TYPE_CHECKING:
+    from napari.components import Dims
+    from napari.layers import Image, Shapes
+
+    from napari_cmrir.search.hits import SearchResult
+
+__all__ = ["Found", "Outline", "Query", "chosen_shape", "drawn_outline", "find", "region_and_mask"]
+
+
+_SHAPES_WITH_AREA = ("rectangle", "ellipse", "polygon")
+_RIGHT_ANGLE = 1e-3  # cosine up to which two sides still count as upright to each other
+_ELLIPSE_POINTS = 360
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """What was drawn, in the pixels of a plane of an image.
+
+    Parameters
+    ----------
+    kind : str
+        ``"rectangle"``, ``"ellipse"`` or ``"polygon"``.
+    points : ndarray, (n, 2)
+        (y, x) of the corners; of an ellipse, the four corners of the box around it.
+    plane : Plane
+        Which plane.
+    """
+
+    kind: str
+    points: NDArray[np.float64]
+    plane: Plane
+
+    def polygon(self) -> NDArray[np.float64] | None:
+        """Give the corners, (n, 2), of what is no rectangle; ``None`` for a rectangle."""
+        return None if self.kind == "rectangle" and _is_rectangle(self.points) else _polygon(self)
+
+
+def chosen_shape(shapes: Shapes) -> int:
+    """Tell which shape is meant: the selected one, else the one drawn last.
+
+    Parameters
+    ----------
+    shapes : Shapes
+        The layer.
+
+    Raises
+    ------
+    InputError
+        Nothing is drawn.
+    """
+    if not len(shapes.data):
+        raise InputError(f"{shapes.name} holds no region yet; draw a rectangle on it.")
+    selected = [index for index in shapes.selected_data if index < len(shapes.data)]
+    return int(selected[0]) if len(selected) == 1 else len(shapes.data) - 1
+
+
+def drawn_outline(shapes: Shapes, index: int, image: Image, dims: Dims) -> Outline:
+    """Map a shape of a Shapes layer to the pixels of an image.
+
+    Parameters
+    ----------
+    shapes : Shapes
+        Where it was drawn.
+    index : int
+        Which of its shapes.
+    image : Image
+        The image that it was drawn over.
+    dims : Dims
+        The viewer's ``dims``, for what the shape itself leaves open.
+
+    Returns
+    -------
+    Outline
+        On the plane on which it was drawn.
+
+    Raises
+    ------
+    InputError
+        The shape is a line or a path, or it does not lie in the plane that is shown.
+    """
+    kind = str(shapes.shape_type[index])
+    if kind not in _SHAPES_WITH_AREA:
+        raise InputError(f"A {kind} encloses no region; draw a rectangle, an ellipse or a polygon.")
+    shown = plane_of(image, dims)
+    points = map_points(shapes.data[index], shapes, image, dims.point)
+    at = np.rint(points.mean(axis=0)).astype(int)
+    return Outline(kind, points[:, shown.axes], Plane(shown.axes, tuple(at.tolist())))
+
+
+def region_and_mask(outline: Outline, shape: tuple[int, int]) -> tuple[Region, NDArray[np.bool_] | None]:
+    """Turn an outline into what a search takes.
+
+    Parameters
+    ----------
+    outline : Outline
+        In the pixels of the image.
+    shape : tuple of two int
+        Height and width of the image, in px.
+
+    Returns
+    -------
+    region : Region
+        A rectangle as it is, by at most 45 degrees turned; for anything else the upright rectangle around it.
+    mask : ndarray of bool, (y, x), or None
+        True inside the outline, for the whole image; ``None`` for a rectangle.
+
+    Raises
+    ------
+    InputError
+        The outline has no area, or lies outside the image.
+
+    Examples
+    --------
+    >>> corners = np.array([[9.5, 19.5], [9.5, 59.5], [49.5, 59.5], [49.5, 19.5]])
+    >>> region_and_mask(Outline("rectangle", corners, Plane((0, 1), (0, 0))), (100, 100))
+    (Region(centre=(29.5, 39.5), height=40.0, width=40.0, rotation_degrees=0.0), None)
+    """
+    points = outline.points
+    low, high = points.min(axis=0), points.max(axis=0)
+    if (high < -0.5).any() or (low > np.array(shape) - 0.5).any():
+        raise InputError("The region lies outside the image; draw it over the image that is searched with.")
+    if outline.kind == "rectangle" and _is_rectangle(points):
+        return _upright_as_can_be(points), None
+    return polygon_region(_polygon(outline), shape)
+
+
+def _is_rectangle(points: NDArray[np.float64]) -> bool:
+    if points.shape != (4, 2):
+        return False
+    right, down = _sides(points)
+    lengths = np.hypot(*right) * np.hypot(*down)
+    closed = np.abs(points[0] + points[2] - points[1] - points[3]).max()
+    return bool(lengths > 0 and abs(right @ down) <= _RIGHT_ANGLE * lengths and closed <= 1e-3 * lengths**0.5)
+
+
+def _upright_as_can_be(points: NDArray[np.float64]) -> Region:
+    """The region of four corners, whichever of them was drawn first and whichever way round."""
+    region = Region.from_corners(points)
+    quarters = round(region.rotation_degrees / 90)
+    height, width = (region.height, region.width)[:: -1 if quarters % 2 else 1]
+    return Region(region.centre, height, width, region.rotation_degrees - 90 * quarters + 0.0)
+
+
+def _sides(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    right = (points[1] + points[2] - points[0] - points[3]) / 2
+    down = (points[3] + points[2] - points[0] - points[1]) / 2
+    return right, down
+
+
+def _polygon(outline: Outline) -> NDArray[np.float64]:
+    if outline.kind != "ellipse":
+        return outline.points
+    right, down = _sides(outline.points)
+    turn = np.linspace(0, 2 * np.pi, _ELLIPSE_POINTS, endpoint=False)[:, np.newaxis]
+    centre = outline.points.mean(axis=0)
+    points: NDArray[np.float64] = centre + np.cos(turn) * right / 2 + np.sin(turn) * down / 2
+    return points
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """What is searched for, where and how.
+
+    Parameters
+    ----------
+    repository : Path
+        Where to look.
+    image : ImageSnapshot
+        The image that the region lies in.
+    outline : Outline or None
+        The region; ``None`` is the whole image.
+    modality : str
+        Of the image.
+    hits : int
+        Images to show at most.
+    max_rotation : float
+        How far the tissue may be turned against the image, in degrees either way.
+    mirror : bool
+        Whether it may be mirrored, too.
+    placement : Placement
+        How the image lies in the world.
+    """
+
+    repository: Path
+    image: ImageSnapshot
+    outline: Outline | None
+    modality: str
+    hits: int
+    max_rotation: float
+    mirror: bool
+    placement: Placement
+
+    def region_and_mask(self) -> tuple[Region, NDArray[np.bool_] | None]:
+        """Give the region in the pixels of the image, and what counts in the image.
+
+        Raises
+        ------
+        InputError
+            As `outlines.region_and_mask`.
+        """
+        if self.outline is None:
+            return Region.whole(self.image.shape), None
+        return region_and_mask(self.outline, self.image.shape)
+
+    @property
+    def pixel_size(self) -> float | None:
+        """Side of the image's pixels in micrometres, as the layer's scale and units say; else ``None``."""
+        return self.placement.micrometres
+
+    @property
+    def settings(self) -> SearchSettings:
+        """How it is searched: tissue may be turned against the image, and the region already is."""
+        turned = abs(self.region_and_mask()[0].rotation_degrees)
+        most = min(self.max_rotation + turned, 180.0)
+        return SearchSettings(hits=self.hits, max_rotation=most, mirror=self.mirror)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A query and what it found.
+
+    Parameters
+    ----------
+    query : Query
+        What was asked.
+    region : Region
+        What was searched for, in the pixels of the image.
+    result : SearchResult
+        The hits.
+    """
+
+    query: Query
+    region: Region
+    result: SearchResult
+
+
+def find(query: Query) -> Job[Found]:
+    """Search a repository.
+
+    Parameters
+    ----------
+    query : Query
+        What to search for.
+
+    Yields
+    ------
+    Progress
+        In percent.
+
+    Returns
+    -------
+    Found
+        The hits.
+
+    Raises
+    ------
+    InputError
+        As `search.query.search` and `repository.store.open_repository`.
+    """
+    yield Progress(0, None, "%", "Reading the region")
+    pixels = query.image.read()
+    region, mask = query.region_and_mask()
+    result = yield from in_worker_process(
+        tasks.search, query.repository, pixels, query.modality, region, mask, query.pixel_size, query.settings
+    )
+    return Found(query, region, result)

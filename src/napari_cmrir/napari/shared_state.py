@@ -1,0 +1,150 @@
+"""State that docks share in one viewer, and choices remembered between sessions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from psygnal import Signal
+from qtpy.QtCore import QSettings
+from qtpy.QtWidgets import QCheckBox, QComboBox, QLineEdit, QSpinBox, QWidget
+
+from napari_cmrir.napari.form_fields import PathEdit
+
+if TYPE_CHECKING:
+    from napari import Viewer
+
+__all__ = ["SharedState", "default", "forget_choices", "remember", "shared_state_of"]
+
+
+class SharedState:
+    """The model and the repository that one viewer's widgets propose to each other."""
+
+    model_changed = Signal(Path)
+    repository_changed = Signal(Path)
+
+    def __init__(self) -> None:
+        self._model: Path | None = None
+        self._repository: Path | None = None
+
+    @property
+    def model(self) -> Path | None:
+        """The model file that was trained or loaded last."""
+        return self._model
+
+    @model.setter
+    def model(self, path: Path) -> None:
+        self._model = path
+        self.model_changed.emit(path)
+
+    @property
+    def repository(self) -> Path | None:
+        """The repository that was built last."""
+        return self._repository
+
+    @repository.setter
+    def repository(self, path: Path) -> None:
+        self._repository = path
+        self.repository_changed.emit(path)
+
+
+_SESSIONS: WeakKeyDictionary[object, SharedState] = WeakKeyDictionary()
+
+
+def shared_state_of(viewer: Viewer) -> SharedState:
+    """Return the session of a viewer, which lives as long as the viewer.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        The viewer, or the proxy that napari gives to plugins in its place.
+    """
+    return _SESSIONS.setdefault(getattr(viewer, "__wrapped__", viewer), SharedState())
+
+
+def remember(key: str, field: QWidget) -> None:
+    """Bring a field's last choice back, and keep what is chosen from now on.
+
+    Parameters
+    ----------
+    key : str
+        Under what name: ``"find/hits"``.
+    field : QWidget
+        A spin box, combo box, check box, line or path.
+    """
+    kept = _settings().value(key)
+    if kept is not None:
+        _set(field, str(kept))
+    _changed(field).connect(lambda *_: _settings().setValue(key, _get(field)))
+
+
+def default(name: str, otherwise: int) -> int:
+    """Read a default of Find region from napari's preferences.
+
+    Parameters
+    ----------
+    name : str
+        As in the manifest's ``configurations``.
+    otherwise : int
+        What counts in a napari that knows no preferences of plugins.
+    """
+    try:
+        from napari.settings import get_plugin_settings
+
+        return int(getattr(get_plugin_settings("napari-cmrir").search, name))
+    except (ImportError, AttributeError, KeyError, TypeError, ValueError):
+        return otherwise
+
+
+def forget_choices() -> None:
+    """Forget all choices."""
+    _settings().clear()
+
+
+def _settings() -> QSettings:
+    return QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "napari-cmrir", "widgets")
+
+
+def _get(field: QWidget) -> str:
+    if isinstance(field, QSpinBox):
+        return str(field.value())
+    if isinstance(field, QCheckBox):
+        return str(int(field.isChecked()))
+    if isinstance(field, QComboBox):
+        return field.currentText()
+    return field.line.text() if isinstance(field, PathEdit) else field.text()
+
+
+def _set(field: QWidget, kept: str) -> None:
+    if isinstance(field, QSpinBox | QCheckBox) and not kept.lstrip("-").isdigit():
+        return
+    if isinstance(field, QSpinBox):
+        field.setValue(int(kept))
+    elif isinstance(field, QCheckBox):
+        field.setChecked(kept == "1")
+    elif isinstance(field, QComboBox):
+        field.setCurrentText(kept)
+    elif isinstance(field, PathEdit):
+        paths = _paths(kept)
+        if paths:
+            field.set_paths(*paths)
+    elif isinstance(field, QLineEdit):
+        field.setText(kept)
+
+
+def _paths(kept: str) -> Any:
+    from pathlib import Path
+
+    path = Path(kept)
+    return [path] if kept and path.exists() else []
+
+
+def _changed(field: QWidget) -> Any:
+    if isinstance(field, QSpinBox):
+        return field.valueChanged
+    if isinstance(field, QCheckBox):
+        return field.toggled
+    if isinstance(field, QComboBox):
+        return field.currentTextChanged
+    return field.changed if isinstance(field, PathEdit) else field.textChanged

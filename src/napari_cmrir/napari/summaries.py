@@ -1,0 +1,186 @@
+"""Short texts on a model file, a repository, or images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from napari_cmrir.errors import InputError
+
+__all__ = [
+    "RepositorySummary",
+    "as_table",
+    "describe_images",
+    "model_rows",
+    "read_modalities",
+    "read_repository_summary",
+]
+
+
+@dataclass(frozen=True)
+class RepositorySummary:
+    """What a search has to know of a repository before it starts.
+
+    Parameters
+    ----------
+    modality : str
+        Of its images.
+    modalities : tuple of str
+        Both that its model knows.
+    images, fields : int
+        How many of each are searched.
+    """
+
+    modality: str
+    modalities: tuple[str, ...]
+    images: int
+    fields: int
+
+    @property
+    def other_modality(self) -> str:
+        """The one that a query is usually of."""
+        return next((name for name in self.modalities if name != self.modality), self.modality)
+
+
+def read_modalities(model: Path) -> tuple[str, ...]:
+    """Read which modalities a model knows.
+
+    Parameters
+    ----------
+    model : Path
+        The model file.
+
+    Raises
+    ------
+    InputError
+        As `comir.model.read_header`.
+    """
+    from napari_cmrir.representations.comir.model import read_header
+
+    return tuple(read_header(model)["modalities"])
+
+
+def model_rows(model: Path) -> list[tuple[str, str]]:
+    """Describe a model file.
+
+    Parameters
+    ----------
+    model : Path
+        The model file.
+
+    Returns
+    -------
+    list of (str, str)
+        What, and its value.
+
+    Raises
+    ------
+    InputError
+        As `comir.model.read_header`.
+    """
+    from napari_cmrir.representations.comir.model import read_header
+
+    header = read_header(model)
+    settings, provenance, history = header["settings"], header["provenance"], header["history"]
+    trained_on = provenance.get("trained_on", "")
+    loss = f", last loss {history[-1]['loss']:.3f}" if history else ""
+    rows = [
+        ("Model", model.name),
+        ("Modalities", " + ".join(header["modalities"])),
+        ("Network", f"{settings['network']}, CoMIRs of {_counted(settings['channels'], 'channel')}"),
+        ("Steps", f"{_steps(settings, provenance)}{loss}"),
+    ]
+    score, pixel_size = header.get("score") or {}, header.get("pixel_size")
+    if "retrieval" in score:
+        rows.append(("Retrieves", f"{score['retrieval']:.0%} of the validation regions first"))
+    if pixel_size:
+        rows.append(("Pixel size", f"{pixel_size:g} µm"))
+    if trained_on:
+        on = trained_on if isinstance(trained_on, str) else _counted(len(trained_on), "pair")
+        rows.append(("Trained on", f"{on}, {provenance.get('created', '')[:10]}"))
+    return rows
+
+
+def read_repository_summary(folder: Path) -> RepositorySummary:
+    """Read what a repository holds.
+
+    Parameters
+    ----------
+    folder : Path
+        The repository.
+
+    Raises
+    ------
+    InputError
+        As `repository.store.open_repository`, or `comir.model.read_header` of its model.
+    """
+    import numpy as np
+
+    from napari_cmrir.repository.repository import MODEL_NAME, open_repository
+
+    with open_repository(folder) as repository:
+        images = len(np.unique(repository.fields["image"]))
+        return RepositorySummary(
+            repository.modality, read_modalities(folder / MODEL_NAME), images, len(repository)
+        )
+
+
+def as_table(rows: Iterable[tuple[str, str]]) -> str:
+    """Write rows as rich text for a label.
+
+    Parameters
+    ----------
+    rows : iterable of (str, str)
+        What, and its value.
+
+    Examples
+    --------
+    >>> as_table([("Network", "unet")])
+    '<table><tr><td>Network&nbsp;&nbsp;</td><td><b>unet</b></td></tr></table>'
+    """
+    cells = (f"<tr><td>{escape(a)}&nbsp;&nbsp;</td><td><b>{escape(b)}</b></td></tr>" for a, b in rows)
+    return f"<table>{''.join(cells)}</table>"
+
+
+def _steps(settings: dict[str, Any], provenance: dict[str, Any]) -> str:
+    done, steps = provenance.get("steps_done", settings["steps"]), settings["steps"]
+    return f"{steps}" if done == steps else f"{done} of {steps}, then stopped"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def describe_images(paths: Sequence[Path], modality: str | None) -> str:
+    """Say how many images there are, and what is read of the first.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files and folders.
+    modality : str or None
+        Which images are taken of a folder with several modalities.
+
+    Raises
+    ------
+    InputError
+        As `images.readers.find_images`.
+    """
+    from napari_cmrir.images.readers import find_images, open_image
+
+    found = find_images(paths, modality)
+    count = f"{len(found)} image{'' if len(found) == 1 else 's'} found"
+    try:
+        with closing(open_image(found[0])) as first:
+            height, width, channels = first.shape
+            parts = [f"{height} x {width} px", f"{channels} channel{'' if channels == 1 else 's'}"]
+            parts += [f"{first.pixel_size:g} µm a pixel"] if first.pixel_size else []
+            parts += [first.choice] if first.choice else []
+    except InputError as error:
+        return f"{count}; {error}"
+    which = "it has" if len(found) == 1 else "the first has"
+    return f"{count}; {which} {', '.join(parts)}"

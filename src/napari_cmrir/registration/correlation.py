@@ -1,0 +1,261 @@
+"""Masked, zero-normalised cross-correlation of a turned query with many fields, by FFT."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import scipy.fft
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+__all__ = ["RotatedTemplates", "correlate", "peaks", "turn"]
+
+_FLAT = 1e-3  # share of an image's variance under which an overlap counts as flat
+
+
+def turn(query: Tensor, mask: Tensor, degrees: float) -> tuple[Tensor, Tensor]:
+    """Turn a query counter-clockwise, as seen on the screen, about its centre.
+
+    Parameters
+    ----------
+    query : (channel, y, x) float tensor
+    mask : (y, x) float tensor
+        1 where the query counts, 0 elsewhere.
+    degrees : float
+        The angle.
+
+    Returns
+    -------
+    turned : (channel, y', x') float tensor
+        The query in the smallest frame that holds it, centre on centre; 0 outside.
+    turned_mask : (y', x') float tensor
+        1 where the turned query counts.
+
+    Examples
+    --------
+    >>> query = torch.tensor([[[1.0, 2.0, 3.0]]])
+    >>> turn(query, torch.ones(1, 3), 90)[0].round().int().tolist()
+    [[[3], [2], [1]]]
+    """
+    height, width = mask.shape
+    angle = math.radians(degrees)
+    cos, sin = math.cos(angle), math.sin(angle)
+    rows = max(1, math.ceil(abs(height * cos) + abs(width * sin) - 1e-6))
+    columns = max(1, math.ceil(abs(width * cos) + abs(height * sin) - 1e-6))
+    y = torch.arange(rows, device=query.device, dtype=query.dtype)[:, None] - (rows - 1) / 2
+    x = torch.arange(columns, device=query.device, dtype=query.dtype)[None, :] - (columns - 1) / 2
+    grid = torch.stack(
+        ((x * cos - y * sin) * (2 / width), (y * cos + x * sin) * (2 / height)), -1
+    )  # where each output pixel comes from, in [-1, 1] over the cells' borders
+    stacked = torch.cat((query * mask, mask[None]))[None]
+    sampled = F.grid_sample(stacked, grid[None], align_corners=False, padding_mode="zeros")[0]
+    inside = (sampled[-1] > 0.5).to(query.dtype)
+    return sampled[:-1] / sampled[-1].clamp_min(1e-6) * inside, inside
+
+
+class RotatedTemplates:
+    """Versions of one query, such as turned ones, made ready for correlation with fields of one size.
+
+    Only the shifts at which enough of the query can lie on a field are computed.
+
+    Parameters
+    ----------
+    versions : sequence of ((channel, y, x) tensor, (y, x) tensor)
+        Each version, and its mask: 1 where it counts, 0 elsewhere.
+    shape : (int, int)
+        Height and width of the fields that will come.
+    min_overlap : float
+        Smallest share of the mask that has to lie on the field, in (0, 1].
+    centred : bool
+        Take from the fields their mean in each overlap. Without, it is a third of the work less, or more than
+        half for several channels; right where every neighbourhood has a mean of about 0, as `high_pass` has.
+    """
+
+    def __init__(
+        self,
+        versions: Sequence[tuple[Tensor, Tensor]],
+        shape: tuple[int, int],
+        *,
+        min_overlap: float = 0.5,
+        centred: bool = True,
+    ) -> None:
+        self.shape, self.centred = shape, centred
+        overhangs = [_overhangs(mask, min_overlap) for _, mask in versions]
+        self._before = [max(hang[axis][0] for hang in overhangs) for axis in (0, 1)]
+        after = [max(hang[axis][1] for hang in overhangs) for axis in (0, 1)]
+        frame = [max(mask.shape[axis] for _, mask in versions) for axis in (0, 1)]
+        self._size = [
+            scipy.fft.next_fast_len(max(side + max(before, behind), largest), real=True)
+            for side, before, behind, largest in zip(shape, self._before, after, frame, strict=True)
+        ]
+        ones = self._transform(versions[0][1].new_ones(shape))
+        self.versions = [
+            self._ready(query, mask, hangs, ones, min_overlap)
+            for (query, mask), hangs in zip(versions, overhangs, strict=True)
+        ]
+
+    def _transform(self, fields: Tensor) -> Tensor:
+        """Spectra of fields that are moved so that the first shift of all is at index 0."""
+        moved = F.pad(fields, (self._before[1], 0, self._before[0], 0))
+        spectra: Tensor = torch.fft.rfft2(moved, s=self._size)
+        return spectra
+
+    def _at_shifts(self, product: Tensor, window: tuple[slice, slice]) -> Tensor:
+        """A product of spectra at the shifts of a version, (..., sy, sx)."""
+        full: Tensor = torch.fft.irfft2(product, s=self._size)
+        return full[..., window[0], window[1]]
+
+    def _ready(
+        self,
+        query: Tensor,
+        mask: Tensor,
+        overhangs: tuple[tuple[int, int], tuple[int, int]],
+        ones: Tensor,
+        min_overlap: float,
+    ) -> _Version:
+        rows, columns = (
+            slice(before - first, before + max(side - length + last, -first) + 1)
+            for before, (first, last), side, length in zip(
+                self._before, overhangs, self.shape, mask.shape, strict=True
+            )
+        )
+        window = (rows, columns)
+        weight = mask.sum().clamp_min(1)
+        query = (query - (query * mask).sum((-2, -1), keepdim=True) / weight) * mask
+        query_f, mask_f, squares_f = (
+            torch.fft.rfft2(image, s=self._size).conj() for image in (query, mask, query.square().sum(0))
+        )
+        count = self._at_shifts(mask_f * ones, window).round().clamp_min(1)  # (sy, sx)
+        query_sum = self._at_shifts(query_f * ones, window)  # (channel, sy, sx)
+        variance = self._at_shifts(squares_f * ones, window)
+        if self.centred:
+            variance = variance - query_sum.square().sum(0) / count
+        variance = variance.maximum(_FLAT * count * query.square().sum() / weight).clamp_min(1e-9)
+        return _Version(
+            spectrum=query_f,
+            mask_spectrum=mask_f,
+            window=window,
+            origin=(-overhangs[0][0], -overhangs[1][0]),
+            shape=(mask.shape[0], mask.shape[1]),
+            count=count,
+            query_sum=query_sum,
+            inverse_length=variance.rsqrt(),
+            overlap=count / weight,
+            too_little=count < min_overlap * weight,
+        )
+
+    def correlate(self, fields: Tensor) -> Iterator[Tensor]:
+        """Correlate each version with every field (n, channel, Y, X) at every shift; see `correlate`."""
+        if self.centred:
+            fields = fields - fields.mean((-2, -1), keepdim=True)
+        squares = fields.square().sum(1)
+        floor = _FLAT * squares.mean((-2, -1))[:, None, None]
+        fields_f, squares_f = self._transform(fields), self._transform(squares)
+        for version in self.versions:
+            product = self._at_shifts((version.spectrum * fields_f).sum(1), version.window)  # (n, sy, sx)
+            variance = self._at_shifts(version.mask_spectrum * squares_f, version.window)
+            if self.centred:
+                field_sum = self._at_shifts(version.mask_spectrum[None, None] * fields_f, version.window)
+                product = product - (field_sum * version.query_sum).sum(1) / version.count
+                variance = variance - field_sum.square().sum(1) / version.count
+            scores = variance.maximum(floor * version.count).clamp_min_(1e-9).rsqrt_().mul_(product)
+            scores = scores.mul_(version.inverse_length).clamp_(-1, 1).mul_(version.overlap)
+            yield scores.masked_fill_(version.too_little, -torch.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class _Version:
+    """What is known of a version of the query before any field comes; ``(sy, sx)`` are its shifts.
+
+    `origin` is the position in a field of the query's first pixel at the first shift.
+    """
+
+    spectrum: Tensor
+    mask_spectrum: Tensor
+    window: tuple[slice, slice]
+    origin: tuple[int, int]
+    shape: tuple[int, int]
+    count: Tensor
+    query_sum: Tensor
+    inverse_length: Tensor
+    overlap: Tensor
+    too_little: Tensor
+
+
+def _overhangs(mask: Tensor, min_overlap: float) -> tuple[tuple[int, int], tuple[int, int]]:
+    """How many rows, and columns, can lie off the field, first and last ones, with enough left on it."""
+
+    def leading(counts: Tensor) -> int:
+        allowed = (1 - min_overlap) * counts.sum() + 1e-3
+        return int((counts.cumsum(0) <= allowed).sum())
+
+    by_row, by_column = mask.sum(1), mask.sum(0)
+    return (
+        (leading(by_row), leading(by_row.flip(0))),
+        (leading(by_column), leading(by_column.flip(0))),
+    )
+
+
+def correlate(
+    query: Tensor, mask: Tensor, fields: Tensor, *, min_overlap: float = 0.5
+) -> tuple[Tensor, tuple[int, int]]:
+    """Zero-normalised correlation of a query with every field at every shift, times the overlap.
+
+    The correlation of a small overlap is high by chance more often than that of a large one; weighted by the
+    share of the query that lies on the field, the two compare. Means and variances are those of the overlap
+    alone (Padfield, "Masked object registration in the Fourier domain", IEEE TIP 21, 2012,
+    doi:10.1109/TIP.2011.2181402); channels are pooled after each has lost its own mean. Where either image
+    is all but flat, the correlation goes to 0.
+
+    Parameters
+    ----------
+    query : (channel, y, x) float tensor
+        Values outside the mask do not matter.
+    mask : (y, x) float tensor
+        1 where the query counts, 0 elsewhere.
+    fields : (n, channel, Y, X) float tensor
+    min_overlap : float
+        Smallest share of the mask that has to lie on the field, in (0, 1].
+
+    Returns
+    -------
+    scores : (n, sy, sx) tensor
+        In [-1, 1]; 1 is perfect correlation of all of the query; -inf where the overlap is too small.
+    origin : (int, int)
+        Position (y, x) in the field of the query's first pixel for ``scores[:, 0, 0]``; one pixel a step.
+
+    Examples
+    --------
+    >>> fields = torch.rand(2, 1, 20, 30, generator=torch.manual_seed(0))
+    >>> scores, origin = correlate(fields[1, :, 5:13, 7:19], torch.ones(8, 12), fields)
+    >>> best = scores[1].argmax().item()
+    >>> (best // scores.shape[2] + origin[0], best % scores.shape[2] + origin[1])
+    (5, 7)
+    """
+    bank = RotatedTemplates([(query, mask)], (fields.shape[-2], fields.shape[-1]), min_overlap=min_overlap)
+    return next(bank.correlate(fields)), bank.versions[0].origin
+
+
+def peaks(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Highest score of every field and its index.
+
+    Parameters
+    ----------
+    scores : (n, sy, sx) tensor
+
+    Returns
+    -------
+    best : (n,) tensor
+    index : (n, 2) long tensor
+        Row and column of the best score.
+
+    Examples
+    --------
+    >>> peaks(torch.tensor([[[0.0, 1.0], [0.5, 0.2]]]))
+    (tensor([1.]), tensor([[0, 1]]))
+    """
+    best, flat = scores.flatten(1).max(1)
+    return best, torch.stack((flat // scores.shape[2], flat % scores.shape[2]), 1)

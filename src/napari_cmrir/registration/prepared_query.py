@@ -1,0 +1,174 @@
+"""The query as it is tried: turned, mirrored, in other sizes, at every level; and the pose that is found."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_cmrir.registration.correlation import RotatedTemplates, turn
+from napari_cmrir.registration.high_pass import high_pass
+from napari_cmrir.registration.settings import RegistrationSettings
+
+__all__ = ["BAND", "Pose", "PreparedQuery", "resized", "rotations", "scales"]
+
+BAND = 16.0
+"""Standard deviation, in pixels, of the neighbourhood whose mean is taken away."""
+
+_COARSE, _FINE = 2, 1  # pyramid levels: quarter and half resolution
+_SMALLEST_SIDE = 20  # pixels that a query keeps at the coarse level
+_ALIGNMENT = 2**_COARSE
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where and how a query lies on a field.
+
+    Parameters
+    ----------
+    score : float
+        How well the CoMIRs agree under the pose, times the share of the query that lies on the field, in
+        [-1, 1]; -inf if there is no pose.
+    rotation_degrees : float
+        How far the query is turned counter-clockwise.
+    centre : (float, float)
+        (y, x) in the field's pixels of the centre of the query's frame.
+    runner_up : float
+        Score of the next best, different pose in the same field; -inf if there is none.
+    mirrored : bool
+        Whether the query was mirrored left to right before it was turned.
+    scale : float
+        By how much the query was enlarged.
+    """
+
+    score: float
+    rotation_degrees: float
+    centre: tuple[float, float]
+    runner_up: float
+    mirrored: bool = False
+    scale: float = 1.0
+
+
+class PreparedQuery:
+    """A query's CoMIR and mask, padded to whole pixels of every level.
+
+    Parameters
+    ----------
+    comir : (channel, y, x) uint8 array
+    mask : (y, x) bool array
+    device : torch.device
+    mirrored : bool
+        Mirror it left to right.
+    scale : float
+        Enlarge it by this factor.
+    """
+
+    def __init__(
+        self,
+        comir: NDArray[np.uint8],
+        mask: NDArray[np.bool_],
+        device: torch.device,
+        *,
+        mirrored: bool = False,
+        scale: float = 1.0,
+    ) -> None:
+        self.mirrored, self.scale = mirrored, scale
+        comir, mask = resized(comir, mask, scale)
+        if mirrored:
+            comir, mask = comir[..., ::-1].copy(), mask[..., ::-1].copy()
+        self.height, self.width = mask.shape
+        padding = (0, -self.width % _ALIGNMENT, 0, -self.height % _ALIGNMENT)
+        self._comir = F.pad(torch.from_numpy(comir).to(device).float(), padding)
+        self._mask = F.pad(torch.from_numpy(mask).to(device).float(), padding)
+        self.coarse = _COARSE
+        while self.coarse > 0 and min(self.height, self.width) / 2**self.coarse < _SMALLEST_SIDE:
+            self.coarse -= 1
+        self.fine = min(_FINE, self.coarse)
+        self._banks: dict[tuple[int, int], RotatedTemplates] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self._comir.device
+
+    def level(self, level: int) -> tuple[Tensor, Tensor]:
+        """Detail (channel, y, x) and mask (y, x), averaged over squares of ``2**level`` pixels a side."""
+        side = 2**level
+        weight = F.avg_pool2d(self._mask[None], side)[0]
+        comir = F.avg_pool2d(self._comir * self._mask, side) / weight.clamp_min(1e-6)
+        mask = (weight > 0.5).float()
+        return high_pass(comir[None], mask, BAND / side)[0], mask
+
+    def bank(self, shape: tuple[int, int], settings: RegistrationSettings) -> RotatedTemplates:
+        """The query at the coarse level under every rotation, ready for fields of a shape (made once)."""
+        if shape not in self._banks:
+            comir, mask = self.level(self.coarse)
+            turned = [turn(comir, mask, angle) for angle in rotations(settings)]
+            self._banks[shape] = RotatedTemplates(
+                turned, shape, min_overlap=settings.min_overlap, centred=False
+            )
+        return self._banks[shape]
+
+    def corners(self, pose: Pose) -> NDArray[np.float64]:
+        """Corners (4, 2) of the query, without its padding, in the field's pixels."""
+        top, left = (-(side + (-side % _ALIGNMENT)) / 2 for side in (self.height, self.width))
+        bottom, right = top + self.height, left + self.width
+        if self.mirrored:
+            left, right = right, left
+        corners = np.array([[top, left], [top, right], [bottom, right], [bottom, left]])
+        angle = math.radians(pose.rotation_degrees)
+        matrix = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        posed: NDArray[np.float64] = corners @ matrix.T + np.array(pose.centre)
+        return posed
+
+
+def resized(
+    comir: NDArray[np.uint8], mask: NDArray[np.bool_], scale: float
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Enlarge a CoMIR (channel, y, x) and its mask (y, x) by a factor, to whole pixels."""
+    if scale == 1:
+        return comir, mask
+    import cv2
+
+    height, width = (max(1, round(side * scale)) for side in mask.shape)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    planes = [cv2.resize(plane, (width, height), interpolation=how) for plane in comir]
+    counts = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.stack(planes), counts > 0
+
+
+def rotations(settings: RegistrationSettings) -> list[float]:
+    """Angles tried first, in degrees, symmetric about 0.
+
+    Examples
+    --------
+    >>> rotations(RegistrationSettings(max_rotation=12, rotation_step=6))
+    [-12.0, -6.0, 0.0, 6.0, 12.0]
+    >>> len(rotations(RegistrationSettings(max_rotation=180, rotation_step=6)))
+    60
+    """
+    if settings.max_rotation >= 180:
+        count = math.ceil(360 / settings.rotation_step)
+        return [round(i * 360 / count - 180, 6) for i in range(count)]
+    each_side = math.ceil(settings.max_rotation / settings.rotation_step)
+    return [i * settings.rotation_step for i in range(-each_side, each_side + 1)]
+
+
+def scales(settings: RegistrationSettings) -> list[float]:
+    """Sizes that are tried, as factors of the query's own, which is the first.
+
+    Examples
+    --------
+    >>> scales(RegistrationSettings())
+    [1.0]
+    >>> [round(scale, 3) for scale in scales(RegistrationSettings(max_scale=1.1, scale_step=1.05))]
+    [1.0, 0.953, 1.049, 0.909, 1.1]
+    """
+    count = math.ceil(math.log(settings.max_scale) / math.log(settings.scale_step) - 1e-9)
+    each = [settings.max_scale ** (i / count) for i in range(1, count + 1)]
+    return [1.0] + [factor for scale in each for factor in (1 / scale, scale)]

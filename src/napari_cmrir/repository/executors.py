@@ -1,0 +1,348 @@
+"""Executors of indexing tasks: this process, worker processes, or a dask cluster; and what a worker loads."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import platform
+import sys
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.jobs import Job, Progress, run
+from napari_cmrir.repository.catalogue import ImageRow
+from napari_cmrir.repository.pyramids import open_level
+from napari_cmrir.repository.repository import MODEL_NAME, VOCABULARY_NAME
+from napari_cmrir.repository.settings import RepositorySettings
+
+if TYPE_CHECKING:
+    from napari_cmrir.bag_of_words.descriptors.features import Features
+    from napari_cmrir.bag_of_words.vocabulary import Vocabulary
+    from napari_cmrir.representations.comir.model import ComirModel
+
+__all__ = [
+    "DaskExecutor",
+    "Executor",
+    "IndexConfig",
+    "LocalExecutor",
+    "TaskFailed",
+    "WorkerContext",
+    "make_executor",
+    "token",
+    "trim_malloc",
+]
+
+
+def trim_malloc() -> None:
+    """Give freed memory back to the system, where the C library is GNU's; elsewhere nothing happens.
+
+    Between large arrays that come and go, such as a field's descriptors, small ones that stay leave holes in
+    which the next large one does not fit: without this a long job grows by about an array a field.
+    """
+    library = _gnu_library()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+@lru_cache(maxsize=1)
+def _gnu_library() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "malloc_trim") else None
+
+
+REMEMBERED_BYTES = 2**29
+"""Descriptors kept in memory from the vocabulary to the words, so that they are not computed twice."""
+
+GIVE_BACK_EVERY = 16
+"""Fields after which freed memory is given back to the system."""
+
+
+@dataclass(frozen=True)
+class IndexConfig:
+    """All that a worker has to know of the repository that it works for.
+
+    Parameters
+    ----------
+    folder : Path
+        The repository, where every worker sees it.
+    fingerprint : str
+        Of its model.
+    modality : str
+    settings : RepositorySettings
+    device : str
+        Where CoMIRs are computed.
+    vocabulary_file : str
+        Below the folder.
+    vocabulary_sha256 : str or None
+        ``None`` while it is not learned.
+    """
+
+    folder: Path
+    fingerprint: str
+    modality: str
+    settings: RepositorySettings
+    device: str = "auto"
+    vocabulary_file: str = VOCABULARY_NAME
+    vocabulary_sha256: str | None = None
+
+
+class WorkerContext:
+    """A recipe with what is needed to follow it, loaded from the repository when first used.
+
+    Parameters
+    ----------
+    config : IndexConfig
+    model : ComirModel, optional
+        By default the repository's copy.
+    remembers : bool
+        Keep features of fields, up to `REMEMBERED_BYTES`, from `sample_batch` to `count_batch`.
+    """
+
+    def __init__(
+        self, config: IndexConfig, model: ComirModel | None = None, *, remembers: bool = False
+    ) -> None:
+        self.config = config
+        self._model = model
+        self._remembers = remembers
+        self._remembered: dict[tuple[int, ...], Features] = {}
+        self._described = 0
+
+    @cached_property
+    def model(self) -> ComirModel:
+        """The model that represents images."""
+        from napari_cmrir.representations.comir.model import load_model
+
+        return self._model or load_model(self.config.folder / MODEL_NAME)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The visual words."""
+        from napari_cmrir.bag_of_words.vocabulary import load_vocabulary
+
+        return load_vocabulary(self.config.folder / self.config.vocabulary_file)
+
+    def follow(self, config: IndexConfig) -> WorkerContext:
+        """Return the same tools, and what they remember, for another recipe of the same repository."""
+        context = WorkerContext(config, self._model, remembers=self._remembers)
+        context._remembered = self._remembered
+        return context
+
+    def describe(self, row: ImageRow, rectangle: npt.NDArray[np.int64], *, again: bool = False) -> Features:
+        """Describe a field (y, x, height, width) of a stored CoMIR; remember it if asked for ``again``."""
+        from napari_cmrir.bag_of_words.descriptors.describe import describe
+
+        y, x, height, width = rectangle.tolist()
+        features = self._remembered.pop((row.id, y, x), None)
+        if features is None:
+            assert row.comir is not None
+            comir = open_level(self.config.folder / row.comir)[:, y : y + height, x : x + width]
+            features = describe(np.asarray(comir), self.config.settings.descriptor)
+        self._described += 1
+        if self._described % GIVE_BACK_EVERY == 0:
+            trim_malloc()
+        held = sum(other.descriptors.nbytes for other in self._remembered.values())
+        if again and self._remembers and held + features.descriptors.nbytes <= REMEMBERED_BYTES:
+            self._remembered[row.id, y, x] = features
+        return features
+
+
+def token(*inputs: object) -> str:
+    """Name what is computed from these inputs: 12 hexadecimal digits.
+
+    Examples
+    --------
+    >>> token("a", 1) == token("a", 1), token("a", 1) == token("a", 2)
+    (True, False)
+    """
+    return hashlib.sha256("\n".join(map(str, inputs)).encode()).hexdigest()[:12]
+
+
+HEARTBEAT = 0.4
+"""Seconds after which a job that waits for workers says that it still does."""
+
+CONNECT_SECONDS = 10
+
+Item = TypeVar("Item")
+Task = Callable[[WorkerContext, Sequence[Any]], Job[Any]]
+Events = Generator[Progress | tuple[Sequence[Any], Any], None, None]
+"""Progress within a batch, counted in its items, or a batch that is done, with its result."""
+
+
+class TaskFailed:
+    """In place of the result of a task whose workers died again and again."""
+
+
+class Executor(Protocol):
+    """Whoever does tasks."""
+
+    @property
+    def size(self) -> int:
+        """Number of tasks that are done at once."""
+
+    def do(self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]]) -> Events:
+        """Do a task for every batch; a result may be `TaskFailed`."""
+
+
+class LocalExecutor:
+    """The process itself, one task after the other, each on all threads that torch may use."""
+
+    size = 1
+
+    def do(self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]]) -> Events:
+        """Do a task for every batch, in order."""
+        for batch in batches:
+            with closing(task(context, batch)) as job:
+                yield batch, (yield from job)
+
+
+@dataclass(frozen=True)
+class DaskExecutor:
+    """The workers of a dask cluster, each on one thread of torch.
+
+    A task of a worker that dies is done by another; dask gives up on a task whose workers died four times.
+    """
+
+    client: Any
+
+    @property
+    def size(self) -> int:
+        """Number of tasks that the cluster does at once."""
+        n_threads: int = sum(self.client.nthreads().values())
+        return max(1, n_threads)
+
+    def do(self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]]) -> Events:
+        """Do a task for every batch, in whatever order; at most two a worker wait at the scheduler."""
+        from distributed import KilledWorker
+
+        waiting = deque(batches)
+        running: dict[Any, Sequence[Any]] = {}
+        try:
+            while waiting or running:
+                room = 2 * self.size
+                while waiting and len(running) < room:
+                    batch = waiting.popleft()
+                    future = self.client.submit(_do_there, task, context.config, list(batch), pure=False)
+                    running[future] = batch
+                finished = self._finished(list(running))
+                if not finished:
+                    yield Progress(0, 1, "batches", self._state())
+                for future in finished:
+                    batch = running.pop(future)
+                    try:
+                        yield batch, future.result()
+                    except KilledWorker:
+                        yield from self._alone(task, context, batch)
+        finally:
+            if running:
+                self.client.cancel(list(running), force=True)
+
+    def _finished(self, futures: Sequence[Any]) -> list[Any]:
+        """Wait for one of the futures, for a heartbeat at most, and return those that are done."""
+        from distributed import wait
+
+        try:
+            with self.client.as_current():
+                return list(wait(futures, timeout=HEARTBEAT, return_when="FIRST_COMPLETED").done)
+        except TimeoutError:
+            return []
+
+    def _alone(self, task: Task, context: WorkerContext, batch: Sequence[Any]) -> Events:
+        """Do the items of a batch that killed its workers one by one, to find the one that does."""
+        if len(batch) == 1:
+            yield batch, TaskFailed()
+        else:
+            yield from self.do(task, context, [[item] for item in batch])
+
+    def _state(self) -> str:
+        workers = len(self.client.nthreads())
+        return f"{workers} workers" if workers != 1 else "1 worker"
+
+
+@contextmanager
+def make_executor(workers: int | None, scheduler: str | None) -> Iterator[Executor]:
+    """Gather who shall do the tasks.
+
+    Parameters
+    ----------
+    workers : int or None
+        Worker processes to start on this computer; they end with the crew, and with this process.
+    scheduler : str or None
+        Address of the scheduler of a dask cluster, such as ``tcp://10.0.0.1:8786``.
+
+    Raises
+    ------
+    InputError
+        If both are given, there are no workers, or no scheduler answers at the address.
+    """
+    if workers is not None and scheduler is not None:
+        raise InputError("Give a number of workers or the address of a scheduler, not both.")
+    if workers is not None and workers < 1:
+        raise InputError(f"{workers} workers cannot index anything; give at least one.")
+    if workers is None and scheduler is None:
+        yield LocalExecutor()
+        return
+    with _cluster(workers) as address, _client(scheduler or address) as client:
+        yield DaskExecutor(client)
+
+
+@contextmanager
+def _cluster(workers: int | None) -> Iterator[str]:
+    if workers is None:
+        yield ""
+        return
+    from distributed import LocalCluster
+    from distributed.system import MEMORY_LIMIT
+
+    with LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        processes=True,
+        memory_limit=MEMORY_LIMIT // workers,  # one that needs more is started anew
+        dashboard_address="127.0.0.1:0",
+        silence_logs="CRITICAL",
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+@contextmanager
+def _client(address: str) -> Iterator[Any]:
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"No dask scheduler answers at {address}; start one with 'dask scheduler', or use --workers."
+        ) from error
+    with client:
+        yield client
+
+
+_TOOLS: dict[IndexConfig, WorkerContext] = {}
+
+
+def _do_there(task: Task, config: IndexConfig, batch: Sequence[Any]) -> Any:
+    """Do a task in a worker: on one thread, for the process has as many tasks as threads."""
+    import torch
+
+    if not (config.folder / MODEL_NAME).is_file():
+        raise InputError(
+            f"The worker on {platform.node()} does not see {config.folder};"
+            " put the repository and the images where every worker finds them under the same path."
+        )
+    torch.set_num_threads(1)
+    if config not in _TOOLS:
+        _TOOLS.clear()
+        _TOOLS[config] = WorkerContext(config)
+    return run(task(_TOOLS[config], batch))

@@ -1,0 +1,346 @@
+"""A repository opened to search: everything is mapped or read when it is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from itertools import compress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.images.series import SAME_SIZE
+from napari_cmrir.images.settings import ReadingSettings
+from napari_cmrir.repository.catalogue import CATALOGUE_NAME, FORMAT_VERSION, Catalogue, ImageRow
+from napari_cmrir.repository.pyramids import open_level, read_notes
+from napari_cmrir.repository.segments import join_bags, map_segment, thumbnails_of
+from napari_cmrir.repository.settings import RepositorySettings
+from napari_cmrir.repository.thumbnails import THUMBNAIL_LEVEL, read_thumbnail
+
+if TYPE_CHECKING:
+    from napari_cmrir.bag_of_words.bags import BagIndex
+    from napari_cmrir.bag_of_words.settings import DescriptorSettings
+    from napari_cmrir.bag_of_words.vocabulary import Vocabulary
+    from napari_cmrir.representations.comir.model import ComirModel
+
+__all__ = [
+    "COMIRS",
+    "MODEL_NAME",
+    "SEGMENTS",
+    "VOCABULARY_NAME",
+    "Repository",
+    "changed_settings",
+    "open_repository",
+]
+
+MODEL_NAME = "model.safetensors"
+VOCABULARY_NAME = "vocabulary.safetensors"
+COMIRS, SEGMENTS = "comirs", "segments"
+_CACHED_COMIRS = 512  # fields of reduced resolution kept in memory: 128 MB a channel at most
+_CACHED_NOTES = 4096
+_ASKED = 8  # fields whose pixel sizes are compared
+
+
+def open_repository(path: str | os.PathLike[str]) -> Repository:
+    """Open a repository to search it; any number of readers may, also while it is written.
+
+    Parameters
+    ----------
+    path : path-like
+        The repository's folder.
+
+    Returns
+    -------
+    Repository
+        The state published when it was opened.
+
+    Raises
+    ------
+    InputError
+        If it is not a repository, is unfinished, of a newer format, or misses a file.
+    """
+    return Repository(Path(os.path.abspath(path)))
+
+
+def changed_settings(path: Path, *, keep_glass: bool = False, **reading: Any) -> RepositorySettings | None:
+    """Change the settings that what is added to a repository follows: its own, or the default ones.
+
+    Parameters
+    ----------
+    path : Path
+        The repository's folder, which need not be there yet.
+    keep_glass : bool
+        Whether fields that show no tissue are searched too.
+    **reading
+        `ReadingSettings` by name; ``None`` leaves one as it is.
+
+    Returns
+    -------
+    RepositorySettings or None
+        ``None`` where nothing is to be changed, as `build_repository` takes it.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        If a value is out of its bounds.
+
+    Examples
+    --------
+    >>> changed_settings(Path("nothing.cmrir"), pixel_size=None) is None
+    True
+    >>> changed_settings(Path("nothing.cmrir"), keep_glass=True, pixel_size=0.5).reading.pixel_size
+    0.5
+    """
+    given = {name: value for name, value in reading.items() if value is not None}
+    if not given and not keep_glass:
+        return None
+    settings = RepositorySettings()
+    if (path / CATALOGUE_NAME).is_file():
+        try:
+            with open_repository(path) as repository:
+                settings = repository.settings
+        except InputError:  # unfinished: its settings are not yet fixed
+            pass
+    update: dict[str, Any] = {"reading": ReadingSettings(**(settings.reading.model_dump() | given))}
+    return settings.model_copy(update=update | ({"least_tissue": 0.0} if keep_glass else {}))
+
+
+class Repository:
+    """What is published of a repository at the moment it is opened.
+
+    Parameters
+    ----------
+    path : Path
+        The repository's folder.
+
+    Attributes
+    ----------
+    path : Path
+        The repository's folder.
+    modality : str
+        The modality of its images.
+    settings : RepositorySettings
+        What it was built with.
+    fields : ndarray, (n,) of `FIELD_DTYPE`
+        Image number, y, x, height and width in pixels of every field, in the order of `bag_index`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._cached_comir = lru_cache(maxsize=_CACHED_COMIRS)(self._read_comir)
+        self._cached_notes = lru_cache(maxsize=_CACHED_NOTES)(read_notes)
+        self._catalogue = Catalogue(path)
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        with self._catalogue.snapshot():
+            self._require_finished()
+            self.modality: str = self._catalogue.about("modality")
+            self.settings = RepositorySettings.model_validate(self._catalogue.about("settings"))
+            self._searched = np.array(self._catalogue.image_ids("indexed"), dtype=np.int64)
+            self._vocabulary_name: str = self._catalogue.about("vocabulary_file") or VOCABULARY_NAME
+            files = [segment.file for segment in self._catalogue.segments()]
+        for name in (MODEL_NAME, self._vocabulary_name):
+            if not (self.path / name).is_file():
+                raise InputError(
+                    f"{self.path} misses its {name}; restore it from a copy or index again elsewhere."
+                )
+        segments = [map_segment(self.path / file) for file in files]
+        self._segments = sorted(segments, key=lambda segment: int(segment.fields["image"][0]))
+        fields = np.concatenate([segment.fields for segment in self._segments])
+        self._is_searched = np.isin(fields["image"], self._searched)
+        self.fields: npt.NDArray[np.void] = fields[self._is_searched]
+
+    def _require_finished(self) -> None:
+        counts = self._catalogue.count_images()
+        if not counts.get("indexed"):
+            known, stored = sum(counts.values()), len(list((self.path / COMIRS).glob("[0-9]*.ome.zarr")))
+            raise InputError(
+                f"{self.path} is unfinished ({stored} of {known} CoMIRs stored, no image searchable yet);"
+                " index the same images into it again to finish it."
+            )
+
+    def close(self) -> None:
+        """Close the catalogue; what was read stays usable."""
+        self._catalogue.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Repository {self.path.name}: {len(self._searched)} {self.modality} images>"
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    @cached_property
+    def model(self) -> ComirModel:
+        """The model that represents queries, loaded when first asked for."""
+        from napari_cmrir.representations.comir.model import load_model
+
+        return load_model(self.path / MODEL_NAME)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The visual words, loaded when first asked for."""
+        from napari_cmrir.bag_of_words.vocabulary import load_vocabulary
+
+        return load_vocabulary(self.path / self._vocabulary_name)
+
+    @cached_property
+    def bag_index(self) -> BagIndex:
+        """The bags of all fields, mapped from the disk: row ``i`` is field ``i``."""
+        return join_bags(self._segments, self._is_searched, len(self.vocabulary), self.settings.bags)
+
+    @property
+    def descriptor_settings(self) -> DescriptorSettings:
+        """How its CoMIRs are described."""
+        return self.settings.descriptor
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why, by path or name, an image that was given could not be used."""
+        rows = self._catalogue.images("failed")
+        return {row.absolute_path or row.name: row.reason or "" for row in rows}
+
+    def image_name(self, field: int) -> str:
+        """Name of the image that a field lies in: its file's name, or an array's."""
+        return self._image(field).name
+
+    def image_path(self, field: int) -> Path | None:
+        """Find the file that a field lies in, if need be beside the repository; ``None`` for an array."""
+        return self._catalogue.resolve(self._image(field))
+
+    def pixel_step(self, field: int) -> float:
+        """Pixels of a field's image, at its finest level, to a pixel of its CoMIR along each axis."""
+        return float(self._cached_notes(self.comir_path(field)).get("pixel_step", 1.0))
+
+    def pixel_size(self, field: int) -> float | None:
+        """Side of a pixel of a field's CoMIR, in micrometres; ``None`` if it is not known."""
+        size = self._cached_notes(self.comir_path(field)).get("pixel_size")
+        return None if size is None else float(size)
+
+    @cached_property
+    def common_pixel_size(self) -> float | None:
+        """The `pixel_size` of all fields, judged by a few spread evenly; ``None`` if they do not agree."""
+        asked = np.unique(np.linspace(0, len(self) - 1, _ASKED).astype(int)).tolist()
+        sizes = {self.pixel_size(field) for field in asked}
+        known = [size for size in sizes if size is not None]
+        if len(known) < len(sizes) or max(known) > min(known) * (1 + SAME_SIZE):
+            return None
+        return known[0]
+
+    def comir_path(self, field: int) -> Path:
+        """Return the OME-Zarr pyramid that holds the CoMIR of a field's image."""
+        row = self._image(field)
+        assert row.comir is not None
+        return self.path / row.comir
+
+    def comir(self, field: int, level: int = 0) -> npt.NDArray[np.uint8]:
+        """Read the CoMIR of a field.
+
+        Parameters
+        ----------
+        field : int
+            Row in `fields`.
+        level : int
+            0 is full resolution; each further one averages 2 x 2 pixels of that before.
+
+        Returns
+        -------
+        ndarray, (channel, height // 2**level, width // 2**level) uint8
+
+        Raises
+        ------
+        InputError
+            If the pyramid is missing or has no such level.
+        """
+        if level == THUMBNAIL_LEVEL:
+            return self._thumbnail(field)
+        return self._read_comir(field, level) if level == 0 else self._cached_comir(field, level)
+
+    def _read_comir(self, field: int, level: int) -> npt.NDArray[np.uint8]:
+        _, y, x, height, width = (int(value) >> level for value in self.fields[field].item())
+        pixels = open_level(self.comir_path(field), level)[:, y : y + height, x : x + width]
+        comir: npt.NDArray[np.uint8] = np.asarray(pixels, dtype=np.uint8)
+        comir.flags.writeable = level == 0  # the others are shared
+        return comir
+
+    def thumbnails(self, fields: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """Read the CoMIRs of fields of equal size at a quarter of their resolution.
+
+        They are mapped from the segments; those of repository format 1 have none, and are read from the
+        pyramids once.
+
+        Returns
+        -------
+        ndarray, (n, channel, height // 4, width // 4) uint8
+        """
+        return np.stack([self._thumbnail(field) for field in fields])
+
+    def _thumbnail(self, field: int) -> npt.NDArray[np.uint8]:
+        pixels = self._thumbnails[field]
+        if pixels is None:
+            rectangle = np.array(self.fields[field].item()[1:])
+            pixels = self._thumbnails[field] = read_thumbnail(self.path, self._image(field), rectangle)
+            pixels.flags.writeable = False
+        return pixels
+
+    @cached_property
+    def _thumbnails(self) -> list[npt.NDArray[np.uint8] | None]:
+        """Of every field, ``None`` where it is not known yet."""
+        thumbnails: list[npt.NDArray[np.uint8] | None] = []
+        for segment in self._segments:
+            thumbnails += thumbnails_of(segment) or [None] * len(segment.fields)
+        return list(compress(thumbnails, self._is_searched.tolist()))
+
+    def verify(self) -> list[str]:
+        """Read every file again and compare it with its checksum; `verify.verify_repository` as a job.
+
+        Returns
+        -------
+        list of str
+            What is wrong and what to do about it, a sentence each; empty if all is well.
+        """
+        from napari_cmrir.jobs import run
+        from napari_cmrir.repository.maintenance import verify_repository
+
+        return run(verify_repository(self.path))
+
+    def summary(self) -> dict[str, Any]:
+        """Describe the repository in numbers and names, as JSON can hold them."""
+        from napari_cmrir.repository.maintenance import is_outgrown
+
+        about = self._catalogue.about
+        return {
+            "path": str(self.path),
+            "format": FORMAT_VERSION,
+            "created": about("created"),
+            "created_by": about("created_by"),
+            "modality": self.modality,
+            "model": about("model_fingerprint"),
+            "images": self._catalogue.count_images(),
+            "fields": len(self.fields),
+            "words": len(self.vocabulary),
+            "vocabulary": {
+                "learned_from_fields": about("vocabulary_fields"),
+                "outgrown": is_outgrown(self._catalogue),
+            },
+            "segments": len(self._segments),
+            "settings": self.settings.model_dump(mode="json"),
+            "failures": self.failures,
+        }
+
+    def _image(self, field: int) -> ImageRow:
+        return self._catalogue.image(int(self.fields["image"][field]))

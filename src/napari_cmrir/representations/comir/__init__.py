@@ -1,0 +1,1 @@
+"""CoMIR: two networks trained together by a contrastive loss."""

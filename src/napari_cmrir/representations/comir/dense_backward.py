@@ -1,0 +1,250 @@
+"""A training step of the tiramisu's dense block on a processor, with half the passes over memory.
+
+A layer of a dense block normalises all that the layers before it gave, scales it by weights of its own,
+rectifies it, convolves it to a few new channels and adds these. Layer by layer, most of the time goes into
+concatenating, and into normalising the same channels again and again. Their batch statistics are the same
+for every layer, though: here each channel is normalised once, into one buffer, and each layer only scales it,
+a few images at a time. What is scaled and rectified is forgotten and computed again in the backward pass:
+that takes less time than to get memory for it from the system. The rest lies in memory of the step before.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from napari_cmrir.representations.comir.dense_layers import (
+    LayerWeights,
+    Scratch,
+    TensorPool,
+    chunks,
+    images,
+    long_rows,
+    normalise,
+    repeated,
+    see,
+    see_back,
+    statistics,
+)
+
+__all__ = ["Answer", "dense_block", "dropout_noise"]
+
+_LAST = torch.channels_last
+
+
+class Answer(NamedTuple):
+    """What a dense block makes of its input.
+
+    Parameters
+    ----------
+    out : (n, ..., y, x) tensor
+        What the layers gave, after the input if that is kept.
+    led : (n, k, y, x) tensor or None
+        What the layer gave that leads on from the block, if there is one.
+    means, variances : (c,) tensor
+        Of all channels that are normalised, without gradient; the variances are the unbiased ones.
+    """
+
+    out: Tensor
+    led: Tensor | None
+    means: Tensor
+    variances: Tensor
+
+
+def dense_block(
+    inputs: Sequence[Tensor],
+    layers: Sequence[LayerWeights],
+    noises: Sequence[Tensor],
+    epsilon: float,
+    *,
+    keep_input: bool,
+    onward: LayerWeights | None = None,
+    memory: TensorPool | None = None,
+) -> Answer:
+    """Compute a dense block, normalising by the statistics of the batch.
+
+    Parameters
+    ----------
+    inputs : sequence of (n, c, y, x) tensor
+        In the precision that is computed in; taken as one image of all their channels.
+    layers : sequence of LayerWeights
+        Each sees the input and what the layers before it gave.
+    noises : sequence of (n, k, 1, 1) tensor
+        What a layer's new channels are multiplied by; see `dropout_noise`.
+    epsilon : float
+        Added to the variances.
+    keep_input : bool
+        Return the input, too, before what the layers gave.
+    onward : LayerWeights, optional
+        One more layer, with a kernel of a single pixel, that sees all and leads on from the block.
+    memory : TensorPool, optional
+        What is needed until the gradients are computed lies there.
+
+    Returns
+    -------
+    Answer
+
+    Examples
+    --------
+    >>> torch.manual_seed(0).initial_seed()
+    0
+    >>> weights = LayerWeights(torch.ones(3), torch.zeros(3), torch.rand(2, 3, 3, 3), torch.zeros(2))
+    >>> image = torch.rand(4, 3, 8, 8)
+    >>> noise = dropout_noise(image, 2, 0.2, None)
+    >>> answer = dense_block([image], [weights], [noise], 1e-5, keep_input=True)
+    >>> answer.out.shape, answer.means.shape
+    (torch.Size([4, 5, 8, 8]), torch.Size([3]))
+    """
+    flat = [tensor for layer in (*layers, *([onward] if onward else [])) for tensor in layer]
+    plan = _Plan(len(inputs), tuple(noises), epsilon, keep_input, onward is not None, memory or TensorPool())
+    out, means, variances, *led = _DenseBlock.apply(plan, *inputs, *flat)  # type: ignore[no-untyped-call]
+    return Answer(out, led[0] if led else None, means, variances)
+
+
+def dropout_noise(x: Tensor, channels: int, share: float, generator: torch.Generator | None) -> Tensor:
+    """Draw what the channels of each image are multiplied by: zero, or that which keeps their mean.
+
+    Parameters
+    ----------
+    x : (n, c, y, x) tensor
+        Images of the same number and type.
+    channels : int
+    share : float
+        Of the channels that are set to zero, below 1.
+    generator : torch.Generator, optional
+        Draws them; torch's own by default.
+
+    Returns
+    -------
+    (n, channels, 1, 1) tensor
+
+    Examples
+    --------
+    >>> noise = dropout_noise(torch.zeros(2, 3, 4, 4), 5, 0.2, torch.Generator().manual_seed(0))
+    >>> noise.shape, noise.unique()
+    (torch.Size([2, 5, 1, 1]), tensor([0.0000, 1.2500]))
+    """
+    noise = x.new_ones(len(x), channels, 1, 1)
+    return noise.bernoulli_(1 - share, generator=generator).div_(1 - share) if share else noise
+
+
+class _Plan(NamedTuple):
+    """What else a block needs to know; the memory is that of the images."""
+
+    inputs: int
+    noises: tuple[Tensor, ...]
+    epsilon: float
+    keep_input: bool
+    leads_on: bool
+    memory: TensorPool
+
+
+class _DenseBlock(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
+        memory, layers = plan.memory, _layers(tensors[plan.inputs :])
+        raw = [x.contiguous(memory_format=_LAST) for x in tensors[: plan.inputs]]
+        hat = images(memory, raw[0], len(layers[-1].scale))
+        scratch = Scratch(memory, hat)
+        means, variances, at = [], [], 0
+        led: list[Tensor] = []
+        fresh = list(raw)
+        for i, layer in enumerate(layers):
+            for x in fresh:
+                mean, variance = statistics(x)
+                normalise(x, mean, variance, plan.epsilon, hat[:, at : at + x.shape[1]])
+                means.append(mean)
+                variances.append(variance)
+                at += x.shape[1]
+            if i < len(plan.noises):
+                new = images(memory, hat, len(layer.bias))
+                raw.append(see(hat[:, :at], layer, plan.noises[i], scratch, new))
+                fresh = raw[-1:]
+            else:
+                led.append(see(hat, layer, None, scratch, images(TensorPool(), hat, len(layer.bias))))
+        mean, variance = torch.cat(means), torch.cat(variances)
+        inverse = (variance + plan.epsilon).rsqrt()
+        count = hat[:, 0].numel()
+        unbiased = variance * (count / max(1, count - 1))
+        ctx.save_for_backward(inverse, *tensors[plan.inputs :])
+        ctx.hat, ctx.plan, ctx.sizes = hat, plan, [x.shape[1] for x in raw]
+        ctx.mark_non_differentiable(mean, unbiased)
+        out = torch.cat(raw if plan.keep_input else raw[plan.inputs :], 1)
+        memory.give_back(*raw[plan.inputs :], *scratch.parts)
+        return (out, mean, unbiased, *led)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, of_out: Tensor, _: Tensor, __: Tensor, *of_led: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        inverse, *flat = ctx.saved_tensors
+        plan, hat, layers = ctx.plan, ctx.hat, _layers(flat)
+        back = _Back(plan.memory, hat, inverse, sum(ctx.sizes))
+        back.start(of_out)
+        ends = list(itertools.accumulate(ctx.sizes))
+        pieces = [slice(end - size, end) for end, size in zip(ends, ctx.sizes, strict=True)]
+        answers: list[Tensor] = []
+        if plan.leads_on:
+            answers[:0] = back.through(layers[-1], of_led[0].contiguous(memory_format=_LAST))
+        for i in reversed(range(len(plan.noises))):
+            layer, piece = layers[i], pieces[plan.inputs + i]
+            gradient = back.of_raw(piece, plan.memory, plan.noises[i])
+            answers[:0] = back.through(layer, gradient)
+            plan.memory.give_back(gradient)
+        of_inputs = [back.of_raw(piece, TensorPool()) for piece in pieces[: plan.inputs]]
+        plan.memory.give_back(hat, back.total, *back.scratch.parts)
+        del ctx.hat
+        return (None, *of_inputs, *answers)
+
+
+class _Back:
+    """The way back through a block: the gradient of all its channels, gathered from layer to layer."""
+
+    def __init__(self, memory: TensorPool, hat: Tensor, inverse: Tensor, channels: int) -> None:
+        self.hat, self.inverse = hat, inverse
+        self.total = images(memory, hat, channels)  # without what normalising makes vain
+        self.scratch = Scratch(memory, hat)
+        self.mean = torch.zeros_like(inverse)  # over the pixels, of the gradient of the normalised channels
+        self.slope = torch.zeros_like(inverse)  # the same of its product with them
+
+    def start(self, of_out: Tensor) -> None:
+        """From the gradient of the last channels."""
+        left_out = self.total.shape[1] - of_out.shape[1]
+        self.total[:, :left_out] = 0
+        self.total[:, left_out:] = of_out
+
+    def through(self, layer: LayerWeights, gradient: Tensor) -> LayerWeights:
+        """Gradients of a layer's weights, from that of what it gave; that of what it saw is added."""
+        channels = len(layer.scale)
+        seen, inverse = self.hat[:, :channels], self.inverse[:channels]
+        answer = see_back(gradient, seen, layer, self.total, inverse, self.scratch)
+        count = seen[:, 0].numel()
+        self.mean[:channels] += layer.scale * answer.shift / count
+        self.slope[:channels] += layer.scale * answer.scale / count
+        return answer
+
+    def of_raw(self, piece: slice, memory: TensorPool, noise: Tensor | None = None) -> Tensor:
+        """Gradient of some channels before they were multiplied by noise and normalised."""
+        gradient = images(memory, self.hat, piece.stop - piece.start).copy_(self.total[:, piece])
+        is_normalised = piece.stop <= self.hat.shape[1]
+        mean, slope = ((self.inverse * x)[piece] for x in (self.mean, self.slope))
+        for part in chunks(gradient):
+            given = long_rows(gradient[part])
+            if is_normalised:
+                normal = long_rows(self.scratch.first(gradient[part]).copy_(self.hat[part, piece]))
+                vain = long_rows(self.scratch.second(gradient[part]))
+                torch.addcmul(repeated(mean, normal), normal, repeated(slope, normal), out=vain)
+                given.sub_(vain)
+            if noise is not None:
+                given.mul_(repeated(noise[part, :, 0, 0], given))
+        return gradient
+
+
+def _layers(flat: Sequence[Tensor]) -> list[LayerWeights]:
+    return [LayerWeights(*flat[i : i + 4]) for i in range(0, len(flat), 4)]

@@ -1,0 +1,261 @@
+"""From an image to its CoMIR."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.jobs import Job, Progress
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_cmrir.representations.comir.model import ComirModel, OutputScale
+    from napari_cmrir.representations.comir.networks import Tiramisu, UNet
+
+__all__ = ["as_bytes", "forward_in_batches", "represent"]
+
+_TILE = 1024
+
+Rectangle = tuple[int, int, int, int]  # y, x, height, width
+
+
+def represent(
+    model: ComirModel,
+    pixels: NDArray[Any],
+    modality: str,
+    *,
+    mask: NDArray[np.bool_] | None = None,
+    device: str = "auto",
+    rotations: int | None = None,
+    part: Rectangle | None = None,
+    out: Any = None,
+) -> Job[NDArray[np.uint8]]:
+    """Turn an image into its CoMIR.
+
+    Images of more than 1,024 pixels a side are computed in tiles; a tile sees as much around it as the
+    network looks at, so that there is no seam. Where the memory does not hold a tile, smaller ones are
+    taken. Convolutions are computed in bfloat16 where the hardware multiplies matrices of it.
+
+    Parameters
+    ----------
+    model : ComirModel
+        The trained model.
+    pixels : (y, x) or (y, x, channel) array
+        The image, of any size; of a dask or zarr array only the tile at hand is computed or read.
+    modality : str
+        Which of the model's two modalities it is.
+    mask : (y, x) bool array, optional
+        Where the image counts; the CoMIR is 0 elsewhere.
+    device : {"auto", "cpu", "cuda", "mps"}
+        Where to compute.
+    rotations : {1, 4}, optional
+        With 4, the mean of the CoMIRs of the image turned by each multiple of 90 degrees, turned back: an
+        image turned by one gives exactly the turned CoMIR, for four times the time. As the model was made
+        for, unless given.
+    part : (y, x, height, width), optional
+        Compute this rectangle of the image's CoMIR only; what lies around it is seen.
+    out : (channel, y, x) uint8 array, optional
+        Where to write the CoMIR, tile by tile, such as a zarr array: with a dask image and this, the memory
+        needed is that of a tile, whatever the image's size.
+
+    Yields
+    ------
+    Progress
+        In tiles.
+
+    Returns
+    -------
+    (channel, y, x) uint8 array
+        ``round(255 * sigmoid(CoMIR))``, as the published export; `out` where it is given.
+
+    Raises
+    ------
+    InputError
+        If the model does not have the modality, the image has another number of channels, the machine
+        has no such device, or its memory does not hold the smallest tile.
+    """
+    import torch
+
+    from napari_cmrir.representations.devices import choose_device, is_out_of_memory, release_memory
+
+    model.require_modality(modality)
+    rotations = model.settings.rotations if rotations is None else rotations
+    if rotations not in (1, 4):
+        raise InputError(f"CoMIRs are averaged over 1 or 4 rotations, not {rotations}.")
+    chosen = choose_device(device)
+    network = model.networks[modality].to(chosen).eval()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    stride = network.stride
+    first_y, first_x, height, width = (0, 0, *pixels.shape[:2]) if part is None else part
+    comir = np.empty((model.channels, height, width), np.uint8) if out is None else out
+    tile = max(_TILE // stride, 1) * stride
+    waiting = deque(_tiles((first_y, first_x, height, width), tile))
+    done = 0
+    while waiting:
+        yield Progress(done, done + len(waiting), "tiles", "Computing the CoMIR")
+        try:
+            answer = _tile(model, modality, pixels, waiting[0], rotations)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            answer = None
+        if answer is None:
+            release_memory(chosen)
+            if tile == stride:
+                raise InputError(
+                    f"The memory of {chosen.type} does not hold a tile of {tile} pixels a side with its"
+                    " surroundings; compute on another device."
+                )
+            tile = max(tile // 2 // stride, 1) * stride
+            waiting = deque(piece for whole in waiting for piece in _tiles(whole, tile))
+            continue
+        y, x, rows, columns = waiting.popleft()
+        if mask is not None:
+            answer[:, ~mask[y : y + rows, x : x + columns]] = 0
+        y, x = y - first_y, x - first_x
+        comir[:, y : y + rows, x : x + columns] = answer
+        done += 1
+    return comir
+
+
+def _tiles(whole: Rectangle, side: int) -> list[Rectangle]:
+    """Cut a rectangle into tiles of at most a side."""
+    top, left, height, width = whole
+    return [
+        (top + y, left + x, min(side, height - y), min(side, width - x))
+        for y in range(0, height, side)
+        for x in range(0, width, side)
+    ]
+
+
+def _tile(
+    model: ComirModel, modality: str, pixels: NDArray[Any], tile: Rectangle, rotations: int
+) -> NDArray[np.uint8]:
+    """The CoMIR of one tile, (channel, y, x), from what the network sees around it.
+
+    Each turn of the image is cut at whole strides from the corner that it then begins at, as the whole image
+    would be, so that tiles have no seam.
+    """
+    network = model.networks[modality]
+    y, x, rows, columns = tile
+    height, width = pixels.shape[:2]
+    reach = network.halo + network.stride
+    top, left = max(0, y - reach), max(0, x - reach)
+    image = model.intensities[modality].apply(
+        np.asarray(pixels[top : y + rows + reach, left : x + columns + reach])
+    )
+    raw = np.zeros((model.channels, rows, columns), np.float32)
+    for turn in range(0, 4, 4 // rotations):
+        y0, y1 = _seen(y, rows, height, network, from_end=turn in (2, 3))
+        x0, x1 = _seen(x, columns, width, network, from_end=turn in (1, 2))
+        view = image[:, y0 - top : y1 - top, x0 - left : x1 - left]
+        answer = np.rot90(_forward(network, np.rot90(view, turn, (1, 2))), -turn, (1, 2))
+        raw += answer[:, y - y0 : y - y0 + rows, x - x0 : x - x0 + columns] / np.float32(rotations)
+    return _pressed(raw, model.scales[modality])
+
+
+def _seen(first: int, count: int, whole: int, network: UNet | Tiramisu, *, from_end: bool) -> tuple[int, int]:
+    """What the network has to see, start and stop, for some rows of so many, at whole strides from an end."""
+    if from_end:
+        start, stop = _seen(whole - first - count, count, whole, network, from_end=False)
+        return whole - stop, whole - start
+    start = max(0, first - network.halo) // network.stride * network.stride
+    return start, min(whole, first + count + network.halo)
+
+
+def _forward(network: UNet | Tiramisu, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The raw CoMIR of an image, reflected to whole strides at its lower and right border."""
+    import torch
+
+    from napari_cmrir.representations.devices import training_precision
+
+    height, width = image.shape[1:]
+    stride = network.stride
+    padded = np.pad(image, ((0, 0), (0, -height % stride), (0, -width % stride)), mode="reflect")
+    device = next(network.parameters()).device
+    comir = forward_in_batches(network, torch.from_numpy(padded)[None], device, training_precision(device))
+    answer: NDArray[np.float32] = comir[0, :, :height, :width].cpu().numpy()
+    return answer
+
+
+def _pressed(raw: NDArray[np.float32], scale: OutputScale) -> NDArray[np.uint8]:
+    import torch
+
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in (scale.mean, scale.deviation))
+    scaled = (torch.from_numpy(np.ascontiguousarray(raw)) - mean) / deviation
+    pressed: NDArray[np.uint8] = scaled.sigmoid().mul(255).round().to(torch.uint8).numpy()
+    return pressed
+
+
+def forward_in_batches(
+    network: UNet | Tiramisu, images: torch.Tensor, device: torch.device, precision: torch.dtype
+) -> torch.Tensor:
+    """CoMIRs of images of equal size, as many at once as the memory holds.
+
+    Parameters
+    ----------
+    network : UNet or Tiramisu
+        On the device, in evaluation mode.
+    images : (n, channel, y, x) tensor
+        Anywhere; replicated to whole strides at their lower and right border.
+    device : torch.device
+    precision : torch.dtype
+        In which convolutions are computed.
+
+    Returns
+    -------
+    (n, channel, y, x) float32 tensor
+        Not scaled.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from napari_cmrir.representations.comir.networks import UNet
+    >>> network = UNet(1, 2, (4, 8)).eval()
+    >>> forward_in_batches(network, torch.zeros(3, 1, 25, 30), torch.device("cpu"), torch.float32).shape
+    torch.Size([3, 2, 25, 30])
+    """
+    import torch
+    from torch.nn import functional as F
+
+    from napari_cmrir.representations.devices import is_out_of_memory, release_memory
+
+    height, width = images.shape[-2:]
+    padding = (0, -width % network.stride, 0, -height % network.stride)
+    answers: list[torch.Tensor] = []
+    count, done = len(images), 0
+    while done < len(images):
+        batch = F.pad(images[done : done + count].to(device), padding, mode="replicate")
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        try:
+            with (
+                torch.inference_mode(),
+                torch.autocast(device.type, precision, enabled=precision is not torch.float32),
+            ):
+                answers.append(network(batch)[..., :height, :width].float())
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or count == 1:
+                raise
+        else:
+            done += len(batch)
+            continue
+        count = (count + 1) // 2
+        release_memory(device)
+    return torch.cat(answers).contiguous()
+
+
+def as_bytes(comir: torch.Tensor) -> NDArray[np.uint8]:
+    """Stretch a CoMIR over 8 bits by its own mean and deviation, to be looked at.
+
+    Parameters
+    ----------
+    comir : (channel, y, x) tensor
+    """
+    mean, deviation = comir.mean((-2, -1), keepdim=True), comir.std((-2, -1), keepdim=True).clamp_min(1e-6)
+    pressed: NDArray[np.uint8] = ((comir - mean) / deviation).sigmoid().mul(255).round().byte().cpu().numpy()
+    return pressed

@@ -1,0 +1,386 @@
+"""The networks that turn one modality into CoMIRs: the paper's Tiramisu and a small U-Net."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from napari_cmrir.representations.comir.dense_backward import dense_block, dropout_noise
+from napari_cmrir.representations.comir.dense_layers import LayerWeights, TensorPool
+from napari_cmrir.representations.comir.training.settings import TrainingSettings
+
+__all__ = ["Tiramisu", "UNet", "build_network", "mix_channels"]
+
+
+def mix_channels(x: Tensor, weight: Tensor) -> Tensor:
+    """Weighted sums of channels, as a 1 x 1 convolution, in the precision of the weights.
+
+    Rounded to bfloat16, a CoMIR would lose faint detail. Some pixels are converted after the others:
+    that takes little memory, and on a processor less time.
+
+    Parameters
+    ----------
+    x : (n, c, y, x) tensor
+    weight : (k, c) tensor
+
+    Returns
+    -------
+    (n, k, y, x) tensor
+        Of the weights' type.
+
+    Examples
+    --------
+    >>> x = torch.tensor([1.0, 2.0]).bfloat16()[None, :, None, None]
+    >>> bool(mix_channels(x, torch.tensor([[1.0, 0.001]])) > 1)  # 1.002, which is 1 in bfloat16
+    True
+    """
+    mixed: Tensor = _Mix.apply(x, weight)  # type: ignore[no-untyped-call]
+    return mixed
+
+
+class _Mix(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        rows = _rows(x)
+        mixed = weight.new_empty(len(rows), len(weight))
+        for part in _parts(rows):
+            torch.mm(rows[part].to(weight.dtype), weight.T, out=mixed[part])
+        return _image(mixed, x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_mixed: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        rows, gradient = _rows(x), _rows(of_mixed)
+        of_rows, of_weight = torch.empty_like(rows), torch.zeros_like(weight)
+        for part in _parts(rows):
+            of_rows[part] = gradient[part] @ weight
+            of_weight.addmm_(gradient[part].T, rows[part].to(weight.dtype))
+        return _image(of_rows, x), of_weight
+
+
+def _parts(rows: Tensor) -> list[slice]:
+    count = max(1, (2**20 if rows.device.type == "cpu" else 2**27) // rows.shape[1])
+    return [slice(at, at + count) for at in range(0, len(rows), count)]
+
+
+def _rows(x: Tensor) -> Tensor:
+    """A row a pixel."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _image(rows: Tensor, like: Tensor) -> Tensor:
+    return rows.view(len(like), *like.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+class UNet(nn.Module):
+    """A U-Net of 3 x 3 convolutions with batch normalisation, mean-pooled down and interpolated up.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels of the image and of its CoMIR.
+    widths : tuple of int
+        Feature maps at each resolution, finest first.
+    stem : int
+        Side in pixels of the square that the first convolution takes together. The CoMIR is computed at
+        that coarser resolution and interpolated back to the image's.
+
+    Notes
+    -----
+    Height and width of the input must be multiples of `stride`.
+
+    Examples
+    --------
+    >>> UNet(3, 1, (8, 16))(torch.zeros(2, 3, 32, 48)).shape
+    torch.Size([2, 1, 32, 48])
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, widths: tuple[int, ...], stem: int = 1) -> None:
+        super().__init__()
+        self.stem_stride = stem
+        self.stride = stem * 2 ** (len(widths) - 1)
+        seen = sum(stem * 2**level * (4 if level < len(widths) - 1 else 2) for level in range(len(widths)))
+        self.halo = -(-(seen + 2 * self.stride) // self.stride) * self.stride  # pixels that an output sees
+        kernel = 3 if stem == 1 else 2 * stem
+        self.stem = nn.Conv2d(in_channels, widths[0], kernel, stride=stem, padding=(kernel - stem + 1) // 2)
+        self.down = nn.ModuleList(
+            _double_convolution(before, after)
+            for before, after in zip((widths[0], *widths), widths, strict=False)
+        )
+        self.up = nn.ModuleList(
+            _double_convolution(fine + coarse, fine)
+            for fine, coarse in zip(widths[-2::-1], widths[:0:-1], strict=True)
+        )
+        self.head = nn.Conv2d(widths[0], out_channels, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the CoMIR, (batch, out_channels, y, x), of an image (batch, in_channels, y, x)."""
+        x = self.stem(image)
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else F.avg_pool2d(x, 2))
+            skips.append(x)
+        for block, skip in zip(self.up, skips[-2::-1], strict=True):
+            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+            x = block(torch.cat((skip, x), 1))
+        comir = _in_full_precision(self.head, x)
+        if self.stem_stride > 1:
+            comir = F.interpolate(
+                comir, scale_factor=float(self.stem_stride), mode="bilinear", align_corners=False
+            )
+        return comir
+
+
+def _double_convolution(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, padding=1, bias=False),
+        nn.BatchNorm2d(after),
+        nn.ReLU(),
+        nn.Conv2d(after, after, 3, padding=1, bias=False),
+        nn.BatchNorm2d(after),
+        nn.ReLU(),
+    )
+
+
+class _Dropout(nn.Module):
+    """Sets whole channels to zero while training, drawn by a generator of the caller's choice."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        if not self.training:
+            return x
+        return x * dropout_noise(x, x.shape[1], self.share, generator)
+
+
+class _DenseLayer(nn.Module):
+    def __init__(self, channels: int, growth: int, dropout: float) -> None:
+        super().__init__()
+        self.batchnorm = nn.BatchNorm2d(channels)
+        self.conv = nn.Conv2d(channels, growth, 3, padding=1)
+        self.dropout = _Dropout(dropout)
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        out: Tensor = self.dropout(self.conv(F.relu(self.batchnorm(x))), generator)
+        return out
+
+
+class _DenseBlock(nn.Module):
+    def __init__(
+        self, channels: int, layers: int, growth: int, dropout: float, memory: TensorPool, *, keep_input: bool
+    ) -> None:
+        super().__init__()
+        self.keep_input, self.memory = keep_input, memory
+        self.layers = nn.ModuleList(
+            _DenseLayer(channels + i * growth, growth, dropout) for i in range(layers)
+        )
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        channels = x.shape[1]
+        for layer in self.layers:
+            x = torch.cat((x, layer(x, generator)), 1)
+        return x if self.keep_input else x[:, channels:]
+
+    def all_at_once(
+        self, inputs: list[Tensor], generator: torch.Generator | None, onward: _TransitionDown | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same in training, in less time and memory; and what leads down from it, not yet pooled."""
+        layers = [layer for layer in self.layers if isinstance(layer, _DenseLayer)]
+        norms = [layer.batchnorm for layer in layers]
+        x = inputs[0]
+        answer = dense_block(
+            inputs,
+            [_weights(layer) for layer in layers],
+            [dropout_noise(x, len(_bias(layer.conv)), layer.dropout.share, generator) for layer in layers],
+            norms[0].eps,
+            keep_input=self.keep_input,
+            onward=_weights(onward) if onward else None,
+            memory=self.memory,
+        )
+        with torch.no_grad():
+            for norm in (*norms, *([onward.batchnorm] if onward else [])):
+                of = slice(norm.num_features)
+                _keep_statistics(norm, answer.means[of], answer.variances[of])
+        return answer.out, answer.led
+
+
+def _weights(layer: _DenseLayer | _TransitionDown) -> LayerWeights:
+    norm, convolution = layer.batchnorm, layer.conv
+    return LayerWeights(norm.weight, norm.bias, convolution.weight, _bias(convolution))
+
+
+def _bias(convolution: nn.Conv2d) -> Tensor:
+    assert convolution.bias is not None
+    return convolution.bias
+
+
+def _keep_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
+    """Take a batch's statistics into the running ones."""
+    kept_mean, kept_variance, count = norm.running_mean, norm.running_var, norm.num_batches_tracked
+    if kept_mean is None or kept_variance is None or count is None or norm.momentum is None:
+        return
+    kept_mean.lerp_(mean.to(kept_mean), norm.momentum)
+    kept_variance.lerp_(variance.to(kept_variance), norm.momentum)
+    count += 1
+
+
+class _TransitionDown(nn.Module):
+    def __init__(self, before: int, after: int, dropout: float) -> None:
+        super().__init__()
+        self.batchnorm = nn.BatchNorm2d(before)
+        self.conv = nn.Conv2d(before, after, 1)
+        self.dropout = _Dropout(dropout)
+
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.pooled(self.conv(F.relu(self.batchnorm(x))), generator)
+
+    def pooled(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """What goes down, of what is convolved; dropping after pooling is the same, of fewer pixels."""
+        out: Tensor = self.dropout(F.max_pool2d(x, 2), generator)
+        return out
+
+
+class _TransitionUp(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.upsampling_layer = nn.Sequential(
+            nn.Upsample(scale_factor=2, mode="nearest"),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+        )
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return torch.cat((skip, self.upsampled(x, skip)), 1)
+
+    def upsampled(self, x: Tensor, skip: Tensor) -> Tensor:
+        """The image at twice the resolution, cropped as what it is put beside."""
+        x = self.upsampling_layer(x)
+        top, left = (x.shape[-2] - skip.shape[-2]) // 2, (x.shape[-1] - skip.shape[-1]) // 2
+        return x[..., top : top + skip.shape[-2], left : left + skip.shape[-1]]
+
+
+class Tiramisu(nn.Module):
+    """The fully convolutional DenseNet of the published CoMIRs, parameter for parameter.
+
+    Jégou et al., "The one hundred layers tiramisu", arXiv:1611.09326, with the sizes of Pielawski,
+    Wetzer et al., NeurIPS 2020: 32 first filters, six blocks of four layers of growth 12 each way,
+    compression 0.75. Parameter names are those of the released checkpoints.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels of the image and of its CoMIR.
+
+    Examples
+    --------
+    >>> sum(p.numel() for p in Tiramisu(1, 1).parameters())
+    1053244
+    """
+
+    stride = 64
+    halo = (
+        256  # px: a CoMIR changes by less than 0.02 grey levels where more is cut off; 824 can matter at all
+    )
+    depth, layers, growth, compression, dropout = 6, 4, 12, 0.75, 0.2
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        new = self.layers * self.growth
+        self.memory = TensorPool()
+        self.conv_init = nn.Conv2d(in_channels, 32, 3, padding=1)
+        self.layers_down, self.transitions_down = nn.ModuleList(), nn.ModuleList()
+        channels, skips = 32, []
+        for _ in range(self.depth):
+            self.layers_down.append(self._block(channels, keep_input=True))
+            skips.append(channels + new)
+            channels = int(self.compression * skips[-1])
+            self.transitions_down.append(_TransitionDown(skips[-1], channels, self.dropout))
+        self.bottleneck = self._block(channels, keep_input=False)
+        self.transitions_up = nn.ModuleList(_TransitionUp(new) for _ in skips)
+        self.layers_up = nn.ModuleList(
+            self._block(skip + new, keep_input=i == self.depth - 1) for i, skip in enumerate(skips[::-1])
+        )
+        self.final_conv = nn.Conv2d(skips[0] + 2 * new, out_channels, 1, bias=False)
+
+    def _block(self, channels: int, *, keep_input: bool) -> _DenseBlock:
+        size = (channels, self.layers, self.growth, self.dropout)
+        return _DenseBlock(*size, self.memory, keep_input=keep_input)
+
+    def forward(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Return the CoMIR, (batch, out_channels, y, x), of an image (batch, in_channels, y, x).
+
+        While training, the generator draws what is dropped; by default, it is torch's own.
+        """
+        if self.training and torch.is_grad_enabled() and image.device.type == "cpu":
+            return self._all_at_once(image, generator)
+        x = self.conv_init(image)
+        skips = []
+        for block, transition in zip(self.layers_down, self.transitions_down, strict=True):
+            x = block(x, generator)
+            skips.append(x)
+            x = transition(x, generator)
+        x = self.bottleneck(x, generator)
+        for block, transition, skip in zip(self.layers_up, self.transitions_up, skips[::-1], strict=True):
+            x = block(transition(x, skip), generator)
+        return _in_full_precision(self.final_conv, x)
+
+    def _all_at_once(self, image: Tensor, generator: torch.Generator | None) -> Tensor:
+        """The same in training, faster and in less memory; see `dense_training`."""
+        x: Tensor = self.conv_init(image)
+        down = cast(
+            "Iterable[tuple[_DenseBlock, _TransitionDown]]",
+            zip(self.layers_down, self.transitions_down, strict=True),
+        )
+        up = cast(
+            "Iterable[tuple[_DenseBlock, _TransitionUp]]",
+            zip(self.layers_up, self.transitions_up, strict=True),
+        )
+        skips = []
+        for block, leading_down in down:
+            skip, led = block.all_at_once([x], generator, leading_down)
+            assert led is not None
+            skips.append(skip)
+            x = leading_down.pooled(led, generator)
+        x, _ = self.bottleneck.all_at_once([x], generator)
+        for (block, leading_up), skip in zip(up, skips[::-1], strict=True):
+            x, _ = block.all_at_once([skip, leading_up.upsampled(x, skip)], generator)
+        return _in_full_precision(self.final_conv, x)
+
+
+def _in_full_precision(head: nn.Conv2d, x: Tensor) -> Tensor:
+    """The last, 1 x 1 convolution: rounded to bfloat16, its output would lose faint detail."""
+    with torch.autocast(x.device.type, enabled=False):
+        if x.dtype == head.weight.dtype:
+            comir: Tensor = head(x)
+            return comir
+        comir = mix_channels(x, head.weight[:, :, 0, 0])
+        return comir if head.bias is None else comir + head.bias[:, None, None]
+
+
+def build_network(settings: TrainingSettings, in_channels: int) -> UNet | Tiramisu:
+    """Return the untrained network of one modality.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+        Chooses the network, its size and the channels of its CoMIR.
+    in_channels : int
+        Channels of the modality's images.
+
+    Examples
+    --------
+    >>> build_network(TrainingSettings(stem=2, widths=(8, 16)), 3).stride
+    4
+    """
+    if settings.network == "tiramisu":
+        return Tiramisu(in_channels, settings.channels)
+    return UNet(in_channels, settings.channels, settings.widths, settings.stem)

@@ -1,0 +1,359 @@
+"""The training job: two networks trained together, checkpointed, resumed, and saved as a model."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.images.discovery import Pair
+from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.representations.comir.model import write_whole
+from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.comir.training.trainer import Trainer
+
+if TYPE_CHECKING:
+    import os
+
+    from napari_cmrir.representations.comir.model import ComirModel
+    from napari_cmrir.representations.comir.training.pair_checks import Split
+
+__all__ = ["Checkpoint", "keep_best", "train"]
+
+
+_LAYOUT = b"2"  # of the state: another version's is not gone on from
+
+
+class Checkpoint:
+    """Writes and restores the state of a training; tensors and plain values only.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    trainer : Trainer
+        Whose state it is.
+    """
+
+    def __init__(self, path: Path, trainer: Trainer) -> None:
+        self.path, self.trainer = path, trainer
+        digest = hashlib.sha256(_LAYOUT)
+        digest.update(json.dumps(trainer.settings.model_dump(mode="json"), sort_keys=True).encode())
+        digest.update(json.dumps(trainer.modalities).encode())
+        for pair in trainer.sampler.pairs:
+            for image in pair:
+                digest.update(image.numpy().tobytes())
+        for fields in trainer.selection.test.fields if trainer.selection.test is not None else ():
+            digest.update(fields.numpy().tobytes())
+        self._training = digest.hexdigest()
+
+    def write(self) -> None:
+        """Write the state as it is between two steps."""
+        content = io.BytesIO()
+        torch.save({"training": self._training, "state": self.trainer.state()}, content)
+        write_whole(self.path, content.getvalue())
+
+    def restore(self) -> None:
+        """Bring the trainer to the stored state, if there is one.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged or belongs to a training of other pairs or settings.
+        """
+        if not self.path.exists():
+            return
+        try:
+            stored = torch.load(self.path, map_location="cpu", weights_only=True)
+            training, state = stored["training"], stored["state"]
+        except Exception as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(
+                f"{self.path} cannot be read ({reason}); delete it to train from the start."
+            ) from None
+        if training != self._training:
+            raise InputError(
+                f"{self.path} belongs to a training of other pairs or settings;"
+                " give those, or train without resuming."
+            )
+        self.trainer.load_state(state)
+
+    def remove(self) -> None:
+        """Delete the file: the training is finished."""
+        self.path.unlink(missing_ok=True)
+
+
+_PREVIEW_SECONDS = 5.0
+_CHECKPOINT_SECONDS = 10.0
+_CHECKPOINT_SHARE = 0.02  # of the time that may go into checkpoints
+
+ArrayPair = tuple[NDArray[Any], NDArray[Any]]
+
+
+def train(
+    pairs: Sequence[Pair | ArrayPair],
+    modalities: tuple[str, str],
+    settings: TrainingSettings | None = None,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    pixel_size: float | None = None,
+) -> Job[ComirModel]:
+    """Train a CoMIR model on aligned image pairs.
+
+    Breznik et al. 2024, Stage I; Pielawski, Wetzer et al., CoMIR, NeurIPS 2020. The pairs are looked at first
+    (`check_pairs`); some are kept for validation (`split_pairs`), and the model is the one that retrieved
+    best among their fields. Training that goes wrong (a loss that is not a number, CoMIRs without contrast)
+    goes back to that model with half the learning rate, and where the memory is too small the batch is
+    halved.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair or of (first, second) arrays
+        At least one. Arrays are ``(y, x)`` or ``(y, x, channel)``, of equal height and width.
+    modalities : (str, str)
+        Their names, in the order of the pairs.
+    settings : TrainingSettings, optional
+        By default the preset ``fast``.
+    output : path-like, optional
+        The model file to write at the end. While training, ``<output>.checkpoint`` beside it keeps the
+        state, from the first step on; it stays there when the job is cancelled or its process killed.
+        `keep_best` makes a model of it.
+    device : {"auto", "cpu", "cuda", "mps"}
+        Where to compute.
+    resume : bool
+        Go on from the checkpoint of an interrupted training of the same pairs and settings, if there is one.
+    pixel_size : float, optional
+        Side of a pixel in micrometres, to be noted in the model.
+
+    Yields
+    ------
+    Progress
+        In steps; every few seconds with a preview: ``"loss"``, ``"retrieval"`` and ``"best_retrieval"``
+        (once validated, 0 to 1), ``"eta_seconds"``, ``"device"``, ``"peak_memory_bytes"``, and of each
+        modality the (channel, y, x) uint8 CoMIR of one validation field. What the user has to know
+        comes as the preview ``{"notes": [sentence, ...]}``.
+
+    Returns
+    -------
+    ComirModel
+
+    Raises
+    ------
+    InputError
+        If the pairs cannot be used, the checkpoint belongs to another training, or the model file cannot be
+        written.
+    """
+    from napari_cmrir.representations.devices import tell_device
+
+    course, doubts = yield from _prepare(pairs, modalities, settings, output, device)
+    trainer, checkpoint = course.trainer, course.checkpoint
+    yield Progress(len(pairs), len(pairs), "pairs", "Read the pairs", {"notes": doubts})
+    if checkpoint is not None and resume:
+        checkpoint.restore()
+    try:
+        yield from _steps(trainer, checkpoint, tell_device(device, trainer.device))
+        model = course.finish(output, pixel_size)
+    except BaseException:
+        if checkpoint is not None and trainer.step > 0:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                checkpoint.write()
+        raise
+    if checkpoint is not None:
+        checkpoint.remove()
+    return model
+
+
+def keep_best(
+    pairs: Sequence[Pair | ArrayPair],
+    modalities: tuple[str, str],
+    settings: TrainingSettings | None = None,
+    *,
+    output: str | os.PathLike[str],
+    device: str = "auto",
+    pixel_size: float | None = None,
+) -> Job[ComirModel]:
+    """Make a model of what an interrupted training has learnt so far, from its checkpoint.
+
+    The checkpoint stays, so that the training can still go on.
+
+    Parameters
+    ----------
+    pairs, modalities, settings, output, device, pixel_size
+        As they were given to `train`.
+
+    Yields
+    ------
+    Progress
+        In pairs.
+
+    Returns
+    -------
+    ComirModel
+        The one that retrieved best so far, or the latest where none has been validated.
+
+    Raises
+    ------
+    InputError
+        If there is no checkpoint, or it belongs to another training.
+    """
+    path = Path(f"{output}.checkpoint")
+    if not path.exists():
+        raise InputError(f"{path} is not there: nothing has been learnt yet that could be kept; train first.")
+    course, _ = yield from _prepare(pairs, modalities, settings, output, device)
+    yield Progress(len(pairs), len(pairs), "pairs", "Keeping the best so far")
+    if course.checkpoint is not None:
+        course.checkpoint.restore()
+    return course.finish(output, pixel_size)
+
+
+@dataclass(frozen=True, eq=False)
+class _Course:
+    """A training that is ready to begin or to go on."""
+
+    trainer: Trainer
+    checkpoint: Checkpoint | None
+    names: Sequence[str]
+    images: Sequence[ArrayPair]
+    split: Split
+
+    def finish(self, output: str | os.PathLike[str] | None, pixel_size: float | None) -> ComirModel:
+        """Give the model, and write it."""
+        model = self.trainer.finish()
+        model.pixel_size = pixel_size
+        model.provenance.update(_provenance(self.names, self.images, self.split, self.trainer))
+        if output is not None:
+            model.save(output)
+        return model
+
+
+def _prepare(
+    pairs: Sequence[Pair | ArrayPair],
+    modalities: tuple[str, str],
+    settings: TrainingSettings | None,
+    output: str | os.PathLike[str] | None,
+    device: str,
+) -> Job[tuple[_Course, list[str]]]:
+    """Read the pairs, and tell what is doubtful about them."""
+    from napari_cmrir.representations.comir.model import require_writable
+    from napari_cmrir.representations.comir.training.pair_checks import split_pairs
+    from napari_cmrir.representations.comir.training.trainer import Trainer
+    from napari_cmrir.representations.devices import choose_device
+
+    settings = settings or TrainingSettings()
+    if len(modalities) != 2 or modalities[0] == modalities[1]:
+        raise InputError(f"Training takes two different modalities, not {' and '.join(modalities)}.")
+    if output is not None:
+        require_writable(Path(output))
+    chosen = choose_device(device)
+    names, images, doubts = yield from _usable(pairs)
+    split = split_pairs(images, settings)
+    trainer = Trainer(split.training, modalities, settings, chosen, split.validation)
+    checkpoint = Checkpoint(Path(f"{output}.checkpoint"), trainer) if output is not None else None
+    return _Course(trainer, checkpoint, names, images, split), [*doubts, split.manner]
+
+
+def _usable(pairs: Sequence[Pair | ArrayPair]) -> Job[tuple[list[str], list[ArrayPair], list[str]]]:
+    """Names and images of the pairs to train on, and what is doubtful about them."""
+    from napari_cmrir.representations.comir.training.pair_checks import read_pairs
+
+    if not pairs:
+        raise InputError("Training needs at least one pair of images; give a folder that holds pairs.")
+    images, problems = yield from read_pairs(pairs)
+    fatal = [problem.sentence for problem in problems if problem.severity == "fatal"]
+    if fatal:
+        more = f" ({len(fatal) - 1} more like this)" if len(fatal) > 1 else ""
+        raise InputError(fatal[0] + more)
+    useless = {problem.number for problem in problems if problem.severity == "useless"}
+    if len(useless) == len(pairs):
+        raise InputError(f"No pair can be trained on: {problems[0].sentence}")
+    used = [number for number in range(len(pairs)) if number not in useless]
+    names = [pair.identifier if isinstance(pair, Pair) else f"pair {n + 1}" for n, pair in enumerate(pairs)]
+    return (
+        [names[number] for number in used],
+        [images[number] for number in used],
+        [problem.sentence for problem in problems],
+    )
+
+
+def _steps(trainer: Trainer, checkpoint: Checkpoint | None, device: str) -> Job[None]:
+    """Train from where the trainer is to the end."""
+    from napari_cmrir.representations.devices import peak_memory
+
+    start = shown = time.monotonic()
+    save_at = start  # after the first step already: from then on it can be resumed
+    first_step, told = trainer.step, len(trainer.notes)
+    total = trainer.settings.steps
+    while trainer.step < total and not trainer.stopped:
+        loss = trainer.advance()
+        validated = trainer.is_validation_due
+        if validated:
+            trainer.validate()
+        now = time.monotonic()
+        preview: dict[str, Any] | None = None
+        if validated or now - shown > _PREVIEW_SECONDS or trainer.step == total:
+            left = (now - start) / (trainer.step - first_step) * (total - trainer.step)
+            memory = peak_memory(trainer.device)
+            preview = trainer.preview()
+            preview |= {"eta_seconds": left, "device": device, "peak_memory_bytes": memory}
+            shown = time.monotonic()
+        if trainer.notes[told:]:
+            preview = {**(preview or {}), "notes": trainer.notes[told:]}
+            told = len(trainer.notes)
+        if checkpoint is not None and (validated or now >= save_at):
+            before = time.monotonic()
+            checkpoint.write()
+            after = time.monotonic()
+            save_at = after + max(_CHECKPOINT_SECONDS, (after - before) / _CHECKPOINT_SHARE)
+        yield Progress(trainer.step, total, "steps", _message(trainer, loss), preview)
+
+
+def _message(trainer: Trainer, loss: float) -> str:
+    retrieval = trainer.history.retrieval
+    retrieves = "" if retrieval is None else f", retrieves {retrieval:.0%}"
+    return f"Training on {trainer.device.type}, loss {loss:.3f}{retrieves}"
+
+
+def _provenance(
+    names: Sequence[str], images: Sequence[ArrayPair], split: Split, trainer: Trainer
+) -> dict[str, Any]:
+    """What the model was made from and with."""
+    import datetime
+    import hashlib
+    import platform
+
+    import torch
+
+    from napari_cmrir import __version__
+
+    digest = hashlib.sha256()
+    for pair in images:
+        for image in pair:
+            digest.update(str((image.shape, image.dtype)).encode())
+            digest.update(np.ascontiguousarray(image).tobytes())
+    return {
+        "trained_on": [name for number, name in enumerate(names) if number not in split.held_out],
+        "validated_on": [names[number] for number in split.held_out],
+        "validation": split.manner,
+        "images_sha256": digest.hexdigest(),
+        "device": trainer.device.type,
+        "precision": str(trainer.precision).removeprefix("torch."),
+        "notes": list(trainer.notes),
+        "steps_done": trainer.step,
+        "napari-cmrir": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,338 @@
+"""Validation in training: retrieval among validation fields, output scale, and which model is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_cmrir.images.geometry import Region, cut
+from napari_cmrir.images.intensity import Intensity
+from napari_cmrir.registration.correlation import RotatedTemplates, turn
+from napari_cmrir.registration.high_pass import high_pass
+from napari_cmrir.representations.comir.inference import forward_in_batches
+from napari_cmrir.representations.comir.model import OutputScale
+from napari_cmrir.representations.comir.networks import Tiramisu, UNet
+from napari_cmrir.representations.comir.training.settings import TrainingSettings
+
+__all__ = ["DEVIATIONS", "LEAST_SCALE", "RetrievalScore", "RetrievalTest", "Selection", "measure_scale"]
+
+
+DEVIATIONS = 2.0
+"""Standard deviations to a unit of the scaled output: room for images of more contrast."""
+
+LEAST_SCALE = 2e-6
+"""Of a flat output."""
+
+
+def measure_scale(
+    network: UNet | Tiramisu, patches: torch.Tensor, settings: TrainingSettings, device: torch.device
+) -> OutputScale:
+    """Mean and `DEVIATIONS` standard deviations of each channel.
+
+    The published export, for the mse critic, takes the plain output.
+
+    Parameters
+    ----------
+    network : UNet or Tiramisu
+        On the device.
+    patches : (n, channel, y, x) tensor
+        Of the network's modality.
+    settings : TrainingSettings
+    device : torch.device
+    """
+    channels = settings.channels
+    if settings.critic == "mse":
+        return OutputScale((0.0,) * channels, (1.0,) * channels)
+    network.eval()
+    turns = range(0, 4, 4 // settings.rotations)
+    comirs = torch.stack([_turned_back(network, patches, turn, device) for turn in turns]).mean(0)
+    comirs = comirs.transpose(0, 1).flatten(1)
+    scale = (DEVIATIONS * comirs.std(1)).clamp_min(LEAST_SCALE)
+    return OutputScale(tuple(comirs.mean(1).tolist()), tuple(scale.tolist()))
+
+
+def _turned_back(
+    network: UNet | Tiramisu, patches: torch.Tensor, turn: int, device: torch.device
+) -> torch.Tensor:
+    """CoMIRs of patches turned by quarters, turned back."""
+    turned = torch.rot90(patches, turn, (2, 3))
+    return torch.rot90(forward_in_batches(network, turned, device, torch.float32), -turn, (2, 3))
+
+
+_FIELD_SIDES = (256, 224, 192, 160, 128, 96)
+_MOST_FIELDS = 16
+_QUERIES_PER_DIRECTION = 64
+_MOST_ROTATION = 30.0  # degrees, as a search tries by default
+_STEP = 2  # CoMIRs are compared at half resolution
+_DETAIL = 16.0  # px, as the registration compares
+_TEMPERATURE = 0.1
+
+ArrayPair = tuple[NDArray[Any], NDArray[Any]]
+Represent = Callable[[int, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class RetrievalScore:
+    """How a model did.
+
+    Parameters
+    ----------
+    retrieval : float
+        Share of the queries whose own field correlates highest, 0 to 1.
+    loss : float
+        Mean cross entropy of the own field among all, in nats, at a temperature of 0.1.
+    """
+
+    retrieval: float
+    loss: float
+
+    def is_better_than(self, other: RetrievalScore | None) -> bool:
+        """More queries retrieved; of equally many, those with the lower loss."""
+        return other is None or (self.retrieval, -self.loss) > (other.retrieval, -other.loss)
+
+
+@dataclass(frozen=True)
+class _Query:
+    field: int
+    side: int  # 0 or 1: its modality
+    degrees: float
+    image: Tensor  # (channel, side, side)
+    mask: Tensor  # (side, side)
+
+
+class RetrievalTest:
+    """Fields of both modalities, and queries of each to be found among those of the other.
+
+    Up to 16 fields that do not overlap are cut from the images. A query is a patch of about 0.6 times their
+    side, turned by up to 30 degrees and shifted. Its CoMIR, turned back by the known angle, is correlated
+    with the CoMIR of every field at every shift, as the registration does (`RotatedTemplates`).
+
+    Parameters
+    ----------
+    pairs : sequence of (first, second)
+        ``(y, x, channel)`` arrays, aligned.
+    intensities : (Intensity, Intensity)
+        Of the two modalities.
+    seed : int
+        Of the queries' places and rotations.
+
+    Attributes
+    ----------
+    fields : (Tensor, Tensor)
+        ``(n, channel, side, side)``, what the networks see; n is 0 or 1 where the images are too small.
+    """
+
+    def __init__(self, pairs: Sequence[ArrayPair], intensities: Sequence[Intensity], seed: int) -> None:
+        side, places = _choose_fields([pair[0].shape[:2] for pair in pairs])
+        self.side, self.query_side = side, min(128, round(0.6 * side / 16) * 16)
+        one, other = (
+            [i.apply(pairs[p][k][y : y + side, x : x + side]) for p, y, x in places]
+            for k, i in enumerate(intensities)
+        )
+        self.fields = tuple(
+            torch.from_numpy(np.stack(images)) if images else torch.empty(0, i.channels, side, side)
+            for images, i in zip((one, other), intensities, strict=True)
+        )
+        rng = np.random.default_rng(seed)
+        self.queries: list[_Query] = []
+        for _ in range(max(1, _QUERIES_PER_DIRECTION // max(1, len(places)))):
+            for number, (pair, y, x) in enumerate(places):
+                centre = np.array([y, x]) + (side - 1) / 2 + rng.uniform(-side / 8, side / 8, 2)
+                degrees = rng.uniform(-_MOST_ROTATION, _MOST_ROTATION)
+                region = Region((centre[0], centre[1]), self.query_side, self.query_side, degrees)
+                for k, intensity in enumerate(intensities):
+                    pixels, mask = cut(pairs[pair][k], region)
+                    image = torch.from_numpy(intensity.apply(pixels))
+                    self.queries.append(_Query(number, k, degrees, image, torch.from_numpy(mask).float()))
+
+    def __len__(self) -> int:
+        return len(self.fields[0])
+
+    def score(self, represent: Represent) -> RetrievalScore:
+        """Search every query.
+
+        Parameters
+        ----------
+        represent : callable
+            ``represent(modality, images)`` gives the CoMIRs, (n, channel, y, x), of images of the first
+            (0) or second (1) modality.
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(0)
+        >>> image = rng.normal(size=(40, 50)).repeat(8, 0).repeat(8, 1)[..., None]
+        >>> intensity = Intensity(low=(-3.0,), high=(3.0,))
+        >>> test = RetrievalTest([(image, image)], [intensity, intensity], seed=0)
+        >>> len(test), test.side, test.query_side
+        (12, 96, 64)
+        >>> test.score(lambda modality, images: images).retrieval  # two modalities that are one
+        1.0
+        """
+        fields = [represent(k, self.fields[k]) for k in (0, 1)]
+        scales = [(c.mean((0, 2, 3))[:, None, None], c.std((0, 2, 3))[:, None, None]) for c in fields]
+        comirs: list[Tensor] = [torch.empty(0)] * len(self.queries)
+        for k in (0, 1):
+            own = [i for i, query in enumerate(self.queries) if query.side == k]
+            answers = represent(k, torch.stack([self.queries[i].image for i in own]))
+            for i, answer in zip(own, _pressed(answers, *scales[k]), strict=True):
+                comirs[i] = answer
+        details = [_compared(_pressed(c, *s)) for c, s in zip(fields, scales, strict=True)]
+        logits = torch.stack(
+            [self._correlations(q, c, details[1 - q.side]) for q, c in zip(self.queries, comirs, strict=True)]
+        )
+        own_fields = torch.tensor([query.field for query in self.queries], device=logits.device)
+        hits = (logits.argmax(1) == own_fields).float().mean()
+        return RetrievalScore(float(hits), float(F.cross_entropy(logits / _TEMPERATURE, own_fields)))
+
+    @staticmethod
+    def _correlations(query: _Query, comir: Tensor, fields: Tensor) -> Tensor:
+        """Highest correlation of a query's CoMIR with each field, (n,)."""
+        mask = query.mask.to(comir.device)
+        coarse_mask = (F.avg_pool2d(mask[None], _STEP)[0] > 0.99).float()
+        coarse = _compared(comir[None], coarse_mask)[0]
+        turned, turned_mask = turn(coarse, coarse_mask, query.degrees)
+        bank = RotatedTemplates([(turned, turned_mask)], (fields.shape[-2], fields.shape[-1]), centred=False)
+        (scores,) = bank.correlate(fields)
+        return scores.flatten(1).amax(1)
+
+
+def _choose_fields(shapes: Sequence[tuple[int, ...]]) -> tuple[int, list[tuple[int, int, int]]]:
+    """Side of the fields, and image, y and x of each: large ones, but enough of them."""
+    grids = [_grid(shapes, side) for side in _FIELD_SIDES]
+    enough = [i for i, grid in enumerate(grids) if len(grid) >= _MOST_FIELDS]
+    best = enough[0] if enough else max(range(len(grids)), key=lambda i: len(grids[i]))
+    places = grids[best]
+    if len(places) > _MOST_FIELDS:
+        places = [places[i] for i in np.linspace(0, len(places) - 1, _MOST_FIELDS).round().astype(int)]
+    return _FIELD_SIDES[best], places
+
+
+def _grid(shapes: Sequence[tuple[int, ...]], side: int) -> list[tuple[int, int, int]]:
+    return [
+        (image, height % side // 2 + row * side, width % side // 2 + column * side)
+        for image, (height, width) in enumerate(shapes)
+        for row in range(height // side)
+        for column in range(width // side)
+    ]
+
+
+def _pressed(comirs: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """As the 8-bit export presses CoMIRs into a range, without the rounding."""
+    return ((comirs - mean) / (DEVIATIONS * deviation).clamp_min(LEAST_SCALE)).sigmoid()
+
+
+def _compared(comirs: Tensor, mask: Tensor | None = None) -> Tensor:
+    coarse = F.avg_pool2d(comirs, _STEP)
+    return high_pass(coarse, mask, _DETAIL / _STEP)
+
+
+_CALM = 3  # tests whose mean decides: the luck of a single one does not
+
+States = dict[str, dict[str, Tensor]]
+
+
+class Selection:
+    """The networks that a training goes back to when it goes wrong, and ends with.
+
+    Kept are those at the end of the three tests that were the best on the mean: few queries and
+    a high learning rate make a single test good or bad by chance.
+
+    Parameters
+    ----------
+    networks : mapping of str to Module
+        Each modality's, as they are before the first step.
+    test : RetrievalTest or None
+        How to choose; the latest networks are kept where there is none.
+
+    Attributes
+    ----------
+    step : int
+        Steps after which the kept networks were met.
+    score : RetrievalScore or None
+        How these retrieve, in the last of the three tests.
+    worse : int
+        Tests since then that did not make the mean better.
+    """
+
+    def __init__(self, networks: Mapping[str, torch.nn.Module], test: RetrievalTest | None) -> None:
+        self.test = test
+        self.step = self.worse = 0
+        self.score: RetrievalScore | None = None
+        self._mean: RetrievalScore | None = None
+        self._recent: list[RetrievalScore] = []
+        self._states = _states(networks)
+
+    def offer(
+        self, step: int, networks: Mapping[str, torch.nn.Module], represent: Represent
+    ) -> RetrievalScore | None:
+        """Keep networks if they make the mean of the latest tests better, and return how they do.
+
+        Parameters
+        ----------
+        step : int
+            Steps done.
+        networks : mapping of str to Module
+        represent : callable
+            See `RetrievalTest.score`.
+        """
+        score = None if self.test is None else self.test.score(represent)
+        mean = None
+        if score is not None:
+            self._recent = [*self._recent, score][-_CALM:]
+            mean = _mean(self._recent)
+        if mean is None or mean.is_better_than(self._mean):
+            self.step, self.score, self._mean, self.worse = step, score, mean, 0
+            self._states = _states(networks)
+        else:
+            self.worse += 1
+        return score
+
+    def restore(self, networks: Mapping[str, torch.nn.Module]) -> None:
+        """Bring networks back to those kept."""
+        for modality, network in networks.items():
+            network.load_state_dict(self._states[modality])
+        self._recent = []
+
+    def card(self) -> dict[str, float]:
+        """What a model says of how it was chosen; see `ComirModel.score`."""
+        if self.test is None or self.score is None:
+            return {}
+        return {
+            "retrieval": self.score.retrieval,
+            "validation_loss": self.score.loss,
+            "step": self.step,
+            "fields": len(self.test),
+            "queries": len(self.test.queries),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Plain values and tensors from which `load_state` goes on."""
+        scores = [self.score, self._mean, *self._recent]
+        plain = [(score.retrieval, score.loss) if score else None for score in scores]
+        return {"step": self.step, "worse": self.worse, "scores": plain, "networks": self._states}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state`."""
+        self.step, self.worse, self._states = state["step"], state["worse"], state["networks"]
+        scores = [RetrievalScore(*plain) if plain else None for plain in state["scores"]]
+        self.score, self._mean = scores[:2]
+        self._recent = [score for score in scores[2:] if score is not None]
+
+
+def _mean(scores: Sequence[RetrievalScore]) -> RetrievalScore:
+    return RetrievalScore(fmean(s.retrieval for s in scores), fmean(s.loss for s in scores))
+
+
+def _states(networks: Mapping[str, torch.nn.Module]) -> States:
+    return {
+        modality: {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+        for modality, network in networks.items()
+    }

@@ -1,1 +1,0 @@
-"""The napari dock widgets."""

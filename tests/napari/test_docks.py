@@ -1,0 +1,146 @@
+"""What holds for all three docks."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
+from qtpy.QtGui import QAccessible, QDragEnterEvent, QDropEvent, QKeySequence
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QApplication,
+    QComboBox,
+    QLineEdit,
+    QSlider,
+)
+
+from napari_cmrir.napari.find_dock import FindWidget
+from napari_cmrir.napari.index_dock import IndexWidget
+from napari_cmrir.napari.model_dock import ModelWidget
+
+DOCKS = (ModelWidget, IndexWidget, FindWidget)
+FIELDS = (QAbstractButton, QComboBox, QLineEdit, QAbstractSpinBox, QSlider)
+NAPARIS_OWN_KEYS = set("FVLPWHC")
+
+
+def fields(widget):
+    """Give the fields of a dock, without the parts that Qt makes them of."""
+    found = [child for kind in FIELDS for child in widget.findChildren(kind)]
+    return [field for field in found if not field.objectName().startswith("qt_")]
+
+
+@pytest.mark.parametrize("widget_class", DOCKS)
+def test_every_field_says_what_it_is_for_and_what_it_is_called(dock, widget_class):
+    widget = dock(widget_class)
+    assert len(fields(widget)) > 10
+    for field in fields(widget):
+        assert field.toolTip(), field
+        name = QAccessible.queryAccessibleInterface(field).text(QAccessible.Text.Name)
+        assert any(character.isalpha() for character in name), field
+
+
+@pytest.mark.parametrize("widget_class", DOCKS)
+def test_the_tab_key_goes_through_the_fields_as_they_are_read(qtbot, widget_class):
+    widget = widget_class(ViewerModel())
+    qtbot.addWidget(widget)
+    widget.grab()  # lays it out
+    reached, field = [], widget.content
+    while (field := field.nextInFocusChain()) is not widget.content:
+        if (
+            field in fields(widget)
+            and field.focusPolicy() & Qt.FocusPolicy.TabFocus
+            and field.isVisibleTo(widget)
+        ):
+            reached.append(field.mapTo(widget.content, QPoint(0, field.height() // 2)))
+    assert len(reached) > 8
+    first = min(range(len(reached)), key=lambda number: (reached[number].y(), reached[number].x()))
+    for before, after in pairwise(reached[first:] + reached[:first]):
+        down = after.y() - before.y()
+        assert down > 8 or (abs(down) <= 8 and after.x() > before.x())
+
+
+def test_each_key_presses_one_button_and_is_told_in_its_tooltip(qtbot):
+    keys = []
+    for widget_class in DOCKS:
+        widget = widget_class(ViewerModel())
+        qtbot.addWidget(widget)
+        for button in widget.findChildren(QAbstractButton):
+            key = QKeySequence.mnemonic(button.text()).toString(QKeySequence.SequenceFormat.NativeText)
+            if key:
+                assert button.toolTip().endswith(f"({key})")
+                keys.append(key[-1])
+    assert len(keys) > 10
+    assert len(keys) == len(set(keys))
+    assert not NAPARIS_OWN_KEYS & set(keys)
+
+
+@pytest.mark.parametrize("widget_class", DOCKS)
+def test_a_dock_fits_beside_others_into_a_small_window(dock, widget_class):
+    least = dock(widget_class).minimumSizeHint()
+    assert least.width() <= 400
+    assert least.height() <= 200
+
+
+def test_two_viewers_do_not_touch_each_other(make_napari_viewer, repository_path):
+    viewers = [make_napari_viewer(strict_qt="raise") for _ in range(2)]
+    docks = [FindWidget(viewer) for viewer in viewers]
+    for viewer, dock, name in zip(viewers, docks, ("one", "other"), strict=True):
+        viewer.window.add_dock_widget(dock)
+        viewer.add_image(np.zeros((64, 64)), name=name)
+    docks[0].session.repository = repository_path
+    docks[0].new_region.click()
+    assert [layer.name for layer in viewers[0].layers] == ["one", "Region of one"]
+    assert [layer.name for layer in viewers[1].layers] == ["other"]
+    assert [dock.repository.path for dock in docks] == [repository_path, None]
+    assert [dock.image.itemText(0) for dock in docks] == ["one", "other"]
+
+
+def drop(line, *paths):
+    """Drag files over a line and let go of them, as a file manager does."""
+    files = QMimeData()
+    files.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
+    how = Qt.DropAction.CopyAction, files, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    enter, let_go = QDragEnterEvent(QPoint(5, 5), *how), QDropEvent(QPointF(5, 5), *how)
+    enter.ignore()
+    QApplication.sendEvent(line, enter)
+    assert enter.isAccepted()
+    QApplication.sendEvent(line, let_go)
+
+
+def test_files_and_folders_are_dropped(dock, pairs_folder, model_path, repository_path, wait_for):
+    model, index, find = (dock(widget_class) for widget_class in DOCKS)
+    drop(model.use.load.line, model_path)
+    assert model.session.model == index.model.path == model_path
+    drop(model.pairs.folder.line, pairs_folder)
+    wait_for(lambda: model.pairs.found.text() == "4 pairs found")
+    images = sorted(pairs_folder.glob("*_BF.tif"))[:2]
+    drop(index.images.line, *images)
+    wait_for(lambda: index.found.text().startswith("2 images found"))
+    assert index.images.paths == images
+    drop(find.repository.line, repository_path)
+    wait_for(lambda: find.about.text() == "4 BF images")
+
+
+def test_choices_come_back_the_next_time(qtbot, pairs_folder, model_path):
+    def both():
+        docks = ModelWidget(ViewerModel()), IndexWidget(ViewerModel())
+        for dock in docks:
+            qtbot.addWidget(dock)
+        return docks
+
+    model, index = both()
+    model.pairs.folder.set_paths(pairs_folder)
+    model.pairs.modalities[0].setText("MPM")
+    model.preset.setCurrentText("paper")
+    model.previews.setChecked(False)
+    index.images.set_paths(pairs_folder)
+    index.model.set_paths(model_path)
+    index.output.set_paths(pairs_folder)
+    model, index = both()
+    assert model.pairs.folder.path == index.images.path == index.output.path == Path(pairs_folder)
+    assert (model.pairs.names, model.preset.currentText()) == (("MPM", "BF"), "paper")
+    assert not model.previews.isChecked()
+    assert index.model.path == model_path

@@ -1,0 +1,149 @@
+"""Indexing on worker processes and dask clusters; on one thread each, they answer as this process does."""
+
+import contextlib
+import os
+import signal
+
+import pytest
+from distributed import Client, LocalCluster
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.jobs import run
+from napari_cmrir.repository.build import build_repository
+from napari_cmrir.repository.executors import IndexConfig, WorkerContext, make_executor
+from napari_cmrir.repository.maintenance import rebuild_vocabulary
+from napari_cmrir.repository.repository import open_repository
+from napari_cmrir.repository.tasks import ImageTask, represent_batch
+
+N_IMAGES = 12
+POISON = """
+import os
+from napari_cmrir.repository import tasks as representing
+
+def dask_setup(worker):
+    open_source = representing.open_source
+    def read_or_die(source, *arguments, **named):
+        if source.name == "core07_BF.tif":
+            os._exit(9)
+        return open_source(source, *arguments, **named)
+    representing.open_source = read_or_die
+"""
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def local_cluster(**options):
+    return LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        dashboard_address="127.0.0.1:0",
+        silence_logs="CRITICAL",
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with local_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory, write_image):
+    folder = tmp_path_factory.mktemp("many") / "images"
+    folder.mkdir()
+    for seed in range(N_IMAGES):
+        write_image(folder / f"core{seed:02d}_BF.tif", seed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def in_peace(images, model, index, rankings):
+    """The rankings of a repository that this process built."""
+    return rankings(index([images], model, images.parent / "peace.cmrir"))
+
+
+def test_two_workers_of_a_cluster_rank_byte_for_byte_as_one_process(
+    cluster, images, model, in_peace, tmp_path, small, rankings
+):
+    address, seen = cluster.scheduler_address, []
+    job = build_repository([images], model, "BF", tmp_path / "a.cmrir", small, scheduler=address)
+    repository = run(job, seen.append)
+    assert rankings(repository) == in_peace
+    assert repository.verify() == []
+    assert repository.summary()["segments"] > 1
+    done = [progress.done for progress in seen]
+    assert done == sorted(done)
+    assert seen[-1].done == seen[-1].total == N_IMAGES
+    rebuilt = run(rebuild_vocabulary(tmp_path / "a.cmrir", scheduler=address))
+    assert rankings(rebuilt) == in_peace
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
+@pytest.mark.parametrize("share", [0.2, 0.8], ids=["CoMIRs", "words"])
+def test_a_worker_killed_in_the_middle_changes_nothing(
+    cluster, images, model, in_peace, tmp_path, small, rankings, share
+):
+    address, killed = cluster.scheduler_address, None
+    job = build_repository([images], model, "BF", tmp_path / "a.cmrir", small, scheduler=address)
+
+    def kill_one(progress):
+        nonlocal killed
+        if killed is None and progress.done >= share * N_IMAGES:
+            with Client(address, set_as_default=False) as client:
+                killed = next(iter(client.run(os.getpid).values()))
+            os.kill(killed, signal.SIGKILL)
+
+    repository = run(job, kill_one)
+    assert killed is not None
+    assert rankings(repository) == in_peace
+    assert repository.verify() == []
+
+
+def test_workers_of_its_own_and_a_stop_in_the_middle(images, model, in_peace, tmp_path, small, rankings):
+    job = build_repository([images], model, "BF", tmp_path / "a.cmrir", small, workers=2)
+    with contextlib.closing(job):
+        for progress in job:
+            if progress.done >= 0.2 * N_IMAGES:
+                break
+    with pytest.raises(InputError, match="unfinished"):
+        open_repository(tmp_path / "a.cmrir")
+    repository = run(build_repository([images], model, "BF", tmp_path / "a.cmrir", small))
+    assert rankings(repository) == in_peace
+
+
+@pytest.mark.slow
+def test_an_image_that_kills_its_workers_is_reported(images, model, tmp_path, small):
+    poison = tmp_path / "poison.py"
+    poison.write_text(POISON)
+    with local_cluster(preload=[str(poison)]) as cluster:
+        address = cluster.scheduler_address
+        job = build_repository([images], model, "BF", tmp_path / "a.cmrir", small, scheduler=address)
+        repository = run(job)
+    assert list(repository.failures) == [str(images / "core07_BF.tif")]
+    assert "its worker died" in next(iter(repository.failures.values()))
+    assert len(repository) == N_IMAGES - 1
+
+
+def test_a_worker_that_does_not_see_the_repository_says_so(cluster, images, tmp_path, small):
+    config = IndexConfig(tmp_path / "elsewhere.cmrir", "", "BF", small)
+    given = ImageTask(1, "core00_BF.tif", images / "core00_BF.tif")
+    with make_executor(None, cluster.scheduler_address) as executor:
+        assert executor.size == 2
+        with pytest.raises(InputError, match=r"does not see .*elsewhere\.cmrir"):
+            list(executor.do(represent_batch, WorkerContext(config), [[given]]))
+
+
+@pytest.mark.parametrize(
+    ("workers", "scheduler", "words"),
+    [
+        (2, "tcp://127.0.0.1:1", "not both"),
+        (0, None, "at least one"),
+        (None, "tcp://127.0.0.1:1", "No dask scheduler answers at"),
+    ],
+)
+def test_a_crew_that_cannot_be_gathered_is_refused(workers, scheduler, words, monkeypatch):
+    monkeypatch.setattr("napari_cmrir.repository.executors.CONNECT_SECONDS", 1)
+    with pytest.raises(InputError, match=words), make_executor(workers, scheduler):
+        pass

@@ -1,0 +1,37 @@
+"""The networks: sizes, names and equivalence with what was published."""
+
+import pytest
+import torch
+
+from napari_cmrir.representations.comir.networks import Tiramisu, UNet
+
+
+@pytest.mark.parametrize("stem", [1, 2, 4])
+def test_unet_keeps_the_size_and_looks_no_further_than_its_halo(stem: int) -> None:
+    network = UNet(1, 2, (4, 8, 8), stem).eval()
+    side = 8 * network.halo
+    side -= side % network.stride
+    image = torch.rand(1, 1, side, side, generator=torch.manual_seed(0))
+    changed = image.clone()
+    centre = side // 2
+    changed[..., centre, centre] += 10
+    with torch.inference_mode():
+        difference = (network(changed) - network(image)).abs().amax((0, 1))
+    rows, columns = torch.nonzero(difference > 1e-6, as_tuple=True)
+    assert difference.shape == (side, side)
+    assert max((rows - centre).abs().max(), (columns - centre).abs().max()) <= network.halo
+
+
+def test_tiramisu_has_the_published_parameters() -> None:
+    network = Tiramisu(1, 1)
+    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    assert sum(p.numel() for p in network.parameters()) == 1_053_244
+    assert len(shapes) == 421
+    assert shapes["bottleneck.layers.3.conv.weight"] == (12, 159, 3, 3)
+    assert shapes["layers_up.5.layers.0.conv.weight"] == (12, 128, 3, 3)
+    assert shapes["final_conv.weight"] == (1, 176, 1, 1)
+
+
+def test_tiramisu_maps_any_multiple_of_its_stride() -> None:
+    with torch.inference_mode():
+        assert Tiramisu(3, 1).eval()(torch.zeros(1, 3, 64, 128)).shape == (1, 1, 64, 128)
