@@ -65,7 +65,10 @@ def compare_evaluations(ours: dict[str, Any], other: dict[str, Any]) -> list[lis
     --------
     >>> one = {"query": "BF", "repository": "SHG", "pose": "transformed", "size": "full"}
     >>> def evaluation(*ranks):
-    ...     queries = [{"condition": one, "field": str(i), "box": None, "rank": r} for i, r in enumerate(ranks)]
+    ...     queries = [
+    ...         {"condition": one, "field": str(i), "box": None, "rank": rank}
+    ...         for i, rank in enumerate(ranks)
+    ...     ]
     ...     return {"settings": {"ranks": [1]}, "queries": queries}
     >>> compare_evaluations(evaluation(1, 1, 2), evaluation(4, 1, None))[1]
     ['BF(T) in SHG, full', 'Acc@1', '66.7', '33.3', '1', '0', '1.0000']
