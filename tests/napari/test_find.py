@@ -226,7 +226,7 @@ def test_blinking_shows_and_hides_the_registered_hit(viewer, find, search, wait_
     assert shown(viewer)[0].visible
 
 
-def test_a_kept_hit_stays_when_another_is_chosen(viewer, find, search, choose):
+def test_a_kept_hit_stays_when_another_is_chosen(viewer, find, search, choose, wait_for):
     search()
     kept = shown(viewer)
     find.view.keep.click()
@@ -234,7 +234,7 @@ def test_a_kept_hit_stays_when_another_is_chosen(viewer, find, search, choose):
     assert len(results(viewer)) == 4
     assert [layer.metadata["napari-cmrir"]["rank"] for layer in kept] == [1, 1]
     find.view.remove.click()
-    assert results(viewer) == []
+    wait_for(lambda: results(viewer) == [] and not find.view.is_busy)
 
 
 def test_the_explanation_lies_on_the_region(viewer, find, query_layer, search, wait_for):
@@ -255,8 +255,9 @@ def test_the_explanation_lies_on_the_region(viewer, find, query_layer, search, w
             )
     assert np.abs(maps[2].data).max() <= 1
     assert "of the region agrees" in find.panel.message.text()
+    drawn = find.region.layer
     find.view.remove.click()
-    assert list(viewer.layers) == [query_layer]
+    wait_for(lambda: list(viewer.layers) == [query_layer, drawn] and not find.view.is_busy)
 
 
 def test_no_reliable_match_is_said(viewer, find, search, wait_for):
@@ -270,7 +271,9 @@ def test_no_reliable_match_is_said(viewer, find, search, wait_for):
     assert "Not tried: rotations beyond 30°, the mirrored region, other sizes." in find.view.verdict.text()
 
 
-def test_remove_results_removes_what_was_added_and_nothing_else(viewer, find, query_layer, search, choose):
+def test_remove_results_removes_what_was_added_and_nothing_else(
+    viewer, find, query_layer, search, choose, wait_for
+):
     mine = viewer.add_shapes([[[0, 0], [9, 9]]], name="1 · mine.tif")
     grid = viewer.canvas.grid
     find.region.choose(None)
@@ -286,8 +289,10 @@ def test_remove_results_removes_what_was_added_and_nothing_else(viewer, find, qu
     find.new_region.click()
     image.name = "renamed by the user"
     viewer.layers.remove(box)
+    drawn = find.region.layer
     find.view.remove.click()
-    assert list(viewer.layers) == [query_layer, mine]
+    wait_for(lambda: not find.view.is_busy)
+    assert list(viewer.layers) == [query_layer, mine, drawn]
     assert not grid.enabled
     assert find.view.list.count() == 0
 

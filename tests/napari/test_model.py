@@ -154,7 +154,7 @@ def test_a_pair_can_be_looked_at_before_training(viewer, dock, pairs_folder, wai
         wait_for(lambda name=name: [layer.name for layer in viewer.layers] == [f"{name} SHG", f"{name} BF"])
     np.testing.assert_array_equal(viewer.layers[1].data, read_image(pairs_folder / "sample-001_BF.tif"))
     widget.remove.click()
-    assert len(viewer.layers) == 0
+    wait_for(lambda: len(viewer.layers) == 0)
 
 
 def test_problems_of_pairs_are_said_in_words_and_lead_to_the_pair(
@@ -212,7 +212,7 @@ def test_training_under_way_is_plotted_and_previewed_in_two_layers(viewer, dock,
     widget.panel.progressed.emit(Progress(4, 10, "steps", "Training", preview))
     wait_for(lambda: len(viewer.layers) == 2)
     widget.remove.click()
-    assert len(viewer.layers) == 0
+    wait_for(lambda: len(viewer.layers) == 0)
 
 
 def test_previews_and_pairs_have_the_pixels_of_what_is_open(viewer, dock, tmp_path, wait_for, notifications):
@@ -250,7 +250,7 @@ def test_the_comir_of_a_layer_lies_on_it_and_is_the_apis(viewer, dock, pairs_fol
     np.testing.assert_array_equal(comir.data[0], run(represent(load_model(model_path), pixels, "SHG"))[0])
     np.testing.assert_allclose(comir.data_to_world((0, 7, 9)), image.data_to_world((1, 7, 9)))
     widget.remove.click()
-    assert list(viewer.layers) == [image]
+    wait_for(lambda: list(viewer.layers) == [image])
 
 
 def copied(button, language, wait_for):

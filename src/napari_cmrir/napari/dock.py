@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_cmrir.napari.form_fields import add_key_hints, align_labels, order_tabs
 from napari_cmrir.napari.jobs.job_panel import JobPanel
-from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
+from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery, StreamWorker
 from napari_cmrir.napari.shared_state import remember, shared_state_of
 
 if TYPE_CHECKING:
@@ -83,6 +83,10 @@ class Dock(QWidget):
         self._keys = []
         for panel in self.findChildren(JobPanel):
             panel.abandon()
+        for query in self.findChildren(DebouncedQuery):
+            query.forget()
+        for stream in self.findChildren(StreamWorker):
+            stream.stop()
 
 
 class _Area(QScrollArea):

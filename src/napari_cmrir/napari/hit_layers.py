@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +28,6 @@ from napari_cmrir.napari.hit_placement import (
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.quick_queries import UiStepQueue
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
-from napari_cmrir.napari.plugin_layers import at_once
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -165,7 +164,7 @@ class AddedLayers(QObject):
         self._hit: list[Layer] = []
         self._kept: list[Layer] = []
         self._others: list[Layer] = []
-        self._regions: list[Layer] = []
+        self._doomed: list[Layer] = []
         self._grid_before: tuple[bool, int] | None = None
         self._turns = UiStepQueue(self)
         self._hidden: list[Callable[[], object]] = []
@@ -190,7 +189,6 @@ class AddedLayers(QObject):
         layer = make_region_layer(image)
         own = [self._viewer.layers.index(hit) for hit in self._results()]
         self._viewer.layers.insert(min(own, default=len(self._viewer.layers)), layer)
-        self._regions.append(layer)
         self._viewer.layers.selection.active = layer
         return layer
 
@@ -209,7 +207,8 @@ class AddedLayers(QObject):
             if turned:
                 steps = [partial(self._hide_box, there[1]), *steps]
         else:
-            steps = [partial(self._remove, there)] if there else []
+            steps = []
+            self._doom(there)
             self._hit = []
             for make in (make_image, make_box):
                 steps += [partial(self._make_hit, make, shown), self._add_hit]
@@ -218,7 +217,7 @@ class AddedLayers(QObject):
         steps += [partial(self._hide_kept, shown), self._lay_out]
         if turned:
             steps.append(self._viewer.reset_view)
-        self._turns.take([*steps, self._select_hit, self._reveal, self._reveal])
+        self._take([*steps, self._select_hit, self._reveal, self._reveal])
 
     def show_others(self, layers: Sequence[Callable[[], Layer]]) -> None:
         """Add layers that explain a hit, in place of those before.
@@ -228,13 +227,12 @@ class AddedLayers(QObject):
         layers : sequence of callable
             Each makes a layer.
         """
-        steps: list[Callable[[], object]] = [
-            partial(self._remove, [layer]) for layer in self._present(self._others)
-        ]
+        steps: list[Callable[[], object]] = []
+        self._doom(self._others)
         self._others = []
         for make in layers:
             steps += [partial(self._make_other, make), self._add_other]
-        self._turns.take([*steps, self._select_other])
+        self._take([*steps, self._select_other])
 
     def keep(self) -> bool:
         """Keep the hit that is shown when another one is chosen, and tell whether there was one."""
@@ -272,18 +270,18 @@ class AddedLayers(QObject):
 
     def make_room(self) -> None:
         """Leave of what was found before only the hit's layers, for the next hit to be shown in."""
-        self._turns.forget()
-        self._remove(self._present([*self._kept, *self._others]))
+        self._doom([*self._kept, *self._others])
         self._kept, self._others = [], []
+        self._take([])
 
     def remove_hits(self) -> None:
-        """Remove the hits' layers, however they are called now."""
-        self._end(self._results())
+        """Remove the hits' layers, however they are called now, and leave the grid as it was found.
 
-    def remove_all(self) -> None:
-        """Remove every layer that was added, and leave all others as they are."""
-        self._end([*self._results(), *self._present(self._regions)])
-        self._regions = []
+        The regions that the user drew stay.
+        """
+        self._doom(self._results())
+        self._hit, self._kept, self._others, self._hidden = [], [], [], []
+        self._take([self._grid_back])
 
     def _make_hit(self, make: Callable[[ShownHit], Layer], shown: ShownHit) -> None:
         layer = make(shown)
@@ -360,21 +358,18 @@ class AddedLayers(QObject):
         there = {id(layer) for layer in self._viewer.layers}
         return [layer for layer in layers if id(layer) in there]
 
-    def _remove(self, layers: Sequence[Layer], *, ends: bool = False) -> None:
-        there = self._present(layers)
-        if there or (ends and self._grid_before is not None):
-            with at_once(self._viewer):
-                if ends:
-                    self._grid_back()
-                with _without_grid(self._viewer):
-                    for layer in there:
-                        self._viewer.layers.remove(layer)
+    def _doom(self, layers: Sequence[Layer]) -> None:
+        """Have layers removed before anything else is done, whatever steps replace those that are left."""
+        self._doomed += self._present(layers)
 
-    def _end(self, layers: Sequence[Layer]) -> None:
-        """Remove layers, the hits' among them, and leave the grid as it was found."""
-        self._turns.forget()
-        self._remove(layers, ends=True)
-        self._hit, self._kept, self._others, self._hidden = [], [], [], []
+    def _take(self, steps: Iterable[Callable[[], object]]) -> None:
+        """Remove the doomed layers one a turn, drawn in between (see `PluginLayers`), then do the steps."""
+        self._turns.take([*(partial(self._remove, layer) for layer in self._doomed), *steps])
+
+    def _remove(self, layer: Layer) -> None:
+        self._doomed = [one for one in self._doomed if one is not layer]
+        if self._present([layer]):
+            self._viewer.layers.remove(layer)
 
 
 @contextmanager

@@ -278,12 +278,12 @@ class HitView(QWidget):
             self.list.choose(hits[0].rank)
 
     def clear(self) -> None:
-        """Remove every layer that this widget added, and no other, and forget the hits."""
+        """Remove the layers of the hits, and no other, and forget the hits."""
         self._thumbnails.stop()
         self._pictures.forget()
         self._explanations.forget()
         self.blink.setChecked(False)
-        self.added.remove_all()
+        self.added.remove_hits()
         self._found, self._picture = None, None
         self.list.show_hits(())
         self.verdict.hide()
@@ -322,7 +322,7 @@ class HitView(QWidget):
         self.export = ExportButton()
         self.remove = QPushButton("&Remove results")
         self.remove.setToolTip(
-            "Remove every layer that this widget added: hits, match boxes and regions; your own layers stay"
+            "Remove the layers of the hits and their match boxes; your own layers and regions stay"
         )
 
     def _lay_out(self) -> None:

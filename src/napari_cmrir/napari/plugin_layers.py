@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +14,14 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image, Layer
 
-__all__ = ["PluginLayers", "at_once"]
+__all__ = ["PluginLayers"]
 
 
 class PluginLayers:
-    """Layers of a viewer that a widget made; made, added and changed in turns of the event loop.
+    """Layers of a viewer that a widget made; made, added, changed and removed in turns of the event loop.
+
+    napari draws between two turns: several layers removed without a paint in between can end the program in
+    the graphics driver (seen with napari 0.9 and software OpenGL).
 
     Parameters
     ----------
@@ -62,11 +64,7 @@ class PluginLayers:
 
     def remove_all(self) -> None:
         """Remove them all, also those that are still to come."""
-        self._turns.forget()
-        if any(self._is_there(layer) for layer in self._layers.values()):
-            with at_once(self._viewer):
-                for key in list(self._layers):
-                    self.remove(key)
+        self._turns.take([partial(self.remove, key) for key in self._layers])
 
     def _change_or_make(self, key: str, data: Any, make: Callable[[], Image]) -> None:
         layer = self._layers.get(key)
@@ -83,16 +81,3 @@ class PluginLayers:
 
     def _is_there(self, layer: Layer) -> bool:
         return any(one is layer for one in self._viewer.layers)
-
-
-def at_once(viewer: Viewer) -> AbstractContextManager[None]:
-    """Change many layers, after which napari tidies up once (from 0.9 on) and not for every one.
-
-    Parameters
-    ----------
-    viewer : Viewer
-        The viewer.
-    """
-    begin: Callable[[], AbstractContextManager[None]]
-    begin = getattr(viewer.layers, "batched_update", nullcontext)
-    return begin()

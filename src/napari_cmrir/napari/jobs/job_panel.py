@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from napari.qt.threading import create_worker
@@ -20,7 +19,6 @@ from napari_cmrir.napari.jobs.workers import (
     JobWorker,
     SignalRelay,
     Titled,
-    detach_all,
     ignore,
     started,
 )
@@ -76,7 +74,6 @@ class JobPanel(QWidget):
         self._on_result: Callable[[Any], object] = ignore
         self._clock = _Clock()
         self._relays: set[SignalRelay] = set()
-        self.destroyed.connect(partial(detach_all, self._relays))
         self._show_running(False)
 
     @property
@@ -105,6 +102,7 @@ class JobPanel(QWidget):
         worker = create_worker(Titled(title, started), make_job, _worker_class=JobWorker)
         self._worker = worker
         self._relay = SignalRelay(
+            self,
             worker,
             self._relays,
             yielded=self._show_progress,

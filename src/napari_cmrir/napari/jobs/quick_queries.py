@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 from typing import Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
@@ -41,7 +40,6 @@ class DebouncedQuery(QObject):
         self._question: Callable[[], Any] = ignore
         self._number = 0
         self._relays: set[SignalRelay] = set()
-        self.destroyed.connect(partial(detach_all, self._relays))
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(milliseconds)
@@ -63,10 +61,11 @@ class DebouncedQuery(QObject):
         """Take no more answers to what was asked so far."""
         self._number += 1
         self._timer.stop()
+        detach_all(self._relays)
 
     def _start(self) -> None:
         worker = create_silent_worker(_answer, self._number, self._question)
-        SignalRelay(worker, self._relays, returned=self._receive, finished=ignore)
+        SignalRelay(self, worker, self._relays, returned=self._receive, finished=ignore)
         worker.start()
 
     def _receive(self, answer: tuple[int, Any, str | None]) -> None:
@@ -94,7 +93,6 @@ class StreamWorker(QObject):
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
         self._relays: set[SignalRelay] = set()
-        self.destroyed.connect(partial(detach_all, self._relays))
 
     def start(self, make: Callable[[], Iterator[Any]]) -> None:
         """Make these, and no more of those before.
@@ -106,7 +104,7 @@ class StreamWorker(QObject):
         """
         self.stop()
         worker = create_silent_worker(_pass_on, make, _worker_class=_FeedWorker)
-        SignalRelay(worker, self._relays, yielded=self.arrived.emit, finished=ignore)
+        SignalRelay(self, worker, self._relays, yielded=self.arrived.emit, finished=ignore)
         worker.start()
 
     def stop(self) -> None:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from napari.qt.threading import GeneratorWorker
+from qtpy.compat import isalive
 from qtpy.QtCore import QObject
 
 from napari_cmrir.errors import InputError, in_words
@@ -21,9 +22,14 @@ class SignalRelay(QObject):
     """Takes a worker's signals in the window's thread for a widget that may be deleted before it ends.
 
     A slot of the widget itself could be deleted while the other thread emits, which PyQt does not survive.
+    Nothing hangs on the widget's ``destroyed`` signal either: Python's collector may clear a callable that is
+    connected to it before Qt emits, and napari then dies. The relay asks whether the widget lives instead,
+    whenever its worker says something.
 
     Parameters
     ----------
+    owner : QObject
+        The widget; once Qt has deleted it, the worker is told to quit and nothing is passed on.
     worker : WorkerBase
         The worker.
     running : set
@@ -34,9 +40,11 @@ class SignalRelay(QObject):
 
     _all: ClassVar[set[SignalRelay]] = set()
 
-    def __init__(self, worker: Any, running: set[SignalRelay], **slots: Callable[..., object]) -> None:
+    def __init__(
+        self, owner: QObject, worker: Any, running: set[SignalRelay], **slots: Callable[..., object]
+    ) -> None:
         super().__init__()
-        self._worker, self._running, self._to = worker, running, slots
+        self._owner, self._worker, self._running, self._to = owner, worker, running, slots
         self._all.add(self)
         running.add(self)
         for name in slots:
@@ -47,16 +55,21 @@ class SignalRelay(QObject):
         self._worker.quit()
         self._to = dict.fromkeys(self._to, ignore)
 
+    def _pass_on(self, name: str, *values: object) -> None:
+        if not isalive(self._owner):
+            self.detach()
+        self._to[name](*values)
+
     def _yielded(self, progress: Progress) -> None:
-        self._to["yielded"](progress)
+        self._pass_on("yielded", progress)
 
     def _returned(self, result: Any) -> None:
-        self._to["returned"](result)
+        self._pass_on("returned", result)
 
     def _finished(self) -> None:
         self._all.discard(self)
         self._running.discard(self)
-        self._to["finished"]()
+        self._pass_on("finished")
 
 
 class JobResult:
@@ -122,7 +135,7 @@ def started(make_job: Callable[[], Job[Any]]) -> Job[Any]:
     return (yield from make_job())
 
 
-def detach_all(relays: set[SignalRelay], *_: object) -> None:
+def detach_all(relays: set[SignalRelay]) -> None:
     """Detach relays whose widget goes.
 
     Parameters
