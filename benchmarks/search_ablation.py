@@ -16,8 +16,8 @@ from typing import Any
 
 from napari_cmrir.evaluation.metrics import compare, share
 from napari_cmrir.evaluation.protocol import evaluate
-from napari_cmrir.evaluation.results import EvaluationReport
 from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.summaries import EvaluationReport
 from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.jobs import run
 from napari_cmrir.representations.comir.model import load_model

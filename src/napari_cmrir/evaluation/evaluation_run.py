@@ -43,7 +43,7 @@ __all__ = ["EvaluationQuery", "EvaluationRun"]
 BATCH = 1024
 """Fields in memory at once."""
 
-INDEXING = ("images", "comir", "words", "repository")
+INDEXING = ("images", "representations", "bag_of_words", "repository")
 """The rooms whose code decides what a repository holds."""
 
 Box = tuple[tuple[float, float], ...]

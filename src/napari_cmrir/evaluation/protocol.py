@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.distractors import find_distractor_images
 from napari_cmrir.evaluation.evaluation_run import EvaluationRun
-from napari_cmrir.evaluation.results import EvaluationReport, QueryResult
+from napari_cmrir.evaluation.results import QueryResult
 from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.summaries import EvaluationReport
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.jobs import Job, Progress
 

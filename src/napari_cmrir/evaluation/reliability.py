@@ -6,15 +6,18 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.evaluation.metrics import Share, share
 from napari_cmrir.evaluation.queries import identifier_of
-from napari_cmrir.evaluation.results import Condition, EvaluationReport, QueryResult
+from napari_cmrir.evaluation.results import Condition, QueryResult
 from napari_cmrir.search.calibration import FEATURES, Calibration, fit_calibration
+
+if TYPE_CHECKING:
+    from napari_cmrir.evaluation.summaries import EvaluationReport
 
 __all__ = [
     "Bin",

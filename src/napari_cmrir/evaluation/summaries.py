@@ -1,9 +1,10 @@
-"""The figures of every kind of query: a cell of the paper's tables, and more."""
+"""The figures of every condition, and the report of a whole evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from napari_cmrir.evaluation.metrics import (
@@ -12,11 +13,20 @@ from napari_cmrir.evaluation.metrics import (
     percentile,
     share_at_most,
 )
+from napari_cmrir.evaluation.queries import GridField
 from napari_cmrir.evaluation.reliability import ConfidenceReport, confidence_report
-from napari_cmrir.evaluation.results import Condition, QueryResult
+from napari_cmrir.evaluation.results import Condition, QueryResult, code_digest
 from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.images.discovery import Pair
 
-__all__ = ["LIMIT_DEGREES", "LIMIT_WIDTH", "RECALL_RANKS", "ConditionSummary", "summarise"]
+__all__ = [
+    "LIMIT_DEGREES",
+    "LIMIT_WIDTH",
+    "RECALL_RANKS",
+    "ConditionSummary",
+    "EvaluationReport",
+    "summarise",
+]
 
 LIMIT_WIDTH = 0.02
 """Share of the field's width up to which a box's mean corner error counts as located."""
@@ -179,6 +189,76 @@ def summarise(
         median_seconds=_rounded(percentile(seconds, 50)),
         p95_seconds=_rounded(percentile(seconds, 95)),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationReport:
+    """All that an evaluation found.
+
+    Parameters
+    ----------
+    modalities : tuple of two str
+    settings : EvaluationSettings
+    model : str
+        Fingerprint of the model.
+    pairs : tuple of Pair
+    fields : tuple of GridField
+        What was searched, in either modality.
+    results : tuple of QueryResult
+        One condition after another.
+    ready : dict
+        File of each ready query by its modality and identifier.
+    unindexed : dict
+        Why a field is not searched, such as a blank one, by modality and name; its queries are not found.
+    """
+
+    modalities: tuple[str, str]
+    settings: EvaluationSettings
+    model: str
+    pairs: tuple[Pair, ...]
+    fields: tuple[GridField, ...]
+    results: tuple[QueryResult, ...]
+    ready: dict[str, dict[str, Path]] = field(default_factory=dict)
+    unindexed: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def conditions(self) -> Iterator[tuple[Condition, list[QueryResult]]]:
+        """Iterate over the conditions and their queries."""
+        by_condition: dict[Condition, list[QueryResult]] = {}
+        for result in self.results:
+            by_condition.setdefault(result.condition, []).append(result)
+        yield from by_condition.items()
+
+    def summaries(self) -> list[ConditionSummary]:
+        """Compute the figures of every condition."""
+        n_fields = len(self.fields) + self.settings.distractors
+        return [
+            summarise(condition, results, n_fields, self.settings) for condition, results in self.conditions()
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it; times are only under the key ``seconds``."""
+        from napari_cmrir import __version__
+
+        summaries = self.summaries()
+        return {
+            "format": 1,
+            "napari_cmrir": __version__,
+            "code": code_digest(),
+            "model": self.model,
+            "modalities": list(self.modalities),
+            "settings": self.settings.model_dump(mode="json"),
+            "pairs": len(self.pairs),
+            "fields": len(self.fields),
+            "unindexed": self.unindexed,
+            "conditions": [summary.as_dict() for summary in summaries],
+            "queries": [result.as_dict() for result in self.results],
+            "seconds": {
+                "conditions": [
+                    {"median": summary.median_seconds, "p95": summary.p95_seconds} for summary in summaries
+                ],
+                "queries": [round(result.seconds, 4) for result in self.results],
+            },
+        }
 
 
 def _lost(results: Sequence[QueryResult], n_fields: int, settings: EvaluationSettings) -> dict[str, int]:

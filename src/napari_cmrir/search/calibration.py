@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.fitted_values import fitted_values
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.repository import Repository
@@ -34,7 +36,7 @@ FEATURES = ("score", "margin", "gumbel_margin", "peak")
 """What a confidence is computed from, in the order of `Evidence.features`."""
 
 _EULER = 0.5772156649
-_EXPECTED_MEAN, _EXPECTED_DEVIATION, _EXPECTED_COUNT = 0.1, 0.04, 3
+_PRIOR_SCORES = fitted_values("wrong_score_prior").values
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +88,8 @@ class Evidence:
             return None
         score, runner_up = float(self.scores[mine][0]), float(self.runner_ups[mine][0])
         others = self.scores[~mine]
-        next_best = float(others.max()) if len(others) else _EXPECTED_MEAN
-        below = runner_up if math.isfinite(runner_up) else _EXPECTED_MEAN
+        next_best = float(others.max()) if len(others) else _PRIOR_SCORES["mean"]
+        below = runner_up if math.isfinite(runner_up) else _PRIOR_SCORES["mean"]
         return np.array([score, score - next_best, _gumbel_margin(score, others), score - below])
 
 
@@ -129,10 +131,11 @@ def _gumbel_margin(score: float, others: NDArray[np.float64]) -> float:
     """
     if len(others) and score < others.max():
         others = np.delete(others, int(others.argmax()))  # the better one may be the right one
-    count = len(others) + _EXPECTED_COUNT
-    mean = (others.sum() + _EXPECTED_COUNT * _EXPECTED_MEAN) / count
-    squares = np.square(others - mean).sum() + _EXPECTED_COUNT * (
-        _EXPECTED_DEVIATION**2 + (_EXPECTED_MEAN - mean) ** 2
+    prior, prior_count = _PRIOR_SCORES["mean"], _PRIOR_SCORES["count"]
+    count = len(others) + prior_count
+    mean = (others.sum() + prior_count * prior) / count
+    squares = np.square(others - mean).sum() + prior_count * (
+        _PRIOR_SCORES["deviation"] ** 2 + (prior - mean) ** 2
     )
     scale = math.sqrt(squares / count) * math.sqrt(6) / math.pi
     place = mean - _EULER * scale
@@ -144,12 +147,15 @@ _KEY = "calibration"
 _PRIOR = 1.0  # weight of the pull of the standardised coefficients to 0
 
 
+def _shipped(name: str) -> float:
+    return fitted_values("confidence").values[name]
+
+
 class Calibration(BaseModel):
     """Coefficients of the probability that a first hit is right.
 
-    The built-in ones were fitted to 364 first hits of queries, most of them turned and shifted, whole fields
-    and patches, among 32 SHG and brightfield and 33 infrared and visible validation fields; for half of them
-    the tissue was not searched, which is how often a query is taken to have no right answer.
+    The default coefficients are the shipped ones; `fitted_values` says what they were fitted to. Half of
+    those queries had no right answer in the repository: the confidence assumes the same share.
 
     Examples
     --------
@@ -160,15 +166,29 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    score: float = Field(0.0, ge=0, description="Per unit of the registration score.")
-    margin: float = Field(20.0, ge=0, description="Per unit of its distance to the best other image.")
-    gumbel_margin: float = Field(
-        0.65, ge=0, description="Per natural logarithm of how many images would score as high by chance."
+    score: float = Field(
+        default_factory=partial(_shipped, "score"), ge=0, description="Per unit of the registration score."
     )
-    peak: float = Field(13.5, ge=0, description="Per unit of its distance to the field's next best pose.")
-    intercept: float = Field(-2.9, description="Log odds where all features are 0.")
-    queries: int = Field(0, ge=0, description="Queries that it was fitted on; 0 if it is the built-in one.")
-    source: str = Field("built in", description="What it was fitted on.")
+    margin: float = Field(
+        default_factory=partial(_shipped, "margin"),
+        ge=0,
+        description="Per unit of its distance to the best other image.",
+    )
+    gumbel_margin: float = Field(
+        default_factory=partial(_shipped, "gumbel_margin"),
+        ge=0,
+        description="Per natural logarithm of how many images would score as high by chance.",
+    )
+    peak: float = Field(
+        default_factory=partial(_shipped, "peak"),
+        ge=0,
+        description="Per unit of its distance to the field's next best pose.",
+    )
+    intercept: float = Field(
+        default_factory=partial(_shipped, "intercept"), description="Log odds where all features are 0."
+    )
+    queries: int = Field(0, ge=0, description="Queries that it was fitted on; 0 if it is the shipped one.")
+    source: str = Field("shipped", description="What it was fitted on.")
 
     def probability(self, features: Any) -> NDArray[np.float64]:
         """Probability that the first hit is right, of features (..., 4) in the order of `FEATURES`."""
@@ -261,7 +281,7 @@ def store_calibration(path: str | os.PathLike[str], calibration: Calibration) ->
 
 
 def calibration_of(repository: Repository) -> Calibration:
-    """Find the calibration that holds for a repository: its own, its model's, or the built-in one.
+    """Find the calibration that holds for a repository: its own, its model's, or the shipped one.
 
     Raises
     ------

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.fitted_values import fitted_values
 from napari_cmrir.images.geometry import Region
 
 if TYPE_CHECKING:
@@ -31,10 +32,10 @@ SMALLEST_SIDE = 32
 SURE_SIDE = 64
 """Side of a square, px, of whose area a region has to be for its hits to be trusted."""
 
-NO_CONTRAST = 0.015
+NO_CONTRAST = fitted_values("contrast").values["least_deviation"]
 """Standard deviation of the scaled intensities, 4 x 4 px averaged, below which a region shows nothing."""
 
-UNLIKE = 45
+UNLIKE = fitted_values("likeness").values["largest_difference"]
 """Mean difference of the quantiles of two CoMIRs, of 255, above which they are of another kind."""
 
 _LEAST_INSIDE = 0.5

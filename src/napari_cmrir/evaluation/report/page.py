@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from napari_cmrir.evaluation.queries import GridField, centre_of, identifier_of
 from napari_cmrir.evaluation.report.tables import evaluation_tables
-from napari_cmrir.evaluation.results import Condition, EvaluationReport, QueryResult, ReportedHit
+from napari_cmrir.evaluation.results import Condition, QueryResult, ReportedHit
+from napari_cmrir.evaluation.summaries import EvaluationReport
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.intensity import choose_intensity
 from napari_cmrir.images.readers import read_image
