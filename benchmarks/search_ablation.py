@@ -26,12 +26,12 @@ from napari_cmrir.search.settings import SearchSettings
 DEFAULT = "default"
 VARIANTS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
-    "second vote off": {"fine_rescore": False},
-    "refinement and second vote off": {"refine": 0},
+    "fine scores off": {"fine_rescore": False},
+    "refinement and fine scores off": {"refine": 0},
     "rotations off": {"max_rotation": 0},
     "rotations twice as far apart": {"rotation_step": 12},
     "registration off (rerank none)": {"rerank": "none"},
-    "registration and rotation bank off": {"rerank": "none", "word_rotation_step": 0},
+    "registration and rotated templates off": {"rerank": "none", "word_rotation_step": 0},
     "the paper's Stage III (rerank bow)": {"rerank": "bow", "word_rotation_step": 0},
 }
 

@@ -73,7 +73,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class ReportedHit:
-    """One hit of a query, as it is reported.
+    """One hit of a query in the report.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class ReportedHit:
 
 @dataclass(frozen=True)
 class Localisation:
-    """How well the hit on the right field lies where the query was cut.
+    """Error of the box on the right field.
 
     Parameters
     ----------
@@ -115,39 +115,39 @@ class Localisation:
 
 @dataclass(frozen=True)
 class QueryResult:
-    """What became of one query.
+    """The result of one query.
 
     Parameters
     ----------
     condition : Condition
     field : str
-        Name of the field that it was cut from; of a ready query, its identifier.
+        Name of the field that the query was cut from; for a ready query, its identifier.
     inside : float
-        Share of the query that lies in the larger image.
+        Share of the query that lies inside the image that it was cut from.
     box : tuple or None
-        Where it was cut, corners (y, x) in the field's pixels; ``None`` for a ready query.
+        Corners (y, x) of the query in the field's pixels; ``None`` for a ready query.
     rotation_degrees : float or None
-        How it was turned.
+        Rotation of the query.
     rank : int or None
-        Of the right image; ``None`` if it is not among the hits.
+        Rank of the right image; ``None`` if the search left it out.
     shortlist_rank, upright_rank, screening_rank, exhaustive_rank : int or None
-        Of the right image by bag of words alone, with the bank of rotations and without, by screening alone,
-        and if every field is registered; if asked for.
+        Rank of the right image by bag of words alone (with rotations of the query and without), by screening
+        alone, and with every field registered; only with the setting ``report_shortlist``.
     localisation : Localisation or None
-        Of the hit on the right field.
+        Localisation of the hit on the right field.
     hits : tuple of ReportedHit
         The first ones.
     right : ReportedHit or None
-        The hit on the right field, if it is among those that were located.
+        The hit on the right field, if it was located.
     refusal : str or None
-        Why the search would not look for it, if it would not.
-    evidence, absent : tuple of float or None
-        What the registration says for the first hit (the `FEATURES` of `search.confidence`), and for the
-        hit that would be the first if no image of the query's pair were searched.
-    absent_confidence : float or None
-        Of that hit, which is wrong.
+        Reason why the search refused the query, if it did.
+    evidence, not_in_repository : tuple of float or None
+        Evidence for the first hit (the `FEATURES` of `search.calibration`), and for the hit that would be
+        first if the repository held no image of the query's pair.
+    not_in_repository_confidence : float or None
+        Confidence of the latter hit, which is wrong.
     seconds : float
-        The search took.
+        Time of the search.
     """
 
     condition: Condition
@@ -166,7 +166,7 @@ class QueryResult:
     refusal: str | None = None
     evidence: tuple[float, ...] | None = None
     not_in_repository: tuple[float, ...] | None = None
-    absent_confidence: float | None = None
+    not_in_repository_confidence: float | None = None
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:

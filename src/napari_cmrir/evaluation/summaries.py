@@ -39,25 +39,25 @@ RECALL_RANKS = (1, 10, 30, 100)
 
 
 REFINED = 30
-"""So many fields, the best by registration at a quarter of the resolution, are registered in full."""
+"""Number of fields registered in full: the best by registration at a quarter of the resolution."""
 
 
 @dataclass(frozen=True)
 class ConditionSummary:
-    """The figures of a cell.
+    """The figures of a condition.
 
     Parameters
     ----------
     condition : Condition
     queries, fields : int
-        So many queries, each searched among so many fields.
+        Number of queries, and of the fields that each is searched in.
     success : dict
         Share of the queries whose image is among the first K, by K.
     chance : dict
-        The same of a random order.
+        Expected success of a random order, by K.
     mean_reciprocal_rank : float
     median_rank, p90_rank : float or None
-        A query whose image is not found counts as last.
+        A query whose image is not found has the last rank.
     localised : int
         Queries whose right field is among the hits and whose true box is known; of these:
     median_corner_error : float or None
@@ -67,14 +67,15 @@ class ConditionSummary:
     within_degrees : Share
         Rotation error up to 5 degrees.
     confidence : ConfidenceReport or None
-        What the confidence of the first hits is worth.
+        Quality of the confidence of the first hits.
     shortlist, upright : dict or None
-        Recall of the bags of words alone among the first 1, 10, 30 and 100, with the bank of rotations and
+        Recall of the bags of words alone among the first 1, 10, 30 and 100, with rotations of the query and
         without.
     exhaustive : dict or None
         Success if every field is registered, by K.
     lost : dict or None
-        Queries not among the first K for the largest K, by whose fault: ``shortlist`` or ``reranking``.
+        Queries not among the first K for the largest K, by the stage that lost them: ``shortlist`` or
+        ``reranking``.
     median_seconds, p95_seconds : float
         A query.
     """
@@ -136,13 +137,13 @@ class ConditionSummary:
 def summarise(
     condition: Condition, results: Sequence[QueryResult], n_fields: int, settings: EvaluationSettings
 ) -> ConditionSummary:
-    """Compute the figures of a cell.
+    """Compute the figures of a condition.
 
     Parameters
     ----------
     condition : Condition
     results : sequence of QueryResult
-        Of the cell.
+        Results of the condition.
     n_fields : int
         Fields that were searched.
     settings : EvaluationSettings
@@ -193,7 +194,7 @@ def summarise(
 
 @dataclass(frozen=True, eq=False)
 class EvaluationReport:
-    """All that an evaluation found.
+    """The report of an evaluation.
 
     Parameters
     ----------
@@ -203,13 +204,13 @@ class EvaluationReport:
         Fingerprint of the model.
     pairs : tuple of Pair
     fields : tuple of GridField
-        What was searched, in either modality.
+        Fields that were searched, in either modality.
     results : tuple of QueryResult
         One condition after another.
     ready : dict
         File of each ready query by its modality and identifier.
     unindexed : dict
-        Why a field is not searched, such as a blank one, by modality and name; its queries are not found.
+        Reason why a field is not searched (it is blank), by modality and name. Its queries are not found.
     """
 
     modalities: tuple[str, str]
@@ -262,7 +263,7 @@ class EvaluationReport:
 
 
 def _lost(results: Sequence[QueryResult], n_fields: int, settings: EvaluationSettings) -> dict[str, int]:
-    """Whose fault it is that images are not among the first K."""
+    """Count the queries not among the first K by the stage that lost them."""
     from napari_cmrir.search.shortlist import shortlist_length, shortlist_method
 
     limit, search = max(settings.ranks), settings.search

@@ -1,4 +1,4 @@
-"""The second vote on a registered hit: whether its finest structures lie where the query's do."""
+"""Fine scores of a registered hit: agreement of its finest structures with those of the query."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _POINTS = 20_000
 
 
 class FineScores:
-    """What of a query and of fields is compared once more under the poses found.
+    """Scores the fine structures of a query and of fields under poses that are already found.
 
-    The correlation that a pose is found by lives on blobs of some ten pixels, which agree by chance more
-    often than edges do. Two votes on those are added: the zero-normalised correlation of the band of 2 px,
-    and the agreement of the gradients' directions (after Pluim et al., "Image registration by maximization of
+    Registration finds a pose by blobs of some ten pixels, which agree by chance more often than edges do. Two
+    scores of edges are added: the zero-normalised correlation of the band of 2 px, and the agreement of
+    gradient directions (after Pluim et al., "Image registration by maximization of
     combined mutual information and gradient information", IEEE TMI 19, 2000, doi:10.1109/42.876307).
 
     Parameters
@@ -51,7 +51,7 @@ class FineScores:
         self._fields = torch.cat((high_pass(fields, None, deviation), gradients[:, channels:]), 1)
 
     def add_to(self, scores: Tensor, poses: Tensor) -> Tensor:
-        """Weigh the votes with the correlations of the CoMIRs.
+        """Average the correlations of the CoMIRs with the fine scores.
 
         Parameters
         ----------

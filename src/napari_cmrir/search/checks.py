@@ -1,4 +1,4 @@
-"""Queries that cannot be found are refused, doubtful ones are warned of: in words."""
+"""Checks of a query: one that cannot be found is refused, a doubtful one brings warnings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SMALLEST_SIDE = 32
 """Side of a region, px, below which it is refused."""
 
 SURE_SIDE = 64
-"""Side of a square, px, of whose area a region has to be for its hits to be trusted."""
+"""Side of a square, px. A region of a smaller area brings a warning: its hits are often wrong."""
 
 NO_CONTRAST = fitted_values("contrast").values["least_deviation"]
 """Standard deviation of the scaled intensities, 4 x 4 px averaged, below which a region shows nothing."""
@@ -149,12 +149,12 @@ def check_content(patch: NDArray[Any], counts: NDArray[np.bool_], *, outlined: b
 
 
 def shows_nothing(model: ComirModel, modality: str, patch: NDArray[Any], counts: NDArray[np.bool_]) -> bool:
-    """Tell whether a region shows glass, background or noise: hardly any contrast that is not noise.
+    """Whether a region shows only glass, background or noise: little contrast beyond noise.
 
     Parameters
     ----------
     model : ComirModel
-        Its intensity scaling says what is much and what is little.
+        Its intensity scaling defines the unit of contrast.
     modality : str
     patch : (y, x, channel) array
         The region's pixels.
