@@ -64,40 +64,42 @@ def main() -> None:
     model, pairs = load_model(options.model), find_pairs([options.pairs], modalities)
     found = defaultdict(list)
     for modality in modalities:
-        benches = [bench_of(model, pairs, modalities, seed) for seed in options.seeds]
-        names = [field.name for field in benches[0].fields]
-        signatures = signatures_of(fields_of(model, benches[0], modality, options), options)
-        for condition, question in questions_of(benches, modality, options):
-            query = question.query
-            comir = jobs.run(represent(model, query.pixels, condition.query, mask=query.mask))
-            mask = np.ones(comir.shape[1:], bool) if query.mask is None else query.mask
+        evaluation_runs = [bench_of(model, pairs, modalities, seed) for seed in options.seeds]
+        names = [field.name for field in evaluation_runs[0].fields]
+        signatures = signatures_of(fields_of(model, evaluation_runs[0], modality, options), options)
+        for condition, query in queries_of(evaluation_runs, modality, options):
+            image = query.image
+            comir = jobs.run(represent(model, image.pixels, condition.query, mask=image.mask))
+            mask = np.ones(comir.shape[1:], bool) if image.mask is None else image.mask
             for name, (n_bytes, score) in signatures.items():
                 start = time.process_time()
                 scores = score(comir, mask)
                 seconds = time.process_time() - start
-                rank = 1 + int((scores > scores[names.index(question.name)]).sum())
+                rank = 1 + int((scores > scores[names.index(query.name)]).sum())
                 found[f"{condition}", name, n_bytes].append((rank, seconds))
     report(found, options)
 
 
-def questions_of(benches, modality, options):
+def queries_of(evaluation_runs, modality, options):
     rng = np.random.default_rng(1)
     for size in options.sizes:
         asked = [
-            (condition, question)
-            for bench in benches
-            for condition in bench.conditions()
+            (condition, query)
+            for evaluation_run in evaluation_runs
+            for condition in evaluation_run.conditions()
             if condition.repository == modality and condition.size == size
-            for question in bench.questions(condition)
+            for query in evaluation_run.queries(condition)
         ]
         for index in rng.permutation(len(asked))[: options.queries]:
             yield asked[index]
 
 
-def fields_of(model, bench, modality, options):
+def fields_of(model, evaluation_run, modality, options):
     """CoMIRs of the right fields, then of the distractors: (channel, y, x) uint8."""
-    images = bench.images[modality]
-    fields = [jobs.run(represent(model, f.crop(images[f.identifier]), modality)) for f in bench.fields]
+    images = evaluation_run.images[modality]
+    fields = [
+        jobs.run(represent(model, f.crop(images[f.identifier]), modality)) for f in evaluation_run.fields
+    ]
     rng = np.random.default_rng(0)
     real = []
     for path in find_images([options.others], modality):
@@ -144,7 +146,7 @@ def signatures_of(fields, options):
             if of_level == level:
                 found[f"1/{2**level}, every {angles}"] = (
                     n_bytes,
-                    lambda c, m, level=level, angles=angles, stacks=stacks: n_screened(
+                    lambda c, m, level=level, angles=angles, stacks=stacks: screened(
                         c, m, level, ANGLES[angles], stacks, len(fields)
                     ),
                 )
@@ -153,7 +155,7 @@ def signatures_of(fields, options):
     return found
 
 
-def n_screened(comir, mask, level, angles, stacks, n_fields):
+def screened(comir, mask, level, angles, stacks, n_fields):
     query = PreparedQuery(comir, mask, torch.device("cpu"))
     template = cut_template(*query.level(level), angles, 16 / 2**level)
     scores = np.empty(n_fields)

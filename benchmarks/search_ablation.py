@@ -16,8 +16,8 @@ from typing import Any
 
 from napari_cmrir.evaluation.metrics import compare, share
 from napari_cmrir.evaluation.protocol import evaluate
-from napari_cmrir.evaluation.results import EvaluationReport
 from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.summaries import EvaluationReport
 from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.jobs import run
 from napari_cmrir.representations.comir.model import load_model
@@ -26,12 +26,12 @@ from napari_cmrir.search.settings import SearchSettings
 DEFAULT = "default"
 VARIANTS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
-    "second vote off": {"fine_rescore": False},
-    "refinement and second vote off": {"refine": 0},
+    "fine scores off": {"fine_rescore": False},
+    "refinement and fine scores off": {"refine": 0},
     "rotations off": {"max_rotation": 0},
     "rotations twice as far apart": {"rotation_step": 12},
     "registration off (rerank none)": {"rerank": "none"},
-    "registration and rotation bank off": {"rerank": "none", "word_rotation_step": 0},
+    "registration and rotated templates off": {"rerank": "none", "word_rotation_step": 0},
     "the paper's Stage III (rerank bow)": {"rerank": "bow", "word_rotation_step": 0},
 }
 

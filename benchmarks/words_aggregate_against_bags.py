@@ -49,28 +49,30 @@ def main() -> None:
     arguments = parser.parse_args()
     modalities = tuple(arguments.modalities)
     model, pairs = load_model(arguments.model), find_pairs([arguments.pairs], modalities)
-    benches = [bench_of(model, pairs, modalities, seed) for seed in arguments.seeds]
-    searchers = {m: searchers_of(benches[0], model, m, arguments) for m in modalities}
+    evaluation_runs = [bench_of(model, pairs, modalities, seed) for seed in arguments.seeds]
+    searchers = {m: searchers_of(evaluation_runs[0], model, m, arguments) for m in modalities}
     ranks = defaultdict(lambda: defaultdict(list))
-    for bench in benches:
-        names = [field.name for field in bench.fields]
-        for condition in bench.conditions():
-            for question in bench.questions(condition):
-                query = question.query
-                comir = jobs.run(represent(model, query.pixels, condition.query, mask=query.mask))
-                mask = np.ones(comir.shape[1:], bool) if query.mask is None else query.mask
-                features = describe(comir, DESCRIPTOR, query.mask)
+    for evaluation_run in evaluation_runs:
+        names = [field.name for field in evaluation_run.fields]
+        for condition in evaluation_run.conditions():
+            for query in evaluation_run.queries(condition):
+                image = query.image
+                comir = jobs.run(represent(model, image.pixels, condition.query, mask=image.mask))
+                mask = np.ones(comir.shape[1:], bool) if image.mask is None else image.mask
+                features = describe(comir, DESCRIPTOR, image.mask)
                 for name, (_, score) in searchers[condition.repository].items():
                     scores = score(features if "thumbnail" not in name else comir, mask)
-                    rank = 1 + int((scores > scores[names.index(question.name)]).sum())
+                    rank = 1 + int((scores > scores[names.index(query.name)]).sum())
                     ranks[name][condition.size].append(rank)
     report(ranks, searchers[modalities[0]])
 
 
-def searchers_of(bench, model, modality, arguments):
+def searchers_of(evaluation_run, model, modality, arguments):
     """Return, by name, the bytes of a field and what scores all fields for a query's descriptors."""
-    images = bench.images[modality]
-    comirs = [jobs.run(represent(model, f.crop(images[f.identifier]), modality)) for f in bench.fields]
+    images = evaluation_run.images[modality]
+    comirs = [
+        jobs.run(represent(model, f.crop(images[f.identifier]), modality)) for f in evaluation_run.fields
+    ]
     fields = [describe(comir, DESCRIPTOR) for comir in comirs]
     settings = VocabularySettings()
     drawn = [sample_field(features, len(fields), settings, i) for i, features in enumerate(fields)]
@@ -104,12 +106,12 @@ def searchers_of(bench, model, modality, arguments):
         ]
         found[f"thumbnail at {name}"] = (
             np.mean([comir.numel() for comir in pooled]),
-            lambda comir, m, level=level, pooled=pooled: n_screened(comir, m, level, pooled),
+            lambda comir, m, level=level, pooled=pooled: screened(comir, m, level, pooled),
         )
     return found
 
 
-def n_screened(comir, mask, level, fields):
+def screened(comir, mask, level, fields):
     query = PreparedQuery(comir, mask, torch.device("cpu"))
     template = cut_template(*query.level(level), ANGLES, 16 / 2**level)
     return np.array([screen_scores(template, field).item() for field in fields])

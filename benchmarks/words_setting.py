@@ -83,10 +83,10 @@ def read_comir(path: str | Path | None, size: int, seed: int = 0) -> np.ndarray:
 def bench_of(model, pairs, modalities, seed):
     """Fields of pairs, to be searched for turned and shifted queries of the other modality."""
     settings = EvaluationSettings(kinds=("cross",), poses=("transformed",), seed=seed)
-    bench = EvaluationRun(model, modalities, settings, "auto")
+    evaluation_run = EvaluationRun(model, modalities, settings, "auto")
     for pair in pairs:
-        bench.add(pair)
-    return bench
+        evaluation_run.add(pair)
+    return evaluation_run
 
 
 def training_descriptors(number: int, images: list[Path]) -> np.ndarray:

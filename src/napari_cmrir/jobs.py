@@ -7,13 +7,22 @@ complete and resumable.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
-__all__ = ["Job", "Progress", "portion", "run"]
+__all__ = ["Job", "Preview", "Progress", "portion", "run"]
 
 Result = TypeVar("Result")
+
+
+class Preview:
+    """Base of what a job shows while it runs.
+
+    A job that has something to show derives a frozen dataclass from it, beside the job. Readers test the type
+    with ``isinstance``. A preview may be pickled and read in another process: define it where its import
+    costs little.
+    """
 
 
 @dataclass(frozen=True)
@@ -30,15 +39,15 @@ class Progress:
         What is counted, in the plural: ``"images"``, ``"steps"``.
     message : str
         One short line for the user on what is happening now.
-    preview : mapping or None
-        Intermediate results worth showing, by name (arrays and numbers).
+    preview : Preview or None
+        Intermediate result worth showing.
     """
 
     done: float
     total: float | None
     unit: str
     message: str = ""
-    preview: Mapping[str, Any] | None = None
+    preview: Preview | None = None
 
 
 Job = Generator[Progress, None, Result]

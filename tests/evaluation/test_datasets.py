@@ -136,7 +136,7 @@ def test_whoever_stops_the_job_keeps_what_was_downloaded(record, tmp_path):
 
 def test_a_wrong_checksum_is_refused_and_the_next_run_starts_afresh(record, tmp_path):
     right, record.checksum = record.checksum, "md5:" + "0" * 32
-    with pytest.raises(InputError, match="its checksum differs; run the command again"):
+    with pytest.raises(InputError, match="differs from the published one; run the command again"):
         fetch(record, tmp_path)
     assert list((tmp_path / "downloads").iterdir()) == []
     record.checksum = right

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.evaluation import evaluation_run as bench
+from napari_cmrir.evaluation import evaluation_run as module
 from napari_cmrir.evaluation.distractors import Distractors, find_distractor_images
 from napari_cmrir.images.intensity import Intensity
 
@@ -58,7 +58,7 @@ def test_images_of_the_pairs_are_refused(pairs):
 
 
 def test_they_are_searched_and_never_the_answer(grey_model, pairs, measure, tmp_path, monkeypatch):
-    monkeypatch.setattr(bench, "BATCH", 6)  # several times to the repository
+    monkeypatch.setattr(module, "BATCH", 6)  # several times to the repository
     asked = {"query": "full", "kinds": ("within",), "poses": ("untransformed",), "report_shortlist": True}
     alone = measure(grey_model, pairs[:2], tmp_path, **asked)
     among = measure(grey_model, pairs[:2], tmp_path, distractors=9, register_all=5, **asked)

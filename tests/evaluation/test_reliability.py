@@ -38,20 +38,20 @@ def test_absent_tissue_is_as_if_it_were_not_searched(grey_model, pairs, measure,
     """The evidence of a query whose pair is left out equals that of a repository without the pair."""
     asked = {"query": "full", "kinds": ("within",), "poses": ("transformed",)}
     with_all = measure(grey_model, pairs[:3], **asked)
-    bench = EvaluationRun(grey_model, ("SHG", "BF"), small.model_copy(update=asked), "cpu")
+    evaluation_run = EvaluationRun(grey_model, ("SHG", "BF"), small.model_copy(update=asked), "cpu")
     for pair in pairs[1:3]:
-        bench.add(pair)
+        evaluation_run.add(pair)
     whole = EvaluationRun(grey_model, ("SHG", "BF"), small.model_copy(update=asked), "cpu")
     whole.add(pairs[0])
     condition = next(condition for condition in whole.conditions() if condition.query == "BF")
-    repository = jobs.run(bench.build("BF", tmp_path))
-    for question in whole.questions(condition):
-        query = question.query
-        result = jobs.run(search(repository, query.pixels, "BF", mask=query.mask, settings=small.search))
-        recorded = next(r for r in with_all.results if r.condition == condition and r.field == question.name)
-        image = int(repository.fields["image"][result.hits[0].field])
-        assert recorded.not_in_repository == pytest.approx(result.evidence.features(image), abs=2e-6)
-        assert recorded.absent_confidence == pytest.approx(result.hits[0].confidence, abs=2e-6)
+    repository = jobs.run(evaluation_run.build("BF", tmp_path))
+    for query in whole.queries(condition):
+        image = query.image
+        result = jobs.run(search(repository, image.pixels, "BF", mask=image.mask, settings=small.search))
+        recorded = next(r for r in with_all.results if r.condition == condition and r.field == query.name)
+        first = int(repository.fields["image"][result.hits[0].field])
+        assert recorded.not_in_repository == pytest.approx(result.evidence.features(first), abs=2e-6)
+        assert recorded.not_in_repository_confidence == pytest.approx(result.hits[0].confidence, abs=2e-6)
 
 
 def test_the_figures_are_those_of_the_queries(report):

@@ -144,7 +144,7 @@ def test_comparing_takes_the_same_queries_only(report, written, grey_model, pair
     assert len(rows) == 1 + 16 * 2
     assert {tuple(row[4:]) for row in rows[1:]} == {("0", "0", "1.0000")}
     few = measure(grey_model, pairs[:2], query="full", kinds=("cross",), poses=("transformed",))
-    with pytest.raises(InputError, match="asked different queries"):
+    with pytest.raises(InputError, match="have different queries"):
         compare_evaluations(ours, few.as_dict())
     with pytest.raises(InputError, match="is not the evaluation"):
         read_evaluation(written["queries.csv"])

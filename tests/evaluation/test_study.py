@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -138,7 +139,7 @@ def made_up(modalities):
 def rows_of(text, title):
     section = next(part for part in text.split("### ") if part.startswith(title))
     lines = [line for line in section.splitlines() if line.startswith("|")]
-    return [[condition.strip() for condition in line.strip("|").split("|")] for line in lines[:1] + lines[2:]]
+    return [[text.strip() for text in line.strip("|").split("|")] for line in lines[:1] + lines[2:]]
 
 
 @pytest.mark.parametrize("modalities", [("BF", "SHG"), ("SHG", "BF")])
@@ -172,6 +173,18 @@ def test_the_papers_figures_stand_in_their_place_beside_other_modalities():
     rows = rows_of(text, "Table 3: full image")
     assert ["paper: proposed", "paper: SHG", "86.6", "75.4", "-", "-"] in rows
     assert ["paper: TC-Net", "paper: BF", "-", "-", "47.8", "43.4"] in rows
+
+
+def test_a_descriptor_of_any_name_is_compared_with_the_competitors():
+    """The first word of a row does not decide whether it is one of the paper's."""
+    report = made_up(("BF", "SHG"))
+    named = {
+        dataclasses.replace(variant, descriptor=f"paper-{variant.descriptor}"): found
+        for variant, found in report.variants.items()
+    }
+    settings = report.settings.model_copy(update={"descriptors": ("paper-sift", "paper-surf")})
+    rows = rows_of(study_tables(StudyReport(("BF", "SHG"), settings, named)), "Table 3: full image")
+    assert any(row[0].startswith("paper-surf on comir") and row[-1] != "-" for row in rows[1:])
 
 
 def test_the_published_tables_agree_with_each_other():

@@ -14,6 +14,7 @@ from napari_cmrir.napari.copy_commands import CopyButton
 from napari_cmrir.napari.find_dock import FindWidget
 from napari_cmrir.napari.index_dock import IndexWidget
 from napari_cmrir.napari.pictures import comir_thumbnails
+from napari_cmrir.repository.build import Estimate
 from napari_cmrir.repository.repository import open_repository
 
 
@@ -72,10 +73,17 @@ def test_indexing_that_is_paused_goes_on(dock, pairs_folder, model_path, tmp_pat
 
 def test_what_indexing_will_take_is_said_while_it_runs(dock):
     widget = dock(IndexWidget)
-    expected = "900 images to index: about 90 minutes and 3.0 GB of 99.0 GB free"
-    widget.panel.progressed.emit(Progress(0, 900, "images", expected))
+    expected = Estimate(900, 3_000_000_000, 5400.0, 99_000_000_000)
+    widget.panel.progressed.emit(Progress(0, 900, "images", "Whatever it says", expected))
     widget.panel.progressed.emit(Progress(0, 900, "images", "Representing"))
-    assert widget.speed.text() == expected
+    assert widget.speed.text() == "900 images to index: about 90 minutes and 3.0 GB of 99.0 GB free"
+
+
+def test_words_of_a_message_are_no_estimate(dock):
+    widget = dock(IndexWidget)
+    before = widget.speed.text()
+    widget.panel.progressed.emit(Progress(0, 900, "images", "900 images to index: about time"))
+    assert widget.speed.text() == before
 
 
 def test_the_table_shows_the_stored_comirs(dock, repository_path, wait_for):

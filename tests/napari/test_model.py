@@ -18,6 +18,7 @@ from napari_cmrir.napari.model_dock import ModelWidget
 from napari_cmrir.representations.comir.inference import represent
 from napari_cmrir.representations.comir.model import load_model, read_header
 from napari_cmrir.representations.comir.networks import Tiramisu
+from napari_cmrir.representations.comir.training.preview import TrainingFigures, TrainingPreview
 
 
 def test_training_on_a_folder_makes_a_model_that_the_others_propose(
@@ -182,21 +183,13 @@ def test_problems_of_pairs_are_said_in_words_and_lead_to_the_pair(
 def test_training_under_way_is_plotted_and_previewed_in_two_layers(viewer, dock, wait_for):
     widget, rng = dock(ModelWidget), np.random.default_rng(0)
     for step, score in ((1, None), (2, 0.25), (3, 0.5)):
-        preview = {
-            "loss": 3.0 / step,
-            "SHG": rng.random((1, 32, 32)),
-            "BF": rng.random((1, 32, 32)),
-            "eta_seconds": 600.0,
-            "device": "cpu",
-            "peak_memory_bytes": 2e9,
-        }
-        if score is not None:
-            preview["retrieval"] = score
+        comirs = {modality: rng.integers(0, 256, (1, 32, 32), np.uint8) for modality in ("SHG", "BF")}
+        preview = TrainingPreview(TrainingFigures(3.0 / step, 600.0, "cpu", 2e9, comirs, retrieval=score))
         widget.panel.progressed.emit(Progress(step, 10, "steps", "Training", preview))
     assert widget.plot.losses == [(1, 3.0), (2, 1.5), (3, 1.0)]
     assert widget.plot.scores == [(2, 0.25), (3, 0.5)]
     assert widget.figures.text() == "on cpu · 2.0 GB at most"
-    wait_for(lambda: len(viewer.layers) == 2 and np.array_equal(viewer.layers[1].data, preview["BF"][0]))
+    wait_for(lambda: len(viewer.layers) == 2 and np.array_equal(viewer.layers[1].data, comirs["BF"][0]))
     assert [layer.name for layer in viewer.layers] == ["CoMIR of SHG so far", "CoMIR of BF so far"]
     widget.plot.show()
     widget.plot.resize(200, 120)
@@ -227,7 +220,8 @@ def test_previews_and_pairs_have_the_pixels_of_what_is_open(viewer, dock, tmp_pa
     wait_for(lambda: widget.pairs.pair.count() == 1)
     widget.pairs.show_pair.click()
     wait_for(lambda: len(viewer.layers) == 3)
-    preview = {"loss": 1.0, "SHG": np.zeros((1, 32, 32)), "BF": np.zeros((1, 32, 32))}
+    comirs = {modality: np.zeros((1, 32, 32), np.uint8) for modality in ("SHG", "BF")}
+    preview = TrainingPreview(TrainingFigures(1.0, 600.0, "cpu", 0.0, comirs))
     widget.panel.progressed.emit(Progress(1, 10, "steps", "Training", preview))
     wait_for(lambda: len(viewer.layers) == 5)
     assert [layer.scale.tolist() for layer in viewer.layers[1:]] == 2 * [[0.5, 0.5]] + 2 * [[0.25, 0.25]]

@@ -1,4 +1,4 @@
-"""The second vote: how well the finest structures agree under a pose."""
+"""Fine scores: how well the finest structures agree under a pose."""
 
 import math
 

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from napari_cmrir.jobs import run
 from napari_cmrir.repository import build as estimate
-from napari_cmrir.repository.build import Source, build_repository
+from napari_cmrir.repository.build import Estimate, Source, build_repository
 
 
 def _texture(height, width, seed=0):
@@ -18,7 +18,10 @@ def _texture(height, width, seed=0):
 
 def _first_message(sources, model, path, settings):
     with closing(build_repository(sources, model, "BF", path, settings)) as job:
-        return next(job).message
+        first = next(job)
+    assert isinstance(first.preview, Estimate)
+    assert first.message == str(first.preview)
+    return first.message
 
 
 def test_a_few_small_images_are_counted(model, tmp_path, small):
@@ -44,6 +47,6 @@ def test_the_disk_that_it_takes_is_of_the_size_estimated(model, tmp_path, small,
     sources = [Source(f"{seed}", _texture(600, 700, seed)) for seed in range(6)]
     messages = []
     run(build_repository(sources, model, "BF", tmp_path / "a.cmrir", small), messages.append)
-    estimated = 1e6 * float(re.search(r"and ([\d.]+) MB", messages[0].message).group(1))
+    estimated = messages[0].preview.bytes
     files = [file for file in (tmp_path / "a.cmrir" / "comirs").rglob("*") if file.is_file()]
     assert 0.5 < estimated / sum(file.stat().st_size for file in files) < 2

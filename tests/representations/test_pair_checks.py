@@ -158,7 +158,7 @@ def test_training_leaves_out_what_is_useless_and_says_so(folder, small_settings)
     path = changed(folder / "sample-001_SHG.tif", np.zeros_like)
     notes: list[str] = []
     job = train(find_pairs(folder, SHG_BF), SHG_BF, small_settings)
-    model = run(job, lambda progress: notes.extend((progress.preview or {}).get("notes", [])))
+    model = run(job, lambda progress: notes.extend(progress.preview.notes if progress.preview else ()))
     assert f"{path} is constant (0 everywhere); the pair is left out." in notes
     assert model.provenance["trained_on"] == ["sample-000", "sample-002"]
 

@@ -110,13 +110,13 @@ def test_a_damaged_checkpoint_is_told(tmp_path, tissue_pairs, small_settings, co
 def test_progress_counts_every_step_and_ends_with_a_preview(tissue_pairs, small_settings) -> None:
     seen = [p for p in train(tissue_pairs, SHG_BF, small_settings) if p.unit == "steps"]
     assert [p.done for p in seen] == [1, 2, 3, 4, 5, 6]
-    assert seen[-1].preview is not None
-    assert seen[-1].preview["SHG"].shape == seen[-1].preview["BF"].shape == (1, 160, 160)
-    assert seen[-1].preview["SHG"].dtype == np.uint8
-    assert seen[-1].preview["eta_seconds"] == 0
-    assert seen[-1].preview["peak_memory_bytes"] > 2**20
-    assert seen[-1].preview["device"].startswith("cpu (no cuda")
-    assert np.isfinite(seen[-1].preview["loss"])
+    figures = seen[-1].preview.figures
+    assert figures.comirs["SHG"].shape == figures.comirs["BF"].shape == (1, 160, 160)
+    assert figures.comirs["SHG"].dtype == np.uint8
+    assert figures.eta_seconds == 0
+    assert figures.peak_memory_bytes > 2**20
+    assert figures.device.startswith("cpu (no cuda")
+    assert np.isfinite(figures.loss)
 
 
 def test_unequal_partners_are_refused(tissue_pairs, small_settings) -> None:

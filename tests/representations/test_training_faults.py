@@ -48,7 +48,7 @@ def flat(forward, network, images):
 def notes_of(job) -> tuple[list[str], object]:
     """What a training says of its steps, and its model."""
     notes: list[str] = []
-    model = run(job, lambda progress: notes.extend((progress.preview or {}).get("notes", [])))
+    model = run(job, lambda progress: notes.extend(progress.preview.notes if progress.preview else ()))
     return [note for note in notes if note.startswith("Step ")], model
 
 
@@ -145,7 +145,7 @@ def test_collapsed_comirs_lead_back_to_the_best_model(monkeypatch, pairs, settin
         except StopIteration as end:
             model = end.value
             break
-        notes += (progress.preview or {}).get("notes", [])
+        notes += progress.preview.notes if progress.preview else ()
         if progress.unit == "steps":
             fault.on = progress.done == 14
     (note,) = [note for note in notes if note.startswith("Step ")]

@@ -41,11 +41,11 @@ def test_the_frame_is_laid_onto_the_box(repository, asked):
     np.testing.assert_allclose((corners @ seen.affine.T)[:, :2], hit.box, atol=1e-9)
 
 
-def test_the_votes_add_up_to_the_cosine_and_the_right_image_has_them_in_place(repository, asked):
-    right, wrong = (explain(repository, asked, hit).votes for hit in (asked.hits[0], asked.hits[-1]))
-    for votes, hit in ((right, asked.hits[0]), (wrong, asked.hits[-1])):
-        assert votes.weights.sum() == pytest.approx(hit.scores["words"], abs=1e-5)
-        assert len(votes.words) == len(votes.points) == len(votes.weights) == len(votes.in_place)
+def test_the_shared_words_add_up_to_the_cosine_and_the_right_image_has_them_in_place(repository, asked):
+    right, wrong = (explain(repository, asked, hit).shared_words for hit in (asked.hits[0], asked.hits[-1]))
+    for shared, hit in ((right, asked.hits[0]), (wrong, asked.hits[-1])):
+        assert shared.weights.sum() == pytest.approx(hit.scores["words"], abs=1e-5)
+        assert len(shared.words) == len(shared.points) == len(shared.weights) == len(shared.in_place)
     assert right.in_place.mean() > wrong.in_place.mean()
 
 

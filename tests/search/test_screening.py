@@ -66,9 +66,9 @@ def test_the_best_rotation_and_shift_count_as_in_the_registration():
     template = cut_template(query, torch.ones(14, 14), angles, BAND)
     ours = screen_scores(template, fields, precision=torch.float32)
     versions = [(turned, (turned.abs().sum(0) > 0).float()) for turned in template.turned]
-    bank = RotatedTemplates(versions, (40, 40), min_overlap=0.9, centred=False)
+    templates = RotatedTemplates(versions, (40, 40), min_overlap=0.9, centred=False)
     details = torch.stack([detail_of(field) for field in fields])
-    theirs = torch.stack([scores.amax((1, 2)) for scores in bank.correlate(details)]).amax(0)
+    theirs = torch.stack([scores.amax((1, 2)) for scores in templates.correlate(details)]).amax(0)
     np.testing.assert_allclose(ours, theirs, atol=0.08)
 
 

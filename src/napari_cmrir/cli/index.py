@@ -157,14 +157,16 @@ def _build(
 
 
 def _announced(job: Job[Result]) -> Job[Result]:
-    """Print what indexing will take, as the job's first message says, also where no bar is drawn."""
+    """Print the estimate of time and disk, also where no bar is drawn."""
+    from napari_cmrir.repository.build import Estimate
+
     try:
         first = next(job)
     except StopIteration as end:
         result: Result = end.value
         return result
-    if "about" in first.message:
-        typer.echo(f"{first.message}.", err=True)
+    if isinstance(first.preview, Estimate) and first.preview.seconds is not None:
+        typer.echo(f"{first.preview}.", err=True)
     yield first
     return (yield from job)
 

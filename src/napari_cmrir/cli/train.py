@@ -75,7 +75,7 @@ def train(
             resume=resume,
             pixel_size=pixel_size,
         )
-        model = draw(_told(job), "Reading the pairs")
+        model = draw(_with_notes(job), "Reading the pairs")
     except KeyboardInterrupt:
         typer.echo(f"Stopped; the same command with --resume goes on ({output}.checkpoint).", err=True)
         raise
@@ -85,17 +85,20 @@ def train(
     )
 
 
-def _told(job: Job[ComirModel]) -> Job[ComirModel]:
+def _with_notes(job: Job[ComirModel]) -> Job[ComirModel]:
     """Print a training's notes above its bar, and its figures into the bar."""
+    from napari_cmrir.representations.comir.training.preview import PairNotes, TrainingPreview
+
     figures = ""
     try:
         while True:
             progress = next(job)
-            preview = progress.preview or {}
-            for note in preview.get("notes", []):
-                typer.echo(note, err=True)
-            if "peak_memory_bytes" in preview:
-                figures = f", {preview['peak_memory_bytes'] / 2**20:.0f} MiB"
+            preview = progress.preview
+            if isinstance(preview, PairNotes | TrainingPreview):
+                for note in preview.notes:
+                    typer.echo(note, err=True)
+            if isinstance(preview, TrainingPreview) and preview.figures is not None:
+                figures = f", {preview.figures.peak_memory_bytes / 2**20:.0f} MiB"
             yield replace(progress, message=progress.message + figures)
     except StopIteration as end:
         result: ComirModel = end.value

@@ -38,7 +38,7 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class Dataset:
-    """What was fetched.
+    """A fetched data set.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Dataset:
     parts : dict
         Number of images by part, such as ``train``, ``validation1``, ``test`` and ``test-transformed``.
     unplaced : tuple of Path
-        Files of the record that hold no image whose name tells its modality.
+        Files of the record without an image whose name states its modality.
     """
 
     folder: Path
@@ -58,7 +58,7 @@ class Dataset:
 def fetch_dataset(
     folder: str | os.PathLike[str], *, doi: str = DOI, server: str | None = None
 ) -> Job[Dataset]:
-    """Fetch the published data set, or what of it is missing.
+    """Fetch the published data set, or its missing files.
 
     Every file of the record is downloaded, checked against the checksum that the record states and unpacked.
     A download that was broken off goes on where it stopped.
@@ -128,7 +128,7 @@ def place_image(name: str) -> Path | None:
     Returns
     -------
     Path or None
-        Part of the data set and file name; ``None`` if it is no image whose name tells its modality.
+        Part of the data set and file name; ``None`` if it is no image whose name states its modality.
 
     Examples
     --------
@@ -160,7 +160,7 @@ def _registry(folder: Path, doi: str, server: str | None) -> Pooch:
     import requests
     from pooch.downloaders import ZenodoRepository, doi_to_repository
 
-    pooch_.get_logger().setLevel("WARNING")  # the job tells how far it is
+    pooch_.get_logger().setLevel("WARNING")  # the job reports progress
 
     try:
         if server is None:
@@ -224,7 +224,7 @@ def _accept(pooch: Pooch, name: str, partial: Path) -> None:
         pooch.fetch(name, downloader=hand_over)
     except ValueError as error:
         raise InputError(
-            f"{name} was not downloaded as it is published: its checksum differs; run the command again."
+            f"The checksum of {name} differs from the published one; run the command again."
         ) from error
     finally:
         partial.unlink(missing_ok=True)
@@ -260,7 +260,7 @@ def _lay_out(folder: Path, names: list[str]) -> Job[Dataset]:
 
 
 def _unpack(folder: Path, path: Path) -> Iterator[tuple[Path, int]]:
-    """Put the images of an archive, or an image, where they belong; yield each place, of so many."""
+    """Put the images of an archive, or an image, where they belong; yield each place and their number."""
     if not zipfile.is_zipfile(path):
         place = place_image(path.name)
         if place is not None:

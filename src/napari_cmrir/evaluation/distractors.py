@@ -1,4 +1,4 @@
-"""Distractors: fields that are no query's answer, to make the collection that is searched larger."""
+"""Distractors: fields that answer no query, added to enlarge the searched repository."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _TRIES = 16
 
 @dataclass(frozen=True)
 class Distractors:
-    """Fields cut from other images, and from generated ones, anywhere, turned, mirrored and zoomed at random.
+    """Fields cut at random from other and from generated images, rotated, mirrored and zoomed at random.
 
-    Every second one is cut from the images given, if there are any, the others from generated tissue. A field
-    that is mirrored or turned by more than the search looks for is other tissue to it.
+    Every second field is cut from the given images, if there are any; the others from generated tissue. To a
+    search, a field that is mirrored or rotated beyond its limits is other tissue.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ class Distractors:
     side : int
         Side of each, px.
     images : tuple of Path
-        Of the modality; not of the pairs that queries are cut from.
+        Images of the modality that belong to no pair.
     intensity : Intensity
-        Of the modality: generated tissue is brought to its range and channels.
+        Intensities of the modality; generated tissue gets their range and channels.
     seed : int
     """
 
@@ -60,12 +60,12 @@ class Distractors:
     seed: int
 
     def __iter__(self) -> Iterator[Source]:
-        """Draw one after the other; the same settings give the same."""
+        """Draw the fields in order. Equal settings give equal fields."""
         for number in range(self.count):
             yield Source(f"{DISTRACTOR}/{number:06d}", self.draw(number))
 
     def draw(self, number: int) -> NDArray[Any]:
-        """Draw one, (side, side, channel)."""
+        """Draw a field, (side, side, channel)."""
         rng = np.random.default_rng([self.seed, number])
         if self.images and number % 2 == 0:
             pixels = _read(self.images[rng.integers(len(self.images))])
@@ -93,7 +93,7 @@ def find_distractor_images(
     Raises
     ------
     InputError
-        If a folder has none, or an image is of a pair.
+        If a folder has no image of the modality, or an image belongs to a pair.
     """
     found = tuple(find_images(list(folders), modality)) if folders else ()
     asked = {Path(path).resolve() for pair in pairs for path in pair.paths}

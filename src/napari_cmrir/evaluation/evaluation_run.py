@@ -1,4 +1,4 @@
-"""The pairs of an evaluation, and what is done with them: fields indexed, queries made and asked."""
+"""One run of an evaluation: it indexes the fields of the pairs, makes the queries and searches with them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.distractors import Distractors
 from napari_cmrir.evaluation.queries import (
     GridField,
-    Query,
+    QueryImage,
     box_in_field,
     centre_of,
     cut_grid,
@@ -43,41 +43,41 @@ __all__ = ["EvaluationQuery", "EvaluationRun"]
 BATCH = 1024
 """Fields in memory at once."""
 
-INDEXING = ("images", "comir", "words", "repository")
-"""The rooms whose code decides what a repository holds."""
+INDEXING = ("images", "representations", "bag_of_words", "repository")
+"""Rooms whose code decides the content of a repository."""
 
 Box = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationQuery:
-    """A query, and what would be the right answer.
+    """A query and its right answer.
 
     Parameters
     ----------
     condition : Condition
     name : str
-        Of the field that it was cut from; of a ready query, the identifier of its pair.
-    query : Query
+        Name of the field that the query was cut from; for a ready query, the identifier of its pair.
+    image : QueryImage
     region : Region or None
-        Where it was cut, in the pixels of the pair's images; ``None`` for a ready query.
+        Where the query was cut, in pixels of the pair's images; ``None`` for a ready query.
     field : GridField or None
-        The field; ``None`` for a ready query.
+        Field that the query was cut from; ``None`` for a ready query.
     """
 
     condition: Condition
     name: str
-    query: Query
+    image: QueryImage
     region: Region | None
     field: GridField | None
 
     def is_right(self, image: str) -> bool:
-        """Tell whether a field of that name is the right answer; names are compared whole."""
+        """Whether a field of that name is the right answer. Names are compared whole."""
         return image == self.name if self.field is not None else identifier_of(image) == self.name
 
 
 class EvaluationRun:
-    """The pairs in memory; fields are views of their images.
+    """Holds the pairs in memory; fields are views of their images.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ class EvaluationRun:
         self.ready = {modality: find_queries(folder, modality, identifiers) for modality in self.modalities}
 
     def conditions(self) -> list[Condition]:
-        """List the cells of the table, the use case first: cross-modality, transformed, full."""
+        """List the conditions, the use case first: cross-modality, transformed, full."""
         settings = self.settings
         return [
             Condition(query, repository, pose, size)
@@ -136,7 +136,7 @@ class EvaluationRun:
         ]
 
     def count(self, condition: Condition) -> int:
-        """Count the queries of a cell."""
+        """Count the queries of a condition."""
         ready = self.ready.get(condition.query) if condition.pose == "transformed" else None
         return len(self.fields) if ready is None else len(ready)
 
@@ -176,11 +176,11 @@ class EvaluationRun:
             settings.seed,
         )
 
-    def questions(self, condition: Condition) -> Iterator[EvaluationQuery]:
-        """Make the queries of a cell, one after the other."""
+    def queries(self, condition: Condition) -> Iterator[EvaluationQuery]:
+        """Make the queries of a condition, one after the other."""
         if condition.pose == "transformed" and condition.query in self.ready:
             for identifier, path in self.ready[condition.query].items():
-                yield self._ready_question(condition, identifier, path)
+                yield self._ready_query(condition, identifier, path)
             return
         for field in self.fields:
             image = self.images[condition.query][field.identifier]
@@ -191,84 +191,81 @@ class EvaluationRun:
                 region = centre_of(region, self.settings.side_of_patch)
             yield EvaluationQuery(condition, field.name, cut_query(image, region), region, field)
 
-    def _ready_question(self, condition: Condition, identifier: str, path: Path) -> EvaluationQuery:
+    def _ready_query(self, condition: Condition, identifier: str, path: Path) -> EvaluationQuery:
         pixels = read_image(path)
         region = Region.whole(pixels.shape)
         if condition.size == "patch":
             region = centre_of(region, self.settings.side_of_patch)
         return EvaluationQuery(condition, identifier, cut_query(pixels, region), None, None)
 
-    def ask(self, question: EvaluationQuery, repository: Repository) -> Job[QueryResult]:
-        """Search with a query and see what became of it; one that the search refuses is not found."""
+    def search(self, query: EvaluationQuery, repository: Repository) -> Job[QueryResult]:
+        """Search with a query and judge the hits. A query that the search refuses counts as not found."""
         settings = self.settings.search.model_copy(update={"hits": self.settings.hits, "device": self.device})
-        turned = None if question.region is None else round(question.region.rotation_degrees, 6)
+        turned = None if query.region is None else round(query.region.rotation_degrees, 6)
         answer = QueryResult(
-            condition=question.condition,
-            field=question.name,
-            inside=round(question.query.inside, 6),
-            box=_true_box(question),
+            condition=query.condition,
+            field=query.name,
+            inside=round(query.image.inside, 6),
+            box=_true_box(query),
             rotation_degrees=turned,
         )
         try:
-            result = yield from _searched(question, repository, settings)
+            result = yield from _searched(query, repository, settings)
         except InputError as refusal:
             return replace(answer, refusal=str(refusal))
-        right = next((hit for hit in result.hits if question.is_right(hit.image)), None)
+        right = next((hit for hit in result.hits if query.is_right(hit.image)), None)
         answer = replace(
             answer,
-            rank=_rank(question, repository, result),
-            localisation=_localise(question, right),
+            rank=_rank(query, repository, result),
+            localisation=_localise(query, right),
             hits=tuple(_found(hit) for hit in result.hits),
             right=None if right is None else _found(right),
             seconds=result.seconds,
-            **_evidence(question, repository, result),
+            **_evidence(query, repository, result),
         )
         if not self.settings.report_shortlist:
             return answer
-        from napari_cmrir.search.rerankers import SearchState as Asked
+        from napari_cmrir.search.rerankers import SearchState
         from napari_cmrir.search.shortlist import shortlist_method, word_rotations, word_scores
 
         exhaustive = None if self.settings.distractors else answer.rank
         if shortlist_method(settings, len(repository)) != "all" and not self.settings.distractors:
             every = {"rerank": "registration", "register_all": len(repository), "hits": 1}
-            whole = yield from _searched(question, repository, settings.model_copy(update=every))
-            exhaustive = _rank(question, repository, whole)
+            whole = yield from _searched(query, repository, settings.model_copy(update=every))
+            exhaustive = _rank(query, repository, whole)
         screening = result.screening
         if screening is None:
-            screening = run(Asked(repository, result.comir, result.mask, settings).screen())
-        ranks: dict[str, Any] = {"screening_rank": _rank_by(question, repository, screening)}
+            screening = run(SearchState(repository, result.comir, result.mask, settings).screen())
+        ranks: dict[str, Any] = {"screening_rank": _rank_by(query, repository, screening)}
         for name, rotations in (("shortlist_rank", word_rotations(settings)), ("upright_rank", [0.0])):
             words = word_scores(repository, result.comir, result.mask, rotations)
-            ranks[name] = _rank_by(question, repository, words)
+            ranks[name] = _rank_by(query, repository, words)
         return replace(answer, **ranks, exhaustive_rank=exhaustive)
 
 
-def _searched(
-    question: EvaluationQuery, repository: Repository, settings: SearchSettings
-) -> Job[SearchResult]:
+def _searched(query: EvaluationQuery, repository: Repository, settings: SearchSettings) -> Job[SearchResult]:
     from napari_cmrir.search.query import search
 
-    query = question.query
-    result = yield from search(
-        repository, query.pixels, question.condition.query, mask=query.mask, settings=settings
+    image = query.image
+    return (
+        yield from search(repository, image.pixels, query.condition.query, mask=image.mask, settings=settings)
     )
-    return result
 
 
-def _rank(question: EvaluationQuery, repository: Repository, result: SearchResult) -> int | None:
+def _rank(query: EvaluationQuery, repository: Repository, result: SearchResult) -> int | None:
     """Rank of the right image among all, ``None`` if the search left it out."""
     ranked = (repository.image_name(int(field)) for field in result.ranking)
-    return next((rank for rank, image in enumerate(ranked, 1) if question.is_right(image)), None)
+    return next((rank for rank, image in enumerate(ranked, 1) if query.is_right(image)), None)
 
 
-def _evidence(question: EvaluationQuery, repository: Repository, result: SearchResult) -> dict[str, Any]:
-    """What speaks for the first hit, and for the first if the query's own pair were not searched."""
+def _evidence(query: EvaluationQuery, repository: Repository, result: SearchResult) -> dict[str, Any]:
+    """Evidence for the first hit, and for the hit that is first without the images of the query's pair."""
     from napari_cmrir.search.calibration import calibration_of
 
     if result.evidence is None or not result.hits:
         return {}
     numbers = repository.fields["image"]
-    identifier = question.name if question.field is None else question.field.identifier
+    identifier = query.name if query.field is None else query.field.identifier
     own = [
         int(numbers[field])
         for field in result.ranking.tolist()
@@ -279,7 +276,7 @@ def _evidence(question: EvaluationQuery, repository: Repository, result: SearchR
     not_in_repository = result.evidence.without(own).features(others[0]) if others else None
     found: dict[str, Any] = {"evidence": _rounded(first), "not_in_repository": _rounded(not_in_repository)}
     if not_in_repository is not None:
-        found["absent_confidence"] = round(
+        found["not_in_repository_confidence"] = round(
             float(calibration_of(repository).probability(not_in_repository)), 6
         )
     return found
@@ -289,32 +286,32 @@ def _rounded(features: NDArray[np.float64] | None) -> tuple[float, ...] | None:
     return None if features is None else tuple(round(float(value), 6) for value in features)
 
 
-def _rank_by(question: EvaluationQuery, repository: Repository, scores: NDArray[np.float32]) -> int | None:
+def _rank_by(query: EvaluationQuery, repository: Repository, scores: NDArray[np.float32]) -> int | None:
     """Rank of the right image by the scores of its fields."""
     numbers = repository.fields["image"]
     seen: set[int] = set()
     for field in np.argsort(-scores, kind="stable").tolist():
         if int(numbers[field]) not in seen:
             seen.add(int(numbers[field]))
-            if question.is_right(repository.image_name(field)):
+            if query.is_right(repository.image_name(field)):
                 return len(seen)
     return None
 
 
-def _true_box(question: EvaluationQuery) -> Box | None:
-    if question.region is None or question.field is None:
+def _true_box(query: EvaluationQuery) -> Box | None:
+    if query.region is None or query.field is None:
         return None
-    return _as_tuple(box_in_field(question.region, question.field))
+    return _as_tuple(box_in_field(query.region, query.field))
 
 
-def _localise(question: EvaluationQuery, hit: Hit | None) -> Localisation | None:
-    if hit is None or question.region is None or question.field is None:
+def _localise(query: EvaluationQuery, hit: Hit | None) -> Localisation | None:
+    if hit is None or query.region is None or query.field is None:
         return None
     if not np.isfinite(hit.scores["registration"]):  # no pose: the box says nothing
         return None
-    error = corner_error(hit.box, box_in_field(question.region, question.field))
-    degrees = rotation_difference(hit.rotation_degrees, question.region.rotation_degrees)
-    return Localisation(round(error, 4), round(error / question.field.width, 6), round(degrees, 4))
+    error = corner_error(hit.box, box_in_field(query.region, query.field))
+    degrees = rotation_difference(hit.rotation_degrees, query.region.rotation_degrees)
+    return Localisation(round(error, 4), round(error / query.field.width, 6), round(degrees, 4))
 
 
 def _found(hit: Hit) -> ReportedHit:

@@ -25,12 +25,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Share:
-    """How many of how many, with the 95 % Wilson interval of the share.
+    """A share with its 95 % Wilson interval.
 
     Parameters
     ----------
     count, total : int
-        So many of so many.
+        The share is count / total.
     low, high : float
         The interval, 0 to 1.
     """
@@ -42,7 +42,7 @@ class Share:
 
     @property
     def value(self) -> float:
-        """The share, 0 to 1; 0 of nothing."""
+        """The share, 0 to 1; 0 if the total is 0."""
         return self.count / self.total if self.total else 0.0
 
     def __str__(self) -> str:
@@ -82,14 +82,14 @@ def wilson_interval(count: float, total: int, level: float = 0.95) -> tuple[floa
     Parameters
     ----------
     count, total : float
-        So many of so many.
+        The share is count / total.
     level : float
         Confidence, in (0, 1).
 
     Returns
     -------
     tuple of two float
-        In [0, 1]; (0, 1) of nothing.
+        In [0, 1]; (0, 1) if the total is 0.
 
     Examples
     --------
@@ -151,7 +151,7 @@ def mean_reciprocal_rank(ranks: Sequence[int | None]) -> float:
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
-    """Compute a percentile, interpolated linearly; ``None`` of nothing.
+    """Compute a percentile, interpolated linearly; ``None`` without values.
 
     Examples
     --------

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.distractors import find_distractor_images
 from napari_cmrir.evaluation.evaluation_run import EvaluationRun
-from napari_cmrir.evaluation.results import EvaluationReport, QueryResult
+from napari_cmrir.evaluation.results import QueryResult
 from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.summaries import EvaluationReport
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.jobs import Job, Progress
 
@@ -40,8 +41,8 @@ def evaluate(
     """Measure how well images of one modality are found by those of the other.
 
     Breznik et al. 2024, "Evaluation" and Tables 1 to 3, with the identifiers compared whole. Every pair is
-    cut into a grid of fields; the fields of each modality make one repository, and the fields of both, as
-    they are and turned and shifted, whole and as a patch, are searched in it.
+    cut into a grid of fields; the fields of each modality make one repository. The queries are the fields of
+    both modalities, untransformed and transformed (rotated and shifted), full and as a patch.
 
     Parameters
     ----------
@@ -86,31 +87,33 @@ def evaluate(
     if not pairs:
         raise InputError("There is no pair to evaluate on; give a folder of pairs.")
     yield Progress(0, None, "steps", "Reading the pairs")
-    bench = EvaluationRun(model, modalities, settings, device)
+    evaluation_run = EvaluationRun(model, modalities, settings, device)
     for pair in pairs:
         yield Progress(0, None, "steps", f"Reading {pair.identifier}")
-        bench.add(pair)
+        evaluation_run.add(pair)
     for modality in modalities if settings.distractors else ():
-        bench.other_images[modality] = find_distractor_images(distractors, modality, pairs)
+        evaluation_run.other_images[modality] = find_distractor_images(distractors, modality, pairs)
     if queries is not None:
-        bench.find_ready(Path(queries))
-    conditions = bench.conditions()
+        evaluation_run.find_ready(Path(queries))
+    conditions = evaluation_run.conditions()
     searched = list(dict.fromkeys(condition.repository for condition in conditions))
-    total = len(searched) * len(bench.fields) + sum(bench.count(condition) for condition in conditions)
+    total = len(searched) * len(evaluation_run.fields) + sum(
+        evaluation_run.count(condition) for condition in conditions
+    )
     results: list[QueryResult] = []
     with ExitStack() as stack:
         folder = Path(output) if output is not None else Path(stack.enter_context(_temporary()))
         repositories: dict[str, Repository] = {}
         for done, modality in enumerate(searched):
-            building = bench.build(modality, folder / "repositories")
-            before = done * len(bench.fields)
-            repository = yield from _within(building, before, len(bench.fields), total)
+            building = evaluation_run.build(modality, folder / "repositories")
+            before = done * len(evaluation_run.fields)
+            repository = yield from _within(building, before, len(evaluation_run.fields), total)
             repositories[modality] = stack.enter_context(repository)
         unindexed = {modality: opened.failures for modality, opened in repositories.items()}
-        before = len(searched) * len(bench.fields)
+        before = len(searched) * len(evaluation_run.fields)
         for condition in conditions:
-            for question in bench.questions(condition):
-                asking = bench.ask(question, repositories[condition.repository])
+            for query in evaluation_run.queries(condition):
+                asking = evaluation_run.search(query, repositories[condition.repository])
                 results.append((yield from _within(asking, before + len(results), 1, total, str(condition))))
     refusals = [result.refusal for result in results if result.refusal is not None]
     if len(refusals) == len(results):
@@ -121,9 +124,9 @@ def evaluate(
         settings=settings,
         model=model.fingerprint,
         pairs=tuple(pairs),
-        fields=tuple(bench.fields),
+        fields=tuple(evaluation_run.fields),
         results=tuple(results),
-        ready={modality: dict(found) for modality, found in bench.ready.items()},
+        ready={modality: dict(found) for modality, found in evaluation_run.ready.items()},
         unindexed=unindexed,
     )
 

@@ -17,7 +17,7 @@ from napari_cmrir.images.readers import find_images, image_stem
 
 __all__ = [
     "GridField",
-    "Query",
+    "QueryImage",
     "box_in_field",
     "centre_of",
     "cut_grid",
@@ -55,7 +55,7 @@ class GridField:
 
     @property
     def name(self) -> str:
-        """What the field is called in a repository: ``<identifier>/<row>-<column>``."""
+        """Name of the field in a repository: ``<identifier>/<row>-<column>``."""
         return f"{self.identifier}/{self.row}-{self.column}"
 
     @property
@@ -120,15 +120,14 @@ _TRIES = 32
 
 
 @dataclass(frozen=True, eq=False)
-class Query:
-    """What is searched with.
+class QueryImage:
+    """The image of a query.
 
     Parameters
     ----------
     pixels : ndarray, (y, x, channel)
-        The image.
     mask : ndarray of bool, (y, x), or None
-        Where it counts, if not everywhere: what lies beyond the larger image does not.
+        True where the query counts: inside the image that it was cut from. ``None`` if it counts everywhere.
     """
 
     pixels: NDArray[Any]
@@ -141,16 +140,16 @@ class Query:
 
 
 def draw_region(field: GridField, image_shape: tuple[int, ...], settings: EvaluationSettings) -> Region:
-    """Turn and shift a field at random.
+    """Rotate and shift a field at random.
 
-    The rotation is drawn once. The shift is drawn again, up to 32 times, until the region lies inside the
-    larger image; where that never happens, the draw of which most lies inside is taken. The draws depend on
-    the seed and the field's name alone: every modality, size and configuration has the same.
+    The rotation is drawn once. The shift is drawn up to 32 times until the region lies inside the image; if
+    it never does, the draw with the largest share inside counts. The draws depend only on the seed and the
+    name of the field: every modality, size and configuration has the same.
 
     Parameters
     ----------
     field : GridField
-        What is transformed.
+        The field to transform.
     image_shape : tuple of int
         (y, x, ...) of the pair's images, px.
     settings : EvaluationSettings
@@ -185,7 +184,7 @@ def draw_region(field: GridField, image_shape: tuple[int, ...], settings: Evalua
 
 
 def centre_of(region: Region, side: int) -> Region:
-    """Give the patch in the middle of a region, turned with it.
+    """Give the patch in the middle of a region, with its rotation.
 
     Parameters
     ----------
@@ -211,7 +210,7 @@ def centre_of(region: Region, side: int) -> Region:
     return Region((y, x), height, width, region.rotation_degrees)
 
 
-def cut_query(pixels: NDArray[Any], region: Region) -> Query:
+def cut_query(pixels: NDArray[Any], region: Region) -> QueryImage:
     """Cut a query from the larger image that it lies in.
 
     Parameters
@@ -223,7 +222,7 @@ def cut_query(pixels: NDArray[Any], region: Region) -> Query:
 
     Returns
     -------
-    Query
+    QueryImage
         With a mask if the region reaches beyond the image.
 
     Examples
@@ -233,7 +232,7 @@ def cut_query(pixels: NDArray[Any], region: Region) -> Query:
     0.5
     """
     patch, mask = cut(pixels, region)
-    return Query(patch, None if mask.all() else mask)
+    return QueryImage(patch, None if mask.all() else mask)
 
 
 def box_in_field(region: Region, field: GridField) -> NDArray[np.float64]:

@@ -6,15 +6,18 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.evaluation.metrics import Share, share
 from napari_cmrir.evaluation.queries import identifier_of
-from napari_cmrir.evaluation.results import Condition, EvaluationReport, QueryResult
+from napari_cmrir.evaluation.results import Condition, QueryResult
 from napari_cmrir.search.calibration import FEATURES, Calibration, fit_calibration
+
+if TYPE_CHECKING:
+    from napari_cmrir.evaluation.summaries import EvaluationReport
 
 __all__ = [
     "Bin",
@@ -48,26 +51,27 @@ class Bin:
 
 @dataclass(frozen=True)
 class ConfidenceReport:
-    """What the confidence of the first hits of a cell is worth.
+    """Quality of the confidence of the first hits of a condition.
 
     Parameters
     ----------
     brier : float
-        Mean squared distance of the confidence to 1 if right and 0 if wrong, every query counted as it is and
-        with its own tissue not searched.
+        Mean squared distance of the confidence to 1 if right and 0 if wrong. Every query counts twice: with
+        its own tissue in the repository and without.
     calibration_error : float
         Mean distance of the confidence to the share that is right, over ten bins.
     reliable_when_right : Share
-        Right first hits that count as reliable.
-    told_when_wrong, told_when_absent : Share
-        Wrong first hits that are told as "no reliable match", where the tissue is searched and where not.
+        Right first hits that are reported as reliable.
+    reported_when_wrong, reported_when_not_in_repository : Share
+        Wrong first hits that are reported as "no reliable match", with the tissue in the repository and
+        without.
     """
 
     brier: float
     calibration_error: float
     reliable_when_right: Share
-    told_when_wrong: Share
-    told_when_absent: Share
+    reported_when_wrong: Share
+    reported_when_not_in_repository: Share
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures as JSON can hold them."""
@@ -75,8 +79,8 @@ class ConfidenceReport:
             "brier": round(self.brier, 6),
             "calibration_error": round(self.calibration_error, 6),
             "reliable_when_right": self.reliable_when_right.as_dict(),
-            "told_when_wrong": self.told_when_wrong.as_dict(),
-            "told_when_absent": self.told_when_absent.as_dict(),
+            "reported_when_wrong": self.reported_when_wrong.as_dict(),
+            "reported_when_not_in_repository": self.reported_when_not_in_repository.as_dict(),
         }
 
 
@@ -96,7 +100,7 @@ def chosen_conditions(
 def judged(
     results: Sequence[QueryResult],
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Collect first hits: as they are, and as if the query's own pair were not searched.
+    """Collect first hits, with the query's own pair in the repository and without.
 
     Returns
     -------
@@ -111,7 +115,9 @@ def judged(
         if result.hits and result.evidence is not None
     ]
     rows += [
-        (result.absent_confidence, False, True) for result in results if result.absent_confidence is not None
+        (result.not_in_repository_confidence, False, True)
+        for result in results
+        if result.not_in_repository_confidence is not None
     ]
     table = np.array(rows, float).reshape(-1, 3)
     return table[:, 0], table[:, 1].astype(bool), table[:, 2].astype(bool)
@@ -165,7 +171,7 @@ def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_],
 
 
 def confidence_report(results: Sequence[QueryResult], reliable_from: float) -> ConfidenceReport | None:
-    """Sum up what the confidence of some queries' first hits is worth; ``None`` if nothing was registered."""
+    """Compute the quality of the confidence of first hits; ``None`` if nothing was registered."""
     confidence, right, not_in_repository = judged(results)
     if len(confidence) == 0:
         return None
@@ -188,13 +194,13 @@ _FOLDS = 5
 
 @dataclass(frozen=True)
 class Fit:
-    """A calibration and what it gains.
+    """A calibration and its gain.
 
     Parameters
     ----------
     calibration : Calibration
     right, total : int
-        So many first hits are right of so many.
+        Number of right first hits, and of all first hits.
     before, after : tuple of two float
         Brier score and calibration error of the confidence that was in force, and of one fitted to the other
         pairs (five folds): what the new one is worth on pairs that it has not seen.
@@ -217,8 +223,8 @@ class Fit:
 def calibrate_on(report: EvaluationReport) -> Fit:
     """Fit the confidence to the transformed queries across modalities of an evaluation.
 
-    Every query counts twice: as it is, and as if no image of its own pair were searched, where every hit is
-    wrong.
+    Every query counts twice: with the images of its own pair in the repository, and without, where every hit
+    is wrong.
 
     Parameters
     ----------

@@ -1,26 +1,18 @@
-"""Results of an evaluation: every query, the summaries, and the code that computed them."""
+"""The result of every query of an evaluation, and the digest of the code that computed it."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import napari_cmrir
-from napari_cmrir.evaluation.queries import GridField
-from napari_cmrir.evaluation.settings import EvaluationSettings
-from napari_cmrir.images.discovery import Pair
 
-if TYPE_CHECKING:
-    from napari_cmrir.evaluation.summaries import ConditionSummary
+__all__ = ["Condition", "Localisation", "QueryResult", "ReportedHit", "code_digest"]
 
-__all__ = ["Condition", "EvaluationReport", "Localisation", "QueryResult", "ReportedHit", "code_digest"]
-
-
-_ROOMS = ("images", "comir", "words", "repository", "search")
+_ROOMS = ("images", "registration", "representations", "bag_of_words", "repository", "search")
 
 
 @cache
@@ -30,12 +22,12 @@ def code_digest(rooms: tuple[str, ...] = _ROOMS) -> str:
     Parameters
     ----------
     rooms : tuple of str
-        Folders of the package.
+        Folders of the package. The modules and data files directly in the package always count.
 
     Returns
     -------
     str
-        In hexadecimal; another after any change of the code.
+        Hexadecimal digest. Any change of the code or of the fitted values changes it.
 
     Examples
     --------
@@ -44,9 +36,11 @@ def code_digest(rooms: tuple[str, ...] = _ROOMS) -> str:
     """
     package = Path(napari_cmrir.__file__).parent
     content = hashlib.sha256(napari_cmrir.__version__.encode())
+    files = [*package.glob("*.py"), *package.glob("*.json")]
     for room in rooms:
-        for file in sorted((package / room).glob("*.py")):
-            content.update(f"{room}/{file.name}\0".encode() + file.read_bytes())
+        files += (package / room).rglob("*.py")
+    for file in sorted(files):
+        content.update(f"{file.relative_to(package).as_posix()}\0".encode() + file.read_bytes())
     return content.hexdigest()
 
 
@@ -79,7 +73,7 @@ class Condition:
 
 @dataclass(frozen=True)
 class ReportedHit:
-    """One hit of a query, as it is reported.
+    """One hit of a query in the report.
 
     Parameters
     ----------
@@ -102,7 +96,7 @@ class ReportedHit:
 
 @dataclass(frozen=True)
 class Localisation:
-    """How well the hit on the right field lies where the query was cut.
+    """Error of the box on the right field.
 
     Parameters
     ----------
@@ -121,39 +115,39 @@ class Localisation:
 
 @dataclass(frozen=True)
 class QueryResult:
-    """What became of one query.
+    """The result of one query.
 
     Parameters
     ----------
     condition : Condition
     field : str
-        Name of the field that it was cut from; of a ready query, its identifier.
+        Name of the field that the query was cut from; for a ready query, its identifier.
     inside : float
-        Share of the query that lies in the larger image.
+        Share of the query that lies inside the image that it was cut from.
     box : tuple or None
-        Where it was cut, corners (y, x) in the field's pixels; ``None`` for a ready query.
+        Corners (y, x) of the query in the field's pixels; ``None`` for a ready query.
     rotation_degrees : float or None
-        How it was turned.
+        Rotation of the query.
     rank : int or None
-        Of the right image; ``None`` if it is not among the hits.
+        Rank of the right image; ``None`` if the search left it out.
     shortlist_rank, upright_rank, screening_rank, exhaustive_rank : int or None
-        Of the right image by bag of words alone, with the bank of rotations and without, by screening alone,
-        and if every field is registered; if asked for.
+        Rank of the right image by bag of words alone (with rotations of the query and without), by screening
+        alone, and with every field registered; only with the setting ``report_shortlist``.
     localisation : Localisation or None
-        Of the hit on the right field.
+        Localisation of the hit on the right field.
     hits : tuple of ReportedHit
         The first ones.
     right : ReportedHit or None
-        The hit on the right field, if it is among those that were located.
+        The hit on the right field, if it was located.
     refusal : str or None
-        Why the search would not look for it, if it would not.
-    evidence, absent : tuple of float or None
-        What the registration says for the first hit (the `FEATURES` of `search.confidence`), and for the
-        hit that would be the first if no image of the query's pair were searched.
-    absent_confidence : float or None
-        Of that hit, which is wrong.
+        Reason why the search refused the query, if it did.
+    evidence, not_in_repository : tuple of float or None
+        Evidence for the first hit (the `FEATURES` of `search.calibration`), and for the hit that would be
+        first if the repository held no image of the query's pair.
+    not_in_repository_confidence : float or None
+        Confidence of the latter hit, which is wrong.
     seconds : float
-        The search took.
+        Time of the search.
     """
 
     condition: Condition
@@ -172,7 +166,7 @@ class QueryResult:
     refusal: str | None = None
     evidence: tuple[float, ...] | None = None
     not_in_repository: tuple[float, ...] | None = None
-    absent_confidence: float | None = None
+    not_in_repository_confidence: float | None = None
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
@@ -180,75 +174,3 @@ class QueryResult:
         content = asdict(self)
         del content["seconds"]
         return content
-
-
-@dataclass(frozen=True, eq=False)
-class EvaluationReport:
-    """All that an evaluation found.
-
-    Parameters
-    ----------
-    modalities : tuple of two str
-    settings : EvaluationSettings
-    model : str
-        Fingerprint of the model.
-    pairs : tuple of Pair
-    fields : tuple of GridField
-        What was searched, in either modality.
-    results : tuple of QueryResult
-        Cell by cell.
-    ready : dict
-        File of each ready query by its modality and identifier.
-    unindexed : dict
-        Why a field is not searched, such as a blank one, by modality and name; its queries are not found.
-    """
-
-    modalities: tuple[str, str]
-    settings: EvaluationSettings
-    model: str
-    pairs: tuple[Pair, ...]
-    fields: tuple[GridField, ...]
-    results: tuple[QueryResult, ...]
-    ready: dict[str, dict[str, Path]] = field(default_factory=dict)
-    unindexed: dict[str, dict[str, str]] = field(default_factory=dict)
-
-    def conditions(self) -> Iterator[tuple[Condition, list[QueryResult]]]:
-        """Iterate over the cells and their queries."""
-        by_cell: dict[Condition, list[QueryResult]] = {}
-        for result in self.results:
-            by_cell.setdefault(result.condition, []).append(result)
-        yield from by_cell.items()
-
-    def summaries(self) -> list[ConditionSummary]:
-        """Compute the figures of every cell."""
-        from napari_cmrir.evaluation.summaries import summarise
-
-        n_fields = len(self.fields) + self.settings.distractors
-        return [
-            summarise(condition, results, n_fields, self.settings) for condition, results in self.conditions()
-        ]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON can hold it; all that the clock tells is under ``seconds``."""
-        from napari_cmrir import __version__
-
-        summaries = self.summaries()
-        return {
-            "format": 1,
-            "napari_cmrir": __version__,
-            "code": code_digest(),
-            "model": self.model,
-            "modalities": list(self.modalities),
-            "settings": self.settings.model_dump(mode="json"),
-            "pairs": len(self.pairs),
-            "fields": len(self.fields),
-            "unindexed": self.unindexed,
-            "conditions": [summary.as_dict() for summary in summaries],
-            "queries": [result.as_dict() for result in self.results],
-            "seconds": {
-                "conditions": [
-                    {"median": summary.median_seconds, "p95": summary.p95_seconds} for summary in summaries
-                ],
-                "queries": [round(result.seconds, 4) for result in self.results],
-            },
-        }

@@ -1,4 +1,4 @@
-"""The settings of an evaluation: one value a run."""
+"""The settings of an evaluation."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["EvaluationSettings"]
 
 
 class EvaluationSettings(BaseModel):
-    """Which queries are asked of which repositories, and how they are built and searched.
+    """The queries of an evaluation, and the settings of its repositories and searches.
 
-    The defaults follow the paper's protocol (Breznik et al. 2024, "Evaluation"), at the size of the data at
-    hand: its images are 834 px, its shifts up to 100 px, its patches 256 px.
+    The defaults follow the paper's protocol (Breznik et al. 2024, "Evaluation") for smaller fields: the
+    paper's images are 834 px, its shifts up to 100 px, its patches 256 px.
 
     Examples
     --------

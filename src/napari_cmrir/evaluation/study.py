@@ -33,11 +33,11 @@ RERANKINGS: dict[str, dict[str, Any]] = {
     "bow": {"rerank": "bow", "shortlist": 30, "word_rotation_step": 0},
     "registration": {"rerank": "registration"},
 }
-"""What a study asks of Stage III, by name: changes to the `SearchSettings`."""
+"""Stage III of a study, by name: changes to the `SearchSettings`."""
 
 
 class StudySettings(BaseModel):
-    """Which variants a study compares, and how each is evaluated.
+    """Variants that a study compares, and the protocol of their evaluation.
 
     Examples
     --------
@@ -105,7 +105,7 @@ class Variant:
 
 @dataclass(frozen=True, eq=False)
 class StudyReport:
-    """What a study found.
+    """The evaluations of a study.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ class StudyReport:
     def condition(
         self, variant: Variant, query: str, repository: str, pose: str, size: str
     ) -> dict[str, Any] | None:
-        """Give the figures of a cell, ``None`` if it was not asked for."""
+        """Give the figures of a condition, ``None`` if the study has none."""
         wanted = {"query": query, "repository": repository, "pose": pose, "size": size}
         conditions = self.variants[variant]["conditions"] if variant in self.variants else []
         return next((condition for condition in conditions if wanted.items() <= condition.items()), None)
@@ -139,8 +139,8 @@ def study(
 ) -> Job[StudyReport]:
     """Evaluate all combinations of representations, descriptors and re-rankings on the same queries.
 
-    Whoever breaks it off takes it up with the same call: what was evaluated with the same settings, model
-    and images is read from ``output``.
+    An interrupted study resumes with the same call: evaluations with equal settings, model, images and code
+    are read from ``output``.
 
     Parameters
     ----------
@@ -217,7 +217,7 @@ def _images(pairs: Sequence[Pair], modalities: tuple[str, str]) -> dict[str, lis
 
 
 def _digest(pairs: Sequence[Pair], total: int) -> Job[str]:
-    """SHA-256 of all that the pairs hold."""
+    """SHA-256 of all images of the pairs."""
     digest = hashlib.sha256()
     for pair in pairs:
         yield Progress(0, total, "variants", f"Reading {pair.identifier}")
@@ -234,7 +234,7 @@ def _key(
     settings: EvaluationSettings,
     content: str,
 ) -> str:
-    """Name of a variant's file: other settings, another model, other images or other code have another."""
+    """Name of a variant's file. It depends on settings, model, images and code."""
     key = {
         "format": 1,
         "code": code_digest(),

@@ -1,9 +1,10 @@
-"""The figures of every kind of query: a cell of the paper's tables, and more."""
+"""The figures of every condition, and the report of a whole evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from napari_cmrir.evaluation.metrics import (
@@ -12,11 +13,20 @@ from napari_cmrir.evaluation.metrics import (
     percentile,
     share_at_most,
 )
+from napari_cmrir.evaluation.queries import GridField
 from napari_cmrir.evaluation.reliability import ConfidenceReport, confidence_report
-from napari_cmrir.evaluation.results import Condition, QueryResult
+from napari_cmrir.evaluation.results import Condition, QueryResult, code_digest
 from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.images.discovery import Pair
 
-__all__ = ["LIMIT_DEGREES", "LIMIT_WIDTH", "RECALL_RANKS", "ConditionSummary", "summarise"]
+__all__ = [
+    "LIMIT_DEGREES",
+    "LIMIT_WIDTH",
+    "RECALL_RANKS",
+    "ConditionSummary",
+    "EvaluationReport",
+    "summarise",
+]
 
 LIMIT_WIDTH = 0.02
 """Share of the field's width up to which a box's mean corner error counts as located."""
@@ -29,25 +39,25 @@ RECALL_RANKS = (1, 10, 30, 100)
 
 
 REFINED = 30
-"""So many fields, the best by registration at a quarter of the resolution, are registered in full."""
+"""Number of fields registered in full: the best by registration at a quarter of the resolution."""
 
 
 @dataclass(frozen=True)
 class ConditionSummary:
-    """The figures of a cell.
+    """The figures of a condition.
 
     Parameters
     ----------
     condition : Condition
     queries, fields : int
-        So many queries, each searched among so many fields.
+        Number of queries, and of the fields that each is searched in.
     success : dict
         Share of the queries whose image is among the first K, by K.
     chance : dict
-        The same of a random order.
+        Expected success of a random order, by K.
     mean_reciprocal_rank : float
     median_rank, p90_rank : float or None
-        A query whose image is not found counts as last.
+        A query whose image is not found has the last rank.
     localised : int
         Queries whose right field is among the hits and whose true box is known; of these:
     median_corner_error : float or None
@@ -57,14 +67,15 @@ class ConditionSummary:
     within_degrees : Share
         Rotation error up to 5 degrees.
     confidence : ConfidenceReport or None
-        What the confidence of the first hits is worth.
+        Quality of the confidence of the first hits.
     shortlist, upright : dict or None
-        Recall of the bags of words alone among the first 1, 10, 30 and 100, with the bank of rotations and
+        Recall of the bags of words alone among the first 1, 10, 30 and 100, with rotations of the query and
         without.
     exhaustive : dict or None
         Success if every field is registered, by K.
     lost : dict or None
-        Queries not among the first K for the largest K, by whose fault: ``shortlist`` or ``reranking``.
+        Queries not among the first K for the largest K, by the stage that lost them: ``shortlist`` or
+        ``reranking``.
     median_seconds, p95_seconds : float
         A query.
     """
@@ -126,13 +137,13 @@ class ConditionSummary:
 def summarise(
     condition: Condition, results: Sequence[QueryResult], n_fields: int, settings: EvaluationSettings
 ) -> ConditionSummary:
-    """Compute the figures of a cell.
+    """Compute the figures of a condition.
 
     Parameters
     ----------
     condition : Condition
     results : sequence of QueryResult
-        Of the cell.
+        Results of the condition.
     n_fields : int
         Fields that were searched.
     settings : EvaluationSettings
@@ -181,8 +192,78 @@ def summarise(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class EvaluationReport:
+    """The report of an evaluation.
+
+    Parameters
+    ----------
+    modalities : tuple of two str
+    settings : EvaluationSettings
+    model : str
+        Fingerprint of the model.
+    pairs : tuple of Pair
+    fields : tuple of GridField
+        Fields that were searched, in either modality.
+    results : tuple of QueryResult
+        One condition after another.
+    ready : dict
+        File of each ready query by its modality and identifier.
+    unindexed : dict
+        Reason why a field is not searched (it is blank), by modality and name. Its queries are not found.
+    """
+
+    modalities: tuple[str, str]
+    settings: EvaluationSettings
+    model: str
+    pairs: tuple[Pair, ...]
+    fields: tuple[GridField, ...]
+    results: tuple[QueryResult, ...]
+    ready: dict[str, dict[str, Path]] = field(default_factory=dict)
+    unindexed: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def conditions(self) -> Iterator[tuple[Condition, list[QueryResult]]]:
+        """Iterate over the conditions and their queries."""
+        by_condition: dict[Condition, list[QueryResult]] = {}
+        for result in self.results:
+            by_condition.setdefault(result.condition, []).append(result)
+        yield from by_condition.items()
+
+    def summaries(self) -> list[ConditionSummary]:
+        """Compute the figures of every condition."""
+        n_fields = len(self.fields) + self.settings.distractors
+        return [
+            summarise(condition, results, n_fields, self.settings) for condition, results in self.conditions()
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything as JSON can hold it; times are only under the key ``seconds``."""
+        from napari_cmrir import __version__
+
+        summaries = self.summaries()
+        return {
+            "format": 1,
+            "napari_cmrir": __version__,
+            "code": code_digest(),
+            "model": self.model,
+            "modalities": list(self.modalities),
+            "settings": self.settings.model_dump(mode="json"),
+            "pairs": len(self.pairs),
+            "fields": len(self.fields),
+            "unindexed": self.unindexed,
+            "conditions": [summary.as_dict() for summary in summaries],
+            "queries": [result.as_dict() for result in self.results],
+            "seconds": {
+                "conditions": [
+                    {"median": summary.median_seconds, "p95": summary.p95_seconds} for summary in summaries
+                ],
+                "queries": [round(result.seconds, 4) for result in self.results],
+            },
+        }
+
+
 def _lost(results: Sequence[QueryResult], n_fields: int, settings: EvaluationSettings) -> dict[str, int]:
-    """Whose fault it is that images are not among the first K."""
+    """Count the queries not among the first K by the stage that lost them."""
     from napari_cmrir.search.shortlist import shortlist_length, shortlist_method
 
     limit, search = max(settings.ranks), settings.search

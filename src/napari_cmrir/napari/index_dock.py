@@ -32,6 +32,7 @@ from napari_cmrir.napari.jobs.job_panel import JobPanel
 from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.napari.summaries import describe_images, read_modalities
+from napari_cmrir.repository.build import Estimate
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -231,8 +232,8 @@ class IndexWidget(ScrolledDock):
         if self._since is None or progress.done < self._since[1]:
             self._since = now, progress.done
         seconds, done = now - self._since[0], progress.done - self._since[1]
-        if "images to index: about" in progress.message:
-            self._expected = progress.message
+        if isinstance(progress.preview, Estimate) and progress.preview.seconds is not None:
+            self._expected = str(progress.preview)
         is_measured = progress.unit == "images" and seconds > 1 and done > 0
         speed = f"{60 * done / seconds:.0f} images a minute" if is_measured else ""
         if self._expected or speed:

@@ -38,6 +38,7 @@ from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.napari.model_use import ModelUse
 from napari_cmrir.napari.pair_source import PairSource
 from napari_cmrir.napari.plugin_layers import PluginLayers
+from napari_cmrir.representations.comir.training.preview import TrainingFigures, TrainingPreview
 from napari_cmrir.representations.comir.training.settings import PRESETS, TrainingSettings
 
 if TYPE_CHECKING:
@@ -368,23 +369,25 @@ class ModelWidget(ScrolledDock):
 
     def _show_progress(self, progress: Progress) -> None:
         preview = progress.preview
-        if preview is None or progress.unit != "steps":
+        if not isinstance(preview, TrainingPreview):
             return
-        self.plot.add(progress.done, preview.get("loss"), preview.get("retrieval"))
-        self._show_figures(preview)
-        for note in preview.get("notes", ()):
+        for note in preview.notes:
             show_info(note)
+        if preview.figures is None:
+            return
+        self.plot.add(progress.done, preview.figures.loss, preview.figures.retrieval)
+        self._show_figures(preview.figures)
         if self.previews.isChecked():
             for modality in self.pairs.names:
-                if modality in preview:
-                    self._show_preview(modality, np.asarray(preview[modality]))
+                if modality in preview.figures.comirs:
+                    self._show_preview(modality, preview.figures.comirs[modality])
 
-    def _show_figures(self, preview: Any) -> None:
-        parts = [f"on {preview['device']}"] if "device" in preview else []
-        if preview.get("peak_memory_bytes"):
-            parts.append(f"{preview['peak_memory_bytes'] / 1e9:.1f} GB at most")
+    def _show_figures(self, figures: TrainingFigures) -> None:
+        parts = [f"on {figures.device}"]
+        if figures.peak_memory_bytes:
+            parts.append(f"{figures.peak_memory_bytes / 1e9:.1f} GB at most")
         self.figures.setText(" · ".join(parts))
-        self.figures.setVisible(bool(parts))
+        self.figures.setVisible(True)
 
     def _show_preview(self, modality: str, comir: Any) -> None:
         plane = comir[0] if comir.ndim == 3 else comir

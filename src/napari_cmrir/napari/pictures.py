@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region, cut
-from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.jobs import Job, Preview, Progress
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Picture:
 
 
 @dataclass(frozen=True, eq=False)
-class Thumbnail:
+class Thumbnail(Preview):
     """A hit's match box turned upright, small; or why there is none.
 
     Parameters
@@ -162,8 +162,8 @@ def thumbnails(hits: Sequence[Hit]) -> Iterator[Thumbnail]:
     job = in_worker_process(cut_thumbnails, tuple(hits))
     with closing(job):
         for progress in job:
-            if progress.preview is not None:
-                yield progress.preview["thumbnail"]
+            if isinstance(progress.preview, Thumbnail):
+                yield progress.preview
 
 
 def cut_thumbnails(hits: Sequence[Hit]) -> Job[None]:
@@ -177,14 +177,14 @@ def cut_thumbnails(hits: Sequence[Hit]) -> Job[None]:
     Yields
     ------
     Progress
-        In hits, with a `Thumbnail` as the preview ``"thumbnail"``.
+        In hits, with a `Thumbnail` as the preview.
     """
     for number, hit in enumerate(hits, 1):
         try:
             cut = Thumbnail(hit.rank, thumbnail(hit.image, hit.box))
         except InputError as error:
             cut = Thumbnail(hit.rank, None, str(error))
-        yield Progress(number, len(hits), "hits", "", {"thumbnail": cut})
+        yield Progress(number, len(hits), "hits", "", cut)
 
 
 def thumbnail(path: str, box: NDArray[np.float64]) -> NDArray[np.uint8]:

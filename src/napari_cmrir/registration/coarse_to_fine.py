@@ -130,9 +130,9 @@ def _coarse_poses(
         Degrees, and the query's centre (y, x) at full resolution.
     scores : (n,) tensor
     """
-    bank = query.bank((fields.shape[-2], fields.shape[-1]), settings)
+    templates = query.rotated_templates((fields.shape[-2], fields.shape[-1]), settings)
     scores, centres = [], []
-    for version, correlation in zip(bank.versions, bank.correlate(fields), strict=True):
+    for version, correlation in zip(templates.versions, templates.correlate(fields), strict=True):
         best, index = peaks(correlation)
         half = [(side - 1) / 2 + first for side, first in zip(version.shape, version.origin, strict=True)]
         scores.append(best)

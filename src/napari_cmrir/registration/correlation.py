@@ -235,8 +235,10 @@ def correlate(
     >>> (best // scores.shape[2] + origin[0], best % scores.shape[2] + origin[1])
     (5, 7)
     """
-    bank = RotatedTemplates([(query, mask)], (fields.shape[-2], fields.shape[-1]), min_overlap=min_overlap)
-    return next(bank.correlate(fields)), bank.versions[0].origin
+    templates = RotatedTemplates(
+        [(query, mask)], (fields.shape[-2], fields.shape[-1]), min_overlap=min_overlap
+    )
+    return next(templates.correlate(fields)), templates.versions[0].origin
 
 
 def peaks(scores: Tensor) -> tuple[Tensor, Tensor]:

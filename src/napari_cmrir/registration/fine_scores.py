@@ -1,4 +1,4 @@
-"""The second vote on a registered hit: whether its finest structures lie where the query's do."""
+"""Fine scores of a registered hit: agreement of its finest structures with those of the query."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_cmrir.fitted_values import fitted_values
 from napari_cmrir.registration.high_pass import high_pass
 from napari_cmrir.registration.refinement import Points, with_gradients
 
 __all__ = ["FineScores", "gradient_agreement"]
 
-_FINE_BAND = 2.0  # standard deviation, in pixels, of the neighbourhood whose mean is taken away
-_FINE_WEIGHT, _GRADIENT_WEIGHT = 1.0, 2.0  # beside 1 of the first vote
+_FITTED = fitted_values("fine_scores").values
 _LEAST = 0.05  # product of two gradients' lengths, squared steps of 8 bits, that is hardly a direction
 _POINTS = 20_000
 
 
 class FineScores:
-    """What of a query and of fields is compared once more under the poses found.
+    """Scores the fine structures of a query and of fields under poses that are already found.
 
-    The correlation that a pose is found by lives on blobs of some ten pixels, which agree by chance more
-    often than edges do. Two votes on those are added: the zero-normalised correlation of the band of 2 px,
-    and the agreement of the gradients' directions (after Pluim et al., "Image registration by maximization of
+    Registration finds a pose by blobs of some ten pixels, which agree by chance more often than edges do. Two
+    scores of edges are added: the zero-normalised correlation of the band of 2 px, and the agreement of
+    gradient directions (after Pluim et al., "Image registration by maximization of
     combined mutual information and gradient information", IEEE TMI 19, 2000, doi:10.1109/42.876307).
 
     Parameters
@@ -41,16 +41,17 @@ class FineScores:
 
     def __init__(self, query: Tensor, mask: Tensor, fields: Tensor, gradients: Tensor, side: int) -> None:
         self._channels = channels = len(query)
-        band = high_pass(query[None], mask, _FINE_BAND / side)
+        deviation = _FITTED["band"] / side
+        band = high_pass(query[None], mask, deviation)
         inner = 1 - F.max_pool2d(
             1 - mask[None], 3, stride=1, padding=1
         )  # whose gradients are the query's own
         ours = torch.cat((band[0], with_gradients(query[None])[0, channels:], inner))
         self._points = Points(ours, mask, _POINTS)
-        self._fields = torch.cat((high_pass(fields, None, _FINE_BAND / side), gradients[:, channels:]), 1)
+        self._fields = torch.cat((high_pass(fields, None, deviation), gradients[:, channels:]), 1)
 
     def add_to(self, scores: Tensor, poses: Tensor) -> Tensor:
-        """Weigh the votes with the correlations of the CoMIRs.
+        """Average the correlations of the CoMIRs with the fine scores.
 
         Parameters
         ----------
@@ -74,8 +75,9 @@ class FineScores:
         down, right = seen[:, c : 2 * c], seen[:, 2 * c :]  # as the field's axes lie
         theirs = (cos * down + sin * right, cos * right - sin * down)
         steps = gradient_agreement((ours[c : 2 * c], ours[2 * c :]), theirs, weight * inner)
-        votes = _FINE_WEIGHT * fine + _GRADIENT_WEIGHT * steps
-        return (scores + votes * overlap) / (1 + _FINE_WEIGHT + _GRADIENT_WEIGHT)
+        weights = (_FITTED["correlation_weight"], _FITTED["band_weight"], _FITTED["gradient_weight"])
+        fine_scores = weights[1] * fine + weights[2] * steps
+        return (weights[0] * scores + fine_scores * overlap) / sum(weights)
 
 
 def gradient_agreement(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:

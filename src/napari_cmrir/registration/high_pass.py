@@ -1,4 +1,4 @@
-"""What of a CoMIR tells one place from another: its detail."""
+"""The high-pass filter of CoMIRs: their detail distinguishes one place from another."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _FILTERED = (torch.float32, torch.float64)
 
 
 def high_pass(images: Tensor, mask: Tensor | None, deviation: float) -> Tensor:
-    """Take from every pixel the mean of its neighbourhood.
+    """Subtract the mean of its neighbourhood from every pixel.
 
-    What varies slowly over an image agrees by chance between any two tissues; what is left tells them apart.
+    Slow variation agrees by chance between any two tissues; the remaining detail distinguishes them.
 
     Parameters
     ----------

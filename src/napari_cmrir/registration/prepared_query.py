@@ -1,4 +1,4 @@
-"""The query as it is tried: turned, mirrored, in other sizes, at every level; and the pose that is found."""
+"""A query prepared for registration: its variants, levels and rotated templates; and the pose found."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class PreparedQuery:
         while self.coarse > 0 and min(self.height, self.width) / 2**self.coarse < _SMALLEST_SIDE:
             self.coarse -= 1
         self.fine = min(_FINE, self.coarse)
-        self._banks: dict[tuple[int, int], RotatedTemplates] = {}
+        self._templates: dict[tuple[int, int], RotatedTemplates] = {}
 
     @property
     def device(self) -> torch.device:
@@ -104,15 +104,15 @@ class PreparedQuery:
         mask = (weight > 0.5).float()
         return high_pass(comir[None], mask, BAND / side)[0], mask
 
-    def bank(self, shape: tuple[int, int], settings: RegistrationSettings) -> RotatedTemplates:
+    def rotated_templates(self, shape: tuple[int, int], settings: RegistrationSettings) -> RotatedTemplates:
         """The query at the coarse level under every rotation, ready for fields of a shape (made once)."""
-        if shape not in self._banks:
+        if shape not in self._templates:
             comir, mask = self.level(self.coarse)
             turned = [turn(comir, mask, angle) for angle in rotations(settings)]
-            self._banks[shape] = RotatedTemplates(
+            self._templates[shape] = RotatedTemplates(
                 turned, shape, min_overlap=settings.min_overlap, centred=False
             )
-        return self._banks[shape]
+        return self._templates[shape]
 
     def corners(self, pose: Pose) -> NDArray[np.float64]:
         """Corners (4, 2) of the query, without its padding, in the field's pixels."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from napari_cmrir import __version__
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.lazy_image import LazyImage
-from napari_cmrir.jobs import Job, run
+from napari_cmrir.jobs import Job, Preview, Progress, run
 from napari_cmrir.repository.catalogue import Catalogue, ImageRow
 from napari_cmrir.repository.executors import IndexConfig, WorkerContext, make_executor
 from napari_cmrir.repository.fields import cut_fields
@@ -54,7 +54,7 @@ FEW, FEW_PIXELS = 8, 8 * 1024**2
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Preview):
     """What indexing will take.
 
     Parameters
@@ -223,7 +223,7 @@ def build_repository(
     Yields
     ------
     Progress
-        In images; the first one's message estimates time and disk, if there is something to do.
+        In images; the first one estimates time and disk (`Estimate`), if there is something to do.
 
     Returns
     -------
@@ -270,7 +270,7 @@ def _index(
     with make_executor(workers, scheduler) as executor:
         indexing = Indexing(catalogue, executor, WorkerContext(config, model, remembers=True), len(work))
         expected = estimate(work, indexing.context, catalogue, executor.size)
-        yield indexing.progress(0, str(expected))
+        yield Progress(0, len(work), "images", str(expected), expected)
         yield from represent_images(indexing, work, 0.0, represented)
         rows = _represented(catalogue, work)
         if rows:

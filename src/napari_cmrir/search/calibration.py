@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.fitted_values import fitted_values
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.repository import Repository
@@ -31,15 +33,15 @@ __all__ = [
 
 
 FEATURES = ("score", "margin", "gumbel_margin", "peak")
-"""What a confidence is computed from, in the order of `Evidence.features`."""
+"""Features that give a confidence, in the order of `Evidence.features`."""
 
 _EULER = 0.5772156649
-_EXPECTED_MEAN, _EXPECTED_DEVIATION, _EXPECTED_COUNT = 0.1, 0.04, 3
+_PRIOR_SCORES = fitted_values("wrong_score_prior").values
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What the registration says of every image that was registered.
+    """Registration scores of every registered image.
 
     Parameters
     ----------
@@ -56,12 +58,12 @@ class Evidence:
     runner_ups: NDArray[np.float64]
 
     def without(self, images: Sequence[int] | NDArray[np.int64]) -> Evidence:
-        """Return the same as if some images had not been there."""
+        """Return the evidence of a repository without some images."""
         kept = ~np.isin(self.images, images)
         return Evidence(self.images[kept], self.scores[kept], self.runner_ups[kept])
 
     def features(self, image: int) -> NDArray[np.float64] | None:
-        """Describe how an image stands out, by the `FEATURES`.
+        """Compute the `FEATURES` of an image.
 
         Parameters
         ----------
@@ -71,9 +73,9 @@ class Evidence:
         Returns
         -------
         (4,) array or None
-            Its score; by how much that exceeds the best score of another image; how surprising it would be
-            of a wrong one of so many images, in natural logarithms; and by how much it exceeds the next best
-            pose in the same field. ``None`` if the image has no pose.
+            Score; margin to the best score of another image; Gumbel margin: negative natural logarithm of the
+            number of wrong images expected to score as high; and margin to the next best pose in the same
+            field. ``None`` if the image has no pose.
 
         Examples
         --------
@@ -86,24 +88,24 @@ class Evidence:
             return None
         score, runner_up = float(self.scores[mine][0]), float(self.runner_ups[mine][0])
         others = self.scores[~mine]
-        next_best = float(others.max()) if len(others) else _EXPECTED_MEAN
-        below = runner_up if math.isfinite(runner_up) else _EXPECTED_MEAN
+        next_best = float(others.max()) if len(others) else _PRIOR_SCORES["mean"]
+        below = runner_up if math.isfinite(runner_up) else _PRIOR_SCORES["mean"]
         return np.array([score, score - next_best, _gumbel_margin(score, others), score - below])
 
 
 def confidences(evidence: Evidence, images: Sequence[int], calibration: Calibration) -> list[float]:
-    """Probability of each hit that it is the right image.
+    """Compute the probability that each hit is the right image.
 
-    At most one image is right, so no hit after the first is surer than the first is doubtful.
+    At most one image is right: the probability of a later hit is at most one minus that of the first.
 
     Parameters
     ----------
     evidence : Evidence
-        Of all images that were registered.
+        Evidence of all registered images.
     images : sequence of int
         Numbers of the hits' images, best first.
     calibration : Calibration
-        What the features mean.
+        Turns features into probabilities.
 
     Returns
     -------
@@ -121,18 +123,19 @@ def confidences(evidence: Evidence, images: Sequence[int], calibration: Calibrat
 
 
 def _gumbel_margin(score: float, others: NDArray[np.float64]) -> float:
-    """Negative logarithm of how many of the other images would be expected to score as high.
+    """Negative logarithm of the number of other images that are expected to score as high.
 
-    Each image's score is the highest of many places and angles, so the wrong ones follow a Gumbel law. It
-    is fitted by moments to the scores of the other images, with three made-up ones of a typical repository,
-    so that a handful of images does not look like certainty.
+    The score of an image is the highest of many places and angles, so wrong images follow a Gumbel law. The
+    law is fitted by moments to the scores of the other images and to a prior that counts as three images of
+    a typical repository. Without the prior, a handful of images would look like certainty.
     """
     if len(others) and score < others.max():
         others = np.delete(others, int(others.argmax()))  # the better one may be the right one
-    count = len(others) + _EXPECTED_COUNT
-    mean = (others.sum() + _EXPECTED_COUNT * _EXPECTED_MEAN) / count
-    squares = np.square(others - mean).sum() + _EXPECTED_COUNT * (
-        _EXPECTED_DEVIATION**2 + (_EXPECTED_MEAN - mean) ** 2
+    prior, prior_count = _PRIOR_SCORES["mean"], _PRIOR_SCORES["count"]
+    count = len(others) + prior_count
+    mean = (others.sum() + prior_count * prior) / count
+    squares = np.square(others - mean).sum() + prior_count * (
+        _PRIOR_SCORES["deviation"] ** 2 + (prior - mean) ** 2
     )
     scale = math.sqrt(squares / count) * math.sqrt(6) / math.pi
     place = mean - _EULER * scale
@@ -144,12 +147,15 @@ _KEY = "calibration"
 _PRIOR = 1.0  # weight of the pull of the standardised coefficients to 0
 
 
+def _shipped(name: str) -> float:
+    return fitted_values("confidence").values[name]
+
+
 class Calibration(BaseModel):
     """Coefficients of the probability that a first hit is right.
 
-    The built-in ones were fitted to 364 first hits of queries, most of them turned and shifted, whole fields
-    and patches, among 32 SHG and brightfield and 33 infrared and visible validation fields; for half of them
-    the tissue was not searched, which is how often a query is taken to have no right answer.
+    The default coefficients are the shipped ones; `fitted_values` says what they were fitted to. Half of
+    those queries had no right answer in the repository: the confidence assumes the same share.
 
     Examples
     --------
@@ -160,15 +166,29 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    score: float = Field(0.0, ge=0, description="Per unit of the registration score.")
-    margin: float = Field(20.0, ge=0, description="Per unit of its distance to the best other image.")
-    gumbel_margin: float = Field(
-        0.65, ge=0, description="Per natural logarithm of how many images would score as high by chance."
+    score: float = Field(
+        default_factory=partial(_shipped, "score"), ge=0, description="Per unit of the registration score."
     )
-    peak: float = Field(13.5, ge=0, description="Per unit of its distance to the field's next best pose.")
-    intercept: float = Field(-2.9, description="Log odds where all features are 0.")
-    queries: int = Field(0, ge=0, description="Queries that it was fitted on; 0 if it is the built-in one.")
-    source: str = Field("built in", description="What it was fitted on.")
+    margin: float = Field(
+        default_factory=partial(_shipped, "margin"),
+        ge=0,
+        description="Per unit of its distance to the best other image.",
+    )
+    gumbel_margin: float = Field(
+        default_factory=partial(_shipped, "gumbel_margin"),
+        ge=0,
+        description="Per natural logarithm of how many images would score as high by chance.",
+    )
+    peak: float = Field(
+        default_factory=partial(_shipped, "peak"),
+        ge=0,
+        description="Per unit of its distance to the field's next best pose.",
+    )
+    intercept: float = Field(
+        default_factory=partial(_shipped, "intercept"), description="Log odds where all features are 0."
+    )
+    queries: int = Field(0, ge=0, description="Queries that it was fitted on; 0 if it is the shipped one.")
+    source: str = Field("shipped", description="What it was fitted on.")
 
     def probability(self, features: Any) -> NDArray[np.float64]:
         """Probability that the first hit is right, of features (..., 4) in the order of `FEATURES`."""
@@ -180,17 +200,17 @@ class Calibration(BaseModel):
 def fit_calibration(features: NDArray[np.float64], right: NDArray[np.bool_], source: str = "") -> Calibration:
     """Fit a calibration to first hits that are known to be right or wrong.
 
-    Logistic regression by maximum likelihood with a Gaussian prior on the standardised coefficients, none
-    below 0: what speaks for a hit never counts against it.
+    Logistic regression by maximum likelihood with a Gaussian prior on the standardised coefficients. No
+    coefficient falls below 0: evidence for a hit never counts against it.
 
     Parameters
     ----------
     features : (n, 4) array
         `Evidence.features` of the first hits.
     right : (n,) bool array
-        Whether each is.
+        True where the hit is right.
     source : str
-        Kept with the coefficients.
+        Stored with the coefficients.
 
     Returns
     -------
@@ -232,19 +252,19 @@ def fit_calibration(features: NDArray[np.float64], right: NDArray[np.bool_], sou
 
 
 def store_calibration(path: str | os.PathLike[str], calibration: Calibration) -> None:
-    """Keep a calibration with a repository or in a model file; a repository's own goes before its model's.
+    """Store a calibration in a repository or a model file. A repository's own comes before its model's.
 
     Parameters
     ----------
     path : path-like
-        The repository's folder or the model's ``.safetensors`` file. Repositories that are built with the
-        model from now on have the calibration, too.
+        Folder of the repository, or ``.safetensors`` file of the model. Repositories built with the model
+        later inherit its calibration.
     calibration : Calibration
 
     Raises
     ------
     InputError
-        If it is neither.
+        If the path is neither.
     """
     from napari_cmrir.repository.repository import open_repository
     from napari_cmrir.representations.comir.model import load_model, write_whole
@@ -261,12 +281,12 @@ def store_calibration(path: str | os.PathLike[str], calibration: Calibration) ->
 
 
 def calibration_of(repository: Repository) -> Calibration:
-    """Find the calibration that holds for a repository: its own, its model's, or the built-in one.
+    """Find the calibration of a repository: its own, its model's, or the shipped one.
 
     Raises
     ------
     InputError
-        If one was kept that cannot be read.
+        If a stored calibration cannot be read.
     """
     own = repository.path / _FILE
     try:

@@ -1,4 +1,4 @@
-"""Queries that cannot be found are refused, doubtful ones are warned of: in words."""
+"""Checks of a query: one that cannot be found is refused, a doubtful one brings warnings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.fitted_values import fitted_values
 from napari_cmrir.images.geometry import Region
 
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ SMALLEST_SIDE = 32
 """Side of a region, px, below which it is refused."""
 
 SURE_SIDE = 64
-"""Side of a square, px, of whose area a region has to be for its hits to be trusted."""
+"""Side of a square, px. A region of a smaller area brings a warning: its hits are often wrong."""
 
-NO_CONTRAST = 0.015
+NO_CONTRAST = fitted_values("contrast").values["least_deviation"]
 """Standard deviation of the scaled intensities, 4 x 4 px averaged, below which a region shows nothing."""
 
-UNLIKE = 45
+UNLIKE = fitted_values("likeness").values["largest_difference"]
 """Mean difference of the quantiles of two CoMIRs, of 255, above which they are of another kind."""
 
 _LEAST_INSIDE = 0.5
@@ -148,12 +149,12 @@ def check_content(patch: NDArray[Any], counts: NDArray[np.bool_], *, outlined: b
 
 
 def shows_nothing(model: ComirModel, modality: str, patch: NDArray[Any], counts: NDArray[np.bool_]) -> bool:
-    """Tell whether a region shows glass, background or noise: hardly any contrast that is not noise.
+    """Whether a region shows only glass, background or noise: little contrast beyond noise.
 
     Parameters
     ----------
     model : ComirModel
-        Its intensity scaling says what is much and what is little.
+        Its intensity scaling defines the unit of contrast.
     modality : str
     patch : (y, x, channel) array
         The region's pixels.

@@ -1,4 +1,4 @@
-"""Why a hit was found: the two CoMIRs on top of each other, where they agree, and the words that voted."""
+"""Why a hit was found: the two CoMIRs in one frame, their local agreement, and the words they share."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
     from napari_cmrir.repository.repository import Repository
     from napari_cmrir.search.hits import Hit, SearchResult
 
-__all__ = ["Explanation", "Votes", "agreement_map", "explain"]
+__all__ = ["Explanation", "SharedWords", "agreement_map", "explain"]
 
 _WINDOW = 8.0  # standard deviation, px, of the neighbourhood that is correlated
 _FLAT = 1e-3  # share of an image's variance under which a neighbourhood counts as flat
 
 
 @dataclass(frozen=True, eq=False)
-class Votes:
+class SharedWords:
     """The visual words that the query and the hit's field share, a row for each of the query's features.
 
     Parameters
     ----------
     words : (n,) int array
-        Number of the feature's word.
+        Index of the feature's word.
     points : (n, 2) array
         (y, x) of the feature in the query's frame.
     widths : (n,) array
-        Side of the block that it describes, px.
+        Side of the block that the feature describes, px.
     weights : (n,) array
-        What it adds to the cosine of the bags of words: their sum is that cosine for the query as it is.
+        Share of the feature in the cosine of the bags of words. Their sum is that of the upright query.
     in_place : (n,) bool array
-        Whether the field has the same word within half a block of where the pose puts the feature.
+        Whether the field has the same word within half a block of the feature's place under the pose.
     """
 
     words: NDArray[np.int64]
@@ -47,7 +47,7 @@ class Votes:
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """A hit looked at closely, everything in the frame of the query: upright, a pixel of its image a pixel.
+    """Images that explain a hit, all in the upright frame of the query, at the pixel size of its image.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ class Explanation:
         Local correlation of the two, in [-1, 1]; 0 outside the mask and where either is flat.
     affine : (3, 3) array
         Takes (y, x, 1) in this frame to pixels of the hit's image, as napari's ``affine``.
-    votes : Votes
+    shared_words : SharedWords
     """
 
     query: NDArray[np.uint8]
@@ -69,18 +69,18 @@ class Explanation:
     mask: NDArray[np.bool_]
     agreement: NDArray[np.float32]
     affine: NDArray[np.float64]
-    votes: Votes
+    shared_words: SharedWords
 
 
 def explain(repository: Repository, result: SearchResult, hit: Hit) -> Explanation:
-    """Show why a hit was found.
+    """Explain why a hit was found.
 
     Parameters
     ----------
     repository : Repository
-        The one that was searched.
+        The repository that was searched.
     result : SearchResult
-        What the search returned.
+        The result of the search.
     hit : Hit
         One of its hits.
 
@@ -104,7 +104,7 @@ def explain(repository: Repository, result: SearchResult, hit: Hit) -> Explanati
         mask=mask,
         agreement=agreement_map(result.comir, field, mask),
         affine=affine,
-        votes=_votes(repository, result, hit, comir, to_field),
+        shared_words=_shared_words(repository, result, hit, comir, to_field),
     )
 
 
@@ -175,7 +175,7 @@ def _smooth(values: NDArray[Any]) -> NDArray[np.float32]:
 def _posed(
     comir: NDArray[np.uint8], to_field: NDArray[np.float64], shape: tuple[int, ...]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A field's CoMIR seen in the query's frame, and where the field reaches."""
+    """A field's CoMIR resampled to the query's frame, and a mask of the field there."""
     import cv2
 
     matrix = to_field[1::-1][:, [1, 0, 2]]  # OpenCV counts (x, y)
@@ -189,13 +189,13 @@ def _posed(
     return seen * reached, reached
 
 
-def _votes(
+def _shared_words(
     repository: Repository,
     result: SearchResult,
     hit: Hit,
     comir: NDArray[np.uint8],
     to_field: NDArray[np.float64],
-) -> Votes:
+) -> SharedWords:
     from scipy.spatial import cKDTree
 
     from napari_cmrir.bag_of_words.bags import covered, encode_query
@@ -221,4 +221,4 @@ def _votes(
         if same.any():
             distance, _ = cKDTree(theirs.points[same, :2]).query(there[mine])
             in_place[mine] = distance <= widths[mine] / 2
-    return Votes(words, points, widths.astype(float), each[words], in_place)
+    return SharedWords(words, points, widths.astype(float), each[words], in_place)

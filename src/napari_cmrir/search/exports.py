@@ -31,9 +31,9 @@ def affine_matrix(region: Region, hit: Hit) -> NDArray[np.float64]:
     Parameters
     ----------
     region : Region
-        What was searched with, in the pixels of the query's image (``result.region``).
+        The query's region, in pixels of its image (``result.region``).
     hit : Hit
-        What was found.
+        The hit.
 
     Returns
     -------
@@ -91,12 +91,12 @@ def as_csv(answers: Sequence[tuple[str, Sequence[Hit]]]) -> str:
 
 
 def as_json(answers: Sequence[tuple[str, SearchResult | Sequence[Hit]]]) -> str:
-    """Write queries and what they found, as ``napari-cmrir query --json`` and Find region do.
+    """Write queries and their hits, as ``napari-cmrir query --json`` and Find region do.
 
     Parameters
     ----------
     answers : sequence of (str, SearchResult or sequence of Hit)
-        The name of each query, and what was found; of hits alone, no more than these is written.
+        The name of each query, and its result. Hits alone are written without region, time and warnings.
 
     Returns
     -------
@@ -145,9 +145,9 @@ def _record(hit: Hit) -> dict[str, Any]:
 def as_geojson(answers: Sequence[tuple[str, Sequence[Hit]]]) -> str:
     """Write hits as GeoJSON that QuPath opens as annotations, a feature for each.
 
-    QuPath puts all of a file's features onto the image that is open; ``properties.image`` says whose each is.
-    Coordinates are (x, y) in pixels of the hit's image, counted as QuPath does from the corner of the first
-    pixel: half a pixel more than elsewhere here.
+    QuPath puts all features of a file onto the open image; ``properties.image`` names the image of each.
+    Coordinates are (x, y) in pixels of the hit's image. As in QuPath, the origin is the corner of the first
+    pixel: coordinates exceed those of other exports by half a pixel.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def as_itk(matrix: NDArray[np.float64]) -> str:
     """Write a transform as an ITK text file (``.tfm``), for SimpleITK, 3D Slicer and ANTs.
 
     Fixed image: the query's; moving image: the hit's; both with a spacing of 1 and the origin 0, so that a
-    physical point is (x, y) in pixels. Resampling the hit's image with it shows it as the query lies.
+    physical point is (x, y) in pixels. Resampling the hit's image with it aligns the image with the query.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a query finds."""
+"""Hits, and the result of a search."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Hit:
     image : str
         Path of the image, or the name of an array that was indexed.
     score : float
-        What the hits are ordered by: how well the registered CoMIRs agree (correlation and second vote) times
-        their overlap, in [-1, 1], or the cosine of the bags of words, in [0, 1], with ``rerank`` none or bow.
+        Orders the hits. With registration: agreement of the registered CoMIRs (correlation and fine scores)
+        times their overlap, in [-1, 1]. With ``rerank`` none or bow: cosine of the bags of words, in [0, 1].
     box : (4, 2) array
         Corners (y, x) of the query in the image's pixels: its top-left, top-right, bottom-right, bottom-left.
     rotation_degrees : float
         How far the query is turned counter-clockwise, as seen on the screen, to lie on the image.
     confidence : float
-        Probability in [0, 1] that the tissue is this image's; see `confidence` and `calibration`.
+        Probability in [0, 1] that the image shows the query's tissue; see `calibration`.
     field : int
         Row of the repository's fields.
     scores : dict
@@ -85,27 +85,28 @@ class SearchResult:
     timings : dict
         Seconds of each stage by its name.
     comir : (channel, y, x) uint8 array
-        The query's CoMIR, upright; where the query does not count it goes on as at its outline.
+        The query's CoMIR, upright. Outside the outline it repeats the nearest pixel inside.
     mask : (y, x) bool array
         Where the query counts.
     shortlist : (n,) int array
-        All fields that were re-ranked, best first (more than ``hits``, and several an image).
+        All re-ranked fields, best first: more than ``hits``, and several per image.
     ranking : (n,) int array
-        The best field of every image, best image first: ``hits`` are the first of them.
+        The best field of every image, best image first; ``hits`` are the first of them.
     words : (n,) float array
         Cosine of the bags of words, of every field.
     screening : (n,) float array or None
-        Correlation with the thumbnail of every field, if the shortlist was chosen by it.
+        Correlation with the thumbnail of every field, if screening chose the shortlist.
     region : Region or None
-        What was searched with, in the pixels of the query's image.
+        The query's region, in pixels of its image.
     evidence : Evidence or None
-        What the registration says of every image that was registered.
+        Registration scores of every registered image.
     reliable : bool
-        False where nothing tells the first hit from a wrong one: "no reliable match".
+        Whether the confidence of the first hit reaches ``reliable_from``. If not, or if the region
+        is blank, the search reports "no reliable match".
     warnings : tuple of str
-        Sentences for the user on what makes the query doubtful.
+        Sentences for the user: reasons to doubt the query.
     assumptions : tuple of str
-        Those of them that are the same for every query of the image: on pixel sizes that are not known.
+        The warnings that hold for every query of the image: pixel sizes that are not known.
     """
 
     hits: tuple[Hit, ...]

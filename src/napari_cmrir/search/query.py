@@ -171,10 +171,10 @@ def search(
     how = shortlist_method(settings, len(repository))
     screening = None
     with clock.stage("words"):
-        bank = word_rotations(settings) if how == "words" else [0.0]
-        cosines = yield from portion(compare_words(repository, comir, counts, bank), 20, 25)
+        turns = word_rotations(settings) if how == "words" else [0.0]
+        cosines = yield from portion(compare_words(repository, comir, counts, turns), 20, 25)
         if settings.mirror and how == "words":
-            flipped = compare_words(repository, comir[..., ::-1].copy(), counts[..., ::-1].copy(), bank)
+            flipped = compare_words(repository, comir[..., ::-1].copy(), counts[..., ::-1].copy(), turns)
             cosines = np.maximum(cosines, (yield from portion(flipped, 25, 30)))
         state.scores["words"] = dict(enumerate(cosines.tolist()))
         order = np.argsort(-cosines, kind="stable")

@@ -54,10 +54,10 @@ def patch_scores(
     fields: Sequence[int],
     settings: SearchSettings,
 ) -> Job[dict[int, float]]:
-    """Score fields by their patch that is most like the query.
+    """Score fields by the patch that is most similar to the query.
 
-    Breznik et al. 2024, Stage III: the fields are cut into query-sized patches, the patches get a bag of
-    words each under one vocabulary, and a field counts as much as its best patch.
+    Breznik et al. 2024, Stage III: the fields are cut into query-sized patches, each patch gets a bag of
+    words under one vocabulary, and the best patch gives the score of its field.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def patch_scores(
     fields : sequence of int
         The shortlist.
     settings : SearchSettings
-        `bow_vocabulary` says whether new words are learnt from the patches, or the repository's used.
+        `bow_vocabulary` chooses between words learned from the patches and those of the repository.
 
     Yields
     ------
@@ -104,7 +104,7 @@ def patch_scores(
     bags = []
     for done, features in enumerate(patches):
         if done % 16 == 0:
-            yield Progress(done, len(patches), "patches", "Naming the words")
+            yield Progress(done, len(patches), "patches", "Assigning words")
         bags.append(count_words(vocabulary.assign(features.descriptors), size))
     query = describe(comir, how.descriptor, None if mask.all() else mask)
     index = BagIndex.from_bags(bags, size, how.bags)
@@ -119,7 +119,7 @@ _SAME_PLACE, _SAME_ANGLE = 16.0, 6.0  # pixels and degrees between poses that ar
 
 
 class SearchState:
-    """A query under way: what is asked, and what is known of the answer so far.
+    """State of a search in progress: the query, and the scores and poses computed so far.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ class SearchState:
     comir : (channel, y, x) uint8 array
         The query's CoMIR, upright.
     mask : (y, x) bool array
-        Where it counts.
+        True where the query counts.
     settings : SearchSettings
 
     Attributes
@@ -135,7 +135,7 @@ class SearchState:
     poses : dict
         `Pose` of every field that was registered.
     scores : dict
-        By the name of a stage, the score of every field that it saw.
+        Score of every field that a stage scored, by the name of the stage.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class SearchState:
 
     @cached_property
     def _variants(self) -> dict[tuple[bool, float], PreparedQuery]:
-        """The query as it is, and mirrored or in other sizes if the settings want it."""
+        """The query, and its mirrored and resized variants if the settings ask for them."""
         from napari_cmrir.representations.devices import choose_device
 
         device = choose_device(self.settings.device)
@@ -161,19 +161,19 @@ class SearchState:
         }
 
     def screen(self) -> Job[NDArray[np.float32]]:
-        """Score every field by screening it with every form of the query; the best counts."""
+        """Score every field by screening it with every variant of the query; the best counts."""
         best = np.full(len(self.repository), -np.inf, np.float32)
-        for done, form in enumerate(self._variants.values()):
-            job = screen(form, self.repository, rotations(self.settings))
+        for done, variant in enumerate(self._variants.values()):
+            job = screen(variant, self.repository, rotations(self.settings))
             start, stop = (100 * part / len(self._variants) for part in (done, done + 1))
             best = np.maximum(best, (yield from portion(job, start, stop)))
         self.scores["screening"] = {int(field): float(best[field]) for field in np.flatnonzero(best > -1)}
         return best
 
     def register(self, fields: list[int]) -> Job[None]:
-        """Register every form of the query with some fields; their best `poses` are known then."""
-        for done, form in enumerate(self._variants.values()):
-            job = register(form, self.repository, fields, self.settings)
+        """Register every variant of the query with some fields; their best poses are in `poses`."""
+        for done, variant in enumerate(self._variants.values()):
+            job = register(variant, self.repository, fields, self.settings)
             poses = yield from portion(
                 job, 100 * done / len(self._variants), 100 * (done + 1) / len(self._variants)
             )
@@ -187,7 +187,7 @@ class SearchState:
 
 
 def better(one: Pose, other: Pose) -> Pose:
-    """Choose the pose of higher score; the other is its runner-up if it is another place or angle.
+    """Choose the pose of higher score. The other is its runner-up if its place or angle differs.
 
     Examples
     --------

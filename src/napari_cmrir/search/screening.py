@@ -36,14 +36,14 @@ _BATCH_BYTES = 2**26
 
 @dataclass(frozen=True, eq=False)
 class Template:
-    """The middle of a query, or all of a small one, under every rotation.
+    """The central part of a query, or all of a small one, under every rotation.
 
     Parameters
     ----------
     turned : (angle, channel, y, x) float tensor
         Each of unit length, 0 where it does not count.
     area : (int, int)
-        Height and width of the upright part.
+        Height and width of the upright part, in pixels of its level.
     band : float
         Of the `high_pass` that is compared, in pixels.
     """
@@ -54,18 +54,18 @@ class Template:
 
 
 def cut_template(comir: Tensor, mask: Tensor, rotations: Sequence[float], band: float) -> Template:
-    """Cut what is screened with from a query's detail and turn it.
+    """Cut the template from the high-passed query and rotate it.
 
     Parameters
     ----------
     comir : (channel, y, x) float tensor
-        The query's detail.
+        The query's CoMIR, high-passed.
     mask : (y, x) float tensor
-        1 where it counts.
+        1 where the query counts.
     rotations : sequence of float
         Degrees, counter-clockwise.
     band : float
-        Of the detail, in pixels.
+        Standard deviation of the high-pass filter, in pixels.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def screen(
     query : PreparedQuery
     repository : Repository
     rotations : sequence of float
-        What is tried, in degrees.
+        Rotations to try, in degrees.
 
     Yields
     ------
@@ -132,13 +132,13 @@ def screen(
 
 
 def screen_scores(template: Template, fields: Tensor, *, precision: torch.dtype | None = None) -> Tensor:
-    """Correlate a template with fields at every shift; the best of all shifts and rotations counts.
+    """Correlate a template with fields at every shift and rotation, and keep the highest correlation.
 
-    The product of one matrix, whose rows are strips of the fields, with another, whose columns are the
-    template under every rotation and at every shift along a strip: on one core of a processor that
-    multiplies matrices of bfloat16, many times faster than by FFT. What lies under the template is normalised
-    by its energy in the upright template's rectangle, whatever the rotation. A template may hang over an edge
-    by a quarter of its side; what hangs over correlates with nothing.
+    One matrix holds strips of the fields as rows; another holds the template under every rotation and at
+    every shift along a strip as columns. Their product gives all correlations. On a processor that multiplies
+    bfloat16 matrices it is many times faster than an FFT. The pixels under the template are normalised by
+    their energy in the rectangle of the upright template, whatever the rotation. A template may overhang an
+    edge by a quarter of its side; the overhang correlates with 0.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def screen_scores(template: Template, fields: Tensor, *, precision: torch.dtype 
     fields : (n, channel, y, x) float tensor
         CoMIRs at the template's level.
     precision : torch.dtype, optional
-        Of the products; by default what the device is fastest in.
+        Data type of the products; by default the fastest one of the device.
 
     Returns
     -------
@@ -187,7 +187,7 @@ def screen_scores(template: Template, fields: Tensor, *, precision: torch.dtype 
 
 
 def _strips(template: Template, shifts: int) -> Tensor:
-    """The template under every rotation at so many shifts, as columns: (channel tall x, angle shift)."""
+    """The template under every rotation and shift, as columns: (channel tall x, angle shift)."""
     angles, channels, tall, wide = template.turned.shape
     strips = template.turned.new_zeros(channels, tall, shifts + wide - 1, angles, shifts)
     by_pixel = template.turned.permute(1, 2, 3, 0)
@@ -197,7 +197,7 @@ def _strips(template: Template, shifts: int) -> Tensor:
 
 
 def _inverse_lengths(padded: Tensor, images: Tensor, template: Template) -> Tensor:
-    """One over the length of what lies in the template's rectangle, (n, rows, columns)."""
+    """Inverse norm of the pixels in the template's rectangle, (n, rows, columns)."""
     (height, width), (tall, wide) = template.area, template.turned.shape[2:]
     energy = padded.square().sum(1, keepdim=True)
     energy = F.avg_pool2d(F.avg_pool2d(energy, (height, 1), 1), (1, width), 1)[:, 0] * (height * width)
@@ -208,7 +208,7 @@ def _inverse_lengths(padded: Tensor, images: Tensor, template: Template) -> Tens
 
 
 def _batches(repository: Repository, template: Template, level: int) -> Iterator[list[int]]:
-    """Fields of equal size, few enough to be screened at once."""
+    """Batches of fields of equal size; the size of a batch bounds the memory of its products."""
     _, channels, tall, wide = template.turned.shape
     by_size = defaultdict(list)
     for field, sides in enumerate(repository.fields[["height", "width"]].tolist()):
@@ -222,7 +222,7 @@ def _batches(repository: Repository, template: Template, level: int) -> Iterator
 
 
 def _centre_of(mask: Tensor) -> tuple[float, float]:
-    """Centre of mass (y, x) of what counts, in px from the first one's edge."""
+    """Centre of mass (y, x) of a mask, in px from the edge of its first pixel."""
     weight = mask.sum().clamp_min(1e-6)
     y, x = (
         float((mask.sum(1 - axis) * (torch.arange(side, device=mask.device) + 0.5)).sum() / weight)

@@ -30,9 +30,9 @@ __all__ = [
 
 
 def fill_outside(comir: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Let a CoMIR go on beyond its outline as the nearest pixel inside it.
+    """Fill a CoMIR outside its outline with the nearest pixel inside.
 
-    A descriptor at the outline sees a little beyond it; what it sees there is to say nothing, as at the
+    A descriptor at the outline reaches a little beyond it. The filled pixels add no structure, as at the
     border of an image.
 
     Parameters
@@ -44,7 +44,7 @@ def fill_outside(comir: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[n
     Returns
     -------
     (channel, y, x) uint8 array
-        Equal to ``comir`` inside; what it held outside does not matter.
+        Equal to ``comir`` inside the outline.
 
     Examples
     --------
@@ -62,7 +62,7 @@ def fill_outside(comir: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[n
 
 
 def shortlist_method(settings: SearchSettings, n_fields: int) -> Literal["all", "screening", "words"]:
-    """Tell how the fields that are re-ranked are chosen of so many.
+    """Choose the method that makes the shortlist of a repository of ``n_fields``.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def shortlist_method(settings: SearchSettings, n_fields: int) -> Literal["all", 
 
 
 def shortlist_length(settings: SearchSettings, n_fields: int) -> int:
-    """Tell how many fields are re-ranked of so many.
+    """Compute the length of the shortlist of a repository of ``n_fields``.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def shortlist_length(settings: SearchSettings, n_fields: int) -> int:
 
 
 def word_rotations(settings: SearchSettings) -> list[float]:
-    """Rotations of the query whose words are compared, in degrees.
+    """Rotations of the query for comparing words, in degrees.
 
     Examples
     --------
@@ -118,20 +118,20 @@ def compare_words(
     mask: NDArray[np.bool_],
     rotations: Sequence[float] = (0.0,),
 ) -> Job[NDArray[np.float32]]:
-    """Compare a query with every field by its visual words.
+    """Compare a query with every field by their visual words.
 
     Breznik et al. 2024, Stage II; of several rotations of the query the best counts, field by field.
 
     Parameters
     ----------
     repository : Repository
-        Its settings say how CoMIRs are described; its vocabulary names the descriptors.
+        Brings the settings of the descriptor and the vocabulary.
     comir : (channel, y, x) uint8 array
         The query's CoMIR.
     mask : (y, x) bool array
-        Where it counts.
+        True where the query counts.
     rotations : sequence of float
-        How far the query is turned counter-clockwise, in degrees.
+        Counter-clockwise rotations of the query, in degrees.
 
     Yields
     ------
@@ -141,7 +141,7 @@ def compare_words(
     Returns
     -------
     (n,) array
-        Cosine of the weighted bags, in [0, 1], one value a field.
+        Cosine of the weighted bags of each field, in [0, 1].
     """
     from napari_cmrir.bag_of_words.bags import encode_query
 
@@ -172,9 +172,9 @@ def describe_turned(
     rotations: Sequence[float],
     settings: DescriptorSettings,
 ) -> Iterator[tuple[Features, NDArray[np.bool_]]]:
-    """Describe a query under each rotation, and say where it counts.
+    """Describe a query under each rotation, with the mask of the rotated query.
 
-    Quarter turns of one another are computed once; their points stay those of the one that was computed.
+    Rotations that differ by quarter turns are computed once, and keep the points of the computed one.
     """
     from napari_cmrir.bag_of_words.descriptors.describe import describe
     from napari_cmrir.bag_of_words.descriptors.surf import turn_descriptors
@@ -197,7 +197,7 @@ def describe_turned(
 def _turned(
     comir: NDArray[np.uint8], mask: NDArray[np.bool_], degrees: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A CoMIR turned in the smallest frame that holds it, and where it counts there."""
+    """A rotated CoMIR and mask in the smallest frame that holds them."""
     if degrees == 0:
         return comir, mask
     import torch

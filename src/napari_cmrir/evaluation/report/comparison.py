@@ -1,4 +1,4 @@
-"""Two evaluations of the same queries beside each other."""
+"""Comparison of two evaluations of the same queries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CONDITION = ("query", "repository", "pose", "size")
 
 
 def read_evaluation(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what an evaluation has written.
+    """Read the JSON of an evaluation.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def read_evaluation(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If there is none.
+        If the file is missing or is no evaluation.
     """
     path = Path(path)
     file = path / "evaluation.json" if path.is_dir() else path
@@ -44,7 +44,7 @@ def read_evaluation(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def compare_evaluations(ours: dict[str, Any], other: dict[str, Any]) -> list[list[str]]:
-    """Compare two evaluations of the same queries, cell by cell, by the exact McNemar test.
+    """Compare two evaluations of the same queries, condition by condition, by the exact McNemar test.
 
     Parameters
     ----------
@@ -54,12 +54,12 @@ def compare_evaluations(ours: dict[str, Any], other: dict[str, Any]) -> list[lis
     Returns
     -------
     list of list of str
-        A table with its heading; a row for each cell that both have, and each K of ours.
+        A table with its heading; a row for each common condition and each K of ours.
 
     Raises
     ------
     InputError
-        If they have no cell in common, or the queries of one differ.
+        If they have no condition in common, or the queries of one differ.
 
     Examples
     --------
@@ -82,7 +82,7 @@ def compare_evaluations(ours: dict[str, Any], other: dict[str, Any]) -> list[lis
             name: box for name, (box, _) in theirs[condition].items()
         }:
             raise InputError(
-                "The two evaluations asked different queries; give both the same pairs, sizes, rotation,"
+                "The two evaluations have different queries; give both the same pairs, sizes, rotation,"
                 " shift and seed."
             )
         for k in ours["settings"]["ranks"]:
@@ -98,7 +98,7 @@ def compare_evaluations(ours: dict[str, Any], other: dict[str, Any]) -> list[lis
 
 
 def _by_condition(evaluation: dict[str, Any]) -> dict[tuple[str, ...], dict[str, tuple[Any, int | None]]]:
-    """Box and rank of every query by its field, by cell."""
+    """Box and rank of every query by its field, by condition."""
     conditions: dict[tuple[str, ...], dict[str, tuple[Any, int | None]]] = {}
     for query in evaluation["queries"]:
         condition = tuple(query["condition"][name] for name in _CONDITION)

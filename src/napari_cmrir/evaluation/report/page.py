@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from napari_cmrir.evaluation.queries import GridField, centre_of, identifier_of
 from napari_cmrir.evaluation.report.tables import evaluation_tables
-from napari_cmrir.evaluation.results import Condition, EvaluationReport, QueryResult, ReportedHit
+from napari_cmrir.evaluation.results import Condition, QueryResult, ReportedHit
+from napari_cmrir.evaluation.summaries import EvaluationReport
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.intensity import choose_intensity
 from napari_cmrir.images.readers import read_image
@@ -43,9 +44,9 @@ def best_and_worst(
     Parameters
     ----------
     results : sequence of QueryResult
-        Of one cell.
+        Results of one condition.
     count : int
-        At most so many of either; no query is both.
+        Largest number of either. No query is both.
 
     Returns
     -------
@@ -222,8 +223,8 @@ polygon.found { stroke: #f0a000; }
 def write_report(report: EvaluationReport, folder: str | os.PathLike[str]) -> Job[dict[str, Path]]:
     """Write ``report.html``, ``evaluation.json`` and ``queries.csv``.
 
-    All that the clock tells is under the one key ``seconds`` of the JSON, and in the last column of the CSV:
-    two runs with one seed write the same in everything else.
+    Times are only under the key ``seconds`` of the JSON and in the last column of the CSV. Two runs with one
+    seed write the same in everything else.
 
     Parameters
     ----------
@@ -297,7 +298,7 @@ def _page(report: EvaluationReport) -> Job[str]:
     success = draw_success(conditions, len(report.fields))
     ranks = draw_ranks(conditions, len(report.fields))
     localisation = draw_localisation(conditions) or "<p>No box was found to compare.</p>"
-    trusted = draw_reliability(conditions) or "<p>Nothing was registered.</p>"
+    confidence = draw_reliability(conditions) or "<p>Nothing was registered.</p>"
     gallery, sections = Gallery(report), []
     for position, (condition, results) in enumerate(conditions):
         yield Progress(1 + position / len(conditions), 3, "files", f"Drawing {condition}")
@@ -330,9 +331,9 @@ right field, of the queries that have one among the first {report.settings.hits}
 <h2>Confidence</h2>
 <p>Left: how often the first hit is right against its confidence, with 95 % Wilson intervals and the number of
 queries; the dotted line is what the confidence promises. Right: how the confidences lie. Every query counts
-twice: as it is, and as if no image of its own pair were searched. From a confidence of
+twice: with the images of its own pair in the repository, and without. From a confidence of
 {report.settings.search.reliable_from:g} on, a first hit counts as a reliable match.</p>
-<div class="plot">{trusted}</div>
+<div class="plot">{confidence}</div>
 <h2>Best and worst queries</h2>
 <p class="key">In each row the query, the right field, and the first hits. Boxes: <b style="color:#009e73">
 broken green</b> where the query was cut, <b style="color:#c08000">yellow</b> where it was found; frames:
@@ -345,7 +346,7 @@ broken green</b> where the query was cut, <b style="color:#c08000">yellow</b> wh
 
 
 def _left_out(report: EvaluationReport) -> str:
-    """Tell what could not be searched or asked."""
+    """Name the fields that were not searched and the queries that were refused."""
     parts = [
         f"{len(names)} {escape(modality)} fields are blank and not searched"
         for modality, names in report.unindexed.items()

@@ -22,7 +22,7 @@ __all__ = ["draw_localisation", "draw_ranks", "draw_reliability", "draw_success"
 
 Cells = Sequence[tuple[Condition, Sequence[QueryResult]]]
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito: told apart by everybody
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito: safe for colour-blind readers
 _LINES = {"transformed": "-", "untransformed": "--"}
 _STYLE: Any = {
     "svg.hashsalt": "napari-cmrir",
@@ -162,8 +162,8 @@ def draw_reliability(conditions: Cells) -> str | None:
     Parameters
     ----------
     conditions : sequence of tuple of Condition and its results
-        Those across modalities, if that was asked. Every query counts twice: as it is, and with its own
-        tissue not searched, where every hit is wrong.
+        Those across modalities, if that was asked. Every query counts twice: with its own
+        tissue in the repository, and without, where every hit is wrong.
 
     Returns
     -------
@@ -192,7 +192,7 @@ def draw_reliability(conditions: Cells) -> str | None:
     groups = {
         "right": confidence[right],
         "wrong": confidence[~right & ~not_in_repository],
-        "tissue not searched": confidence[not_in_repository],
+        "tissue not in repository": confidence[not_in_repository],
     }
     for (name, values), colour in zip(groups.items(), (_COLOURS[2], _COLOURS[1], _COLOURS[0]), strict=True):
         panels[1].hist(values, edges, histtype="step", color=colour, label=name)
@@ -202,7 +202,7 @@ def draw_reliability(conditions: Cells) -> str | None:
 
 
 def _grouped(conditions: Cells) -> dict[str, list[tuple[Condition, Sequence[QueryResult]]]]:
-    """Group the cells that are drawn in one panel."""
+    """Group the conditions that are drawn in one panel."""
     groups: dict[str, list[tuple[Condition, Sequence[QueryResult]]]] = {}
     for condition, results in conditions:
         kind = "across modalities" if condition.kind == "cross" else "within a modality"

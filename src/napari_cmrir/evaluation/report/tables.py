@@ -43,7 +43,7 @@ def as_markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def evaluation_tables(summaries: Sequence[ConditionSummary]) -> dict[str, Table]:
-    """Lay out the figures of an evaluation, a row for each cell.
+    """Lay out the figures of an evaluation, a row for each condition.
 
     Parameters
     ----------
@@ -70,20 +70,33 @@ def evaluation_tables(summaries: Sequence[ConditionSummary]) -> dict[str, Table]
         f"Found among {summaries[0].fields} fields": found,
         "Located, of those with a box on the right field": located,
     }
-    trusted = _trust_rows(summaries)
-    if len(trusted) > 1:
-        tables["Confidence of the first hit"] = trusted
+    confidence = _confidence_rows(summaries)
+    if len(confidence) > 1:
+        tables["Confidence of the first hit"] = confidence
     if summaries[0].shortlist is not None:
-        tables["Whose fault a lost query is"] = _shortlist_rows(summaries)
+        tables["Stage that lost a query"] = _shortlist_rows(summaries)
     return tables
 
 
-def _trust_rows(summaries: Sequence[ConditionSummary]) -> Table:
-    rows = [["Query", "Brier", "calibration error", "right: reliable", "wrong: told", "absent: told"]]
+def _confidence_rows(summaries: Sequence[ConditionSummary]) -> Table:
+    rows = [
+        [
+            "Query",
+            "Brier",
+            "calibration error",
+            "right: reported reliable",
+            "wrong: reported",
+            "not in repository: reported",
+        ]
+    ]
     for summary in summaries:
         if summary.confidence is not None:
             found = summary.confidence
-            shares = (found.reliable_when_right, found.told_when_wrong, found.told_when_absent)
+            shares = (
+                found.reliable_when_right,
+                found.reported_when_wrong,
+                found.reported_when_not_in_repository,
+            )
             rows.append([str(summary.condition), f"{found.brier:.3f}", f"{found.calibration_error:.3f}"])
             rows[-1] += [str(share) if share.total else "-" for share in shares]
     return rows
@@ -101,8 +114,8 @@ def _shortlist_rows(summaries: Sequence[ConditionSummary]) -> Table:
     ]
     for summary in summaries:
         by_words = (*(summary.shortlist or {}).values(), *(summary.upright or {}).values())
-        n_screened = (*(summary.screening or {}).values(), summary.registered)
-        shares = (*n_screened, *by_words, *(summary.exhaustive or {}).values())
+        screened = (*(summary.screening or {}).values(), summary.registered)
+        shares = (*screened, *by_words, *(summary.exhaustive or {}).values())
         lost = summary.lost or {}
         rows.append([str(summary.condition), *map(str, shares)])
         rows[-1] += [str(lost.get("shortlist", "-")), str(lost.get("reranking", "-"))]
@@ -129,7 +142,7 @@ def study_tables(report: StudyReport) -> str:
 
 
 def _preface(report: StudyReport) -> str:
-    """Say what the percentages are to be held against."""
+    """State the chance level of the percentages."""
     condition = next(
         condition for evaluation in report.variants.values() for condition in evaluation["conditions"]
     )
@@ -187,13 +200,14 @@ def _table_2(report: StudyReport) -> Iterator[tuple[str, Table]]:
 
 def _table_3(report: StudyReport) -> Iterator[tuple[str, Table]]:
     for size in _TITLES:
-        rows = [["Method", "Repository", *_columns(report)]]
+        rows, is_measured = [["Method", "Repository", *_columns(report)]], False
         for variant in report.variants:
             if variant.representation == "comir" and variant.reranking in ("bow", "registration"):
                 for repository in report.modalities:
                     ours = _ours(report, variant, repository, size, kinds=("cross",))
+                    is_measured |= any(text != "-" for text in ours)
                     rows.append([str(variant), repository, *ours])
-        if len(rows) == 1:
+        if not is_measured:
             continue
         for method, by_repository in published.COMPETITORS[size].items():
             for repository in report.modalities:
@@ -201,8 +215,7 @@ def _table_3(report: StudyReport) -> Iterator[tuple[str, Table]]:
                 row = _in_our_order(report, by_repository[theirs])
                 name = "paper: proposed" if method == "paper" else f"paper: {method}"
                 rows.append([name, f"paper: {theirs}", *row])
-        if any(text != "-" for row in rows[1:] if not row[0].startswith("paper") for text in row[2:]):
-            yield f"Table 3: {_TITLES[size]}, top-10 success across modalities", rows
+        yield f"Table 3: {_TITLES[size]}, top-10 success across modalities", rows
 
 
 def _columns(report: StudyReport) -> list[str]:

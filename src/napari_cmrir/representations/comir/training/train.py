@@ -20,6 +20,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.representations.comir.model import write_whole
+from napari_cmrir.representations.comir.training.preview import PairNotes, TrainingFigures, TrainingPreview
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.representations.comir.training.trainer import Trainer
 
@@ -141,10 +142,8 @@ def train(
     Yields
     ------
     Progress
-        In steps; every few seconds with a preview: ``"loss"``, ``"retrieval"`` and ``"best_retrieval"``
-        (once validated, 0 to 1), ``"eta_seconds"``, ``"device"``, ``"peak_memory_bytes"``, and of each
-        modality the (channel, y, x) uint8 CoMIR of one validation field. What the user has to know
-        comes as the preview ``{"notes": [sentence, ...]}``.
+        In pairs while they are read, then in steps. `PairNotes` follow the pairs; a `TrainingPreview` comes
+        every few seconds with figures, and at once with new sentences for the user.
 
     Returns
     -------
@@ -160,7 +159,7 @@ def train(
 
     course, doubts = yield from _prepare(pairs, modalities, settings, output, device)
     trainer, checkpoint = course.trainer, course.checkpoint
-    yield Progress(len(pairs), len(pairs), "pairs", "Read the pairs", {"notes": doubts})
+    yield Progress(len(pairs), len(pairs), "pairs", "Read the pairs", PairNotes(tuple(doubts)))
     if checkpoint is not None and resume:
         checkpoint.restore()
     try:
@@ -290,11 +289,9 @@ def _usable(pairs: Sequence[Pair | ArrayPair]) -> Job[tuple[list[str], list[Arra
 
 def _steps(trainer: Trainer, checkpoint: Checkpoint | None, device: str) -> Job[None]:
     """Train from where the trainer is to the end."""
-    from napari_cmrir.representations.devices import peak_memory
-
     start = shown = time.monotonic()
     save_at = start  # after the first step already: from then on it can be resumed
-    first_step, told = trainer.step, len(trainer.notes)
+    first_step, n_notes = trainer.step, len(trainer.notes)
     total = trainer.settings.steps
     while trainer.step < total and not trainer.stopped:
         loss = trainer.advance()
@@ -302,16 +299,14 @@ def _steps(trainer: Trainer, checkpoint: Checkpoint | None, device: str) -> Job[
         if validated:
             trainer.validate()
         now = time.monotonic()
-        preview: dict[str, Any] | None = None
+        figures: TrainingFigures | None = None
         if validated or now - shown > _PREVIEW_SECONDS or trainer.step == total:
             left = (now - start) / (trainer.step - first_step) * (total - trainer.step)
-            memory = peak_memory(trainer.device)
-            preview = trainer.preview()
-            preview |= {"eta_seconds": left, "device": device, "peak_memory_bytes": memory}
+            figures = trainer.figures(device, left)
             shown = time.monotonic()
-        if trainer.notes[told:]:
-            preview = {**(preview or {}), "notes": trainer.notes[told:]}
-            told = len(trainer.notes)
+        notes = tuple(trainer.notes[n_notes:])
+        n_notes += len(notes)
+        preview = TrainingPreview(figures, notes) if figures is not None or notes else None
         if checkpoint is not None and (validated or now >= save_at):
             before = time.monotonic()
             checkpoint.write()

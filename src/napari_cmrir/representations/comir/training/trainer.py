@@ -19,10 +19,16 @@ from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import Tiramisu, build_network
 from napari_cmrir.representations.comir.training.loss import Objective
 from napari_cmrir.representations.comir.training.patches import PatchSampler
+from napari_cmrir.representations.comir.training.preview import TrainingFigures
 from napari_cmrir.representations.comir.training.recovery import Recovery
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.representations.comir.training.validation import RetrievalTest, Selection, measure_scale
-from napari_cmrir.representations.devices import is_out_of_memory, release_memory, training_precision
+from napari_cmrir.representations.devices import (
+    is_out_of_memory,
+    peak_memory,
+    release_memory,
+    training_precision,
+)
 from napari_cmrir.threads import run_parallel
 
 __all__ = ["History", "Trainer", "build_optimiser", "learning_rate"]
@@ -365,16 +371,29 @@ class Trainer:
         window = (..., slice(y, y + _PREVIEW_SIDE), slice(x, x + _PREVIEW_SIDE))
         return first[window], second[window]
 
-    def preview(self) -> dict[str, Any]:
-        """The latest figures, and the CoMIRs of one pair by modality, (channel, y, x) uint8."""
-        figures = {"loss": self.history.loss}
-        if self.history.retrieval is not None and self.selection.score is not None:
-            best = self.selection.score.retrieval
-            figures |= {"retrieval": self.history.retrieval, "best_retrieval": best}
-        return figures | {
-            modality: as_bytes(self.represent(side, images)[0])
-            for side, (modality, images) in enumerate(zip(self.modalities, self._shown, strict=True))
-        }
+    def figures(self, device: str, eta_seconds: float) -> TrainingFigures:
+        """Give the latest figures, and the CoMIRs of one pair by the networks of this step.
+
+        Parameters
+        ----------
+        device : str
+            Where the networks are trained, in words.
+        eta_seconds : float
+            Expected time to the last step.
+        """
+        kept = self.selection.score if self.history.retrieval is not None else None
+        return TrainingFigures(
+            loss=self.history.loss,
+            eta_seconds=eta_seconds,
+            device=device,
+            peak_memory_bytes=peak_memory(self.device),
+            comirs={
+                modality: as_bytes(self.represent(side, images)[0])
+                for side, (modality, images) in enumerate(zip(self.modalities, self._shown, strict=True))
+            },
+            retrieval=None if kept is None else self.history.retrieval,
+            best_retrieval=None if kept is None else kept.retrieval,
+        )
 
     def finish(self) -> ComirModel:
         """Return the best model, or the last if nothing is validated, its output scaled to fill 8 bits."""

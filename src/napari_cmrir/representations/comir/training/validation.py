@@ -199,8 +199,10 @@ class RetrievalTest:
         coarse_mask = (F.avg_pool2d(mask[None], _STEP)[0] > 0.99).float()
         coarse = _compared(comir[None], coarse_mask)[0]
         turned, turned_mask = turn(coarse, coarse_mask, query.degrees)
-        bank = RotatedTemplates([(turned, turned_mask)], (fields.shape[-2], fields.shape[-1]), centred=False)
-        (scores,) = bank.correlate(fields)
+        templates = RotatedTemplates(
+            [(turned, turned_mask)], (fields.shape[-2], fields.shape[-1]), centred=False
+        )
+        (scores,) = templates.correlate(fields)
         return scores.flatten(1).amax(1)
 
 

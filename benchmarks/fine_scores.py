@@ -1,11 +1,11 @@
-"""What could be a second vote on registered hits: criteria added to the first, each under the poses found.
+"""Candidates for fine scores of registered hits: criteria added to the correlation under the poses found.
 
-    python benchmarks/second_votes.py MODEL PAIRS --modalities SHG BF [--patch-size 96] [--queries 64]
+    python benchmarks/fine_scores.py MODEL PAIRS --modalities SHG BF [--patch-size 96] [--queries 64]
 
-Patch queries of the other modality, turned and shifted, are registered with every field by their first
-vote; then each criterion is computed under the best pose in each field, brought to the first vote's spread
-over the fields, and added. "alone" is the criterion without the first vote. p is McNemar's exact test against
-the first vote. Tune on validation folders only.
+Patch queries of the other modality, turned and shifted, are registered with every field by
+correlation; then each criterion is computed under the best pose in each field, scaled to the spread of the
+correlation over the fields, and added. "alone" is the criterion without the correlation. p is McNemar's exact
+test against the correlation. Tune on validation folders only.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_cmrir.evaluation.evaluation_run import EvaluationRun, SearchState
+from napari_cmrir.evaluation.evaluation_run import EvaluationQuery, EvaluationRun
 from napari_cmrir.evaluation.metrics import compare
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.discovery import find_pairs
@@ -111,34 +111,36 @@ def posed(image: NDArray[Any], pose: Pose, shape: tuple[int, ...]) -> tuple[Arra
 
 
 def answers(
-    bench: EvaluationRun, repositories: dict[str, Repository], n: int
+    evaluation_run: EvaluationRun, repositories: dict[str, Repository], n: int
 ) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.float64]]]:
     """The right field of each query; first vote and runner-up of every field; its criteria."""
     conditions = [
-        c for c in bench.conditions() if c.kind == "cross" and c.pose == "transformed" and c.size == "patch"
+        c
+        for c in evaluation_run.conditions()
+        if c.kind == "cross" and c.pose == "transformed" and c.size == "patch"
     ]
-    asked = [(condition, question) for condition in conditions for question in bench.questions(condition)]
+    asked = [(condition, query) for condition in conditions for query in evaluation_run.queries(condition)]
     order = np.random.default_rng(0).permutation(len(asked))[:n]
     settings = SearchSettings(fine_rescore=False, refine=10_000)
-    for condition, question in (asked[i] for i in order):
+    for condition, query in (asked[i] for i in order):
         repository = repositories[condition.repository]
-        yield _answer(bench, repository, question, settings)
+        yield _answer(evaluation_run, repository, query, settings)
 
 
 def _answer(
-    bench: EvaluationRun, repository: Repository, question: SearchState, settings: SearchSettings
+    evaluation_run: EvaluationRun, repository: Repository, query: EvaluationQuery, settings: SearchSettings
 ) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
-    pixels, names = question.query.pixels, [repository.image_name(i) for i in range(len(repository))]
-    mask = question.query.mask if question.query.mask is not None else np.ones(pixels.shape[:2], bool)
-    comir = run(represent(bench.model, pixels, question.condition.query))
-    query = PreparedQuery(comir, mask, torch.device("cpu"))
-    poses = run(register(query, repository, range(len(repository)), settings))
-    fields = {field.name: field for field in bench.fields}
+    pixels, names = query.image.pixels, [repository.image_name(i) for i in range(len(repository))]
+    mask = query.image.mask if query.image.mask is not None else np.ones(pixels.shape[:2], bool)
+    comir = run(represent(evaluation_run.model, pixels, query.condition.query))
+    prepared = PreparedQuery(comir, mask, torch.device("cpu"))
+    poses = run(register(prepared, repository, range(len(repository)), settings))
+    fields = {field.name: field for field in evaluation_run.fields}
     ours = half(comir[0].astype(np.float32)), half(pixels.astype(np.float32).mean(2))
     counts = (half(mask.astype(np.float32)) > 0.5).astype(np.float32)
     votes, criteria = [], []
     for index, name in enumerate(names):
-        image = fields[name].crop(bench.images[question.condition.repository][fields[name].identifier])
+        image = fields[name].crop(evaluation_run.images[query.condition.repository][fields[name].identifier])
         field, inside = posed(repository.comir(index)[0], poses[index], mask.shape)
         raw, _ = posed(image, poses[index], mask.shape)
         common = counts * inside
@@ -146,7 +148,7 @@ def _answer(
         votes.append((poses[index].score, poses[index].runner_up))
         criteria.append([share * c(ours[0], field, ours[1], raw, common) for c in CRITERIA.values()])
     finite = np.nan_to_num(np.array(votes), neginf=-1)
-    return names.index(question.name), finite, np.array(criteria)
+    return names.index(query.name), finite, np.array(criteria)
 
 
 def main() -> None:
@@ -159,15 +161,15 @@ def main() -> None:
     parser.add_argument("--repositories", type=Path, help="folder to build them in and to use them again")
     asked = parser.parse_args()
     modalities = tuple(asked.modalities)
-    bench = EvaluationRun(
+    evaluation_run = EvaluationRun(
         load_model(asked.model), modalities, EvaluationSettings(patch_size=asked.patch_size), "cpu"
     )
     for pair in find_pairs(asked.pairs, modalities):
-        bench.add(pair)
+        evaluation_run.add(pair)
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.repositories or Path(temporary)
-        repositories = {modality: run(bench.build(modality, folder)) for modality in modalities}
-        found = list(answers(bench, repositories, asked.queries))
+        repositories = {modality: run(evaluation_run.build(modality, folder)) for modality in modalities}
+        found = list(answers(evaluation_run, repositories, asked.queries))
     right, votes, criteria = (np.array(part) for part in zip(*found, strict=True))
     first = votes[..., 0]
     spread = first.std(1).mean()
