@@ -15,7 +15,15 @@ from napari_cmrir.napari.form_fields import PathEdit
 if TYPE_CHECKING:
     from napari import Viewer
 
-__all__ = ["SharedState", "default", "forget_choices", "remember", "shared_state_of"]
+__all__ = [
+    "SharedState",
+    "behind_proxy",
+    "current_if_same",
+    "default",
+    "forget_choices",
+    "remember",
+    "shared_state_of",
+]
 
 
 class SharedState:
@@ -60,7 +68,38 @@ def shared_state_of(viewer: Viewer) -> SharedState:
     viewer : Viewer
         The viewer, or the proxy that napari gives to plugins in its place.
     """
-    return _SESSIONS.setdefault(getattr(viewer, "__wrapped__", viewer), SharedState())
+    return _SESSIONS.setdefault(behind_proxy(viewer), SharedState())
+
+
+def behind_proxy(viewer: Viewer) -> Viewer:
+    """Return the viewer that napari's proxy stands for; a viewer itself is returned unchanged.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        The viewer, or the proxy.
+
+    Notes
+    -----
+    ``__wrapped__`` is an attribute of napari's present kind of proxy, and no promise of napari's.
+    """
+    wrapped: Viewer | None = getattr(viewer, "__wrapped__", None)
+    return current_if_same(viewer) if wrapped is None else wrapped
+
+
+def current_if_same(viewer: Viewer) -> Viewer:
+    """Return the current viewer if the proxy stands for it, else what was given: public means only.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        The viewer, or a proxy.
+    """
+    import napari
+
+    current = napari.current_viewer()
+    # Hashes are compared because viewers are equal if all their values are; a proxy has the viewer's hash.
+    return current if current is not None and hash(current) == hash(viewer) else viewer
 
 
 def remember(key: str, field: QWidget) -> None:
