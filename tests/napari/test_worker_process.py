@@ -38,7 +38,7 @@ def test_a_refusal_comes_back_as_one(tmp_path):
 def test_a_fault_comes_back_with_its_traceback():
     with pytest.raises(AttributeError, match="close") as fault:
         run(in_worker_process(os.getpid))  # no job
-    assert "elsewhere_main.py" in fault.value.__notes__[0]
+    assert "worker_main.py" in fault.value.__notes__[0]
 
 
 def test_a_process_that_dies_is_told_in_words_and_the_next_job_gets_a_new_one(model_path, tmp_path):
@@ -65,10 +65,10 @@ def test_where_napari_dies_training_ends_by_itself_and_can_go_on(pairs_folder, t
         from pathlib import Path
         from napari_cmrir.representations.comir.training.settings import TrainingSettings
         from napari_cmrir.napari.jobs import tasks
-        from napari_cmrir.napari.jobs.worker_process import elsewhere
+        from napari_cmrir.napari.jobs.worker_process import in_worker_process
 
         settings = TrainingSettings.model_validate({settings.model_dump()!r})
-        for progress in elsewhere(
+        for progress in in_worker_process(
             tasks.train, Path({str(pairs_folder)!r}), ("SHG", "BF"), settings, Path({str(output)!r}), False
         ):
             if progress.unit == "steps":
