@@ -173,7 +173,7 @@ def query_text(language: Language, query: Query, image: Path) -> str:
         size = f"{float(region.height)!r}, {float(region.width)!r}"
         part = f"Region({centre!r}, {size}, {float(region.rotation_degrees)!r}), None"
     else:
-        source = "images.polygons import polygon_region"
+        source = "images.geometry import polygon_region"
         points = [tuple(float(value) for value in point) for point in polygon]
         part = f"polygon_region({points!r}, pixels.shape)"
     return _script(
