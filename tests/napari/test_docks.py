@@ -113,7 +113,7 @@ def drop(line, *paths):
 def test_files_and_folders_are_dropped(dock, pairs_folder, model_path, repository_path, wait_for):
     model, index, find = (dock(widget_class) for widget_class in DOCKS)
     drop(model.use.load.line, model_path)
-    assert model.session.model == index.model.path == model_path
+    wait_for(lambda: model.session.model == index.model.path == model_path)
     drop(model.pairs.folder.line, pairs_folder)
     wait_for(lambda: model.pairs.found.text() == "4 pairs found")
     images = sorted(pairs_folder.glob("*_BF.tif"))[:2]
@@ -124,7 +124,7 @@ def test_files_and_folders_are_dropped(dock, pairs_folder, model_path, repositor
     wait_for(lambda: find.about.text() == "4 BF images")
 
 
-def test_choices_come_back_the_next_time(qtbot, pairs_folder, model_path):
+def test_choices_come_back_the_next_time(qtbot, pairs_folder, model_path, wait_for):
     def both():
         docks = ModelWidget(ViewerModel()), IndexWidget(ViewerModel())
         for dock in docks:
@@ -140,7 +140,9 @@ def test_choices_come_back_the_next_time(qtbot, pairs_folder, model_path):
     index.model.set_paths(model_path)
     index.output.set_paths(pairs_folder)
     model, index = both()
-    assert model.pairs.folder.path == index.images.path == index.output.path == Path(pairs_folder)
+    paths = model.pairs.folder, index.images, index.output
+    wait_for(
+        lambda: {field.path for field in paths} == {Path(pairs_folder)} and index.model.path == model_path
+    )
     assert (model.pairs.names, model.preset.currentText()) == (("MPM", "BF"), "paper")
     assert not model.previews.isChecked()
-    assert index.model.path == model_path

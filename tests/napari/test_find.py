@@ -418,15 +418,15 @@ def test_the_key_finds_and_is_given_back(viewer, find, wait_for, qtbot):
         find.deleteLater()
 
 
-def test_choices_come_back_the_next_time(dock, find, repository_path):
+def test_choices_come_back_the_next_time(dock, find, repository_path, wait_for):
     find.hits.setValue(7)
     find.rotation.setValue(90)
     find.mirror.setChecked(True)
     find.view.how.setCurrentIndex(1)
     again = dock(FindWidget)
+    wait_for(lambda: again.repository.path == repository_path and again.hits.value() == 7)
     assert (again.hits.value(), again.rotation.value(), again.view.how.currentIndex()) == (7, 90, 1)
     assert again.mirror.isChecked()
-    assert again.repository.path == repository_path
 
 
 def test_exports_hold_the_hits(find, query_layer, search, tmp_path, wait_for):

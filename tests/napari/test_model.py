@@ -34,8 +34,7 @@ def test_training_on_a_folder_makes_a_model_that_the_others_propose(
     path = tmp_path / "new.safetensors"
     header = read_header(path)
     assert (header["modalities"], header["settings"]["steps"]) == (["SHG", "BF"], 1)
-    assert "SHG + BF" in model.use.card.text()
-    assert "4 pairs" in model.use.card.text()
+    wait_for(lambda: "SHG + BF" in model.use.card.text() and "4 pairs" in model.use.card.text())
     assert index.model.path == path
     wait_for(lambda: index.modality.count() == 2)
     assert notifications == []
@@ -78,8 +77,8 @@ def test_a_stopped_training_keeps_the_best_and_a_checkpoint_to_go_on_from(
     done, steps = read_header(output)["provenance"]["steps_done"], 1000
     assert 0 < done < steps
     assert widget.session.model == output
-    assert f"{done} of {steps}, then stopped" in widget.use.card.text()
-    assert not widget.resume.isHidden()
+    wait_for(lambda: f"{done} of {steps}, then stopped" in widget.use.card.text())
+    wait_for(lambda: not widget.resume.isHidden())
     assert widget.resume.isChecked()
 
 
@@ -115,16 +114,17 @@ def test_the_expected_file_names_are_said_while_choosing(dock, pairs_folder, wai
 
 
 def test_a_loaded_model_shows_its_card_and_a_foreign_file_is_refused(
-    dock, model_path, tmp_path, notifications
+    dock, model_path, tmp_path, wait_for, notifications
 ):
     widget = dock(ModelWidget)
     foreign = tmp_path / "foreign.safetensors"
     foreign.write_bytes(b"not a model")
     widget.use.load.set_paths(foreign)
+    wait_for(lambda: notifications)
     assert [severity for severity, _ in notifications] == ["error"]
     assert "is not a CoMIR model" in notifications[0][1]
     widget.use.load.set_paths(model_path)
-    assert model_path.name in widget.use.card.text()
+    wait_for(lambda: model_path.name in widget.use.card.text())
     assert widget.session.model == model_path
 
 
@@ -237,6 +237,7 @@ def test_the_comir_of_a_layer_lies_on_it_and_is_the_apis(viewer, dock, pairs_fol
     viewer.dims.set_point(0, image.data_to_world((1, 0, 0))[0])
     widget = dock(ModelWidget)
     widget.use.load.set_paths(model_path)
+    wait_for(lambda: widget.use.modality.count() == 2)
     widget.use.modality.setCurrentText("SHG")
     widget.use.panel.start_button.click()
     wait_for(lambda: len(viewer.layers) == 2)
@@ -300,6 +301,7 @@ def test_the_copied_representation_is_the_same(
     viewer.open(path, name="BF", plugin="napari", rgb=True)
     widget = dock(ModelWidget)
     widget.use.load.set_paths(model_path)
+    wait_for(lambda: widget.use.modality.count() == 2)
     widget.use.modality.setCurrentText("BF")
     widget.use.panel.start_button.click()
     wait_for(lambda: len(viewer.layers) == 2)

@@ -442,7 +442,8 @@ def a_comir_without_a_model(widget, place):
 @refused(ModelWidget, "has 3 channels", "check that the image is of the modality given")
 def a_comir_of_the_other_modality(widget, place):
     place.viewer.add_image(read_image(place.pairs / "sample-001_BF.tif"))
-    widget.use.load.set_paths(place.model)
+    widget.session.model = place.model
+    widget.use.modality.addItems(["SHG", "BF"])
     widget.use.modality.setCurrentText("SHG")
     return widget.use.show_comir
 

@@ -46,8 +46,7 @@ class Dock(QWidget):
         **fields : QWidget
             By the name to keep each under.
         """
-        for name, field in fields.items():
-            remember(f"{group}/{name}", field)
+        remember({f"{group}/{name}": field for name, field in fields.items()}, self)
 
     def bind_key(self, key: str, action: Callable[[], object]) -> None:
         """Bind a key of the viewer while the dock is open, unless it has another meaning already.

@@ -30,7 +30,14 @@ from napari_cmrir.napari.hit_placement import Placement
 from napari_cmrir.napari.hit_view import HitView
 from napari_cmrir.napari.jobs.job_panel import JobPanel
 from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
-from napari_cmrir.napari.region_query import Found, Query, chosen_shape, drawn_outline, find
+from napari_cmrir.napari.region_query import (
+    Found,
+    Query,
+    chosen_shape,
+    drawn_outline,
+    find,
+    with_modality,
+)
 from napari_cmrir.napari.shared_state import default
 from napari_cmrir.napari.summaries import RepositorySummary, read_repository_summary
 from napari_cmrir.search.settings import SearchSettings
@@ -179,7 +186,7 @@ class FindWidget(ScrolledDock):
         InputError
             Something is missing, or the region is none of the image.
         """
-        repository, modality = self._repository(), self._modality()
+        repository, modality = self._repository(), self.modality.currentText()
         image, shapes = self.image.layer, self.region.layer
         if image is None:
             raise InputError("No image is chosen; open the image that the region lies in.")
@@ -208,15 +215,13 @@ class FindWidget(ScrolledDock):
             )
         return self.repository.path
 
-    def _modality(self) -> str:
-        if not self.modality.currentText():
-            card = read_repository_summary(self._repository())  # says what is wrong with the repository
-            return card.other_modality
-        return self.modality.currentText()
-
     def _write(self, language: Language) -> Callable[[], str]:
         query = self.query()
-        return lambda: query_text(language, query, file_of(query.image, kept_folder()))
+
+        def text() -> str:
+            return query_text(language, with_modality(query), file_of(query.image, kept_folder()))
+
+        return text
 
     def _tell_copied(self, text: str) -> None:
         self.panel.tell(f"Copied: {text.splitlines()[0]}")

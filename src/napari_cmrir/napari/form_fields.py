@@ -244,6 +244,11 @@ class PathEdit(QWidget):
         quoted = " ".join(f'"{path}"' for path in paths)
         self.line.setText(str(paths[0]) if len(paths) == 1 else quoted)
 
+    @property
+    def is_free(self) -> bool:
+        """Whether the user has chosen nothing: the line is empty, or holds what was proposed."""
+        return self.line.text() in ("", self._proposed)
+
     def propose(self, path: Path) -> None:
         """Choose a path unless the user has chosen another.
 
@@ -252,7 +257,7 @@ class PathEdit(QWidget):
         path : Path
             The path to propose.
         """
-        if self.line.text() in ("", self._proposed):
+        if self.is_free:
             self._proposed = str(path)
             self.line.setText(self._proposed)
 

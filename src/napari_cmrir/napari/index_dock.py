@@ -31,7 +31,7 @@ from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.job_panel import JobPanel
 from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
-from napari_cmrir.napari.summaries import describe_images, read_modalities
+from napari_cmrir.napari.summaries import FoundImages, look_at_images, read_modalities
 from napari_cmrir.repository.build import Estimate
 
 if TYPE_CHECKING:
@@ -148,8 +148,7 @@ class IndexWidget(ScrolledDock):
         self.images.changed.connect(self._look)
         self.modality.currentIndexChanged.connect(self._look)
         self.model.changed.connect(self._read_model)
-        self._files.answered.connect(self.found.setText)
-        self._files.refused.connect(self.found.setText)
+        self._files.answered.connect(self._show_files)
         self._models.answered.connect(self._offer_modalities)
         self._models.refused.connect(self._show_model_refusal)
         self._known.answered.connect(self._show_images)
@@ -171,7 +170,7 @@ class IndexWidget(ScrolledDock):
     def index(self) -> None:
         """Start to index what the fields say."""
         try:
-            job = partial(in_worker_process, tasks.index, *self._chosen())
+            job = partial(_index, *self._chosen())
         except InputError as error:
             self.panel.refuse(error)
             return
@@ -194,7 +193,7 @@ class IndexWidget(ScrolledDock):
 
     def _chosen(self) -> tuple[list[Path], Path, str, Path, bool, float | None]:
         pixel_size = self.pixel_size.value() or None
-        source = self._images(), self._model(), self._modality()
+        source = self._images(), self._model(), self.modality.currentText()
         return *source, self._output(), self.keep_glass.isChecked(), pixel_size
 
     def _keep_in_order(
@@ -225,7 +224,13 @@ class IndexWidget(ScrolledDock):
         self.failures.setVisible(bool(lines))
 
     def _write(self, language: Language) -> Callable[[], str]:
-        return partial(index_text, language, *self._chosen())
+        chosen = self._chosen()
+
+        def text() -> str:
+            _require_modality(*chosen[1:3])
+            return index_text(language, *chosen)
+
+        return text
 
     def _show_speed(self, progress: Progress) -> None:
         now = time.monotonic()
@@ -257,12 +262,6 @@ class IndexWidget(ScrolledDock):
         if self.model.path is None:
             raise InputError("No model is chosen; train or load one in the widget CoMIR model.")
         return self.model.path
-
-    def _modality(self) -> str:
-        if not self.modality.currentText():
-            read_modalities(self._model())  # says what is wrong with the model
-            raise InputError("No modality is chosen; choose which one the images are of.")
-        return self.modality.currentText()
 
     def _output(self) -> Path:
         path = self.output.path
@@ -308,7 +307,23 @@ class IndexWidget(ScrolledDock):
         self.found.setText("")
         paths = self.images.paths
         if paths:
-            first = paths[0]
-            base = first.parent if len(paths) > 1 or first.is_file() else first
-            self.output.propose(base.with_name(f"{base.name}.cmrir"))
-            self._files.ask(partial(describe_images, paths, self.modality.currentText() or None))
+            self._files.ask(partial(look_at_images, paths, self.modality.currentText() or None))
+
+    def _show_files(self, files: FoundImages) -> None:
+        self.found.setText(files.sentence)
+        self.output.propose(files.repository)
+
+
+def _index(
+    images: list[Path], model: Path, modality: str, output: Path, keep_glass: bool, pixel_size: float | None
+) -> Job[tasks.Indexed]:
+    """Index images, or say what is wrong with the model where it offers no modality."""
+    _require_modality(model, modality)
+    more = modality, output, keep_glass, pixel_size
+    return (yield from in_worker_process(tasks.index, images, model, *more))
+
+
+def _require_modality(model: Path, modality: str) -> None:
+    if not modality:
+        read_modalities(model)  # says what is wrong with the model
+        raise InputError("No modality is chosen; choose which one the images are of.")

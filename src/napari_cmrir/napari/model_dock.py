@@ -34,6 +34,7 @@ from napari_cmrir.napari.dock import ScrolledDock
 from napari_cmrir.napari.form_fields import Folded, PathEdit, heading
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.job_panel import JobPanel
+from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.napari.model_use import ModelUse
 from napari_cmrir.napari.pair_source import PairSource
@@ -214,6 +215,7 @@ class ModelWidget(ScrolledDock):
         self.remove.setToolTip("Remove every layer that this widget added: pairs, previews and CoMIRs")
         self._previews = PluginLayers(viewer, self)
         self._training: _Training | None = None
+        self._is_looking = False
         self._lay_out()
         self._connect()
 
@@ -265,7 +267,9 @@ class ModelWidget(ScrolledDock):
 
     def _connect(self) -> None:
         self.preset.currentTextChanged.connect(self._show_preset)
-        self.output.changed.connect(self._show_checkpoint)
+        self._checkpoints = DebouncedQuery(self)
+        self._checkpoints.answered.connect(self._show_checkpoint)
+        self.output.changed.connect(self._look_for_checkpoint)
         self.pairs.proposed.connect(self.output.propose)
         self.pairs.refused.connect(lambda reason: self.panel.refuse(InputError(reason)))
         self.pairs.check.clicked.connect(self.check)
@@ -290,7 +294,7 @@ class ModelWidget(ScrolledDock):
         self.plot.clear()
         self.plot.show()
         self._training = pairs, self.pairs.names, settings, output
-        job = partial(_do, tasks.train, *self._training, self.resume.isChecked())
+        job = partial(_train, *self._training, self._resumes())
         self.panel.run("Training a CoMIR model", job, self._take_model)
 
     def check(self) -> None:
@@ -326,29 +330,33 @@ class ModelWidget(ScrolledDock):
 
     def _write(self, language: Language) -> Callable[[], str]:
         pairs, settings, output = self.pairs.chosen(), self._settings(), self._output()
-        names, preset, resume = self.pairs.names, self.preset.currentText(), self.resume.isChecked()
+        names, preset, resume = self.pairs.names, self.preset.currentText(), self._resumes()
 
         def text() -> str:
             folder = pairs if isinstance(pairs, Path) else pairs_of(*pairs, names, kept_folder())
-            return train_text(language, folder, names, settings, preset, output, resume)
+            goes_on = _has_checkpoint(output) if resume is None else resume
+            return train_text(language, folder, names, settings, preset, output, goes_on)
 
         return text
 
     def _take_model(self, path: Path) -> None:
         self._training = None
         self.panel.tell(f"Trained: {path}")
-        self._show_checkpoint()
+        self._look_for_checkpoint()
         self.session.model = path
 
     def _keep_best(self) -> None:
         """Make a model of what a stopped training has left."""
         training, self._training = self._training, None
-        self._show_checkpoint()
-        if training is not None and Path(f"{training[-1]}.checkpoint").exists():
-            job = partial(_do, tasks.keep_best, *training)
+        self._look_for_checkpoint()
+        if training is not None:
+            job = partial(_keep_best, *training)
             self.panel.run("Keeping the best so far", job, self._take_best)
 
-    def _take_best(self, path: Path) -> None:
+    def _take_best(self, path: Path | None) -> None:
+        if path is None:
+            self.panel.tell("Stopped.")
+            return
         self.panel.tell(f"Stopped; the best so far is kept: {path.name}")
         self.session.model = path
 
@@ -361,11 +369,21 @@ class ModelWidget(ScrolledDock):
         self.steps.setValue(preset.steps)
         self.seed.setValue(preset.seed)
 
-    def _show_checkpoint(self) -> None:
-        path = self.output.path
-        is_there = path is not None and Path(f"{self._output()}.checkpoint").exists()
+    def _look_for_checkpoint(self) -> None:
+        self._checkpoints.forget()
+        self._show_checkpoint(False)
+        self._is_looking = self.output.path is not None
+        if self._is_looking:
+            self._checkpoints.ask(partial(_has_checkpoint, self._output()))
+
+    def _show_checkpoint(self, is_there: bool) -> None:
+        self._is_looking = False
         self.resume.setVisible(is_there)
         self.resume.setChecked(is_there)
+
+    def _resumes(self) -> bool | None:
+        """Whether to go on with a training; ``None`` where it is not known yet whether there is one."""
+        return None if self._is_looking else self.resume.isChecked()
 
     def _show_progress(self, progress: Progress) -> None:
         preview = progress.preview
@@ -414,6 +432,33 @@ def _do(
     """Do a task on the pairs of a folder, or on two layers."""
     pairs = source if isinstance(source, Path) else [tuple(layer.read() for layer in source)]
     return (yield from in_worker_process(task, pairs, *more))
+
+
+def _train(
+    source: Path | tuple[ImageSnapshot, ImageSnapshot],
+    names: tuple[str, str],
+    settings: TrainingSettings,
+    output: Path,
+    resume: bool | None,
+) -> Job[Path]:
+    goes_on = _has_checkpoint(output) if resume is None else resume
+    return (yield from _do(tasks.train, source, names, settings, output, goes_on))
+
+
+def _keep_best(
+    source: Path | tuple[ImageSnapshot, ImageSnapshot],
+    names: tuple[str, str],
+    settings: TrainingSettings,
+    output: Path,
+) -> Job[Path | None]:
+    """Make a model of what a stopped training has left, if it has come as far as a checkpoint."""
+    if not _has_checkpoint(output):
+        return None
+    return (yield from _do(tasks.keep_best, source, names, settings, output))
+
+
+def _has_checkpoint(output: Path) -> bool:
+    return Path(f"{output}.checkpoint").exists()
 
 
 def _pixels_like(viewer: napari.viewer.Viewer) -> tuple[Any, Any]:

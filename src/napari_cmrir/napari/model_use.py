@@ -30,6 +30,7 @@ from napari_cmrir.napari.form_fields import LayerCombo, PathEdit
 from napari_cmrir.napari.hit_placement import Placement
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.job_panel import JobPanel
+from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.napari.plugin_layers import PluginLayers
 from napari_cmrir.napari.shared_state import shared_state_of
@@ -118,9 +119,14 @@ class ModelUse(QWidget):
     def _connect(self) -> None:
         self.load.changed.connect(self._load)
         self.panel.start_requested.connect(self.show_comir)
-        self._session.model_changed.connect(self._show_card)
+        self._files, self._cards = DebouncedQuery(self), DebouncedQuery(self, 0)
+        self._files.answered.connect(self._open)
+        self._files.refused.connect(lambda reason: self.panel.refuse(InputError(reason)))
+        self._cards.answered.connect(self._show_card)
+        self._cards.refused.connect(lambda reason: self._show_card((reason, ())))
+        self._session.model_changed.connect(self._read_card)
         if self._session.model is not None:
-            self._show_card(self._session.model)
+            self._read_card(self._session.model)
 
     def show_comir(self) -> None:
         """Represent the chosen image, and add its CoMIR as a layer that lies on it."""
@@ -175,7 +181,12 @@ class ModelUse(QWidget):
     def _load(self) -> None:
         path = self.load.path
         self.copy_import.setVisible(path is not None and path.suffix == ".pt")
-        if path is None or not path.is_file():  # still being typed
+        self._files.forget()
+        if path is not None:
+            self._files.ask(partial(_readable, path))
+
+    def _open(self, path: Path | None) -> None:
+        if path is None:  # still being typed
             return
         if path.suffix == ".pt":
             self.panel.run(
@@ -183,11 +194,6 @@ class ModelUse(QWidget):
                 partial(in_worker_process, tasks.import_model, path, self._names(), _beside(path)),
                 self._take,
             )
-            return
-        try:
-            model_rows(path)
-        except InputError as error:
-            self.panel.refuse(error)
         else:
             self._session.model = path
 
@@ -195,18 +201,30 @@ class ModelUse(QWidget):
         self._session.model = path
         self.panel.tell(f"Imported: {path}")
 
-    def _show_card(self, path: Path) -> None:
-        try:
-            self.card.setText(as_table(model_rows(path)))
-            modalities: Sequence[str] = read_modalities(path)
-        except InputError as error:
-            self.card.setText(str(error))
-            modalities = ()
+    def _read_card(self, path: Path) -> None:
+        self._cards.ask(partial(_card, path))
+
+    def _show_card(self, card: tuple[str, Sequence[str]]) -> None:
+        text, modalities = card
+        self.card.setText(text)
         before = self.modality.currentText()
         self.modality.clear()
         self.modality.addItems(list(modalities))
         self.modality.setEnabled(bool(modalities))
         self.modality.setCurrentText(before)
+
+
+def _readable(path: Path) -> Path | None:
+    """Return a path if it is a file, and no damaged model."""
+    if not path.is_file():
+        return None
+    if path.suffix != ".pt":
+        model_rows(path)  # refuses what is no model
+    return path
+
+
+def _card(path: Path) -> tuple[str, Sequence[str]]:
+    return as_table(model_rows(path)), read_modalities(path)
 
 
 def _represent(model: Path, image: ImageSnapshot, modality: str, placement: Placement) -> Job[_Represented]:

@@ -80,21 +80,18 @@ class Picture:
         of two, the first.
     limits : tuple of two float
         Contrast limits.
+    is_bright : bool
+        Whether it is shown bright, as brightfield is.
     """
 
     levels: list[Any]
     limits: tuple[float, float]
+    is_bright: bool
 
     @property
     def rgb(self) -> bool:
         """Whether it has colours."""
         return self.levels[0].ndim == 3
-
-    @property
-    def is_bright(self) -> bool:
-        """Whether it is shown bright, as brightfield is."""
-        few = np.asarray(self.levels[-1])[::16, ::16]
-        return bool(np.median(few) > (float(few.min()) + float(few.max())) / 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,13 +134,13 @@ def read_picture(path: str) -> Picture:
     if is_large and image.coarser:
         levels: list[Any] = [LazyLevel(level) for level in (image, *image.coarser)]
         finalize(levels[0], image.close)
-        return Picture(levels, _limits(np.asarray(levels[-1])))
+        return _picture(levels)
     with closing(image):
         pixels = np.ascontiguousarray(plain_type(image[:, :]))
     levels = [pixels if pixels.shape[2] == 3 else pixels[..., 0]]
     while is_large and max(levels[-1].shape[:2]) > _SMALLEST_LEVEL:
         levels.append(_halved(levels[-1]))
-    return Picture(levels, _limits(levels[-1]))
+    return _picture(levels)
 
 
 def thumbnails(hits: Sequence[Hit]) -> Iterator[Thumbnail]:
@@ -217,6 +214,14 @@ def thumbnail(path: str, box: NDArray[np.float64]) -> NDArray[np.uint8]:
     low, high = _limits(shown)
     scaled: NDArray[np.uint8] = ((shown - low) / (high - low) * 255).clip(0, 255).astype(np.uint8)
     return scaled
+
+
+def _picture(levels: list[Any]) -> Picture:
+    """Look at the coarsest level here, so that the window's thread need not read it."""
+    coarsest = np.asarray(levels[-1])
+    few = coarsest[::16, ::16]
+    is_bright = bool(np.median(few) > (float(few.min()) + float(few.max())) / 2)
+    return Picture(levels, _limits(coarsest), is_bright)
 
 
 def _limits(pixels: NDArray[Any]) -> tuple[float, float]:

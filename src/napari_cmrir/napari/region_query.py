@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from napari_cmrir.napari.coordinates import ImageSnapshot, Plane, map_points, pl
 from napari_cmrir.napari.hit_placement import Placement
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
+from napari_cmrir.napari.summaries import read_repository_summary
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -24,7 +25,16 @@ if TYPE_CHECKING:
 
     from napari_cmrir.search.hits import SearchResult
 
-__all__ = ["Found", "Outline", "Query", "chosen_shape", "drawn_outline", "find", "region_and_mask"]
+__all__ = [
+    "Found",
+    "Outline",
+    "Query",
+    "chosen_shape",
+    "drawn_outline",
+    "find",
+    "region_and_mask",
+    "with_modality",
+]
 
 
 _SHAPES_WITH_AREA = ("rectangle", "ellipse", "polygon")
@@ -190,7 +200,7 @@ class Query:
     outline : Outline or None
         The region; ``None`` is the whole image.
     modality : str
-        Of the image.
+        Of the image; empty where the repository has not been read yet, see `with_modality`.
     hits : int
         Images to show at most.
     max_rotation : float
@@ -254,6 +264,24 @@ class Found:
     result: SearchResult
 
 
+def with_modality(query: Query) -> Query:
+    """Fill in the modality that a query is usually of, where none was chosen; reads the repository.
+
+    Parameters
+    ----------
+    query : Query
+        What to search for.
+
+    Raises
+    ------
+    InputError
+        As `summaries.read_repository_summary`.
+    """
+    if query.modality:
+        return query
+    return replace(query, modality=read_repository_summary(query.repository).other_modality)
+
+
 def find(query: Query) -> Job[Found]:
     """Search a repository.
 
@@ -278,6 +306,7 @@ def find(query: Query) -> Job[Found]:
         As `search.query.search` and `repository.store.open_repository`.
     """
     yield Progress(0, None, "%", "Reading the region")
+    query = with_modality(query)
     pixels = query.image.read()
     region, mask = query.region_and_mask()
     result = yield from in_worker_process(

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from psygnal import Signal
-from qtpy.QtCore import QSettings
+from qtpy.QtCore import QObject, QSettings
 from qtpy.QtWidgets import QCheckBox, QComboBox, QLineEdit, QSpinBox, QWidget
+from superqt.utils import create_worker as create_silent_worker
 
 from napari_cmrir.napari.form_fields import PathEdit
+from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
 
 if TYPE_CHECKING:
     from napari import Viewer
 
-__all__ = ["SharedState", "default", "forget_choices", "remember", "shared_state_of"]
+__all__ = [
+    "SharedState",
+    "behind_proxy",
+    "current_if_same",
+    "default",
+    "forget_choices",
+    "remember",
+    "shared_state_of",
+]
 
 
 class SharedState:
@@ -49,6 +62,8 @@ class SharedState:
         self.repository_changed.emit(path)
 
 
+_unwritten: dict[str, str] = {}
+_lock = Lock()  # one thread at a time reads or writes the choices
 _SESSIONS: WeakKeyDictionary[object, SharedState] = WeakKeyDictionary()
 
 
@@ -60,23 +75,100 @@ def shared_state_of(viewer: Viewer) -> SharedState:
     viewer : Viewer
         The viewer, or the proxy that napari gives to plugins in its place.
     """
-    return _SESSIONS.setdefault(getattr(viewer, "__wrapped__", viewer), SharedState())
+    return _SESSIONS.setdefault(behind_proxy(viewer), SharedState())
 
 
-def remember(key: str, field: QWidget) -> None:
-    """Bring a field's last choice back, and keep what is chosen from now on.
+def behind_proxy(viewer: Viewer) -> Viewer:
+    """Return the viewer that napari's proxy stands for; a viewer itself is returned unchanged.
 
     Parameters
     ----------
-    key : str
-        Under what name: ``"find/hits"``.
-    field : QWidget
-        A spin box, combo box, check box, line or path.
+    viewer : Viewer
+        The viewer, or the proxy.
+
+    Notes
+    -----
+    ``__wrapped__`` is an attribute of napari's present kind of proxy, and no promise of napari's.
     """
-    kept = _settings().value(key)
-    if kept is not None:
-        _set(field, str(kept))
-    _changed(field).connect(lambda *_: _settings().setValue(key, _get(field)))
+    wrapped: Viewer | None = getattr(viewer, "__wrapped__", None)
+    return current_if_same(viewer) if wrapped is None else wrapped
+
+
+def current_if_same(viewer: Viewer) -> Viewer:
+    """Return the current viewer if the proxy stands for it, else what was given: public means only.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        The viewer, or a proxy.
+    """
+    import napari
+
+    current = napari.current_viewer()
+    # Hashes are compared because viewers are equal if all their values are; a proxy has the viewer's hash.
+    return current if current is not None and hash(current) == hash(viewer) else viewer
+
+
+def remember(fields: Mapping[str, QWidget], parent: QObject) -> None:
+    """Bring back the last choices of fields, and keep what is chosen from now on.
+
+    The disk is read and written away from the window. What the user chooses before it is read counts.
+
+    Parameters
+    ----------
+    fields : mapping of str to QWidget
+        Spin boxes, combo boxes, check boxes, lines and paths, by the name to keep each under:
+        ``"find/hits"``.
+    parent : QObject
+        Ends what is still to be read.
+    """
+    before = {key: _get(field) for key, field in fields.items()}
+    reading = DebouncedQuery(parent, 0)
+    reading.answered.connect(partial(_bring_back, dict(fields), before))
+    paths = {key for key, field in fields.items() if isinstance(field, PathEdit)}
+    reading.ask(partial(_read_choices, list(fields), paths))
+    for key, field in fields.items():
+        _changed(field).connect(partial(_keep, key, field))
+
+
+def _bring_back(fields: Mapping[str, QWidget], before: Mapping[str, str], kept: Mapping[str, str]) -> None:
+    for key, choice in kept.items():
+        field = fields[key]
+        if _get(field) == before[key] or (isinstance(field, PathEdit) and field.is_free):
+            _set(field, choice)
+
+
+def _read_choices(keys: Sequence[str], paths: Collection[str]) -> dict[str, str]:
+    """Read the choices that were kept; those of paths that are no longer there are left out."""
+    with _lock:
+        _write_choices()
+        settings = _settings()
+        kept = {key: str(settings.value(key)) for key in keys if settings.contains(key)}
+    return {key: choice for key, choice in kept.items() if key not in paths or _exists(choice)}
+
+
+def _exists(choice: str) -> bool:
+    try:
+        return bool(choice) and Path(choice).exists()
+    except OSError:
+        return False
+
+
+def _keep(key: str, field: QWidget, *_: object) -> None:
+    _unwritten[key] = _get(field)
+    create_silent_worker(_write_unwritten, _start_thread=True)
+
+
+def _write_unwritten() -> None:
+    with _lock:
+        _write_choices()
+
+
+def _write_choices() -> None:
+    settings = _settings()
+    while _unwritten:
+        settings.setValue(*_unwritten.popitem())
+    settings.sync()
 
 
 def default(name: str, otherwise: int) -> int:
@@ -99,7 +191,9 @@ def default(name: str, otherwise: int) -> int:
 
 def forget_choices() -> None:
     """Forget all choices."""
-    _settings().clear()
+    with _lock:
+        _unwritten.clear()
+        _settings().clear()
 
 
 def _settings() -> QSettings:
@@ -126,18 +220,9 @@ def _set(field: QWidget, kept: str) -> None:
     elif isinstance(field, QComboBox):
         field.setCurrentText(kept)
     elif isinstance(field, PathEdit):
-        paths = _paths(kept)
-        if paths:
-            field.set_paths(*paths)
+        field.set_paths(Path(kept))
     elif isinstance(field, QLineEdit):
         field.setText(kept)
-
-
-def _paths(kept: str) -> Any:
-    from pathlib import Path
-
-    path = Path(kept)
-    return [path] if kept and path.exists() else []
 
 
 def _changed(field: QWidget) -> Any:

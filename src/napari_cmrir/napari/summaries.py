@@ -9,12 +9,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from napari_cmrir.errors import InputError
+from napari_cmrir.errors import InputError, in_words
 
 __all__ = [
+    "FoundImages",
     "RepositorySummary",
     "as_table",
     "describe_images",
+    "look_at_images",
     "model_rows",
     "read_modalities",
     "read_repository_summary",
@@ -153,6 +155,44 @@ def _steps(settings: dict[str, Any], provenance: dict[str, Any]) -> str:
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class FoundImages:
+    """What is to be known of images before they are indexed.
+
+    Parameters
+    ----------
+    sentence : str
+        How many there are and what they are, or why there are none.
+    repository : Path
+        Where to write by default: beside the folder that holds them.
+    """
+
+    sentence: str
+    repository: Path
+
+
+def look_at_images(paths: Sequence[Path], modality: str | None) -> FoundImages:
+    """Describe images as `describe_images`, and say where their repository would lie.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files and folders, at least one.
+    modality : str or None
+        Which images are taken of a folder with several modalities.
+    """
+    first = paths[0]
+    base = first.parent if len(paths) > 1 or first.is_file() else first
+    try:
+        sentence = describe_images(paths, modality)
+    except (InputError, OSError) as error:
+        refusal = error if isinstance(error, InputError) else in_words(error)
+        if refusal is None:
+            raise
+        sentence = str(refusal)
+    return FoundImages(sentence, base.with_name(f"{base.name}.cmrir"))
 
 
 def describe_images(paths: Sequence[Path], modality: str | None) -> str:

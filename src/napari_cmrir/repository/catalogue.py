@@ -166,6 +166,11 @@ class Catalogue:
         finally:
             self._connection.execute("ROLLBACK")
 
+    def data_version(self) -> int:
+        """Return a number that changes when another connection publishes something; each has its own."""
+        (version,) = self._connection.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
     def about(self, key: str) -> Any:
         """Return what was noted under a key, or ``None``."""
         row = self._connection.execute("SELECT value FROM about WHERE key = ?", [key]).fetchone()

@@ -34,6 +34,7 @@ __all__ = [
     "VOCABULARY_NAME",
     "Repository",
     "changed_settings",
+    "file_state",
     "open_repository",
 ]
 
@@ -109,6 +110,26 @@ def changed_settings(path: Path, *, keep_glass: bool = False, **reading: Any) ->
     return settings.model_copy(update=update | ({"least_tissue": 0.0} if keep_glass else {}))
 
 
+def file_state(path: Path) -> tuple[int, ...]:
+    """Return what tells a file from one that was put in its place, or written, since.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    tuple of int
+        Device, number, size and time of its last change; empty where there is no file.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 class Repository:
     """What is published of a repository at the moment it is opened.
 
@@ -135,6 +156,7 @@ class Repository:
         self._cached_notes = lru_cache(maxsize=_CACHED_NOTES)(read_notes)
         self._catalogue = Catalogue(path)
         try:
+            self._state = self._read_state()  # before the rest: what is published meanwhile is then noticed
             self._open()
         except BaseException:
             self.close()
@@ -167,6 +189,14 @@ class Repository:
                 f"{self.path} is unfinished ({stored} of {known} CoMIRs stored, no image searchable yet);"
                 " index the same images into it again to finish it."
             )
+
+    def is_current(self) -> bool:
+        """Whether nothing was published, and neither catalogue nor model replaced, since it was opened."""
+        return self._read_state() == self._state
+
+    def _read_state(self) -> tuple[Any, ...]:
+        files = (file_state(self.path / name) for name in (CATALOGUE_NAME, MODEL_NAME))
+        return self._catalogue.data_version(), *files
 
     def close(self) -> None:
         """Close the catalogue; what was read stays usable."""

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
-from superqt.utils import GeneratorWorker
 from superqt.utils import create_worker as create_silent_worker
 
 from napari_cmrir.errors import InputError, in_words
-from napari_cmrir.napari.jobs.workers import SignalRelay, detach_all, ignore
+from napari_cmrir.napari.jobs.workers import ClosingWorker, SignalRelay, detach_all, ignore
 
 __all__ = ["DebouncedQuery", "StreamWorker", "UiStepQueue"]
 
@@ -103,7 +102,7 @@ class StreamWorker(QObject):
             Called in another thread; it yields what is handed over.
         """
         self.stop()
-        worker = create_silent_worker(_pass_on, make, _worker_class=_FeedWorker)
+        worker = create_silent_worker(_pass_on, make, _worker_class=ClosingWorker)
         SignalRelay(self, worker, self._relays, yielded=self.arrived.emit, finished=ignore)
         worker.start()
 
@@ -169,17 +168,6 @@ class UiStepQueue(QObject):
         finally:
             if self._steps and self._steps[0] is step:
                 self._steps.popleft()
-
-
-class _FeedWorker(GeneratorWorker):
-    """Closes what it iterates in its own thread, wherever it is stopped."""
-
-    def work(self) -> Any:
-        """Iterate."""
-        try:
-            return super().work()
-        finally:
-            self._gen.close()
 
 
 def _pass_on(make: Callable[[], Iterator[Any]]) -> Iterator[Any]:

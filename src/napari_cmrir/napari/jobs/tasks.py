@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.napari.jobs.kept import MODELS, REPOSITORIES, kept_model, kept_repository
 
 if TYPE_CHECKING:
     from napari_cmrir.images.geometry import Region
@@ -76,6 +77,7 @@ def train(
         As `comir.training.train`.
     """
     yield Progress(0, None, "pairs", "Starting")
+    _make_room()
     from napari_cmrir.representations.comir.training import train as training
 
     found = _found(pairs, modalities)
@@ -97,10 +99,17 @@ def keep_best(
         As they were given to `train`.
     """
     yield Progress(0, None, "pairs", "Keeping the best so far")
+    _make_room()
     from napari_cmrir.representations.comir.training import train as training
 
     yield from training.keep_best(_found(pairs, modalities), modalities, settings, output=output)
     return output
+
+
+def _make_room() -> None:
+    """Give back the memory of what searches have left open: training needs it."""
+    REPOSITORIES.forget()
+    MODELS.forget()
 
 
 def _found(
@@ -142,9 +151,8 @@ def represent(model: Path, pixels: NDArray[Any], modality: str) -> Job[NDArray[n
     """
     yield Progress(0, None, "tiles", "Loading the model")
     from napari_cmrir.representations.comir import inference
-    from napari_cmrir.representations.comir.model import load_model
 
-    comir: NDArray[np.uint8] = yield from inference.represent(load_model(model), pixels, modality)
+    comir: NDArray[np.uint8] = yield from inference.represent(kept_model(model), pixels, modality)
     return comir
 
 
@@ -193,6 +201,7 @@ def index(
         Side of the images' pixels in micrometres; by default as the files say.
     """
     yield Progress(0, None, "images", "Loading the model")
+    REPOSITORIES.forget()  # what is kept open could not be written everywhere
     from napari_cmrir.repository.build import build_repository
     from napari_cmrir.repository.repository import changed_settings
     from napari_cmrir.representations.comir.model import load_model
@@ -214,6 +223,7 @@ def learn_words(repository: Path) -> Job[str]:
         The repository.
     """
     yield Progress(0, None, "images", "Reading the repository")
+    REPOSITORIES.forget()  # what is kept open could not be written everywhere
     from napari_cmrir.repository.maintenance import rebuild_vocabulary
 
     rebuilt = yield from rebuild_vocabulary(repository)
@@ -230,6 +240,7 @@ def verify(repository: Path) -> Job[str]:
         The repository.
     """
     yield Progress(0, None, "files", "Reading the repository")
+    REPOSITORIES.forget()  # what is kept open could not be written everywhere
     from napari_cmrir.repository.maintenance import verify_repository
 
     problems = yield from verify_repository(repository)
@@ -245,6 +256,7 @@ def prune(repository: Path) -> Job[str]:
         The repository.
     """
     yield Progress(0, None, "images", "Looking for the images")
+    REPOSITORIES.forget()  # what is kept open could not be written everywhere
     from napari_cmrir.repository.maintenance import prune_repository
 
     dropped = yield from prune_repository(repository)
@@ -270,21 +282,19 @@ def search(
         As `search.query.search`.
     """
     yield Progress(0, None, "%", "Opening the repository")
-    from napari_cmrir.repository.repository import open_repository
     from napari_cmrir.search.query import search as search_in
 
-    with open_repository(repository) as opened:
-        return (
-            yield from search_in(
-                opened,
-                pixels,
-                modality,
-                region=region,
-                mask=mask,
-                pixel_size=pixel_size,
-                settings=settings,
-            )
+    return (
+        yield from search_in(
+            kept_repository(repository),
+            pixels,
+            modality,
+            region=region,
+            mask=mask,
+            pixel_size=pixel_size,
+            settings=settings,
         )
+    )
 
 
 def explain(repository: Path, result: SearchResult, hit: Hit) -> Job[Explanation]:
@@ -305,16 +315,13 @@ def explain(repository: Path, result: SearchResult, hit: Hit) -> Job[Explanation
         The repository has changed since the search, or cannot be opened.
     """
     yield Progress(0, None, "", "Comparing the representations")
-    from napari_cmrir.repository.repository import open_repository
     from napari_cmrir.search.explain import explain as explain_hit
 
-    with open_repository(repository) as opened:
-        known = hit.field < len(opened) and hit.image in (
-            opened.image_name(hit.field),
-            str(opened.image_path(hit.field)),
-        )
-        if not known:
-            raise InputError(
-                f"{Path(hit.image).name} is no longer in the repository as it was; search again."
-            )
-        return explain_hit(opened, result, hit)
+    opened = kept_repository(repository)
+    known = hit.field < len(opened) and hit.image in (
+        opened.image_name(hit.field),
+        str(opened.image_path(hit.field)),
+    )
+    if not known:
+        raise InputError(f"{Path(hit.image).name} is no longer in the repository as it was; search again.")
+    return explain_hit(opened, result, hit)

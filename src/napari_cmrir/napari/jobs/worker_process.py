@@ -17,6 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from napari_cmrir.errors import InputError
@@ -29,6 +30,7 @@ Result = TypeVar("Result")
 
 _HEARTBEAT = 0.1
 _GRACE_SECONDS = 0.7
+_MOST_IDLE = 2  # one keeps the repository that is searched; the other cuts thumbnails meanwhile
 _START = "import sys; sys.path[:] = {}; from napari_cmrir.napari.jobs.worker_main import main; main()"
 
 
@@ -61,7 +63,7 @@ def in_worker_process(task: Callable[..., Job[Result]], *arguments: Any) -> Job[
     -----
     Where the job is cancelled it has 0.7 s to end by itself; then its process is killed.
     """
-    process = _hire()
+    process = _hire(arguments)
     if process is None:
         return (yield from task(*arguments))
     progress = Progress(0, None, "", "")
@@ -103,10 +105,11 @@ def _without_preview(progress: Progress) -> Progress:
 
 
 class _Process:
-    """A process that does jobs, as napari sees it."""
+    """A process that does jobs, as napari sees it; `kept` are the paths that it may have left open."""
 
     def __init__(self) -> None:
         self.is_idle = True
+        self.kept: set[Path] = set()
         self._popen = subprocess.Popen(
             [sys.executable, "-c", _START.format(repr(sys.path))],
             stdin=subprocess.PIPE,
@@ -165,20 +168,29 @@ _idle: list[_Process] = []
 _lock = threading.Lock()
 
 
-def _hire() -> _Process | None:
-    """Take the process that waits for work, or start one; ``None`` where none can be started."""
+def _hire(arguments: tuple[Any, ...]) -> _Process | None:
+    """Take a process that waits for work, or start one; ``None`` where none can be started.
+
+    The one that has opened the paths of this job before is taken first, then one that keeps least.
+    """
+    paths = {argument for argument in arguments if isinstance(argument, Path)}
     with _lock:
-        while _idle:
-            process = _idle.pop()
-            if process.is_alive:
-                return process
+        for process in [process for process in _idle if not process.is_alive]:
+            _idle.remove(process)
             process.close()
+        if _idle:
+            process = max(_idle, key=lambda one: (len(one.kept & paths), -len(one.kept)))
+            _idle.remove(process)
+            process.kept |= paths
+            return process
     if not sys.executable or getattr(sys, "frozen", False):
         return None
     try:
-        return _Process()
+        process = _Process()
     except OSError:
         return None
+    process.kept |= paths
+    return process
 
 
 def _dismiss(process: _Process) -> None:
@@ -186,7 +198,7 @@ def _dismiss(process: _Process) -> None:
     if not process.is_idle:
         process.stop()
     with _lock:
-        if process.is_idle and not _idle:
+        if process.is_idle and len(_idle) < _MOST_IDLE:
             _idle.append(process)
             return
     process.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, ClassVar
 
@@ -15,7 +15,16 @@ from napari_cmrir.errors import InputError, in_words
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.napari.jobs.worker_main import PROGRESS_SECONDS
 
-__all__ = ["JobResult", "JobWorker", "SignalRelay", "Titled", "detach_all", "ignore", "started"]
+__all__ = [
+    "ClosingWorker",
+    "JobResult",
+    "JobWorker",
+    "SignalRelay",
+    "Titled",
+    "detach_all",
+    "ignore",
+    "started",
+]
 
 
 class SignalRelay(QObject):
@@ -79,12 +88,35 @@ class JobResult:
         self.result, self.refusal = result, refusal
 
 
-class JobWorker(GeneratorWorker):
+class ClosingWorker(GeneratorWorker):
+    """Iterates a generator that its subclass can reach, which superqt's own worker keeps to itself.
+
+    Parameters
+    ----------
+    function : callable
+        Makes the generator.
+    *arguments
+        What it is called with.
+    """
+
+    def __init__(self, function: Callable[..., Generator[Any, Any, Any]], *arguments: Any) -> None:
+        self.generator = function(*arguments)
+        super().__init__(_delegate, self.generator)
+
+    def work(self) -> Any:
+        """Iterate, and close the generator in this thread wherever it is stopped."""
+        try:
+            return super().work()
+        finally:
+            self.generator.close()
+
+
+class JobWorker(ClosingWorker):
     """Iterates a job, passes on as much of its progress as can be seen, and closes it in its own thread."""
 
     def work(self) -> JobResult | None:
         """Iterate until the job ends or is stopped."""
-        job, shown, last = self._gen, 0.0, None
+        job, shown, last = self.generator, 0.0, None
         try:
             while not self.abort_requested:
                 progress = next(job)
@@ -121,6 +153,10 @@ class Titled(partial):  # type: ignore[type-arg]
 
     def __str__(self) -> str:
         return self.title
+
+
+def _delegate(generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    return (yield from generator)
 
 
 def started(make_job: Callable[[], Job[Any]]) -> Job[Any]:
