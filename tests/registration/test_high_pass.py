@@ -36,3 +36,10 @@ def test_without_a_mask_all_pixels_count(dtype: torch.dtype, needs_gradient: boo
     )
     expected = high_pass(images, torch.ones(30, 41, dtype=dtype), 5.0)
     torch.testing.assert_close(high_pass(images, None, 5.0), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_deviation_of_0_applies_the_mask_only() -> None:
+    images = torch.rand(2, 1, 9, 12, generator=torch.manual_seed(2))
+    mask = (torch.arange(12) < 7).float().expand(9, 12)
+    assert high_pass(images, None, 0.0) is images
+    torch.testing.assert_close(high_pass(images, mask, 0.0), images * mask)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
 from napari_cmrir.images.intensity import Intensity
@@ -107,3 +108,17 @@ def test_the_best_networks_are_kept_not_the_last(test) -> None:
     other = Selection(networks, test)
     other.load_state(selection.state())
     assert (other.step, other.score, other.worse) == (2, selection.score, 1)
+
+
+@pytest.mark.parametrize(("high_pass_px", "lowest", "highest"), [(0.0, 0.0, 1.8), (16.0, 2.4, 2.8)])
+def test_validation_compares_what_the_loss_compares(
+    high_pass_px: float, lowest: float, highest: float
+) -> None:
+    """Fields that differ by a slow variation only, under a fine texture that they share."""
+    rng = np.random.default_rng(0)
+    shared = np.tile(gaussian_filter(rng.normal(size=(160, 160)), 3, mode="wrap"), (3, 6))
+    slow = gaussian_filter(rng.normal(size=(480, 960)), 50)
+    image = (0.5 + 0.1 * shared / shared.std() + 0.1 * slow / slow.std())[..., None]
+    test = RetrievalTest([(image, image)], (UNIT, UNIT), 0, high_pass_px=high_pass_px)
+    assert (test.side, len(test)) == (160, 16)
+    assert lowest <= test.score(itself).loss <= highest  # by chance: log(16), 2.77

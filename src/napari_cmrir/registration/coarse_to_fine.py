@@ -17,7 +17,7 @@ from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.registration.correlation import peaks
 from napari_cmrir.registration.fine_scores import FineScores
 from napari_cmrir.registration.high_pass import high_pass
-from napari_cmrir.registration.prepared_query import BAND, Pose, PreparedQuery, rotations
+from napari_cmrir.registration.prepared_query import Pose, PreparedQuery, rotations
 from napari_cmrir.registration.refinement import POINTS_STEPPED, pose_scores, refine_poses, with_gradients
 from napari_cmrir.registration.settings import RegistrationSettings
 
@@ -110,7 +110,7 @@ def _stack(comirs: FieldComirs, fields: Sequence[int], level: int, query: Prepar
     images = torch.from_numpy(stacked).to(query.device).float()
     if level > stored:
         images = F.avg_pool2d(images, 2 ** (level - stored))
-    return high_pass(images, None, BAND / 2**level)
+    return high_pass(images, None, query.high_pass_px / 2**level)
 
 
 def _stored_level(comirs: FieldComirs, field: int) -> int:

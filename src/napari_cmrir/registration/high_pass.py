@@ -25,7 +25,7 @@ def high_pass(images: Tensor, mask: Tensor | None, deviation: float) -> Tensor:
     mask : (y, x) float tensor or None
         1 where the images count; the mean is that of these pixels. ``None`` where all do, which is faster.
     deviation : float
-        Standard deviation of the Gaussian neighbourhood, in pixels, above 0.
+        Standard deviation of the Gaussian neighbourhood, in pixels; 0 applies the mask only.
 
     Returns
     -------
@@ -37,6 +37,8 @@ def high_pass(images: Tensor, mask: Tensor | None, deviation: float) -> Tensor:
     >>> high_pass(torch.full((1, 1, 8, 8), 5.0), torch.ones(8, 8), 2.0).abs().max().item() < 1e-5
     True
     """
+    if deviation <= 0:
+        return images if mask is None else images * mask
     if mask is None:
         if images.device.type == "cpu" and not images.requires_grad and images.dtype in _FILTERED:
             return _filtered(images, deviation)

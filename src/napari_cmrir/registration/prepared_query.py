@@ -13,12 +13,9 @@ from torch.nn import functional as F
 
 from napari_cmrir.registration.correlation import RotatedTemplates, turn
 from napari_cmrir.registration.high_pass import high_pass
-from napari_cmrir.registration.settings import RegistrationSettings
+from napari_cmrir.registration.settings import HIGH_PASS_PX, RegistrationSettings
 
-__all__ = ["BAND", "Pose", "PreparedQuery", "resized", "rotations", "scales"]
-
-BAND = 16.0
-"""Standard deviation, in pixels, of the neighbourhood whose mean is taken away."""
+__all__ = ["Pose", "PreparedQuery", "resized", "rotations", "scales"]
 
 _COARSE, _FINE = 2, 1  # pyramid levels: quarter and half resolution
 _SMALLEST_SIDE = 20  # pixels that a query keeps at the coarse level
@@ -66,6 +63,9 @@ class PreparedQuery:
         Mirror it left to right.
     scale : float
         Enlarge it by this factor.
+    high_pass_px : float
+        Standard deviation of the `high_pass` before every comparison, in pixels of full resolution, as the
+        model was trained; 0 compares the CoMIRs unfiltered.
     """
 
     def __init__(
@@ -76,8 +76,9 @@ class PreparedQuery:
         *,
         mirrored: bool = False,
         scale: float = 1.0,
+        high_pass_px: float = HIGH_PASS_PX,
     ) -> None:
-        self.mirrored, self.scale = mirrored, scale
+        self.mirrored, self.scale, self.high_pass_px = mirrored, scale, high_pass_px
         comir, mask = resized(comir, mask, scale)
         if mirrored:
             comir, mask = comir[..., ::-1].copy(), mask[..., ::-1].copy()
@@ -97,20 +98,21 @@ class PreparedQuery:
         return self._comir.device
 
     def level(self, level: int) -> tuple[Tensor, Tensor]:
-        """Detail (channel, y, x) and mask (y, x), averaged over squares of ``2**level`` pixels a side."""
+        """High-passed CoMIR (channel, y, x) and mask (y, x), averaged over squares of ``2**level`` px."""
         side = 2**level
         weight = F.avg_pool2d(self._mask[None], side)[0]
         comir = F.avg_pool2d(self._comir * self._mask, side) / weight.clamp_min(1e-6)
         mask = (weight > 0.5).float()
-        return high_pass(comir[None], mask, BAND / side)[0], mask
+        return high_pass(comir[None], mask, self.high_pass_px / side)[0], mask
 
     def rotated_templates(self, shape: tuple[int, int], settings: RegistrationSettings) -> RotatedTemplates:
         """The query at the coarse level under every rotation, ready for fields of a shape (made once)."""
         if shape not in self._templates:
             comir, mask = self.level(self.coarse)
             turned = [turn(comir, mask, angle) for angle in rotations(settings)]
+            # A high-passed field has a mean of about 0 everywhere; an unfiltered one must be centred.
             self._templates[shape] = RotatedTemplates(
-                turned, shape, min_overlap=settings.min_overlap, centred=False
+                turned, shape, min_overlap=settings.min_overlap, centred=not self.high_pass_px
             )
         return self._templates[shape]
 

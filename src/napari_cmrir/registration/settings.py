@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["RegistrationSettings"]
+__all__ = ["HIGH_PASS_PX", "RegistrationSettings"]
+
+HIGH_PASS_PX = 16.0
+"""Default standard deviation, in pixels of full resolution, of the neighbourhood whose mean is subtracted.
+
+The default training minimises its loss on CoMIRs filtered so; a search compares the same frequencies.
+"""
 
 
 class RegistrationSettings(BaseModel):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from napari_cmrir.images.intensity import choose_intensity
+from napari_cmrir.registration.settings import HIGH_PASS_PX
 from napari_cmrir.representations.comir.model import ComirModel, OutputScale
 
 __all__ = ["REPRESENTATIONS", "Grey", "comir", "original"]
@@ -64,7 +65,8 @@ def original(model: ComirModel, images: Images) -> ComirModel:
     networks = {modality: Grey(intensity.channels) for modality, intensity in intensities.items()}
     return ComirModel(
         model.modalities,
-        model.settings.model_copy(update={"channels": 1}),
+        # Grey images vary slowly, too: they are filtered even beside a model that is trained without.
+        model.settings.model_copy(update={"channels": 1, "high_pass": HIGH_PASS_PX}),
         intensities,
         cast(Any, networks),
         {modality: OutputScale((0.0,), (1.0,)) for modality in model.modalities},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cmrir.registration.settings import HIGH_PASS_PX
 from napari_cmrir.search.exports import affine_matrix
 
 if TYPE_CHECKING:
@@ -102,14 +103,17 @@ def explain(repository: Repository, result: SearchResult, hit: Hit) -> Explanati
         query=result.comir,
         field=field,
         mask=mask,
-        agreement=agreement_map(result.comir, field, mask),
+        agreement=agreement_map(result.comir, field, mask, repository.model.high_pass_px),
         affine=affine,
         shared_words=_shared_words(repository, result, hit, comir, to_field),
     )
 
 
 def agreement_map(
-    one: NDArray[np.uint8], other: NDArray[np.uint8], mask: NDArray[np.bool_]
+    one: NDArray[np.uint8],
+    other: NDArray[np.uint8],
+    mask: NDArray[np.bool_],
+    high_pass_px: float = HIGH_PASS_PX,
 ) -> NDArray[np.float32]:
     """Correlate two CoMIRs in the neighbourhood of every pixel.
 
@@ -120,6 +124,8 @@ def agreement_map(
     ----------
     one, other : (channel, y, x) arrays
     mask : (y, x) bool array
+    high_pass_px : float
+        Standard deviation of the high pass before the comparison, in pixels; 0 for none.
 
     Returns
     -------
@@ -138,13 +144,12 @@ def agreement_map(
     import torch
 
     from napari_cmrir.registration.high_pass import high_pass
-    from napari_cmrir.registration.prepared_query import BAND
 
     counts = torch.from_numpy(mask).float()
     weight = counts.numpy()
     a, b = (
-        high_pass(torch.from_numpy(np.ascontiguousarray(image)).float()[None], counts, BAND)[0].numpy()
-        for image in (one, other)
+        high_pass(image[None], counts, high_pass_px)[0].numpy()
+        for image in (torch.from_numpy(np.ascontiguousarray(comir)).float() for comir in (one, other))
     )
     total = np.maximum(_smooth(weight), 1e-6)
 

@@ -154,10 +154,13 @@ class SearchState:
         """The query, and its mirrored and resized variants if the settings ask for them."""
         from napari_cmrir.representations.devices import choose_device
 
-        device = choose_device(self.settings.device)
+        device, high_pass_px = choose_device(self.settings.device), self.repository.model.high_pass_px
         ways = product((False, True) if self.settings.mirror else (False,), scales(self.settings))
         return {
-            way: PreparedQuery(self.comir, self.mask, device, mirrored=way[0], scale=way[1]) for way in ways
+            way: PreparedQuery(
+                self.comir, self.mask, device, mirrored=way[0], scale=way[1], high_pass_px=high_pass_px
+            )
+            for way in ways
         }
 
     def screen(self) -> Job[NDArray[np.float32]]:

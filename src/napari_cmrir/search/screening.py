@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Template", "cut_template", "screen", "screen_scores"]
 
-_BAND = 16.0  # as the registration's, px of full resolution
 _COARSER = THUMBNAIL_LEVEL + 1  # the level at which large queries are screened: an eighth
 _SMALLEST_SIDE = 20  # pixels that a query keeps there; a smaller one is screened at the thumbnails' level
 _LONGEST_SIDE = 32  # of the part of a query that is screened with, in pixels of that level
@@ -45,7 +44,7 @@ class Template:
     area : (int, int)
         Height and width of the upright part, in pixels of its level.
     band : float
-        Of the `high_pass` that is compared, in pixels.
+        Standard deviation of the `high_pass` of query and fields, in pixels; 0 for none.
     """
 
     turned: Tensor
@@ -117,7 +116,7 @@ def screen(
     """
     small = min(query.height, query.width) < _SMALLEST_SIDE * 2**_COARSER
     level = THUMBNAIL_LEVEL if small else _COARSER
-    template = cut_template(*query.level(level), rotations, _BAND / 2**level)
+    template = cut_template(*query.level(level), rotations, query.high_pass_px / 2**level)
     scores = np.full(len(repository), -np.inf, np.float32)
     done = 0
     for fields in _batches(repository, template, level):
@@ -162,6 +161,8 @@ def screen_scores(template: Template, fields: Tensor, *, precision: torch.dtype 
     """
     precision = precision or training_precision(fields.device)
     images = high_pass(fields, torch.ones_like(fields[0, 0]), template.band)
+    if not template.band:  # else the edge of the padding would be the strongest edge of all
+        images = images - images.mean((-2, -1), keepdim=True)
     down, across = (
         max(round(_HANGING * side), (frame - whole) // 2 + 2)  # or the field is smaller than the query
         for side, frame, whole in zip(template.area, template.turned.shape[2:], fields.shape[2:], strict=True)
@@ -200,7 +201,11 @@ def _inverse_lengths(padded: Tensor, images: Tensor, template: Template) -> Tens
     """Inverse norm of the pixels in the template's rectangle, (n, rows, columns)."""
     (height, width), (tall, wide) = template.area, template.turned.shape[2:]
     energy = padded.square().sum(1, keepdim=True)
-    energy = F.avg_pool2d(F.avg_pool2d(energy, (height, 1), 1), (1, width), 1)[:, 0] * (height * width)
+    energy = F.avg_pool2d(F.avg_pool2d(energy, (height, 1), 1), (1, width), 1)[:, 0]
+    if not template.band:  # high-passed images have a mean of about 0 in every rectangle
+        means = F.avg_pool2d(F.avg_pool2d(padded, (height, 1), 1), (1, width), 1)
+        energy = energy - means.square().sum(1)
+    energy = energy * (height * width)
     top, left = (tall - height) // 2, (wide - width) // 2
     energy = energy[:, top : top + padded.shape[2] - tall + 1, left : left + padded.shape[3] - wide + 1]
     floor = _FLAT * height * width * images.square().sum(1).mean((1, 2))

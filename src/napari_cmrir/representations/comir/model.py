@@ -98,6 +98,14 @@ class ComirModel:
         return self.settings.channels
 
     @property
+    def high_pass_px(self) -> float:
+        """Standard deviation, in pixels, of the high pass that training compared CoMIRs under; 0 for none.
+
+        A search of the model's CoMIRs compares them under the same filter.
+        """
+        return self.settings.high_pass
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal, of all that decides what the model answers."""
         digest = hashlib.sha256(json.dumps(self._answers(), sort_keys=True).encode())

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from napari_cmrir.registration.settings import HIGH_PASS_PX
+
 __all__ = ["PRESETS", "TrainingSettings"]
 
 
@@ -79,7 +81,7 @@ class TrainingSettings(BaseModel):
         description="CoMIRs are averaged over squares of this many pixels a side before they are compared.",
     )
     high_pass: float = Field(
-        16.0,
+        HIGH_PASS_PX,
         ge=0,
         le=256,
         description="CoMIRs are compared without the mean of a Gaussian neighbourhood of this standard"

@@ -214,7 +214,11 @@ class Trainer:
         self.history = History()
         self.precision = training_precision(device)
         self.objective = Objective(settings, device)
-        test = RetrievalTest(validation, (one, other), settings.seed) if validation else None
+        test = (
+            RetrievalTest(validation, (one, other), settings.seed, high_pass_px=settings.high_pass)
+            if validation
+            else None
+        )
         self.selection = Selection(self.networks, test if test is not None and len(test) > 1 else None)
         self._shown = self._shown_pair()
         self._comirs: list[Tensor] = []

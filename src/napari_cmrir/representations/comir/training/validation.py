@@ -17,6 +17,7 @@ from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.registration.correlation import RotatedTemplates, turn
 from napari_cmrir.registration.high_pass import high_pass
+from napari_cmrir.registration.settings import HIGH_PASS_PX
 from napari_cmrir.representations.comir.inference import forward_in_batches
 from napari_cmrir.representations.comir.model import OutputScale
 from napari_cmrir.representations.comir.networks import Tiramisu, UNet
@@ -72,7 +73,6 @@ _MOST_FIELDS = 16
 _QUERIES_PER_DIRECTION = 64
 _MOST_ROTATION = 30.0  # degrees, as a search tries by default
 _STEP = 2  # CoMIRs are compared at half resolution
-_DETAIL = 16.0  # px, as the registration compares
 _TEMPERATURE = 0.1
 
 ArrayPair = tuple[NDArray[Any], NDArray[Any]]
@@ -123,6 +123,9 @@ class RetrievalTest:
         Of the two modalities.
     seed : int
         Of the queries' places and rotations.
+    high_pass_px : float
+        Standard deviation of the `high_pass` of the CoMIRs, in pixels, as the loss and a search use; 0 for
+        none.
 
     Attributes
     ----------
@@ -130,7 +133,15 @@ class RetrievalTest:
         ``(n, channel, side, side)``, what the networks see; n is 0 or 1 where the images are too small.
     """
 
-    def __init__(self, pairs: Sequence[ArrayPair], intensities: Sequence[Intensity], seed: int) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[ArrayPair],
+        intensities: Sequence[Intensity],
+        seed: int,
+        *,
+        high_pass_px: float = HIGH_PASS_PX,
+    ) -> None:
+        self.high_pass_px = high_pass_px
         side, places = _choose_fields([pair[0].shape[:2] for pair in pairs])
         self.side, self.query_side = side, min(128, round(0.6 * side / 16) * 16)
         one, other = (
@@ -184,7 +195,7 @@ class RetrievalTest:
             answers = represent(k, torch.stack([self.queries[i].image for i in own]))
             for i, answer in zip(own, _pressed(answers, *scales[k]), strict=True):
                 comirs[i] = answer
-        details = [_compared(_pressed(c, *s)) for c, s in zip(fields, scales, strict=True)]
+        details = [self._compared(_pressed(c, *s)) for c, s in zip(fields, scales, strict=True)]
         logits = torch.stack(
             [self._correlations(q, c, details[1 - q.side]) for q, c in zip(self.queries, comirs, strict=True)]
         )
@@ -192,18 +203,21 @@ class RetrievalTest:
         hits = (logits.argmax(1) == own_fields).float().mean()
         return RetrievalScore(float(hits), float(F.cross_entropy(logits / _TEMPERATURE, own_fields)))
 
-    @staticmethod
-    def _correlations(query: _Query, comir: Tensor, fields: Tensor) -> Tensor:
+    def _correlations(self, query: _Query, comir: Tensor, fields: Tensor) -> Tensor:
         """Highest correlation of a query's CoMIR with each field, (n,)."""
         mask = query.mask.to(comir.device)
         coarse_mask = (F.avg_pool2d(mask[None], _STEP)[0] > 0.99).float()
-        coarse = _compared(comir[None], coarse_mask)[0]
+        coarse = self._compared(comir[None], coarse_mask)[0]
         turned, turned_mask = turn(coarse, coarse_mask, query.degrees)
         templates = RotatedTemplates(
-            [(turned, turned_mask)], (fields.shape[-2], fields.shape[-1]), centred=False
+            [(turned, turned_mask)], (fields.shape[-2], fields.shape[-1]), centred=not self.high_pass_px
         )
         (scores,) = templates.correlate(fields)
         return scores.flatten(1).amax(1)
+
+    def _compared(self, comirs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """CoMIRs as a search compares them: averaged and high-passed."""
+        return high_pass(F.avg_pool2d(comirs, _STEP), mask, self.high_pass_px / _STEP)
 
 
 def _choose_fields(shapes: Sequence[tuple[int, ...]]) -> tuple[int, list[tuple[int, int, int]]]:
@@ -229,11 +243,6 @@ def _grid(shapes: Sequence[tuple[int, ...]], side: int) -> list[tuple[int, int, 
 def _pressed(comirs: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     """As the 8-bit export presses CoMIRs into a range, without the rounding."""
     return ((comirs - mean) / (DEVIATIONS * deviation).clamp_min(LEAST_SCALE)).sigmoid()
-
-
-def _compared(comirs: Tensor, mask: Tensor | None = None) -> Tensor:
-    coarse = F.avg_pool2d(comirs, _STEP)
-    return high_pass(coarse, mask, _DETAIL / _STEP)
 
 
 _CALM = 3  # tests whose mean decides: the luck of a single one does not
