@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from napari_cmrir.representations.comir import dense_layers
 from napari_cmrir.representations.comir.dense_backward import dense_block, dropout_noise
 from napari_cmrir.representations.comir.dense_layers import LayerWeights, TensorPool
 from napari_cmrir.representations.comir.networks import Tiramisu
@@ -131,3 +132,23 @@ def test_two_images_before_the_way_back_do_not_share_memory() -> None:
 
     one, other = torch.rand(2, *FEW, dtype=torch.float64)
     torch.testing.assert_close(gradient(one) + gradient(other), gradient(one, other))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_public_operations_stand_in_for_the_private_ones_of_torch(monkeypatch, dtype) -> None:
+    torch.manual_seed(0)
+    layers = nn.ModuleList(Layer(9 + 5 * i, "some zero") for i in range(3)).to(dtype)
+    x = torch.randn(FEW, dtype=dtype)
+    gradient, asked, answers = torch.randn(len(x), 24, *x.shape[2:], dtype=dtype), [], []
+    public = copy.deepcopy(layers)
+    for used in (layers, public):
+        if used is public:
+            monkeypatch.setattr(dense_layers, "private_op", asked.append)  # gives None
+        seen = x.clone().requires_grad_()
+        out, _, means, variances = block(used, seen, 0.0, keep_input=True)
+        out.backward(gradient)
+        answers.append([out, means, variances, seen.grad, *(p.grad for p in used.parameters())])
+    assert len(set(asked)) >= 3
+    for one, other in zip(*answers, strict=True):
+        tolerance = 0.05 * float(one.detach().abs().max()) if dtype == torch.bfloat16 else 1e-9
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=0)

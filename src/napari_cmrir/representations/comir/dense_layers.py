@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import cache, reduce
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torch.nn import grad
 
 __all__ = [
     "LayerWeights",
@@ -118,15 +120,20 @@ def repeated(values: Tensor, rows: Tensor) -> Tensor:
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of each channel."""
-    kept = torch.zeros(x.shape[1], dtype=torch.promote_types(x.dtype, torch.float32))
-    mean, variance = torch.batch_norm_update_stats(x, kept, kept.clone(), 0.0)
+    precise = torch.promote_types(x.dtype, torch.float32)
+    update = private_op("batch_norm_update_stats")
+    if update is None:
+        variance, mean = torch.var_mean(x.to(precise), (0, 2, 3), correction=0)
+    else:
+        kept = torch.zeros(x.shape[1], dtype=precise)
+        mean, variance = update(x, kept, kept.clone(), 0.0)
     return mean, variance
 
 
 def normalise(x: Tensor, mean: Tensor, variance: Tensor, epsilon: float, out: Tensor) -> None:
     """Take the mean of each channel away and divide by its standard deviation."""
     for part in chunks(x):
-        out[part] = torch.native_batch_norm(x[part], None, None, mean, variance, False, 0.0, epsilon)[0]
+        out[part] = F.batch_norm(x[part], mean, variance, training=False, eps=epsilon)
 
 
 class Scratch:
@@ -158,12 +165,11 @@ class Scratch:
 
     def active(self, seen: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """Scale and rectify channels, each by a value of its own; where oneDNN can, in one go."""
-        if seen.dtype == torch.bfloat16 and _fuses():
+        convolve = private_op("ops.mkldnn._convolution_pointwise")
+        if convolve is not None and seen.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             whole = self.first(seen).copy_(seen)
             kernel, each = scale[:, None, None, None], len(scale)
-            active: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                whole, kernel, shift, [0, 0], [1, 1], [1, 1], each, "relu", [], ""
-            )
+            active: Tensor = convolve(whole, kernel, shift, [0, 0], [1, 1], [1, 1], each, "relu", [], "")
             return active
         scaled = torch.addcmul(shift[:, None, None], seen, scale[:, None, None], out=self.first(seen))
         return torch.clamp_min(scaled, 0, out=self.second(seen))  # in place, it takes torch twice as long
@@ -171,14 +177,40 @@ class Scratch:
     def masked(self, gradient: Tensor, active: Tensor) -> Tensor:
         """The gradient where it is active."""
         out = self.first(gradient)
-        torch.ops.aten.threshold_backward.grad_input(gradient, active, 0, grad_input=out)
+        mask = private_op("ops.aten.threshold_backward.grad_input")
+        if mask is None:
+            torch.mul(gradient, active > 0, out=out)
+        else:
+            mask(gradient, active, 0, grad_input=out)
         return out
 
 
 @cache
-def _fuses() -> bool:
-    available: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return available and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+def private_op(name: str) -> Callable[..., Any] | None:
+    """Look up an operation of torch that its documentation does not promise.
+
+    They are used for speed only: where one is missing, public operations give the same result.
+
+    Parameters
+    ----------
+    name : str
+        Dotted path below ``torch``.
+
+    Returns
+    -------
+    callable or None
+        None where this version of torch lacks it.
+
+    Examples
+    --------
+    >>> private_op("ops.mkldnn.no_such_operation") is None
+    True
+    """
+    try:
+        found: Any = reduce(getattr, name.split("."), torch)
+    except AttributeError:
+        return None
+    return cast("Callable[..., Any]", found)
 
 
 def _shaped(memory: Tensor, like: Tensor) -> Tensor:
@@ -210,12 +242,9 @@ def see_back(
     answer = LayerWeights(*(torch.zeros_like(tensor) for tensor in layer))
     is_small = layer.scale.abs() < _SMALL_SCALE
     small = is_small.nonzero()[:, 0]
-    sizes = [len(layer.bias)]
     for part in chunks(seen):
         active = scratch.active(seen[part], scale, shift)
-        back, of_kernel, of_bias = torch.ops.aten.convolution_backward(
-            gradient[part], active, kernel, sizes, *_plain(kernel), [True, True, True]
-        )
+        back, of_kernel, of_bias = _convolution_gradients(gradient[part], active, kernel)
         back = scratch.masked(back, active)
         total[part, : seen.shape[1]].addcmul_(back, onward)
         answer.kernel.add_(of_kernel)
@@ -227,6 +256,20 @@ def see_back(
     products = (layer.kernel * answer.kernel).sum((0, 2, 3)) - layer.shift * answer.shift
     answer.scale.add_((products / layer.scale).masked_fill(is_small, 0))
     return answer
+
+
+def _convolution_gradients(gradient: Tensor, seen: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of what a convolution saw, of its kernel and of its bias, in one pass where torch can."""
+    backward = private_op("ops.aten.convolution_backward")
+    if backward is not None:
+        of_seen, of_kernel, of_bias = backward(
+            gradient, seen, kernel, [len(kernel)], *_plain(kernel), [True, True, True]
+        )
+        return of_seen, of_kernel, of_bias
+    padding = kernel.shape[2] // 2
+    of_seen = grad.conv2d_input(seen.shape, kernel, gradient, padding=padding)  # type: ignore[no-untyped-call]
+    of_kernel = grad.conv2d_weight(seen, kernel.shape, gradient, padding=padding)  # type: ignore[no-untyped-call]
+    return of_seen, of_kernel, _sums(gradient)
 
 
 def _plain(kernel: Tensor) -> tuple[Any, ...]:
