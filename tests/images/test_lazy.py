@@ -125,7 +125,7 @@ def stack(request, tmp_path_factory):
 def test_planes_times_and_channels_are_chosen_and_said(stack, asked, expected, choice):
     with closing(open_image(stack, ReadingSettings(**asked))) as image:
         np.testing.assert_array_equal(image[:, :], np.moveaxis(expected, 0, -1))
-        assert choice in image.choice
+        assert choice in image.reading_note
         assert image.pixel_size == pytest.approx(0.25)
     if not asked:
         assert image.channel_names == ("DAPI", "SHG")
@@ -184,9 +184,9 @@ def test_the_level_that_suits_is_read_and_resampled(pyramid, wanted, level, shap
     path, levels = pyramid
     with closing(open_image(path, pixel_size=wanted)) as image:
         assert image.shape == shape
-        assert image.step == pytest.approx(step)
-        assert f"level {level} of 3 of {0.25 * 2**level:.3g} µm pixels" in image.choice
-        assert ("resampled" in image.choice) == (wanted not in (None, 0.25, 0.505))
+        assert image.downsample == pytest.approx(step)
+        assert f"level {level} of 3 of {0.25 * 2**level:.3g} µm pixels" in image.reading_note
+        assert ("resampled" in image.reading_note) == (wanted not in (None, 0.25, 0.505))
         centre = image[shape[0] // 2 - 2 :, shape[1] // 2 - 2 :][:4, :4].mean()
         middle = levels[level].shape[0] // 2, levels[level].shape[1] // 2
         assert centre == pytest.approx(float(levels[level][middle]), abs=6)
@@ -202,7 +202,7 @@ def test_a_level_that_is_asked_for_is_read(pyramid):
 def test_a_pixel_size_that_is_given_counts_more_than_the_files(pyramid):
     with closing(open_image(pyramid[0], ReadingSettings(pixel_size=0.5), pixel_size=1.0)) as image:
         assert image.shape == (128, 160, 1)
-        assert "level 1" in image.choice
+        assert "level 1" in image.reading_note
 
 
 def test_without_a_pixel_size_it_says_what_it_assumes(tmp_path):
@@ -238,9 +238,9 @@ def test_a_slides_finest_series_is_read_and_its_label_is_not(tmp_path):
     with closing(open_image(path)) as image:
         np.testing.assert_array_equal(image[:, :], RGB)
         assert image.pixel_size == pytest.approx(0.5)
-        assert "the largest" in image.choice
+        assert "the largest" in image.reading_note
     with closing(open_image(path, pixel_size=1.0)) as image:
-        assert image.step == 2
+        assert image.downsample == 2
         np.testing.assert_array_equal(image[:, :], RGB[::2, ::2])
 
 
@@ -311,7 +311,7 @@ def test_slides_of_other_makers_are_read_at_the_level_that_suits(tmp_path, name,
         assert image.pixel_size == pytest.approx(0.5)
     with closing(open_image(path, pixel_size=1.0)) as image:
         np.testing.assert_array_equal(image[:, :], RGB[::2, ::2])
-        assert "the largest, level 1 of 2" in image.choice
+        assert "the largest, level 1 of 2" in image.reading_note
     with tifffile.TiffFile(path) as file:  # tifffile itself takes it for that maker's
         assert file.is_ndpi or file.is_scn
 

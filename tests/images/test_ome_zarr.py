@@ -87,7 +87,7 @@ def test_of_a_converted_file_the_largest_series_is_read(tmp_path):
         group.attrs["ome"] = _write_image(group, pixels)
     np.testing.assert_array_equal(read_image(tmp_path / "a.zarr"), np.moveaxis(PIXELS, 0, -1))
     with closing(open_image(tmp_path / "a.zarr")) as image:
-        assert "series 1 of 2, the largest" in image.choice
+        assert "series 1 of 2, the largest" in image.reading_note
 
 
 def test_plates_and_other_groups_are_refused(tmp_path):

@@ -30,7 +30,7 @@ def test_it_is_pillows_antialiased_bilinear_resize(factor):
 def test_types_and_sizes_follow():
     image = resample(lazy_array(PIXELS.astype(np.float32) / 3, pixel_size=0.5), 2.5)
     assert image[:, :].dtype == np.float32
-    assert (image.pixel_size, image.step) == (1.25, 2.5)
+    assert (image.pixel_size, image.downsample) == (1.25, 2.5)
 
 
 @pytest.mark.parametrize("cell", [7, 32, 200])

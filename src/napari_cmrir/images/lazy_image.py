@@ -42,11 +42,11 @@ class LazyImage:
         Side of a pixel in micrometres; ``None`` where it is not known.
     channel_names : tuple of str
         One a channel.
-    choice : str
+    reading_note : str
         In words, what was chosen where the file offers more than one thing; empty where it does not.
     assumption : str
         In words, what was assumed of the pixel size; empty where nothing was.
-    step : float
+    downsample : float
         Pixels of the file's finest level that a pixel covers along each axis.
     coarser : tuple of LazyImage
         The same image at lower resolutions, if the file holds such.
@@ -65,9 +65,9 @@ class LazyImage:
     read_region: ReadRegion = field(repr=False)
     pixel_size: float | None = None
     channel_names: tuple[str, ...] = ()
-    choice: str = ""
+    reading_note: str = ""
     assumption: str = ""
-    step: float = 1.0
+    downsample: float = 1.0
     coarser: tuple[LazyImage, ...] = field(default=(), repr=False)
     close: Callable[[], object] = field(default=_nothing, repr=False)
 
@@ -213,7 +213,7 @@ def resample(image: LazyImage, factor: float) -> LazyImage:
         shape=(height, width, image.shape[2]),
         read_region=read,
         pixel_size=None if image.pixel_size is None else image.pixel_size * factor,
-        step=image.step * factor,
+        downsample=image.downsample * factor,
         coarser=image.coarser,
     )
 
@@ -233,10 +233,10 @@ def overview(image: LazyImage, cell: int) -> NDArray[np.float32]:
         From the coarsest level that is fine enough, read in bands.
     """
     shape = tuple(math.ceil(side / cell) for side in image.shape[:2])
-    wanted = image.step * cell
-    source = next((level for level in reversed(image.coarser) if level.step <= wanted), image)
-    far = resample(replace(source, pixel_size=None), wanted / source.step)
-    a_row = max(1, round(wanted / source.step)) * source.shape[1] * source.shape[2]
+    wanted = image.downsample * cell
+    source = next((level for level in reversed(image.coarser) if level.downsample <= wanted), image)
+    far = resample(replace(source, pixel_size=None), wanted / source.downsample)
+    a_row = max(1, round(wanted / source.downsample)) * source.shape[1] * source.shape[2]
     n_rows = max(1, BAND_VALUES // a_row)
     bands = [far[top : top + n_rows, :].astype(np.float32) for top in range(0, far.shape[0], n_rows)]
     found = np.concatenate(bands)

@@ -61,7 +61,7 @@ def open_image(
     path : path-like
         An image file, an OME-Zarr folder, or its ``http://``, ``https://`` or ``s3://`` address.
     settings : ReadingSettings, optional
-        Which series, level, planes and channels; the image's `LazyImage.choice` says what was chosen.
+        Which series, level, planes and channels; the image's `LazyImage.reading_note` says what was chosen.
     pixel_size : float, optional
         The pixel size wanted, in micrometres: the level that suits it best is read and resampled to it.
 
@@ -82,7 +82,7 @@ def open_image(
     >>> path = Path(temporary.name, "core_SHG.tif")
     >>> tifffile.imwrite(path, np.zeros((3, 40, 50), np.uint16), metadata={"axes": "ZYX"}, ome=True)
     >>> with closing(open_image(path)) as image:
-    ...     print(image.shape, image.choice, image[10:20, 5:9].shape)
+    ...     print(image.shape, image.reading_note, image[10:20, 5:9].shape)
     (40, 50, 1) maximum of 3 planes (10, 4, 1)
     """
     settings = settings or ReadingSettings()

@@ -101,7 +101,7 @@ def choose_image(stored: Stored, settings: ReadingSettings, pixel_size: float | 
     if len(series.levels) > 1:
         size = f" of {sizes[at]:.3g} µm pixels" if sizes[at] else ""
         said.append(f"level {at} of {len(series.levels)}{size}")
-    image = replace(image, choice=", ".join([*said, *filter(None, [image.choice])]))
+    image = replace(image, reading_note=", ".join([*said, *filter(None, [image.reading_note])]))
     return at_pixel_size(image, pixel_size)
 
 
@@ -174,8 +174,8 @@ def _image(
         read,
         pixel_size=pixel_size,
         channel_names=tuple(names[channel] for channel in chosen),
-        choice=", ".join(said),
-        step=series.levels[0].size("Y") / level.size("Y"),
+        reading_note=", ".join(said),
+        downsample=series.levels[0].size("Y") / level.size("Y"),
         close=stored.close,
     )
 
@@ -268,7 +268,7 @@ def at_pixel_size(image: LazyImage, pixel_size: float | None) -> LazyImage:
     if abs(factor - 1) <= SAME_SIZE:
         return image
     words = f"resampled from {image.pixel_size:.3g} to {pixel_size:.3g} µm pixels"
-    image = replace(image, choice=", ".join(filter(None, [image.choice, words])))
+    image = replace(image, reading_note=", ".join(filter(None, [image.reading_note, words])))
     resampled = resample(image, factor)
     _refuse_lines(resampled)
     return resampled

@@ -15,7 +15,7 @@ class ReadingSettings(BaseModel):
     """Which series, level, plane, time and channels are read, and at what pixel size.
 
     All are counted from 0. What is left out is chosen by the image, and the choice is said in
-    `LazyImage.choice`.
+    `LazyImage.reading_note`.
 
     Examples
     --------

@@ -219,7 +219,7 @@ def describe_images(paths: Sequence[Path], modality: str | None) -> str:
             height, width, channels = first.shape
             parts = [f"{height} x {width} px", f"{channels} channel{'' if channels == 1 else 's'}"]
             parts += [f"{first.pixel_size:g} µm a pixel"] if first.pixel_size else []
-            parts += [first.choice] if first.choice else []
+            parts += [first.reading_note] if first.reading_note else []
     except InputError as error:
         return f"{count}; {error}"
     which = "it has" if len(found) == 1 else "the first has"

@@ -151,8 +151,8 @@ def notes_of(image: LazyImage) -> dict[str, Any]:
     """Say what a hit needs to know of how an image was read, if it was not just read as it is."""
     notes = {
         "pixel_size": image.pixel_size,
-        "pixel_step": image.step if image.step != 1 else None,
-        "read": image.choice or None,
+        "pixel_step": image.downsample if image.downsample != 1 else None,
+        "read": image.reading_note or None,
     }
     return {key: value for key, value in notes.items() if value is not None}
 
@@ -289,9 +289,9 @@ def _compute(context: WorkerContext, given: ImageTask, path: Path, now: Stamp) -
     with closing(_readable(given.source, open_source, given.source, reading, pixel_size)) as image:
         if image.assumption:
             warnings.warn(image.assumption, stacklevel=1)
-        if image.choice:
-            logger.info("%s: %s.", given.name, image.choice)
-            yield Progress(0, None, "blocks", image.choice)
+        if image.reading_note:
+            logger.info("%s: %s.", given.name, image.reading_note)
+            yield Progress(0, None, "blocks", image.reading_note)
         return (
             yield from store_comir(
                 path,
