@@ -43,7 +43,7 @@ def parallel_map(work: Callable[[Item], Result], items: Sequence[Item]) -> Itera
 
 
 def on_one_thread(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Make a function compute on one of these threads, whoever calls it.
+    """Make a function compute on one thread of this pool, from whichever thread it is called.
 
     Examples
     --------

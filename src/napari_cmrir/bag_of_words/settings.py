@@ -120,7 +120,7 @@ class VocabularySettings(BaseModel):
         return cls(size=20_000, samples=400_000, iterations=20)
 
     def words_for(self, descriptors: int) -> int:
-        """Return the number of words to learn from so many descriptors: `size` or fewer."""
+        """Return the number of words to learn from a number of descriptors: `size` or fewer."""
         return max(1, min(self.size, descriptors // self.descriptors_a_word))
 
     def samples_a_field(self, fields: int) -> int:

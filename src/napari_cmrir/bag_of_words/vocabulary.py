@@ -202,7 +202,7 @@ def _found(points: torch.Tensor, words: torch.Tensor, centres: torch.Tensor) -> 
 
 
 def _badly_served(names: NDArray[np.int64], distances: NDArray[np.float32], number: int) -> NDArray[np.int64]:
-    """Return the points farthest from their words, so many at most, leaving each word one point at least."""
+    """Return at most ``number`` points, farthest from their words; each word keeps one point or more."""
     order = np.lexsort((-distances, names))
     sorted_names = names[order]
     last_of_word = np.append(sorted_names[1:] != sorted_names[:-1], True)

@@ -33,14 +33,14 @@ IMAGE_SUFFIXES = (
 
 
 BIOIO_SUFFIXES = (".czi", ".dv", ".lif", ".lsm", ".nd2", ".oib", ".sld", ".vsi")
-"""Endings that count too where bioio is installed; a file of another that it reads has to be given itself."""
+"""Further suffixes if bioio is installed. A file with another suffix that bioio reads must be named."""
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]], modality: str | None = None) -> list[Path]:
-    """List the images that files and folders stand for.
+    """List the image files among files and folders.
 
-    Files and OME-Zarr folders are taken as they are. Other folders are searched with all they contain,
-    without hidden files and ``*.cmrir`` repositories; links to folders are not followed. Where a folder
+    Files and OME-Zarr folders are returned unchanged. Other folders are searched recursively, without
+    hidden files and ``*.cmrir`` repositories; links to folders are not followed. Where a folder
     holds ``*_<modality>.<ext>`` files, only these are taken (upper and lower case matter only if there are
     files for both), else all images.
 

@@ -39,17 +39,17 @@ class LazyImage:
     read_region : callable
         ``read_region(y, x, height, width)``, always inside the image.
     pixel_size : float or None
-        Side of a pixel in micrometres; ``None`` where it is not known.
+        Side of a pixel in micrometres; ``None`` if unknown.
     channel_names : tuple of str
-        One a channel.
+        One per channel.
     reading_note : str
-        In words, what was chosen where the file offers more than one thing; empty where it does not.
+        The series, level, planes or channels that were chosen, in a phrase; empty where the file has one.
     assumption : str
-        In words, what was assumed of the pixel size; empty where nothing was.
+        Assumption about the pixel size, in a phrase; empty if the file states it.
     downsample : float
-        Pixels of the file's finest level that a pixel covers along each axis.
+        Pixels of the file's finest level per pixel of this image, along each axis.
     coarser : tuple of LazyImage
-        The same image at lower resolutions, if the file holds such.
+        The same image at lower resolutions, if the file holds any.
     close : callable
         Closes the file.
 

@@ -52,7 +52,7 @@ def open_image(
 ) -> LazyImage:
     """Open an image to read regions of it.
 
-    The format is told by the file's content: TIFF (OME-TIFF, BigTIFF, .svs, .ndpi, .scn), OME-Zarr, PNG,
+    The file's content decides the format: TIFF (OME-TIFF, BigTIFF, .svs, .ndpi, .scn), OME-Zarr, PNG,
     JPEG, or what an installed bioio reads. PNG and JPEG are decoded whole. Palettes become RGB, CMYK becomes
     RGB, white-is-zero is inverted and an alpha channel is dropped.
 

@@ -14,7 +14,7 @@ _Index = Annotated[int, Field(ge=0)]
 class ReadingSettings(BaseModel):
     """Which series, level, plane, time and channels are read, and at what pixel size.
 
-    All are counted from 0. What is left out is chosen by the image, and the choice is said in
+    All count from 0. `open_image` chooses whatever is left out and states the choice in
     `LazyImage.reading_note`.
 
     Examples

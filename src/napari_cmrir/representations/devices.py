@@ -23,7 +23,7 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device of that name, or the fastest at hand for ``"auto"``.
+    """Return the device of that name, or the fastest available for ``"auto"``.
 
     Parameters
     ----------
@@ -79,22 +79,22 @@ def tell_device(name: str, chosen: torch.device) -> str:
     Parameters
     ----------
     name : str
-        What was asked for.
+        Device name that was asked for.
     chosen : torch.device
-        What `choose_device` made of it.
+        Device that `choose_device` returned for it.
 
     Examples
     --------
     >>> tell_device("cpu", torch.device("cpu"))
     'cpu'
     >>> tell_device("auto", torch.device("cpu"))
-    'cpu (no cuda or mps device is at hand)'
+    'cpu (no cuda or mps device is available)'
     """
     if chosen.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(chosen)})"
     if name != "auto":
         return chosen.type
-    return f"{chosen.type} (no cuda{' or mps' if chosen.type == 'cpu' else ''} device is at hand)"
+    return f"{chosen.type} (no cuda{' or mps' if chosen.type == 'cpu' else ''} device is available)"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -115,8 +115,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    told = str(error)
-    return isinstance(error, RuntimeError) and ("out of memory" in told or "can't allocate memory" in told)
+    # torch's CPU allocator raises a plain RuntimeError without a type or code of its own.
+    message = str(error)
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in message or "can't allocate memory" in message
+    )
 
 
 def release_memory(device: torch.device) -> None:

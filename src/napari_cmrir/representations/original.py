@@ -19,12 +19,12 @@ Images = Mapping[str, Sequence[NDArray[Any]]]
 
 
 class Grey(nn.Module):
-    """A network that hands the image on, grey: the sigmoid of a CoMIR's export undoes its logit.
+    """A network whose CoMIR is the grey image: the sigmoid of the export inverts its logit.
 
     Parameters
     ----------
     channels : int
-        Of the image.
+        Channels of the image.
 
     Examples
     --------
@@ -75,7 +75,7 @@ def original(model: ComirModel, images: Images) -> ComirModel:
 
 
 def comir(model: ComirModel, images: Images) -> ComirModel:
-    """Represent every image by its CoMIR: the trained model as it is."""
+    """Represent every image by its CoMIR: the trained model, unchanged."""
     return model
 
 

@@ -29,7 +29,7 @@ SIGMA = 3.3
 
 
 def grid_axis(length: int, settings: DescriptorSettings) -> NDArray[np.float64]:
-    """Return the grid's positions along an axis of so many pixels.
+    """Return the grid positions along an axis, given its length in pixels.
 
     Examples
     --------

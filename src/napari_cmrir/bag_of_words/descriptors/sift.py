@@ -49,7 +49,7 @@ __all__ = [
 
 
 DIRECTIONS = 8
-"""Directions that gradients are told apart by."""
+"""Bins of the gradient's direction (Lowe 2004, section 6.1)."""
 LARGEST = 0.2
 """Largest share that one value may have of a descriptor's length (Lowe 2004, section 6.1)."""
 SAMPLES_A_BLOCK = 16

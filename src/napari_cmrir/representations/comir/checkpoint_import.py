@@ -21,8 +21,8 @@ from napari_cmrir.representations.comir.training.settings import PRESETS
 
 __all__ = ["import_checkpoint"]
 
-_MOST_BYTES = 2**30
-_MOST_PICKLE_BYTES = 2**26
+_MOST_BYTES = 2**30  # unpacked; a crafted archive must not fill the memory
+_MOST_PICKLE_BYTES = 2**26  # the pickle describes modules; tensors lie in files of their own
 _MODULES = ("torch.nn.modules.", "models.tiramisu")  # classes whose instances become inert holders
 _STORAGES = {
     "FloatStorage": torch.float32,

@@ -27,9 +27,9 @@ __all__ = [
 
 
 class TensorPool:
-    """Images' memory that is used again: from the system, it takes longer to get than to fill.
+    """A pool of image memory: allocation from the system takes longer than filling the memory.
 
-    What is not given back is forgotten, and freed with the last tensor that lies in it.
+    The pool forgets memory that is not given back; its last tensor frees it.
 
     Examples
     --------
@@ -69,12 +69,12 @@ class TensorPool:
         return image
 
     def give_back(self, *taken: Tensor) -> None:
-        """Let memory be taken again; nobody may look at these tensors any more.
+        """Return memory to the pool; these tensors must not be read afterwards.
 
         Parameters
         ----------
         *taken : tensor
-            What `take` returned.
+            Tensors that `take` returned.
         """
         self._free += [tensor.untyped_storage() for tensor in taken]
 
@@ -102,7 +102,7 @@ class LayerWeights(NamedTuple):
 
 
 def images(memory: TensorPool, like: Tensor, channels: int) -> Tensor:
-    """Take memory for images of the same number, size and type as others, and so many channels."""
+    """Take memory for images of the same number, size and type as others, with ``channels`` channels."""
     return memory.take((len(like), channels, *like.shape[2:]), like.dtype)
 
 
@@ -137,18 +137,18 @@ def normalise(x: Tensor, mean: Tensor, variance: Tensor, epsilon: float, out: Te
 
 
 class Scratch:
-    """Memory for what is computed of a few images.
+    """Memory for the intermediate results of a few images.
 
     Parameters
     ----------
     memory : TensorPool
     hat : (n, c, y, x) tensor
-        Of as many channels as a layer sees at most.
+        As many channels as the widest layer's input.
 
     Attributes
     ----------
     parts : list of tensor
-        What is to be given back to the memory.
+        Tensors to give back to the pool.
     """
 
     def __init__(self, memory: TensorPool, hat: Tensor) -> None:
@@ -219,7 +219,7 @@ def _shaped(memory: Tensor, like: Tensor) -> Tensor:
 
 
 def see(seen: Tensor, layer: LayerWeights, noise: Tensor | None, scratch: Scratch, out: Tensor) -> Tensor:
-    """What a layer makes of normalised channels."""
+    """Output of a layer for normalised channels."""
     shift, scale = layer.shift.to(seen.dtype), layer.scale.to(seen.dtype)
     kernel, bias = _kernel(layer, seen), layer.bias.to(seen.dtype)
     for part in chunks(seen):
@@ -273,12 +273,12 @@ def _convolution_gradients(gradient: Tensor, seen: Tensor, kernel: Tensor) -> tu
 
 
 def _plain(kernel: Tensor) -> tuple[Any, ...]:
-    """A convolution's stride, padding, dilation and so on, that leave the size as it is."""
+    """Stride, padding, dilation and further arguments of a convolution that keeps the size."""
     return [1, 1], [side // 2 for side in kernel.shape[2:]], [1, 1], False, [0, 0], 1
 
 
 def chunks(x: Tensor) -> list[slice]:
-    """So many images at a time that what is computed of them stays in the cache."""
+    """Slices of a batch, small enough that intermediate results stay in the processor's cache."""
     count = max(1, _CHUNK // (x[0].numel() * x.element_size()))
     return [slice(at, at + count) for at in range(0, len(x), count)]
 

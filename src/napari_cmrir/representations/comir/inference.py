@@ -37,16 +37,16 @@ def represent(
 ) -> Job[NDArray[np.uint8]]:
     """Turn an image into its CoMIR.
 
-    Images of more than 1,024 pixels a side are computed in tiles; a tile sees as much around it as the
-    network looks at, so that there is no seam. Where the memory does not hold a tile, smaller ones are
-    taken. Convolutions are computed in bfloat16 where the hardware multiplies matrices of it.
+    Images of more than 1,024 pixels a side are computed in tiles. Each tile includes the network's halo, so
+    tiles join without a seam. Tiles shrink when memory runs out. Convolutions are computed in bfloat16 where
+    the hardware multiplies bfloat16 matrices.
 
     Parameters
     ----------
     model : ComirModel
         The trained model.
     pixels : (y, x) or (y, x, channel) array
-        The image, of any size; of a dask or zarr array only the tile at hand is computed or read.
+        The image, of any size; a dask or zarr array is computed or read tile by tile.
     modality : str
         Which of the model's two modalities it is.
     mask : (y, x) bool array, optional
@@ -160,7 +160,7 @@ def _tile(
 
 
 def _seen(first: int, count: int, whole: int, network: UNet | Tiramisu, *, from_end: bool) -> tuple[int, int]:
-    """What the network has to see, start and stop, for some rows of so many, at whole strides from an end."""
+    """Start and stop of the network's input for ``count`` rows, at whole strides from one end."""
     if from_end:
         start, stop = _seen(whole - first - count, count, whole, network, from_end=False)
         return whole - stop, whole - start

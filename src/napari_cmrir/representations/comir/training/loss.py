@@ -137,7 +137,7 @@ class Objective:
         return loss
 
     def _compared(self, comir: Tensor) -> Tensor:
-        """What of a CoMIR is compared, (n, channel, y, x)."""
+        """The high-passed CoMIR, (n, channel, y, x); unfiltered if the setting is 0."""
         if not self.settings.high_pass:
             return comir
         step = self.settings.comparison_step

@@ -14,8 +14,8 @@ from napari_cmrir.representations.comir.training.validation import Selection
 
 __all__ = ["Recovery"]
 
-_MOST_BAD_STEPS = 5
-_MOST_RETURNS = 5
+_MOST_BAD_STEPS = 5  # consecutive steps without a finite loss before training returns to kept networks
+_MOST_RETURNS = 5  # each halves the learning rate: to 1/32 at the last
 _FLAT = 1e-3  # share of the CoMIRs' first contrast under which they have collapsed
 
 
@@ -64,7 +64,7 @@ class Recovery:
         return "the loss is not a number" if gone else ""
 
     def reason_in_networks(self, comirs: Sequence[Tensor]) -> str:
-        """Why to go back from the networks as they are; empty where there is no reason.
+        """Reason to return to the kept networks, from the current weights and CoMIRs; empty if none.
 
         Parameters
         ----------
@@ -95,7 +95,7 @@ class Recovery:
         Returns
         -------
         str or None
-            What the user is told; ``None`` where that has happened too often to go on.
+            Message for the user; ``None`` after too many returns.
 
         Raises
         ------

@@ -44,7 +44,7 @@ class TrainingSettings(BaseModel):
     rotations: Literal[1, 4] = Field(
         4,
         description="Quarter turns of an image over which its CoMIR is averaged: 4 makes the CoMIR of a"
-        " turned image the turned CoMIR, 1 takes the image as it is (paper).",
+        " turned image the turned CoMIR, 1 represents the upright image only (paper).",
     )
     steps: int = Field(1500, ge=1, description="Optimisation steps; the paper takes 23 x 32.")
     batch_size: int = Field(
@@ -85,7 +85,7 @@ class TrainingSettings(BaseModel):
         ge=0,
         le=256,
         description="CoMIRs are compared without the mean of a Gaussian neighbourhood of this standard"
-        " deviation, in pixels; 0 compares them as they are (paper).",
+        " deviation, in pixels; 0 compares them unfiltered (paper).",
     )
     free_rotation: float = Field(
         45.0,
