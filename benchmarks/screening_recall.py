@@ -157,7 +157,7 @@ def signatures_of(fields, options):
 
 def screened(comir, mask, level, angles, stacks, n_fields):
     query = PreparedQuery(comir, mask, torch.device("cpu"))
-    template = cut_template(*query.level(level), angles, 16 / 2**level)
+    template = cut_template(*query.level(level), angles, query.high_pass_px / 2**level)
     scores = np.empty(n_fields)
     for numbers, stack in stacks:
         scores[numbers] = torch.cat([screen_scores(template, some) for some in stack.split(200)])

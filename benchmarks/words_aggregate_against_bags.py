@@ -113,7 +113,7 @@ def searchers_of(evaluation_run, model, modality, arguments):
 
 def screened(comir, mask, level, fields):
     query = PreparedQuery(comir, mask, torch.device("cpu"))
-    template = cut_template(*query.level(level), ANGLES, 16 / 2**level)
+    template = cut_template(*query.level(level), ANGLES, query.high_pass_px / 2**level)
     return np.array([screen_scores(template, field).item() for field in fields])
 
 
