@@ -1,4 +1,4 @@
-"""The window's thread touches no disk in the docks: it neither reads, nor writes, nor looks for a path."""
+"""The window's thread touches no disk in the docks: it neither reads nor writes, nor asks for a path."""
 
 import os
 import sys
