@@ -1,5 +1,6 @@
 """The plugin as napari starts it: widgets by name from the menu, samples, and a viewer that is closed."""
 
+import threading
 import time
 from importlib import import_module
 from importlib.resources import files
@@ -44,14 +45,28 @@ def test_the_pair_opens_from_the_menu(viewer, cache):
     assert np.ptp(shg.data) > 100
 
 
-def test_the_folder_opens_from_the_menu_and_says_where_it_lies(viewer, cache, notifications):
+def test_the_folder_opens_from_the_menu_and_says_where_it_lies(
+    viewer, cache, notifications, wait_for, monkeypatch
+):
+    threads, write = [], sample_data._write_once
+
+    def write_and_note(folder):
+        threads.append(threading.current_thread())
+        return write(folder)
+
+    monkeypatch.setattr(sample_data, "_write_once", write_and_note)
     viewer.open_sample("napari-cmrir", "tissue-folder")
+    wait_for(lambda: notifications)
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
     folder = viewer.layers["Tissues BF"].metadata["folder"]
     assert folder in notifications[0][1]
     assert len(find_images([folder], "BF")) == 12
     assert len(find_pairs([folder], ("SHG", "BF"))) == 12
     assert viewer.layers["Tissues BF"].data.shape == (12, 64, 64, 3)
     assert viewer.layers["Tissues SHG"].data.shape == (12, 64, 64)
+    for name, axes in (("BF", (1, 2, 3)), ("SHG", (1, 2))):
+        assert np.ptp(viewer.layers[f"Tissues {name}"].data, axis=axes).min() > 0
 
 
 def test_the_folder_is_written_once_and_mended_where_a_file_is_missing(cache):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from napari_cmrir.jobs import Job, Progress, run
 
 __all__ = ["ready_search", "sample_model", "tissue_folder", "tissue_pair"]
 
@@ -37,37 +42,56 @@ def tissue_folder() -> list[LayerData]:
     """Write twelve generated tissues to a folder, to index and to train on, and open them.
 
     The folder lies in the user's cache and is written once. Its brightfield files can be indexed, and since
-    every tissue has its SHG file beside it, the folder also serves as pairs to train on.
+    every tissue has its SHG file beside it, the folder also serves as pairs to train on. In a window, a
+    worker writes the folder and fills the layers plane by plane.
 
     Returns
     -------
     list of LayerData
         Two stacks of twelve planes, brightfield and SHG; ``metadata["folder"]`` names the folder.
     """
+    folder = _cache() / "tissue"
+    metadata = {"folder": str(folder)}
+    shape = len(_FOLDER_SEEDS), _SIZE, _SIZE
+    bf, shg = np.zeros((*shape, 3), np.uint8), np.zeros(shape, np.uint16)
+
+    def show_planes(planes: tuple[int, NDArray[Any], NDArray[Any]] | None) -> None:
+        if planes is None:
+            return
+        number = planes[0]
+        shg[number], bf[number] = planes[1:]
+        for layer in _layers_with(metadata):
+            layer.refresh()
+
+    def tell(_: object) -> None:
+        for layer in _layers_with(metadata):
+            if not layer.rgb:
+                layer.reset_contrast_limits()
+        show_info(
+            f"Twelve brightfield images to index, each with its SHG partner to train on, lie in {folder}"
+        )
+
     from napari.utils.notifications import show_info
 
-    from napari_cmrir.images.readers import read_pair
-
-    pairs = _write_once(_cache() / "tissue")
-    folder = pairs[0].paths[0].parent
-    shown = [read_pair(pair) for pair in pairs]
-    metadata = {"folder": str(folder)}
-    show_info(f"Twelve brightfield images to index, each with its SHG partner to train on, lie in {folder}")
+    _do("Making sample images", partial(_write_and_read, folder), show_planes, tell)
     return [
-        (
-            np.stack([bf for _, bf in shown]),
-            {"name": "Tissues BF", "rgb": True, "metadata": metadata},
-            "image",
-        ),
-        (np.stack([shg[..., 0] for shg, _ in shown]), {"name": "Tissues SHG", "metadata": metadata}, "image"),
+        (bf, {"name": "Tissues BF", "rgb": True, "metadata": metadata}, "image"),
+        (shg, {"name": "Tissues SHG", "metadata": metadata, "contrast_limits": (0, 65535)}, "image"),
     ]
+
+
+def _layers_with(metadata: dict[str, Any]) -> list[Any]:
+    import napari
+
+    viewer = napari.current_viewer()
+    return [] if viewer is None else [layer for layer in viewer.layers if layer.metadata == metadata]
 
 
 def ready_search() -> list[LayerData]:
     """Open an SHG image and get the sample folder indexed with a ready model: only a region is left to draw.
 
-    Writes twelve generated brightfield images to the user's cache and indexes them, once: some ten seconds.
-    The viewer's widgets then propose the model and the repository.
+    Twelve generated brightfield images are written to the user's cache and indexed, once: some ten seconds,
+    in a window by a worker. The viewer's widgets then propose the model and the repository.
 
     Returns
     -------
@@ -77,16 +101,17 @@ def ready_search() -> list[LayerData]:
     from napari.utils.notifications import show_info
 
     from napari_cmrir.images.geometry import Region, cut
-    from napari_cmrir.images.readers import read_image
+    from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 
-    pairs = _write_once(_cache() / "tissue")
-    repository = _index_once([pair.paths[1] for pair in pairs], _cache() / "tissue.cmrir")
+    def propose(repository: Path) -> None:
+        _propose(sample_model(), repository)
+        show_info("Open Find region, press New region, draw a rectangle on the SHG image, and press Find.")
+
+    _do("Indexing sample images", partial(_write_and_index, _cache()), lambda _: None, propose)
     part, _ = cut(
-        read_image(pairs[_ANSWER].paths[0]),
+        sample_pair(_FOLDER_SEEDS[_ANSWER], _SIZE).shg,
         Region((_SIZE / 2, _SIZE / 2), 2 * _SIZE // 3, 2 * _SIZE // 3, 15),
     )
-    _propose(sample_model(), repository)
-    show_info("Open Find region, press New region, draw a rectangle on the SHG image, and press Find.")
     return [(part[..., 0], {"name": "SHG to find", "gamma": 0.6}, "image")]
 
 
@@ -103,12 +128,52 @@ def sample_model() -> Path:
     return Path(str(files("napari_cmrir") / "data" / "sample.safetensors"))
 
 
-def _index_once(images: list[Path], path: Path) -> Path:
-    from napari_cmrir.jobs import run
-    from napari_cmrir.repository.build import build_repository
-    from napari_cmrir.representations.comir.model import load_model
+def _do(
+    title: str,
+    make: Callable[[], Generator[Any, None, Any]],
+    on_yielded: Callable[[Any], object],
+    on_returned: Callable[[Any], object],
+) -> None:
+    """Do what a sample needs, by a worker where there is a window, with a bar in napari's activity dock."""
+    import napari
 
-    run(build_repository(images, load_model(sample_model()), "BF", path)).close()
+    if napari.current_viewer() is None:
+        on_returned(run(make(), on_yielded))
+        return
+    from napari.qt.threading import create_worker
+
+    from napari_cmrir.napari.jobs.workers import ClosingWorker, Titled
+
+    worker = create_worker(
+        Titled(title, _iterate), make, _worker_class=ClosingWorker, _progress={"total": 0, "desc": title}
+    )
+    worker.yielded.connect(on_yielded)
+    worker.returned.connect(on_returned)
+    worker.start()
+
+
+def _iterate(make: Callable[[], Generator[Any, None, Any]]) -> Generator[Any, None, Any]:
+    return (yield from make())
+
+
+def _write_and_read(folder: Path) -> Generator[tuple[int, NDArray[Any], NDArray[Any]] | None, None, None]:
+    """Yield the number, the SHG and the brightfield image of each pair."""
+    from napari_cmrir.images.readers import read_pair
+
+    yield None
+    for number, pair in enumerate(_write_once(folder)):
+        shg, bf = read_pair(pair)
+        yield number, shg[..., 0], bf
+
+
+def _write_and_index(cache: Path) -> Job[Path]:
+    from napari_cmrir.napari.jobs import tasks
+    from napari_cmrir.napari.jobs.worker_process import in_worker_process
+
+    yield Progress(0, None, "images", "Writing sample images")
+    images = [pair.paths[1] for pair in _write_once(cache / "tissue")]
+    path = cache / "tissue.cmrir"
+    yield from in_worker_process(tasks.index, images, sample_model(), "BF", path)
     return path
 
 
