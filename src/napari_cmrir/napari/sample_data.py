@@ -106,7 +106,7 @@ def sample_model() -> Path:
 def _index_once(images: list[Path], path: Path) -> Path:
     from napari_cmrir.jobs import run
     from napari_cmrir.repository.build import build_repository
-    from napari_cmrir.representations.comir.model import load_model
+    from napari_cmrir.representations.base import load_model
 
     run(build_repository(images, load_model(sample_model()), "BF", path)).close()
     return path
