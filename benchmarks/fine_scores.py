@@ -30,8 +30,7 @@ from napari_cmrir.jobs import run
 from napari_cmrir.registration.coarse_to_fine import register
 from napari_cmrir.registration.prepared_query import Pose, PreparedQuery
 from napari_cmrir.repository.repository import Repository
-from napari_cmrir.representations.comir.inference import represent
-from napari_cmrir.representations.comir.model import load_model
+from napari_cmrir.representations.base import load_model, represent
 from napari_cmrir.search.settings import SearchSettings
 
 Array = NDArray[np.float32]

@@ -63,7 +63,8 @@ def _index(image: str, repository: str) -> None:
     from napari_cmrir import jobs
     from napari_cmrir.images.intensity import Intensity
     from napari_cmrir.repository.build import build_repository
-    from napari_cmrir.representations.comir.model import ComirModel, OutputScale
+    from napari_cmrir.representations.comir.inference import OutputScale
+    from napari_cmrir.representations.comir.model import ComirModel
     from napari_cmrir.representations.comir.networks import build_network
     from napari_cmrir.representations.comir.training.settings import TrainingSettings
 

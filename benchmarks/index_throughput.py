@@ -28,15 +28,15 @@ from napari_cmrir.repository import tasks as representing
 from napari_cmrir.repository import tasks as storing
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.representations.comir import inference
-from napari_cmrir.representations.comir.model import ComirModel, OutputScale
+from napari_cmrir.representations.comir.inference import OutputScale
+from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import build_network
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 
 SIDE = 834
 PARTS = {
     "reading": [(representing, "stamp"), (representing, "open_source"), (storing, "_in_memory")],
-    "CoMIR": [(inference, "represent")],
+    "CoMIR": [(ComirModel, "represent")],
     "SURF": [(descriptors, "describe")],
     "words": [(Vocabulary, "assign"), (bags, "count_words")],
 }

@@ -39,7 +39,8 @@ from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.maintenance import compact_repository, rebuild_vocabulary
 from napari_cmrir.repository.repository import open_repository
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.representations.comir.model import ComirModel, OutputScale
+from napari_cmrir.representations.comir.inference import OutputScale
+from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import build_network
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 

@@ -35,7 +35,9 @@ from napari_cmrir.jobs import run
 from napari_cmrir.registration.prepared_query import rotations
 from napari_cmrir.repository.build import Source, build_repository
 from napari_cmrir.repository.repository import Repository, open_repository
-from napari_cmrir.representations.comir.model import ComirModel, OutputScale, load_model
+from napari_cmrir.representations.base import load_model
+from napari_cmrir.representations.comir.inference import OutputScale
+from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import build_network
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.search.hits import SearchResult

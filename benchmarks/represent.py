@@ -19,8 +19,9 @@ from words_setting import Seconds, describe_machine, stopwatch
 from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
-from napari_cmrir.representations.comir.inference import represent
-from napari_cmrir.representations.comir.model import ComirModel, OutputScale
+from napari_cmrir.representations.base import represent
+from napari_cmrir.representations.comir.inference import OutputScale
+from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import Tiramisu, UNet, build_network
 from napari_cmrir.representations.comir.training.settings import PRESETS
 from napari_cmrir.representations.devices import training_precision

@@ -33,8 +33,7 @@ from napari_cmrir.images.discovery import find_images, find_pairs
 from napari_cmrir.images.readers import read_image
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.registration.coarse_to_fine import PreparedQuery, rotations
-from napari_cmrir.representations.comir.inference import represent
-from napari_cmrir.representations.comir.model import load_model
+from napari_cmrir.representations.base import load_model, represent
 from napari_cmrir.search.screening import cut_template, screen_scores
 from napari_cmrir.search.settings import SearchSettings
 from napari_cmrir.search.shortlist import describe_turned, word_rotations

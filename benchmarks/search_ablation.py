@@ -20,7 +20,7 @@ from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.evaluation.summaries import EvaluationReport
 from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.jobs import run
-from napari_cmrir.representations.comir.model import load_model
+from napari_cmrir.representations.base import load_model
 from napari_cmrir.search.settings import SearchSettings
 
 DEFAULT = "default"

@@ -32,7 +32,7 @@ from napari_cmrir.images.discovery import Pair, find_pairs
 from napari_cmrir.images.readers import read_pair
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.representations.comir.inference import represent
+from napari_cmrir.representations.base import represent
 from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.representations.comir.training.train import train

@@ -26,7 +26,8 @@ from napari_cmrir.evaluation.protocol import evaluate
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.representations.comir.model import ComirModel, load_model
+from napari_cmrir.representations.base import load_model
+from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.search.settings import SearchSettings
 
 PAPER, DEFAULT = RepositorySettings.paper(), RepositorySettings()

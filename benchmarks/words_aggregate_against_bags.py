@@ -25,8 +25,7 @@ from napari_cmrir.bag_of_words.vocabulary import keep_strongest, sample_field, t
 from napari_cmrir.evaluation.metrics import compare, wilson_interval
 from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.registration.coarse_to_fine import PreparedQuery, rotations
-from napari_cmrir.representations.comir.inference import represent
-from napari_cmrir.representations.comir.model import load_model
+from napari_cmrir.representations.base import load_model, represent
 from napari_cmrir.search.screening import cut_template, screen_scores
 from napari_cmrir.search.settings import SearchSettings
 

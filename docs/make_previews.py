@@ -21,8 +21,8 @@ from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.readers import read_pair
 from napari_cmrir.jobs import run
-from napari_cmrir.representations.comir.inference import represent
-from napari_cmrir.representations.comir.model import ComirModel, load_model
+from napari_cmrir.representations.base import load_model, represent
+from napari_cmrir.representations.comir.model import ComirModel
 
 ANGLES = (90.0, 15.0, 30.0, 45.0)
 GAP = 6  # px between the pictures

@@ -33,7 +33,7 @@ from napari_cmrir.jobs import run
 from napari_cmrir.napari.hit_files import EXPORTS
 from napari_cmrir.napari.sample_data import sample_model
 from napari_cmrir.repository.build import build_repository
-from napari_cmrir.representations.comir.model import load_model
+from napari_cmrir.representations.base import load_model
 
 IMAGES = Path(__file__).resolve().parent / "images"
 WINDOW = (1366, 768)

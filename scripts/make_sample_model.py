@@ -21,7 +21,7 @@ from napari_cmrir.images.readers import read_image
 from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import build_repository
-from napari_cmrir.representations.comir.model import load_model
+from napari_cmrir.representations.base import load_model
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.representations.comir.training.train import train
 from napari_cmrir.search.query import search

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
         verify_repository,
     )
     from napari_cmrir.repository.repository import open_repository
-    from napari_cmrir.representations.comir.inference import represent
-    from napari_cmrir.representations.comir.model import load_model
-    from napari_cmrir.representations.comir.training.train import train
+    from napari_cmrir.representations.base import load_model, represent, train
     from napari_cmrir.search.query import search as query
 
 __version__ = "0.1.0"
@@ -60,7 +58,7 @@ _HOMES = {
     "evaluate": "evaluation.protocol:evaluate",
     "find_images": "images.readers:find_images",
     "find_pairs": "images.discovery:find_pairs",
-    "load_model": "representations.comir.model:load_model",
+    "load_model": "representations.base:load_model",
     "open_image": "images.readers:open_image",
     "open_repository": "repository.repository:open_repository",
     "prune_repository": "repository.maintenance:prune_repository",
@@ -68,9 +66,9 @@ _HOMES = {
     "query": "search.query:search",
     "read_image": "images.readers:read_image",
     "rebuild_vocabulary": "repository.maintenance:rebuild_vocabulary",
-    "represent": "representations.comir.inference:represent",
+    "represent": "representations.base:represent",
     "run": "jobs:run",
-    "train": "representations.comir.training.train:train",
+    "train": "representations.base:train",
     "verify_repository": "repository.maintenance:verify_repository",
 }
 

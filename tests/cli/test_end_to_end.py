@@ -10,7 +10,7 @@ from napari_cmrir.images.geometry import Region
 from napari_cmrir.images.readers import read_image
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.repository import open_repository
-from napari_cmrir.representations.comir.model import load_model
+from napari_cmrir.representations.base import load_model
 from napari_cmrir.search.query import search
 from napari_cmrir.search.settings import SearchSettings
 

@@ -7,7 +7,9 @@ from napari_cmrir.cli.lists import spread
 from napari_cmrir.cli.main import main
 from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
-from napari_cmrir.representations.comir.model import ComirModel, OutputScale, load_model
+from napari_cmrir.representations.base import load_model
+from napari_cmrir.representations.comir.inference import OutputScale
+from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import build_network
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 
@@ -70,7 +72,7 @@ def test_evaluate_keeps_the_calibration_with_the_model(folder, tmp_path, capsys)
     ask[-1] = tmp_path / "notes.txt"
     status, _, err = run(ask, capsys)
     assert status == 2
-    assert "is not a CoMIR model" in err
+    assert "is not a model" in err
 
 
 @pytest.mark.parametrize(

@@ -151,7 +151,7 @@ class TestIndex:
         new, other = tmp_path / "new.cmrir", tmp_path / "other.safetensors"
         other.write_text("not weights")
         ended = call("index", pairs, "--model", other, "--modality", "BF", "-o", new)
-        assert_complains(ended, "other.safetensors is not a CoMIR model")
+        assert_complains(ended, "other.safetensors is not a model")
         assert not new.exists()
 
     def test_model_file_of_another_program(self, call, tmp_path, pairs):
@@ -242,7 +242,7 @@ class TestInfo:
         assert_complains(call("info", tmp_path / "nowhere"), "There is no", "nowhere")
 
     def test_file_that_is_no_model(self, call, pairs):
-        assert_complains(call("info", pairs / "sample-000_BF.tif"), "is not a CoMIR model")
+        assert_complains(call("info", pairs / "sample-000_BF.tif"), "is not a model")
 
     def test_damage_is_found(self, call, tmp_path, repository):
         copy = shutil.copytree(repository, tmp_path / "copy.cmrir")

@@ -12,9 +12,10 @@ from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.images.readers import read_pair
 from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.representations.comir.model import ComirModel, OutputScale
+from napari_cmrir.representations.comir.inference import OutputScale
+from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
-from napari_cmrir.representations.original import original
+from napari_cmrir.representations.original import OriginalImages, fit_original
 from napari_cmrir.search.settings import SearchSettings
 
 MODALITIES = ("SHG", "BF")
@@ -49,6 +50,12 @@ class Noise(torch.nn.Module):
         return torch.nn.functional.avg_pool2d(noise, 5, stride=1, padding=2) * 5
 
 
+class GreyComir(OriginalImages):
+    """The originals under the name of CoMIR, as a study of both would train a CoMIR else."""
+
+    name = "comir"
+
+
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory):
     """Six pairs, each of 1 x 2 fields of 72 px with 12 px or more to spare around them."""
@@ -60,7 +67,8 @@ def grey_model(pairs):
     """A model whose CoMIRs are the images themselves, grey."""
     pixels = [read_pair(pair) for pair in pairs]
     images = {modality: [pair[side] for pair in pixels] for side, modality in enumerate(MODALITIES)}
-    return original(with_networks(lambda channels: torch.nn.Identity()), images)
+    grey = fit_original(images, MODALITIES)
+    return GreyComir(grey.modalities, grey.intensities)
 
 
 @pytest.fixture(scope="session")

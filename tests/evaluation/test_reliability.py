@@ -14,7 +14,9 @@ from napari_cmrir.evaluation.report.tables import evaluation_tables
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.repository.build import Source, build_repository
 from napari_cmrir.repository.repository import open_repository
-from napari_cmrir.representations.comir.model import ComirModel, OutputScale, load_model
+from napari_cmrir.representations.base import load_model
+from napari_cmrir.representations.comir.inference import OutputScale
+from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import build_network
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.search.calibration import Calibration, calibration_of, store_calibration

@@ -32,7 +32,7 @@ def model_path(pairs_folder):
 def repository_path(pairs_folder, model_path):
     """The four brightfield images, indexed with it."""
     from napari_cmrir.repository.build import build_repository
-    from napari_cmrir.representations.comir.model import load_model
+    from napari_cmrir.representations.base import load_model
 
     path = pairs_folder.parent / "tissue.cmrir"
     run(build_repository([pairs_folder], load_model(model_path), "BF", path)).close()

@@ -13,7 +13,7 @@ from napari_cmrir.jobs import Progress, run
 from napari_cmrir.napari.jobs import kept, tasks
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.repository.build import build_repository
-from napari_cmrir.representations.comir.model import load_model
+from napari_cmrir.representations.base import load_model
 from napari_cmrir.search.settings import SearchSettings
 
 

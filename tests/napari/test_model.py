@@ -15,8 +15,7 @@ from napari_cmrir.jobs import Progress, run
 from napari_cmrir.napari.copy_commands import CopyButton
 from napari_cmrir.napari.index_dock import IndexWidget
 from napari_cmrir.napari.model_dock import ModelWidget
-from napari_cmrir.representations.comir.inference import represent
-from napari_cmrir.representations.comir.model import load_model, read_header
+from napari_cmrir.representations.base import load_model, read_header, represent
 from napari_cmrir.representations.comir.networks import Tiramisu
 from napari_cmrir.representations.comir.training.preview import TrainingFigures, TrainingPreview
 
@@ -122,7 +121,7 @@ def test_a_loaded_model_shows_its_card_and_a_foreign_file_is_refused(
     widget.use.load.set_paths(foreign)
     wait_for(lambda: notifications)
     assert [severity for severity, _ in notifications] == ["error"]
-    assert "is not a CoMIR model" in notifications[0][1]
+    assert "is not a model" in notifications[0][1]
     widget.use.load.set_paths(model_path)
     wait_for(lambda: model_path.name in widget.use.card.text())
     assert widget.session.model == model_path

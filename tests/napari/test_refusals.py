@@ -23,7 +23,7 @@ from napari_cmrir.napari.index_dock import IndexWidget
 from napari_cmrir.napari.model_dock import ModelWidget
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.locking import writer_lock
-from napari_cmrir.representations.comir.model import load_model
+from napari_cmrir.representations.base import load_model
 
 CASES = []
 
@@ -263,7 +263,7 @@ def no_model(widget, place):
     return widget.index
 
 
-@refused(IndexWidget, "is not a CoMIR model", "give a .safetensors file that 'train' wrote")
+@refused(IndexWidget, "is not a model", "give a .safetensors file that 'train' wrote")
 def a_file_that_is_no_model(widget, place):
     index(widget, place)
     widget.model.set_paths(place.file())
@@ -421,7 +421,7 @@ def a_damaged_checkpoint(widget, place):
     return train(widget, place)
 
 
-@refused(ModelWidget, "is not a CoMIR model", "give a .safetensors file that 'train' wrote")
+@refused(ModelWidget, "is not a model", "give a .safetensors file that 'train' wrote")
 def loading_another_file(widget, place):
     (place.empty / "foreign.safetensors").write_bytes(b"not a model")
     return lambda: widget.use.load.set_paths(place.empty / "foreign.safetensors")

@@ -14,7 +14,7 @@ from napari_cmrir.jobs import run
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.repository.repository import open_repository
-from napari_cmrir.representations.comir.model import read_header
+from napari_cmrir.representations.base import read_header
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 
 

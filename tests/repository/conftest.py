@@ -17,7 +17,8 @@ from napari_cmrir.bag_of_words.settings import DescriptorSettings, VocabularySet
 from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.representations.comir.model import ComirModel, OutputScale
+from napari_cmrir.representations.comir.inference import OutputScale
+from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import build_network
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 

@@ -15,7 +15,7 @@ BUILD_AND_DIE = """
 import os, signal, sys
 from pathlib import Path
 from conftest import SMALL
-from napari_cmrir.representations.comir.model import load_model
+from napari_cmrir.representations.base import load_model
 from napari_cmrir.repository.build import build_repository
 
 images, model, path, message, nth = sys.argv[1:]

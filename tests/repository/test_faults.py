@@ -20,7 +20,7 @@ HOLD = """
 import sys
 from conftest import SMALL
 from pathlib import Path
-from napari_cmrir.representations.comir.model import load_model
+from napari_cmrir.representations.base import load_model
 from napari_cmrir.repository.build import build_repository
 
 images, model, path = sys.argv[1:]
@@ -35,7 +35,7 @@ INDEX_WITH_SMALL_FILES = """
 import resource, sys
 from conftest import SMALL
 from pathlib import Path
-from napari_cmrir.representations.comir.model import load_model
+from napari_cmrir.representations.base import load_model
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import build_repository
 

@@ -17,7 +17,7 @@ from napari_cmrir.repository.build import Source
 from napari_cmrir.repository.fields import cut_fields
 from napari_cmrir.repository.pyramids import halve, open_level, read_notes
 from napari_cmrir.repository.tasks import store_comir
-from napari_cmrir.representations.comir.inference import represent
+from napari_cmrir.representations.base import represent
 
 
 def _texture(height, width, seed=0):

@@ -10,9 +10,10 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
+from napari_cmrir.representations.base import represent
 from napari_cmrir.representations.comir import inference
-from napari_cmrir.representations.comir.inference import represent
-from napari_cmrir.representations.comir.model import ComirModel, OutputScale
+from napari_cmrir.representations.comir.inference import OutputScale
+from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import UNet, build_network
 from napari_cmrir.representations.comir.training.settings import PRESETS, TrainingSettings
 from napari_cmrir.representations.comir.training.train import train

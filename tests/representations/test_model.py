@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import run
-from napari_cmrir.representations.comir.model import load_model, read_header
+from napari_cmrir.representations.base import load_model, read_header
 from napari_cmrir.representations.comir.training.train import train
 
 
@@ -45,13 +45,13 @@ def test_the_header_tells_what_the_model_is(model_file, small_settings) -> None:
 def test_files_that_are_no_model_are_refused(tmp_path, content) -> None:
     path = tmp_path / "m.safetensors"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="is not a CoMIR model"):
+    with pytest.raises(InputError, match="is not a model"):
         load_model(path)
 
 
 def test_a_foreign_safetensors_file_is_refused(tmp_path) -> None:
     save_file({"weight": np.zeros(3, np.float32)}, tmp_path / "other.safetensors")
-    with pytest.raises(InputError, match="not a CoMIR model; give one that 'train' wrote"):
+    with pytest.raises(InputError, match="not a model of napari-cmrir; give one that 'train' wrote"):
         load_model(tmp_path / "other.safetensors")
 
 

@@ -8,8 +8,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 from napari_cmrir.jobs import run
-from napari_cmrir.representations.comir.inference import represent
-from napari_cmrir.representations.comir.model import load_model
+from napari_cmrir.representations.base import load_model, represent
 from napari_cmrir.representations.comir.training.settings import PRESETS, TrainingSettings
 from napari_cmrir.representations.comir.training.train import keep_best, train
 

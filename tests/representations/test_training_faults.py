@@ -12,7 +12,7 @@ import torch
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair, write_sample_folder
 from napari_cmrir.jobs import run
-from napari_cmrir.representations.comir.model import load_model
+from napari_cmrir.representations.base import load_model
 from napari_cmrir.representations.comir.networks import UNet
 from napari_cmrir.representations.comir.training.patches import PatchBatch
 from napari_cmrir.representations.comir.training.train import train

@@ -10,7 +10,8 @@ from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import Source, build_repository
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.representations.comir.model import ComirModel, OutputScale
+from napari_cmrir.representations.comir.inference import OutputScale
+from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.representations.comir.training.train import train
 

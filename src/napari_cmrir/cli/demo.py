@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_cmrir.cli.picture import Picture, Truth
     from napari_cmrir.images.discovery import Pair
     from napari_cmrir.repository.repository import Repository
-    from napari_cmrir.representations.comir.model import ComirModel
+    from napari_cmrir.representations.base import Representation
     from napari_cmrir.search.hits import SearchResult
 
 __all__ = ["NOTE", "Plan", "demo", "demonstrate", "remove_own_files"]
@@ -60,7 +60,7 @@ def remove_own_files(folder: Path, names: Sequence[str], about: dict[str, Any]) 
     for name in made:
         _remove(folder, folder / name)
     note = {"made_by": _MAKER, **about, "files": list(names)}
-    from napari_cmrir.representations.comir.model import write_whole
+    from napari_cmrir.representations.base import write_whole
 
     write_whole(folder / NOTE, (json.dumps(note, indent=1) + "\n").encode())
 
@@ -183,7 +183,7 @@ def demonstrate(out: Path, plan: Plan) -> Job[tuple[SearchResult, Truth]]:
     """
     from napari_cmrir.images.readers import read_image
     from napari_cmrir.repository.publishing import explained
-    from napari_cmrir.representations.comir.model import write_whole
+    from napari_cmrir.representations.base import write_whole
     from napari_cmrir.search.exports import as_json
     from napari_cmrir.search.query import search
 
@@ -282,7 +282,7 @@ def _cut_query(images: list[Path], out: Path, plan: Plan) -> Truth:
     return Truth(os.path.abspath(chosen), region.corners(), region.rotation_degrees)
 
 
-def _train(pairs: list[Pair], out: Path, plan: Plan) -> Job[ComirModel]:
+def _train(pairs: list[Pair], out: Path, plan: Plan) -> Job[Representation]:
     from napari_cmrir.representations.comir.training.settings import TrainingSettings
     from napari_cmrir.representations.comir.training.train import train
 
@@ -292,7 +292,7 @@ def _train(pairs: list[Pair], out: Path, plan: Plan) -> Job[ComirModel]:
     return model
 
 
-def _only(unit: str, job: Job[ComirModel]) -> Job[ComirModel]:
+def _only(unit: str, job: Job[Representation]) -> Job[Representation]:
     """Leave out what a job counts in other units, so that its bar never runs back."""
     try:
         while True:
@@ -300,13 +300,13 @@ def _only(unit: str, job: Job[ComirModel]) -> Job[ComirModel]:
             if progress.unit == unit:
                 yield progress
     except StopIteration as end:
-        result: ComirModel = end.value
+        result: Representation = end.value
         return result
     finally:
         job.close()
 
 
-def _index(images: list[Path], model: ComirModel, out: Path, plan: Plan) -> Job[Repository]:
+def _index(images: list[Path], model: Representation, out: Path, plan: Plan) -> Job[Repository]:
     from napari_cmrir.bag_of_words.settings import VocabularySettings
     from napari_cmrir.repository.build import build_repository
     from napari_cmrir.repository.settings import RepositorySettings

@@ -104,7 +104,7 @@ def evaluate(
     from napari_cmrir.evaluation.settings import EvaluationSettings
     from napari_cmrir.images.discovery import find_pairs
     from napari_cmrir.repository.settings import RepositorySettings
-    from napari_cmrir.representations.comir.model import load_model
+    from napari_cmrir.representations.base import load_model
     from napari_cmrir.search.calibration import store_calibration
     from napari_cmrir.search.settings import SearchSettings
 

@@ -133,7 +133,7 @@ def _build(
     from napari_cmrir.images.discovery import find_images, is_remote
     from napari_cmrir.repository.build import build_repository
     from napari_cmrir.repository.repository import MODEL_NAME, open_repository
-    from napari_cmrir.representations.comir.model import load_model
+    from napari_cmrir.representations.base import load_model
 
     if model is None and not (output / MODEL_NAME).is_file():
         raise InputError(f"{output} is no repository yet; give a --model to make it with.")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from napari_cmrir.representations.base import Representation
 
 __all__ = ["info"]
 
@@ -45,16 +48,17 @@ def _verify(path: Path) -> None:
 
 
 def _model_card(path: Path) -> dict[str, Any]:
-    from napari_cmrir.representations.comir.model import load_model
+    from napari_cmrir.representations.base import load_model
 
     model = load_model(path)
     history = model.history
     return {
         "model": str(path),
+        "representation": model.name,
         "modalities": list(model.modalities),
         "channels": model.channels,
         "pixel size (micrometres)": model.pixel_size,
-        "parameters": {m: sum(p.numel() for p in n.parameters()) for m, n in model.networks.items()},
+        "parameters": _count_parameters(model),
         "fingerprint": model.fingerprint,
         "score": model.score,
         "steps": history[-1]["step"] if history else None,
@@ -64,9 +68,19 @@ def _model_card(path: Path) -> dict[str, Any]:
             f"step {entry['step']}: {entry['retrieval']:.3f}" for entry in history if "retrieval" in entry
         ],
         "intensity": {m: i.model_dump(mode="json") for m, i in model.intensities.items()},
-        "settings": model.settings.model_dump(mode="json"),
+        **model.described(),
         **model.provenance,
     }
+
+
+def _count_parameters(model: Representation) -> dict[str, int]:
+    """Count the weights of each modality; what a network counts beside them, as of batches, is none."""
+    counts: dict[str, int] = {}
+    for name, tensor in model.tensors().items():
+        if tensor.is_floating_point() and "running_" not in name:
+            modality = name.partition("/")[0]
+            counts[modality] = counts.get(modality, 0) + tensor.numel()
+    return counts
 
 
 def _repository_card(path: Path) -> dict[str, Any]:

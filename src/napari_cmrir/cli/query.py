@@ -76,7 +76,7 @@ def query(
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.images.readers import find_images
     from napari_cmrir.repository.repository import open_repository
-    from napari_cmrir.representations.comir.model import write_whole
+    from napari_cmrir.representations.base import write_whole
     from napari_cmrir.search.exports import as_csv, as_geojson, as_json
     from napari_cmrir.search.query import search
     from napari_cmrir.search.settings import SearchSettings
@@ -177,7 +177,7 @@ def write_transforms(folder: Path, name: str, shape: tuple[int, ...], result: Se
     """
     import numpy as np
 
-    from napari_cmrir.representations.comir.model import write_whole
+    from napari_cmrir.representations.base import write_whole
     from napari_cmrir.search.exports import affine_matrix, as_elastix, as_itk, as_matrix
 
     assert result.region is not None

@@ -35,8 +35,8 @@ def represent(
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.images.readers import find_images, image_stem, read_image
     from napari_cmrir.repository.pyramids import write_pyramid
-    from napari_cmrir.representations.comir.inference import represent as comir_of
-    from napari_cmrir.representations.comir.model import load_model
+    from napari_cmrir.representations.base import load_model
+    from napari_cmrir.representations.base import represent as comir_of
 
     loaded = load_model(model)
     loaded.require_modality(modality)

@@ -59,7 +59,7 @@ def study(
     from napari_cmrir.evaluation.study import study as run_study
     from napari_cmrir.images.discovery import find_pairs
     from napari_cmrir.repository.settings import RepositorySettings
-    from napari_cmrir.representations.comir.model import load_model, write_whole
+    from napari_cmrir.representations.base import load_model, write_whole
     from napari_cmrir.search.settings import SearchSettings
 
     evaluation = EvaluationSettings(

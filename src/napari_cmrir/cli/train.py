@@ -11,7 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from napari_cmrir.jobs import Job
-    from napari_cmrir.representations.comir.model import ComirModel
+    from napari_cmrir.representations.base import Representation
 
 __all__ = ["Device", "train"]
 
@@ -51,15 +51,20 @@ def train(
         float | None, typer.Option(min=0, help="Side of a pixel in micrometres, to be noted in the model.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
+    representation: Annotated[
+        str, typer.Option(help="What is trained: comir, original, or one that an installed package adds.")
+    ] = "comir",
 ) -> None:
-    """Train a CoMIR model on aligned image pairs."""
+    """Train a representation, by default CoMIR, on aligned image pairs."""
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.images.discovery import find_pairs, unpaired_images
-    from napari_cmrir.representations.comir.training.settings import PRESETS
-    from napari_cmrir.representations.comir.training.train import train as train_model
+    from napari_cmrir.representations.base import REPRESENTATIONS
+    from napari_cmrir.representations.base import train as train_model
 
     changes = {"seed": seed} | ({} if steps is None else {"steps": steps})
-    settings = PRESETS[preset].model_copy(update=changes)
+    settings = REPRESENTATIONS[representation].presets.get(preset)
+    if settings is not None:
+        settings = settings.model_copy(update=changes)
     found = find_pairs(pairs, modalities)
     alone = unpaired_images(pairs, modalities)
     if alone:
@@ -70,6 +75,7 @@ def train(
             found,
             modalities,
             settings,
+            representation=representation,
             output=output,
             device=device.value,
             resume=resume,
@@ -79,13 +85,12 @@ def train(
     except KeyboardInterrupt:
         typer.echo(f"Stopped; the same command with --resume goes on ({output}.checkpoint).", err=True)
         raise
-    typer.echo(
-        f"Trained on {len(found)} pairs of {' and '.join(modalities)}, {model.history[-1]['step']} steps,"
-        f" last loss {model.history[-1]['loss']:.3f}{_kept(model)}: {output}"
-    )
+    last = model.history[-1] if model.history else None
+    learnt = f", {last['step']} steps, last loss {last['loss']:.3f}" if last else ""
+    typer.echo(f"Trained on {len(found)} pairs of {' and '.join(modalities)}{learnt}{_kept(model)}: {output}")
 
 
-def _with_notes(job: Job[ComirModel]) -> Job[ComirModel]:
+def _with_notes(job: Job[Representation]) -> Job[Representation]:
     """Print a training's notes above its bar, and its figures into the bar."""
     from napari_cmrir.representations.comir.training.preview import PairNotes, TrainingPreview
 
@@ -101,13 +106,13 @@ def _with_notes(job: Job[ComirModel]) -> Job[ComirModel]:
                 figures = f", {preview.figures.peak_memory_bytes / 2**20:.0f} MiB"
             yield replace(progress, message=progress.message + figures)
     except StopIteration as end:
-        result: ComirModel = end.value
+        result: Representation = end.value
         return result
     finally:
         job.close()
 
 
-def _kept(model: ComirModel) -> str:
+def _kept(model: Representation) -> str:
     if not model.score:
         return ""
     return (

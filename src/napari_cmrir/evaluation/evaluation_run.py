@@ -35,7 +35,7 @@ from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.repository import Repository
-    from napari_cmrir.representations.comir.model import ComirModel
+    from napari_cmrir.representations.base import Representation
     from napari_cmrir.search.hits import Hit, SearchResult
 
 __all__ = ["EvaluationQuery", "EvaluationRun"]
@@ -81,7 +81,7 @@ class EvaluationRun:
 
     Parameters
     ----------
-    model : ComirModel
+    model : Representation
     modalities : tuple of two str
         In the order of the pairs' paths.
     settings : EvaluationSettings
@@ -101,7 +101,7 @@ class EvaluationRun:
 
     def __init__(
         self,
-        model: ComirModel,
+        model: Representation,
         modalities: tuple[str, str],
         settings: EvaluationSettings,
         device: str,

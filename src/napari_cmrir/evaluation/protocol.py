@@ -20,7 +20,7 @@ from napari_cmrir.jobs import Job, Progress
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.repository import Repository
-    from napari_cmrir.representations.comir.model import ComirModel
+    from napari_cmrir.representations.base import Representation
 
 __all__ = ["evaluate"]
 
@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 
 def evaluate(
-    model: ComirModel,
+    model: Representation,
     pairs: Sequence[Pair],
     modalities: tuple[str, str],
     settings: EvaluationSettings | None = None,
@@ -46,7 +46,7 @@ def evaluate(
 
     Parameters
     ----------
-    model : ComirModel
+    model : Representation
         Trained on other pairs than these.
     pairs : sequence of Pair
         See `find_pairs`.

@@ -18,12 +18,11 @@ from napari_cmrir.evaluation.protocol import evaluate
 from napari_cmrir.evaluation.results import code_digest
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.discovery import Pair
-from napari_cmrir.images.readers import read_pair
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.representations.comir.model import write_whole
+from napari_cmrir.representations.base import write_whole
 
 if TYPE_CHECKING:
-    from napari_cmrir.representations.comir.model import ComirModel
+    from napari_cmrir.representations.base import Representation
 
 __all__ = ["RERANKINGS", "StudyReport", "StudySettings", "Variant", "study"]
 
@@ -129,7 +128,7 @@ class StudyReport:
 
 
 def study(
-    model: ComirModel,
+    model: Representation,
     pairs: Sequence[Pair],
     modalities: tuple[str, str],
     settings: StudySettings | None = None,
@@ -144,7 +143,7 @@ def study(
 
     Parameters
     ----------
-    model : ComirModel
+    model : Representation
         Trained on other pairs than these.
     pairs : sequence of Pair
     modalities : tuple of two str
@@ -169,14 +168,14 @@ def study(
     InputError
         If a name is unknown, or as `evaluate`.
     """
-    from napari_cmrir.representations.original import REPRESENTATIONS
+    from napari_cmrir.representations.base import REPRESENTATIONS
 
     settings = settings or StudySettings()
     _require_names(settings)
     folder, variants = Path(output), list(settings.variants())
     yield Progress(0, len(variants), "variants", "Reading the pairs")
     content = yield from _digest(pairs, len(variants))
-    models: dict[str, ComirModel] = {}
+    models: dict[str, Representation] = {model.name: model}
     found: dict[Variant, dict[str, Any]] = {}
     for done, variant in enumerate(variants):
         yield Progress(done, len(variants), "variants", str(variant))
@@ -184,8 +183,12 @@ def study(
         file = folder / "conditions" / f"{_key(model, modalities, variant, asked, content)}.json"
         if not file.exists():
             if variant.representation not in models:
-                represent = REPRESENTATIONS[variant.representation]
-                models[variant.representation] = represent(model, _images(pairs, modalities))
+                training = REPRESENTATIONS[variant.representation].train(
+                    pairs, modalities, None, pixel_size=model.pixel_size, device=device
+                )
+                models[variant.representation] = yield from _as_variant(
+                    training, done, len(variants), str(variant)
+                )
             job = evaluate(
                 models[variant.representation], pairs, modalities, asked, output=folder, device=device
             )
@@ -199,7 +202,7 @@ def study(
 
 def _require_names(settings: StudySettings) -> None:
     from napari_cmrir.bag_of_words.descriptors.describe import DESCRIPTORS
-    from napari_cmrir.representations.original import REPRESENTATIONS
+    from napari_cmrir.representations.base import REPRESENTATIONS
 
     for what, given, known in (
         ("representation", settings.representations, REPRESENTATIONS),
@@ -209,11 +212,6 @@ def _require_names(settings: StudySettings) -> None:
         for name in given:
             if name not in known:
                 raise InputError(f"There is no {what} {name!r}; choose from {', '.join(sorted(known))}.")
-
-
-def _images(pairs: Sequence[Pair], modalities: tuple[str, str]) -> dict[str, list[Any]]:
-    pixels = [read_pair(pair) for pair in pairs]
-    return {modality: [pair[side] for pair in pixels] for side, modality in enumerate(modalities)}
 
 
 def _digest(pairs: Sequence[Pair], total: int) -> Job[str]:
@@ -228,7 +226,7 @@ def _digest(pairs: Sequence[Pair], total: int) -> Job[str]:
 
 
 def _key(
-    model: ComirModel,
+    model: Representation,
     modalities: tuple[str, str],
     variant: Variant,
     settings: EvaluationSettings,

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.images.formats.base import added_suffixes
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -147,7 +148,7 @@ def image_stem(path: str | os.PathLike[str]) -> str:
     Returns
     -------
     str
-        The name without the longest suffix of `IMAGE_SUFFIXES`, else without its last suffix.
+        The name without its image suffix, such as ``.ome.tif``, else without its last suffix.
 
     Examples
     --------
@@ -155,7 +156,8 @@ def image_stem(path: str | os.PathLike[str]) -> str:
     '1B.2_BF'
     """
     name = Path(path).name
-    suffix = next((s for s in IMAGE_SUFFIXES if name.lower().endswith(s)), Path(name).suffix)
+    known = (*IMAGE_SUFFIXES, *added_suffixes())
+    suffix = next((s for s in known if name.lower().endswith(s)), Path(name).suffix)
     return name[: len(name) - len(suffix)]
 
 
@@ -183,7 +185,7 @@ def natural_order(path: str | os.PathLike[str]) -> tuple[object, ...]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    suffixes = (*IMAGE_SUFFIXES, *(BIOIO_SUFFIXES if find_spec("bioio") else ()))
+    suffixes = (*IMAGE_SUFFIXES, *added_suffixes(), *(BIOIO_SUFFIXES if find_spec("bioio") else ()))
     for parent, folders, names in os.walk(folder):
         shown = [name for name in folders if not name.startswith(".") and not name.endswith(".cmrir")]
         zarrs = {name for name in shown if name.lower().endswith(".zarr")}

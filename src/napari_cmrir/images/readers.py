@@ -23,6 +23,7 @@ from napari_cmrir.images.discovery import (
     is_zarr,
     natural_order,
 )
+from napari_cmrir.images.formats.base import format_of
 from napari_cmrir.images.intensity import plain_type
 from napari_cmrir.images.lazy_image import LazyImage, unreadable
 from napari_cmrir.images.series import Stored, choose_image
@@ -39,10 +40,6 @@ __all__ = [
     "read_pair",
 ]
 
-_FORMATS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG"} | dict.fromkeys(
-    (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"
-)
-
 
 def open_image(
     path: str | os.PathLike[str],
@@ -52,9 +49,10 @@ def open_image(
 ) -> LazyImage:
     """Open an image to read regions of it.
 
-    The file's content decides the format: TIFF (OME-TIFF, BigTIFF, .svs, .ndpi, .scn), OME-Zarr, PNG,
-    JPEG, or what an installed bioio reads. PNG and JPEG are decoded whole. Palettes become RGB, CMYK becomes
-    RGB, white-is-zero is inverted and an alpha channel is dropped.
+    The file's content decides the format: TIFF (OME-TIFF, BigTIFF, .svs, .ndpi, .scn), OME-Zarr, PNG, JPEG,
+    a format that another package adds (`IMAGE_FORMATS`), or what an installed bioio reads. PNG and JPEG are
+    decoded whole. Palettes become RGB, CMYK becomes RGB, white-is-zero is inverted and an alpha channel is
+    dropped.
 
     Parameters
     ----------
@@ -146,8 +144,6 @@ def read_image(
 def _open(path: str | os.PathLike[str]) -> Stored:
     from napari_cmrir.images.formats.bioio import open_with_bioio
     from napari_cmrir.images.formats.ome_zarr import open_zarr
-    from napari_cmrir.images.formats.png_jpeg import open_jpeg, open_png
-    from napari_cmrir.images.formats.tiff import open_tiff
 
     if is_remote(path):
         return open_zarr(str(path))
@@ -158,22 +154,14 @@ def _open(path: str | os.PathLike[str]) -> Stored:
         return open_zarr(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder, not an image; give a TIFF, PNG or JPEG file.")
-    kind = _kind(path)
-    if kind is not None:
-        return {"TIFF": open_tiff, "PNG": open_png, "JPEG": open_jpeg}[kind](path)
+    if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
+        raise ValueError("it is no regular file")
+    known = format_of(path)
+    if known is not None:
+        return known.open(path)
     if find_spec("bioio"):
         return open_with_bioio(path)
     raise ValueError("its content is of another kind")
-
-
-def _kind(path: Path) -> str | None:
-    if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
-        raise ValueError("it is no regular file")
-    with path.open("rb") as file:
-        start = file.read(4)
-    if not start:
-        raise ValueError("the file is empty")
-    return next((kind for magic, kind in _FORMATS.items() if start.startswith(magic)), None)
 
 
 def read_pair(pair: Pair) -> tuple[NDArray[Any], NDArray[Any]]:

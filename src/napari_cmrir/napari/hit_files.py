@@ -224,7 +224,7 @@ def _ome_unit(unit: str) -> str | None:
 
 
 def _write(path: Path, text: str) -> Path:
-    from napari_cmrir.representations.comir.model import write_whole
+    from napari_cmrir.representations.base import write_whole
 
     try:
         write_whole(Path(os.path.abspath(path)), text.encode())

@@ -59,9 +59,9 @@ def read_modalities(model: Path) -> tuple[str, ...]:
     Raises
     ------
     InputError
-        As `comir.model.read_header`.
+        As `representations.base.read_header`.
     """
-    from napari_cmrir.representations.comir.model import read_header
+    from napari_cmrir.representations.base import read_header
 
     return tuple(read_header(model)["modalities"])
 
@@ -82,20 +82,25 @@ def model_rows(model: Path) -> list[tuple[str, str]]:
     Raises
     ------
     InputError
-        As `comir.model.read_header`.
+        As `representations.base.read_header`.
     """
-    from napari_cmrir.representations.comir.model import read_header
+    from napari_cmrir.representations.base import read_header
 
     header = read_header(model)
-    settings, provenance, history = header["settings"], header["provenance"], header["history"]
+    settings, provenance, history = header.get("settings", {}), header["provenance"], header["history"]
     trained_on = provenance.get("trained_on", "")
     loss = f", last loss {history[-1]['loss']:.3f}" if history else ""
     rows = [
         ("Model", model.name),
         ("Modalities", " + ".join(header["modalities"])),
-        ("Network", f"{settings['network']}, CoMIRs of {_counted(settings['channels'], 'channel')}"),
-        ("Steps", f"{_steps(settings, provenance)}{loss}"),
     ]
+    if "network" in settings:
+        rows += [
+            ("Network", f"{settings['network']}, CoMIRs of {_counted(settings['channels'], 'channel')}"),
+            ("Steps", f"{_steps(settings, provenance)}{loss}"),
+        ]
+    else:
+        rows.append(("Representation", header["representation"]))
     score, pixel_size = header.get("score") or {}, header.get("pixel_size")
     if "retrieval" in score:
         rows.append(("Retrieves", f"{score['retrieval']:.0%} of the validation regions first"))
@@ -118,7 +123,7 @@ def read_repository_summary(folder: Path) -> RepositorySummary:
     Raises
     ------
     InputError
-        As `repository.store.open_repository`, or `comir.model.read_header` of its model.
+        As `repository.store.open_repository`, or `representations.base.read_header` of its model.
     """
     import numpy as np
 

@@ -38,7 +38,7 @@ from napari_cmrir.repository.sources import (
 )
 
 if TYPE_CHECKING:
-    from napari_cmrir.representations.comir.model import ComirModel
+    from napari_cmrir.representations.base import Representation
 
 __all__ = ["Estimate", "Source", "build_repository", "estimate"]
 
@@ -143,7 +143,7 @@ def _measure(
 ) -> tuple[float, float]:
     """Measure seconds and bytes a pixel."""
     from napari_cmrir.bag_of_words.descriptors.describe import describe
-    from napari_cmrir.representations.comir.inference import represent
+    from napari_cmrir.representations.base import represent
 
     config = context.config
     settings = config.settings
@@ -179,7 +179,7 @@ Work = list[tuple[int, AnySource]]
 
 def build_repository(
     sources: Iterable[str | os.PathLike[str] | Source],
-    model: ComirModel,
+    model: Representation,
     modality: str,
     path: str | os.PathLike[str],
     settings: RepositorySettings | None = None,
@@ -200,7 +200,7 @@ def build_repository(
     sources : iterable of path-like or Source
         Image files, folders of them, addresses of OME-Zarr images (``http``, ``https``, ``s3``), and arrays
         (y, x, channel) with a name.
-    model : ComirModel
+    model : Representation
         The model that represents them; the repository keeps a copy.
     modality : str
         The images' modality, one of the model's.
@@ -259,7 +259,7 @@ def build_repository(
 def _index(
     catalogue: Catalogue,
     config: IndexConfig,
-    model: ComirModel,
+    model: Representation,
     work: Work,
     workers: int | None,
     scheduler: str | None,
@@ -324,7 +324,7 @@ def _why(failure: ImageRow) -> str:
 
 
 def _agree(
-    catalogue: Catalogue, model: ComirModel, modality: str, settings: RepositorySettings | None
+    catalogue: Catalogue, model: Representation, modality: str, settings: RepositorySettings | None
 ) -> RepositorySettings:
     """Check that what is given fits what the repository was built with; note it where nothing is built."""
     folder = catalogue.folder

@@ -27,7 +27,7 @@ from napari_cmrir.repository.settings import RepositorySettings
 if TYPE_CHECKING:
     from napari_cmrir.bag_of_words.descriptors.features import Features
     from napari_cmrir.bag_of_words.vocabulary import Vocabulary
-    from napari_cmrir.representations.comir.model import ComirModel
+    from napari_cmrir.representations.base import Representation
 
 __all__ = [
     "DaskExecutor",
@@ -103,14 +103,14 @@ class WorkerContext:
     Parameters
     ----------
     config : IndexConfig
-    model : ComirModel, optional
+    model : Representation, optional
         By default the repository's copy.
     remembers : bool
         Keep features of fields, up to `REMEMBERED_BYTES`, from `sample_batch` to `count_batch`.
     """
 
     def __init__(
-        self, config: IndexConfig, model: ComirModel | None = None, *, remembers: bool = False
+        self, config: IndexConfig, model: Representation | None = None, *, remembers: bool = False
     ) -> None:
         self.config = config
         self._model = model
@@ -119,9 +119,9 @@ class WorkerContext:
         self._described = 0
 
     @cached_property
-    def model(self) -> ComirModel:
+    def model(self) -> Representation:
         """The model that represents images."""
-        from napari_cmrir.representations.comir.model import load_model
+        from napari_cmrir.representations.base import load_model
 
         return self._model or load_model(self.config.folder / MODEL_NAME)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari_cmrir.bag_of_words.bags import BagIndex
     from napari_cmrir.bag_of_words.settings import DescriptorSettings
     from napari_cmrir.bag_of_words.vocabulary import Vocabulary
-    from napari_cmrir.representations.comir.model import ComirModel
+    from napari_cmrir.representations.base import Representation
 
 __all__ = [
     "COMIRS",
@@ -215,9 +215,9 @@ class Repository:
         return len(self.fields)
 
     @cached_property
-    def model(self) -> ComirModel:
+    def model(self) -> Representation:
         """The model that represents queries, loaded when first asked for."""
-        from napari_cmrir.representations.comir.model import load_model
+        from napari_cmrir.representations.base import load_model
 
         return load_model(self.path / MODEL_NAME)
 

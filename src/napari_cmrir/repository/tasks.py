@@ -36,7 +36,7 @@ from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.repository.sources import AnySource, Stamp, open_source, stamp
 
 if TYPE_CHECKING:
-    from napari_cmrir.representations.comir.model import ComirModel
+    from napari_cmrir.representations.base import Representation
 
 __all__ = ["ImageTask", "represent_batch", "store_comir"]
 
@@ -62,7 +62,7 @@ def _nothing() -> None:
 def store_comir(
     path: Path,
     image: LazyImage,
-    model: ComirModel,
+    model: Representation,
     modality: str,
     settings: RepositorySettings,
     *,
@@ -82,7 +82,7 @@ def store_comir(
     path : Path
         The pyramid's folder to write.
     image : LazyImage
-    model : ComirModel
+    model : Representation
     modality : str
     settings : RepositorySettings
         Size of fields, and how much tissue one needs.
@@ -108,7 +108,7 @@ def store_comir(
     InputError
         If the image cannot be read or does not fit the model, or shows nothing but empty glass.
     """
-    from napari_cmrir.representations.comir.inference import represent
+    from napari_cmrir.representations.base import represent
 
     height, width = image.shape[:2]
     rectangles = cut_fields(height, width, settings.field_size, settings.field_overlap)
@@ -180,7 +180,7 @@ def _is_blank(pixels: npt.NDArray[Any]) -> bool:
 
 
 def _represent_block(
-    model: ComirModel,
+    model: Representation,
     image: LazyImage,
     modality: str,
     device: str,
@@ -188,7 +188,7 @@ def _represent_block(
     rectangles: npt.NDArray[np.int64],
 ) -> Job[npt.NDArray[np.uint8] | None]:
     """Compute a block wherever a field needs it; ``None`` if none does."""
-    from napari_cmrir.representations.comir.inference import represent
+    from napari_cmrir.representations.base import represent
 
     pixels = cast("Any", image)
     y, x, height, width = block

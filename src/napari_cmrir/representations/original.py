@@ -1,86 +1,152 @@
-"""What an image is turned into before it is described: the first axis of the replacement study."""
+"""The originals: an image represented by itself, grey (Breznik et al. 2024, Table 1, "Originals")."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
 
-import torch
+import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from napari_cmrir.images.intensity import choose_intensity
-from napari_cmrir.registration.settings import HIGH_PASS_PX
-from napari_cmrir.representations.comir.model import ComirModel, OutputScale
+from napari_cmrir.errors import InputError
+from napari_cmrir.images.discovery import Pair
+from napari_cmrir.images.intensity import Intensity, choose_intensity
+from napari_cmrir.images.readers import read_pair
+from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.representations.base import Representation, RepresentationKind, require_writable
 
-__all__ = ["REPRESENTATIONS", "Grey", "comir", "original"]
+__all__ = ["ORIGINAL", "OriginalImages", "fit_original", "train_original"]
 
-Images = Mapping[str, Sequence[NDArray[Any]]]
+ArrayPair = tuple[NDArray[Any], NDArray[Any]]
 
 
-class Grey(nn.Module):
-    """A network whose CoMIR is the grey image: the sigmoid of the export inverts its logit.
+@dataclass
+class OriginalImages(Representation):
+    """Represents an image by the mean of its channels, brought to 8 bits by its modality's range.
 
     Parameters
     ----------
-    channels : int
-        Channels of the image.
+    modalities : (str, str)
+        Names of the two modalities.
+    intensities : dict
+        `Intensity` of each modality.
+    history, provenance, score, pixel_size
+        As of `Representation`.
 
     Examples
     --------
-    >>> (255 * Grey(3)(torch.full((1, 3, 2, 2), 0.2)).sigmoid()).round()[0, 0, 0].tolist()
-    [51.0, 51.0]
+    >>> from napari_cmrir.jobs import run
+    >>> wide = Intensity(low=(0.0,), high=(510.0,))
+    >>> model = OriginalImages(("A", "B"), {"A": wide, "B": wide})
+    >>> run(model.represent(np.array([[0, 102], [510, 900]]), "A"))[0].tolist()
+    [[0, 51], [255, 255]]
     """
 
-    stride, halo = 1, 0
+    name: ClassVar[str] = "original"
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(torch.full((channels, 1, 1), 1 / channels), requires_grad=False)
+    modalities: tuple[str, str]
+    intensities: dict[str, Intensity]
+    history: list[dict[str, float]] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    score: dict[str, float] = field(default_factory=dict)
+    pixel_size: float | None = None
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Turn (n, channel, y, x), 0 to 1, into (n, 1, y, x)."""
-        return (image * self.weights).sum(1, keepdim=True).logit(eps=1e-6)
+    @property
+    def channels(self) -> int:
+        """One: grey."""
+        return 1
+
+    def represent_tile(self, pixels: NDArray[Any], modality: str) -> NDArray[np.uint8]:
+        """Give the grey values, (1, y, x)."""
+        grey = self.intensities[modality].apply(pixels).mean(axis=0, keepdims=True)
+        answer: NDArray[np.uint8] = np.rint(255 * grey.clip(0, 1)).astype(np.uint8)
+        return answer
+
+    def decisive(self) -> dict[str, Any]:
+        """Give the modalities and their ranges."""
+        ranges = {name: value.model_dump(mode="json") for name, value in self.intensities.items()}
+        return {"modalities": self.modalities, "intensities": ranges}
+
+    @classmethod
+    def from_file(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> OriginalImages:
+        """Make the representation of a file."""
+        first, second = header["modalities"]
+        ranges = {name: Intensity.model_validate(header["intensities"][name]) for name in (first, second)}
+        return cls((first, second), ranges)
 
 
-def original(model: ComirModel, images: Images) -> ComirModel:
-    """Represent every image by itself, as 8-bit grey: the paper's "Originals" (Table 1).
+def fit_original(images: Mapping[str, Sequence[NDArray[Any]]], modalities: tuple[str, str]) -> OriginalImages:
+    """Choose each modality's range of grey values, linear.
 
     Parameters
     ----------
-    model : ComirModel
-        Gives the names of the modalities.
     images : mapping of str to sequence of ndarray, (y, x, channel)
-        Those of each modality; they set the range of grey values.
+        Those of each modality.
+    modalities : (str, str)
+
+    Raises
+    ------
+    InputError
+        The images of a modality differ in their channels.
+    """
+    ranges = {name: choose_intensity(images[name]) for name in modalities}
+    linear = {name: value.model_copy(update={"transform": "linear"}) for name, value in ranges.items()}
+    return OriginalImages(modalities, linear)
+
+
+def train_original(
+    pairs: Sequence[Pair | ArrayPair],
+    modalities: tuple[str, str],
+    settings: None = None,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    pixel_size: float | None = None,
+) -> Job[OriginalImages]:
+    """Fit the ranges of grey values to pairs; `settings`, `device` and `resume` change nothing.
+
+    Parameters
+    ----------
+    pairs, modalities, settings, output, device, resume, pixel_size
+        As of `napari_cmrir.train`.
+
+    Yields
+    ------
+    Progress
+        In pairs.
 
     Returns
     -------
-    ComirModel
-        A stand-in to be used where it is made; what it saves is no trained network that could be loaded.
+    OriginalImages
+
+    Raises
+    ------
+    InputError
+        There is no pair, or an image cannot be read.
     """
-    intensities = {
-        modality: choose_intensity(images[modality]).model_copy(update={"transform": "linear"})
-        for modality in model.modalities
-    }
-    networks = {modality: Grey(intensity.channels) for modality, intensity in intensities.items()}
-    return ComirModel(
-        model.modalities,
-        # Grey images vary slowly, too: they are filtered even beside a model that is trained without.
-        model.settings.model_copy(update={"channels": 1, "high_pass": HIGH_PASS_PX}),
-        intensities,
-        cast(Any, networks),
-        {modality: OutputScale((0.0,), (1.0,)) for modality in model.modalities},
-        provenance={"representation": "original"},
-    )
-
-
-def comir(model: ComirModel, images: Images) -> ComirModel:
-    """Represent every image by its CoMIR: the trained model, unchanged."""
+    if not pairs:
+        raise InputError("Training needs at least one pair of images; give a folder that holds pairs.")
+    if output is not None:
+        require_writable(Path(output))
+    images: dict[str, list[NDArray[Any]]] = {name: [] for name in modalities}
+    names = []
+    for done, pair in enumerate(pairs):
+        yield Progress(done, len(pairs), "pairs", "Reading the pairs")
+        pixels = read_pair(pair) if isinstance(pair, Pair) else pair
+        names.append(pair.identifier if isinstance(pair, Pair) else f"pair {done + 1}")
+        for name, image in zip(modalities, pixels, strict=True):
+            images[name].append(image[..., None] if image.ndim == 2 else image)
+    model = fit_original(images, modalities)
+    model.pixel_size = pixel_size
+    model.provenance = {"trained_on": names}
+    if output is not None:
+        model.save(output)
     return model
 
 
-REPRESENTATIONS: dict[str, Callable[[ComirModel, Images], ComirModel]] = {
-    "original": original,
-    "comir": comir,
-}
-"""How a study represents images, by name: each makes a model from the trained one and the images."""
+ORIGINAL = RepresentationKind(OriginalImages.from_file, train_original)

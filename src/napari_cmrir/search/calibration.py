@@ -267,7 +267,7 @@ def store_calibration(path: str | os.PathLike[str], calibration: Calibration) ->
         If the path is neither.
     """
     from napari_cmrir.repository.repository import open_repository
-    from napari_cmrir.representations.comir.model import load_model, write_whole
+    from napari_cmrir.representations.base import load_model, write_whole
 
     path = Path(path)
     content = calibration.model_dump(mode="json")

@@ -14,7 +14,7 @@ from napari_cmrir.images.geometry import Region
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.repository import Repository
-    from napari_cmrir.representations.comir.model import ComirModel
+    from napari_cmrir.representations.base import Representation
 
 __all__ = [
     "check_content",
@@ -148,12 +148,14 @@ def check_content(patch: NDArray[Any], counts: NDArray[np.bool_], *, outlined: b
         )
 
 
-def shows_nothing(model: ComirModel, modality: str, patch: NDArray[Any], counts: NDArray[np.bool_]) -> bool:
+def shows_nothing(
+    model: Representation, modality: str, patch: NDArray[Any], counts: NDArray[np.bool_]
+) -> bool:
     """Whether a region shows only glass, background or noise: little contrast beyond noise.
 
     Parameters
     ----------
-    model : ComirModel
+    model : Representation
         Its intensity scaling defines the unit of contrast.
     modality : str
     patch : (y, x, channel) array
@@ -190,13 +192,13 @@ def size_warnings(repository: Repository, region: Region, counts: NDArray[np.boo
 
 
 def swap_warnings(
-    model: ComirModel, modality: str, pixels: NDArray[Any], patch: NDArray[Any], counts: NDArray[np.bool_]
+    model: Representation, modality: str, pixels: NDArray[Any], patch: NDArray[Any], counts: NDArray[np.bool_]
 ) -> list[str]:
     """Warn of an image that looks like the model's other modality.
 
     Parameters
     ----------
-    model : ComirModel
+    model : Representation
         Knows the channels and the intensities of both modalities.
     modality : str
         Which the image is said to be.
@@ -266,7 +268,7 @@ def _field_quantiles(repository: Repository) -> NDArray[np.float64]:
     return _KNOWN_QUANTILES[repository]
 
 
-def _misfit(model: ComirModel, modality: str, values: NDArray[Any]) -> float:
+def _misfit(model: Representation, modality: str, values: NDArray[Any]) -> float:
     """Share of the pixels (n, channel) outside a modality's intensities; 1 where all are at their foot."""
     intensity = model.intensities[modality]
     if values.shape[1] != intensity.channels:

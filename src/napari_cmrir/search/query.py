@@ -349,7 +349,7 @@ def _represented(
     settings: SearchSettings,
 ) -> Job[NDArray[np.uint8]]:
     """The region's CoMIR, upright; outside its outline it goes on as at the outline."""
-    from napari_cmrir.representations.comir.inference import represent
+    from napari_cmrir.representations.base import represent
 
     comir = yield from represent(repository.model, patch, modality, device=settings.device)
     return fill_outside(np.ascontiguousarray(comir[(slice(None), *_CORE)]), counts)

@@ -1,4 +1,4 @@
-"""Rerankers of a shortlist, by name."""
+"""Rerankers of a shortlist, and their registry."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from napari_cmrir.images.geometry import rotation_difference
 from napari_cmrir.jobs import Job, Progress, portion
 from napari_cmrir.registration.coarse_to_fine import register
 from napari_cmrir.registration.prepared_query import Pose, PreparedQuery, rotations, scales
+from napari_cmrir.registry import Registry
 from napari_cmrir.search.screening import screen
 from napari_cmrir.search.settings import SearchSettings
 
@@ -232,4 +233,13 @@ def by_registration(state: SearchState, fields: list[int]) -> Job[dict[int, floa
 Reranker = Callable[[SearchState, list[int]], Job[dict[int, float]]]
 """``reranker(question, fields)`` is a job that returns the score of every field."""
 
-RERANKERS: dict[str, Reranker] = {"none": by_words, "bow": by_patches, "registration": by_registration}
+RERANKERS: Registry[Reranker] = Registry(
+    "reranker",
+    "napari_cmrir.rerankers",
+    {
+        "none": "napari_cmrir.search.rerankers:by_words",
+        "bow": "napari_cmrir.search.rerankers:by_patches",
+        "registration": "napari_cmrir.search.rerankers:by_registration",
+    },
+)
+"""Rerankers by name; other packages add theirs as entry points of ``napari_cmrir.rerankers``."""

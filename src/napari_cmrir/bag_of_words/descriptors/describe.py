@@ -1,4 +1,4 @@
-"""The descriptors there are, by name."""
+"""The registry of descriptors."""
 
 from __future__ import annotations
 
@@ -9,17 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.bag_of_words.descriptors.features import Features
-from napari_cmrir.bag_of_words.descriptors.sift import sift, sift_at_keypoints
-from napari_cmrir.bag_of_words.descriptors.surf import surf
 from napari_cmrir.bag_of_words.settings import DescriptorSettings
-from napari_cmrir.errors import InputError
+from napari_cmrir.registry import Registry
 
 __all__ = ["DESCRIPTORS", "Descriptor", "Features", "describe"]
 
 Descriptor = Callable[[Any, DescriptorSettings, NDArray[np.bool_] | None], Features]
 """``describe(comir, settings, mask) -> Features``."""
 
-DESCRIPTORS: dict[str, Descriptor] = {"surf": surf, "sift": sift, "sift-keypoints": sift_at_keypoints}
+DESCRIPTORS: Registry[Descriptor] = Registry(
+    "descriptor",
+    "napari_cmrir.descriptors",
+    {
+        "surf": "napari_cmrir.bag_of_words.descriptors.surf:surf",
+        "sift": "napari_cmrir.bag_of_words.descriptors.sift:sift",
+        "sift-keypoints": "napari_cmrir.bag_of_words.descriptors.sift:sift_at_keypoints",
+    },
+)
+"""Descriptors by name; other packages add theirs as entry points of ``napari_cmrir.descriptors``."""
 
 
 def describe(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | None = None) -> Features:
@@ -44,6 +51,4 @@ def describe(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] |
     >>> len(describe(np.zeros((1, 256, 256), np.uint8), DescriptorSettings.paper()))
     4096
     """
-    if settings.name not in DESCRIPTORS:
-        raise InputError(f"There is no descriptor '{settings.name}'; choose one of {', '.join(DESCRIPTORS)}.")
     return DESCRIPTORS[settings.name](comir, settings, mask)

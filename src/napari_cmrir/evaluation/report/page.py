@@ -24,7 +24,7 @@ from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.intensity import choose_intensity
 from napari_cmrir.images.readers import read_image
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.representations.comir.model import write_whole
+from napari_cmrir.representations.base import write_whole
 
 __all__ = ["CSV_NAME", "HTML_NAME", "JSON_NAME", "Gallery", "as_json", "best_and_worst", "write_report"]
 

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cmrir.images.formats.base import ImageFormat
 from napari_cmrir.images.intensity import without_alpha
 from napari_cmrir.images.series import Level, Series, Stored
 
-__all__ = ["open_jpeg", "open_png"]
+__all__ = ["JPEG", "PNG", "open_jpeg", "open_png"]
 
 
 def open_png(path: Path) -> Stored:
@@ -48,3 +49,7 @@ def open_jpeg(path: Path) -> Stored:
 def _stored(path: Path, pixels: NDArray[Any]) -> Stored:
     pixels = without_alpha(pixels[..., np.newaxis] if pixels.ndim == 2 else pixels)
     return Stored(str(path), [Series([Level(pixels, "YXS")], is_rgb=pixels.shape[2] == 3)])
+
+
+PNG = ImageFormat(open_png, magics=(b"\x89PNG",))
+JPEG = ImageFormat(open_jpeg, magics=(b"\xff\xd8\xff",))

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.images import metadata as pixel_sizes
+from napari_cmrir.images.formats.base import ImageFormat
 from napari_cmrir.images.intensity import from_palette, inverted, rgb_from_cmyk, without_alpha
 from napari_cmrir.images.series import Level, Series, Stored
 
 if TYPE_CHECKING:
     import tifffile
 
-__all__ = ["open_tiff"]
+__all__ = ["TIFF", "open_tiff"]
 
 WHOLE_BYTES = 2**27
 """Levels up to this size are decoded at once when they are first read, larger ones by region."""
@@ -169,3 +170,6 @@ class _Chunked:
             if isinstance(part, slice)  # a plane's number has left no axis
         ]
         return band[tuple(kept)]
+
+
+TIFF = ImageFormat(open_tiff, magics=(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"))  # the last two are BigTIFF

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.repository import Repository
-    from napari_cmrir.representations.comir.model import ComirModel
+    from napari_cmrir.representations.base import Representation
 
 __all__ = ["MODELS", "REPOSITORIES", "LastOpened", "kept_model", "kept_repository"]
 
@@ -81,7 +81,7 @@ class LastOpened(threading.local, Generic[Opened]):
 class _LoadedModel:
     path: Path
     state: tuple[Any, ...]
-    model: ComirModel
+    model: Representation
 
 
 def _open_repository(path: Path) -> Repository:
@@ -92,7 +92,7 @@ def _open_repository(path: Path) -> Repository:
 
 def _load_model(path: Path) -> _LoadedModel:
     from napari_cmrir.repository.repository import file_state
-    from napari_cmrir.representations.comir.model import load_model
+    from napari_cmrir.representations.base import load_model
 
     state = file_state(path)  # before it is read: a later change is then noticed
     return _LoadedModel(path, state, load_model(path))
@@ -126,7 +126,7 @@ def kept_repository(path: Path) -> Repository:
     return REPOSITORIES.get(path)
 
 
-def kept_model(path: Path) -> ComirModel:
+def kept_model(path: Path) -> Representation:
     """Load a model, or give the one that is loaded if its file is the same.
 
     Parameters

@@ -138,7 +138,7 @@ def check(pairs: Path, modalities: tuple[str, str]) -> Job[list[PairProblem]]:
 
 
 def represent(model: Path, pixels: NDArray[Any], modality: str) -> Job[NDArray[np.uint8]]:
-    """Represent an image as `comir.inference.represent` does, by a model file.
+    """Represent an image as `representations.base.represent` does, by a model file.
 
     Parameters
     ----------
@@ -150,9 +150,9 @@ def represent(model: Path, pixels: NDArray[Any], modality: str) -> Job[NDArray[n
         Of the image.
     """
     yield Progress(0, None, "tiles", "Loading the model")
-    from napari_cmrir.representations.comir import inference
+    from napari_cmrir.representations.base import represent
 
-    comir: NDArray[np.uint8] = yield from inference.represent(kept_model(model), pixels, modality)
+    comir: NDArray[np.uint8] = yield from represent(kept_model(model), pixels, modality)
     return comir
 
 
@@ -204,7 +204,7 @@ def index(
     REPOSITORIES.forget()  # what is kept open could not be written everywhere
     from napari_cmrir.repository.build import build_repository
     from napari_cmrir.repository.repository import changed_settings
-    from napari_cmrir.representations.comir.model import load_model
+    from napari_cmrir.representations.base import load_model
 
     settings = changed_settings(output, keep_glass=keep_glass, pixel_size=pixel_size)
     repository = yield from build_repository(images, load_model(model), modality, output, settings)

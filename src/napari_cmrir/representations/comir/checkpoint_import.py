@@ -15,7 +15,8 @@ from torch import Tensor
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.intensity import Intensity
-from napari_cmrir.representations.comir.model import ComirModel, OutputScale
+from napari_cmrir.representations.comir.inference import OutputScale
+from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import Tiramisu
 from napari_cmrir.representations.comir.training.settings import PRESETS
 

@@ -3,39 +3,54 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.representations.base import Rectangle, cut_tiles
 
 if TYPE_CHECKING:
     import torch
 
-    from napari_cmrir.representations.comir.model import ComirModel, OutputScale
     from napari_cmrir.representations.comir.networks import Tiramisu, UNet
 
-__all__ = ["as_bytes", "forward_in_batches", "represent"]
+__all__ = ["OutputScale", "as_bytes", "forward_in_batches", "infer"]
 
 _TILE = 1024
 
-Rectangle = tuple[int, int, int, int]  # y, x, height, width
+
+@dataclass(frozen=True)
+class OutputScale:
+    """What is taken from a network's output, and what it is divided by, before the sigmoid.
+
+    Parameters
+    ----------
+    mean, deviation : tuple of float
+        One value a CoMIR channel. The published networks use 0 and 1.
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
 
 
-def represent(
-    model: ComirModel,
+def infer(
+    network: UNet | Tiramisu,
+    intensity: Intensity,
+    scale: OutputScale,
     pixels: NDArray[Any],
-    modality: str,
     *,
     mask: NDArray[np.bool_] | None = None,
     device: str = "auto",
-    rotations: int | None = None,
+    rotations: int = 1,
     part: Rectangle | None = None,
     out: Any = None,
 ) -> Job[NDArray[np.uint8]]:
-    """Turn an image into its CoMIR.
+    """Turn an image into its CoMIR by the network of its modality.
 
     Images of more than 1,024 pixels a side are computed in tiles. Each tile includes the network's halo, so
     tiles join without a seam. Tiles shrink when memory runs out. Convolutions are computed in bfloat16 where
@@ -43,25 +58,12 @@ def represent(
 
     Parameters
     ----------
-    model : ComirModel
-        The trained model.
-    pixels : (y, x) or (y, x, channel) array
-        The image, of any size; a dask or zarr array is computed or read tile by tile.
-    modality : str
-        Which of the model's two modalities it is.
-    mask : (y, x) bool array, optional
-        Where the image counts; the CoMIR is 0 elsewhere.
-    device : {"auto", "cpu", "cuda", "mps"}
-        Where to compute.
-    rotations : {1, 4}, optional
-        With 4, the mean of the CoMIRs of the image turned by each multiple of 90 degrees, turned back: an
-        image turned by one gives exactly the turned CoMIR, for four times the time. As the model was made
-        for, unless given.
-    part : (y, x, height, width), optional
-        Compute this rectangle of the image's CoMIR only; what lies around it is seen.
-    out : (channel, y, x) uint8 array, optional
-        Where to write the CoMIR, tile by tile, such as a zarr array: with a dask image and this, the memory
-        needed is that of a tile, whatever the image's size.
+    network : UNet or Tiramisu
+    intensity : Intensity
+        Brings the image's values to those that the network knows.
+    scale : OutputScale
+    pixels, mask, device, rotations, part, out
+        As of `Representation.represent`.
 
     Yields
     ------
@@ -76,30 +78,28 @@ def represent(
     Raises
     ------
     InputError
-        If the model does not have the modality, the image has another number of channels, the machine
-        has no such device, or its memory does not hold the smallest tile.
+        The image has another number of channels, the machine has no such device, or its memory does not hold
+        the smallest tile.
     """
     import torch
 
     from napari_cmrir.representations.devices import choose_device, is_out_of_memory, release_memory
 
-    model.require_modality(modality)
-    rotations = model.settings.rotations if rotations is None else rotations
     if rotations not in (1, 4):
         raise InputError(f"CoMIRs are averaged over 1 or 4 rotations, not {rotations}.")
     chosen = choose_device(device)
-    network = model.networks[modality].to(chosen).eval()
+    network = network.to(chosen).eval()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     stride = network.stride
     first_y, first_x, height, width = (0, 0, *pixels.shape[:2]) if part is None else part
-    comir = np.empty((model.channels, height, width), np.uint8) if out is None else out
+    comir = np.empty((len(scale.mean), height, width), np.uint8) if out is None else out
     tile = max(_TILE // stride, 1) * stride
-    waiting = deque(_tiles((first_y, first_x, height, width), tile))
+    waiting = deque(cut_tiles((first_y, first_x, height, width), tile))
     done = 0
     while waiting:
         yield Progress(done, done + len(waiting), "tiles", "Computing the CoMIR")
         try:
-            answer = _tile(model, modality, pixels, waiting[0], rotations)
+            answer = _tile(network, intensity, scale, pixels, waiting[0], rotations)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -112,7 +112,7 @@ def represent(
                     " surroundings; compute on another device."
                 )
             tile = max(tile // 2 // stride, 1) * stride
-            waiting = deque(piece for whole in waiting for piece in _tiles(whole, tile))
+            waiting = deque(piece for whole in waiting for piece in cut_tiles(whole, tile))
             continue
         y, x, rows, columns = waiting.popleft()
         if mask is not None:
@@ -123,40 +123,32 @@ def represent(
     return comir
 
 
-def _tiles(whole: Rectangle, side: int) -> list[Rectangle]:
-    """Cut a rectangle into tiles of at most a side."""
-    top, left, height, width = whole
-    return [
-        (top + y, left + x, min(side, height - y), min(side, width - x))
-        for y in range(0, height, side)
-        for x in range(0, width, side)
-    ]
-
-
 def _tile(
-    model: ComirModel, modality: str, pixels: NDArray[Any], tile: Rectangle, rotations: int
+    network: UNet | Tiramisu,
+    intensity: Intensity,
+    scale: OutputScale,
+    pixels: NDArray[Any],
+    tile: Rectangle,
+    rotations: int,
 ) -> NDArray[np.uint8]:
     """The CoMIR of one tile, (channel, y, x), from what the network sees around it.
 
     Each turn of the image is cut at whole strides from the corner that it then begins at, as the whole image
     would be, so that tiles have no seam.
     """
-    network = model.networks[modality]
     y, x, rows, columns = tile
     height, width = pixels.shape[:2]
     reach = network.halo + network.stride
     top, left = max(0, y - reach), max(0, x - reach)
-    image = model.intensities[modality].apply(
-        np.asarray(pixels[top : y + rows + reach, left : x + columns + reach])
-    )
-    raw = np.zeros((model.channels, rows, columns), np.float32)
+    image = intensity.apply(np.asarray(pixels[top : y + rows + reach, left : x + columns + reach]))
+    raw = np.zeros((len(scale.mean), rows, columns), np.float32)
     for turn in range(0, 4, 4 // rotations):
         y0, y1 = _seen(y, rows, height, network, from_end=turn in (2, 3))
         x0, x1 = _seen(x, columns, width, network, from_end=turn in (1, 2))
         view = image[:, y0 - top : y1 - top, x0 - left : x1 - left]
         answer = np.rot90(_forward(network, np.rot90(view, turn, (1, 2))), -turn, (1, 2))
         raw += answer[:, y - y0 : y - y0 + rows, x - x0 : x - x0 + columns] / np.float32(rotations)
-    return _pressed(raw, model.scales[modality])
+    return _pressed(raw, scale)
 
 
 def _seen(first: int, count: int, whole: int, network: UNet | Tiramisu, *, from_end: bool) -> tuple[int, int]:

@@ -19,18 +19,18 @@ from numpy.typing import NDArray
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.representations.comir.model import write_whole
+from napari_cmrir.representations.base import RepresentationKind, write_whole
+from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.training.preview import PairNotes, TrainingFigures, TrainingPreview
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.comir.training.settings import PRESETS, TrainingSettings
 from napari_cmrir.representations.comir.training.trainer import Trainer
 
 if TYPE_CHECKING:
     import os
 
-    from napari_cmrir.representations.comir.model import ComirModel
     from napari_cmrir.representations.comir.training.pair_checks import Split
 
-__all__ = ["Checkpoint", "keep_best", "train"]
+__all__ = ["COMIR", "Checkpoint", "keep_best", "train"]
 
 
 _LAYOUT = b"2"  # of the state: another version's is not gone on from
@@ -246,7 +246,7 @@ def _prepare(
     device: str,
 ) -> Job[tuple[_Course, list[str]]]:
     """Read the pairs, and tell what is doubtful about them."""
-    from napari_cmrir.representations.comir.model import require_writable
+    from napari_cmrir.representations.base import require_writable
     from napari_cmrir.representations.comir.training.pair_checks import split_pairs
     from napari_cmrir.representations.comir.training.trainer import Trainer
     from napari_cmrir.representations.devices import choose_device
@@ -352,3 +352,6 @@ def _provenance(
         "python": platform.python_version(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+COMIR = RepresentationKind(ComirModel.from_file, train, PRESETS)

@@ -18,8 +18,7 @@ from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.registration.correlation import RotatedTemplates, turn
 from napari_cmrir.registration.high_pass import high_pass
 from napari_cmrir.registration.settings import HIGH_PASS_PX
-from napari_cmrir.representations.comir.inference import forward_in_batches
-from napari_cmrir.representations.comir.model import OutputScale
+from napari_cmrir.representations.comir.inference import OutputScale, forward_in_batches
 from napari_cmrir.representations.comir.networks import Tiramisu, UNet
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 

@@ -1,0 +1,130 @@
+"""Registries: implementations by name, from this package and from installed extensions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar, cast
+
+from napari_cmrir.errors import InputError
+
+__all__ = ["Registry"]
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Implementations of one kind by name.
+
+    A registry is a read-only mapping. Built-in implementations are imported when they are first used.
+    Implementations of other packages are their entry points of `group`; they are loaded at the first listing
+    and at the first name that is not built in, once a process.
+
+    Parameters
+    ----------
+    kind : str
+        What an implementation is, in the singular, such as ``"descriptor"``; messages use it.
+    group : str
+        Group of the entry points, such as ``"napari_cmrir.descriptors"``.
+    built_in : mapping of str to str
+        By name, ``"module:attribute"``.
+
+    Examples
+    --------
+    >>> shapes = Registry("shape", "napari_cmrir.shapes", {"fraction": "fractions:Fraction"})
+    >>> shapes["fraction"](1, 2)
+    Fraction(1, 2)
+    >>> @shapes.register("square")
+    ... def square(side):
+    ...     return side * side
+    >>> list(shapes), "disc" in shapes
+    (['fraction', 'square'], False)
+    >>> shapes["disc"]
+    Traceback (most recent call last):
+        ...
+    napari_cmrir.errors.InputError: There is no shape 'disc'; choose one of fraction, square.
+    """
+
+    def __init__(self, kind: str, group: str, built_in: Mapping[str, str]) -> None:
+        self.kind, self.group = kind, group
+        self._built_in = dict(built_in)
+        self._loaded: dict[str, T] = {}
+        self._extended = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorate an implementation to add it under a name, for this process.
+
+        Parameters
+        ----------
+        name : str
+            The name; one that is taken is an error.
+
+        Raises
+        ------
+        ValueError
+            The name is taken.
+        """
+        if name in self._built_in or name in self._loaded:
+            raise ValueError(f"There is a {self.kind} '{name}' already.")
+
+        def add(implementation: T) -> T:
+            self._loaded[name] = implementation
+            return implementation
+
+        return add
+
+    def __getitem__(self, name: str) -> T:
+        """Give the implementation of a name.
+
+        Raises
+        ------
+        InputError
+            Neither this package nor an installed extension has that name.
+        """
+        if name not in self._loaded and name in self._built_in:
+            module, _, attribute = self._built_in[name].partition(":")
+            self._loaded[name] = cast(T, getattr(import_module(module), attribute))
+        if name not in self:
+            raise InputError(f"There is no {self.kind} '{name}'; choose one of {', '.join(self)}.")
+        return self._loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        if name in self._built_in or name in self._loaded:
+            return True
+        self._load_extensions()
+        return name in self._loaded
+
+    def __iter__(self) -> Iterator[str]:
+        self._load_extensions()
+        return iter([*self._built_in, *(name for name in self._loaded if name not in self._built_in)])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def extensions(self) -> dict[str, T]:
+        """Give the implementations that are not built in, by name."""
+        return {name: self[name] for name in self if name not in self._built_in}
+
+    def _load_extensions(self) -> None:
+        """Load the entry points; one that fails is a warning, so that a broken package breaks only itself."""
+        if self._extended:
+            return
+        self._extended = True
+        for entry in sorted(entry_points(group=self.group), key=lambda entry: entry.name):
+            if entry.name in self._built_in or entry.name in self._loaded:
+                self._warn(entry, "the name is taken")
+                continue
+            try:
+                self._loaded[entry.name] = entry.load()
+            except Exception as error:  # any error can come out of another package's import
+                self._warn(entry, f"{type(error).__name__}: {error}")
+
+    def _warn(self, entry: EntryPoint, reason: str) -> None:
+        package = entry.dist.name if entry.dist is not None else entry.value
+        warnings.warn(
+            f"The {self.kind} '{entry.name}' of the package {package} is left out ({reason});"
+            " update or remove that package.",
+            stacklevel=2,
+        )

@@ -1,0 +1,475 @@
+"""Stage I: what a representation is, the registry of representations, and the model file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.images.discovery import Pair
+from napari_cmrir.images.intensity import Intensity
+from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.registration.settings import HIGH_PASS_PX
+from napari_cmrir.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "REPRESENTATIONS",
+    "Rectangle",
+    "Representation",
+    "RepresentationKind",
+    "cut_tiles",
+    "load_model",
+    "read_header",
+    "represent",
+    "require_writable",
+    "train",
+    "write_whole",
+]
+
+_KEY = "napari-cmrir"  # of the header in the file's metadata
+_FORMAT = 1
+_TILE = 1024  # side of a tile, px: a float32 RGB tile is 12 MiB
+
+Rectangle = tuple[int, int, int, int]
+"""y, x, height, width."""
+
+ArrayPair = tuple[NDArray[Any], NDArray[Any]]
+"""Two aligned images, (y, x) or (y, x, channel)."""
+
+
+class Representation(ABC):
+    """Turns images of two modalities into one common kind of image, uint8 (channel, y, x).
+
+    A subclass gives `name`, `channels`, `decisive` and `from_file`, and either `represent_tile` or its own
+    `represent`. Indexing, queries and evaluation need nothing else.
+
+    Attributes
+    ----------
+    name : str
+        The name in the registry.
+    halo : int
+        Pixels around a tile that decide its representation, for `represent_tile`.
+    modalities : (str, str)
+    intensities : dict
+        `Intensity` of each modality: its channels and its range of values.
+    history : list of dict
+        ``{"step": int, "loss": float, "seconds": float}``, in order; empty without steps.
+    provenance : dict
+        Where it comes from: versions, training images, date.
+    score : dict
+        How it retrieves among the validation fields; empty where nothing was validated.
+    pixel_size : float or None
+        Side of a pixel in micrometres to which images are resampled first, if it is known.
+    """
+
+    name: ClassVar[str]
+    halo: ClassVar[int] = 0
+
+    modalities: tuple[str, str]
+    intensities: dict[str, Intensity]
+    history: list[dict[str, float]]
+    provenance: dict[str, Any]
+    score: dict[str, float]
+    pixel_size: float | None
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """Channels of a represented image."""
+
+    @property
+    def high_pass_px(self) -> float:
+        """Standard deviation, in pixels, of the high pass under which images are compared; 0 for none."""
+        return HIGH_PASS_PX
+
+    @abstractmethod
+    def decisive(self) -> dict[str, Any]:
+        """Give all values that decide the answers, beside `tensors`, as JSON holds them.
+
+        ``"modalities"`` and ``"intensities"`` are among them.
+        """
+
+    @classmethod
+    @abstractmethod
+    def from_file(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Representation:
+        """Make the representation of `decisive`, `described` and `tensors`.
+
+        Pixel size, history, provenance and score are set by `load_model`. A `KeyError`, `TypeError`,
+        `ValueError` or `RuntimeError` means that the file is damaged.
+        """
+
+    def described(self) -> dict[str, Any]:
+        """Give what the file says beside `decisive`, such as ``{"settings": ...}`` of a training."""
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Give the weights by name."""
+        return {}
+
+    def represent_tile(self, pixels: NDArray[Any], modality: str) -> NDArray[np.uint8]:
+        """Represent a (y, x, channel) piece of an image: (channel, y, x), of equal height and width."""
+        raise NotImplementedError(f"{type(self).__name__} has neither represent_tile nor represent.")
+
+    def represent(
+        self,
+        pixels: NDArray[Any],
+        modality: str,
+        *,
+        mask: NDArray[np.bool_] | None = None,
+        device: str = "auto",
+        rotations: int | None = None,
+        part: Rectangle | None = None,
+        out: Any = None,
+    ) -> Job[NDArray[np.uint8]]:
+        """Represent an image, tile by tile.
+
+        Parameters
+        ----------
+        pixels : (y, x) or (y, x, channel) array
+            The image, of any size; of a lazy, dask or zarr array only the tile at hand is read.
+        modality : str
+            Which of the two modalities it is.
+        mask : (y, x) bool array, optional
+            Where the image counts; the answer is 0 elsewhere.
+        device : {"auto", "cpu", "cuda", "mps"}
+            Where to compute.
+        rotations : {1, 4}, optional
+            With 4, the mean over the image turned by each multiple of 90 degrees, turned back: an image
+            turned by one gives exactly the turned answer, for four times the time. By default as trained.
+        part : (y, x, height, width), optional
+            Compute this rectangle only; what lies around it is seen.
+        out : (channel, y, x) uint8 array, optional
+            Where to write the answer, such as a zarr array: with a lazy image, the memory needed is that of a
+            tile, whatever the image's size.
+
+        Yields
+        ------
+        Progress
+            In tiles.
+
+        Returns
+        -------
+        (channel, y, x) uint8 array
+            `out` where it is given.
+
+        Raises
+        ------
+        InputError
+            The modality is unknown, or the image has another number of channels.
+        """
+        self.require_modality(modality)
+        if rotations not in (None, 1):
+            raise InputError(f"The representation '{self.name}' takes no mean over rotations.")
+        top, left, height, width = part or (0, 0, *pixels.shape[:2])
+        answer = np.empty((self.channels, height, width), np.uint8) if out is None else out
+        tiles = cut_tiles((top, left, height, width), _TILE)
+        for done, (y, x, rows, columns) in enumerate(tiles):
+            yield Progress(done, len(tiles), "tiles", "Representing the image")
+            y0, x0 = max(0, y - self.halo), max(0, x - self.halo)
+            seen = np.asarray(pixels[y0 : y + rows + self.halo, x0 : x + columns + self.halo])
+            tile = self.represent_tile(seen[..., None] if seen.ndim == 2 else seen, modality)
+            tile = tile[:, y - y0 : y - y0 + rows, x - x0 : x - x0 + columns]
+            if mask is not None:
+                tile = tile * mask[y : y + rows, x : x + columns]
+            answer[:, y - top : y - top + rows, x - left : x - left + columns] = tile
+        return answer
+
+    def require_modality(self, modality: str) -> None:
+        """Make sure that the model knows a modality.
+
+        Raises
+        ------
+        InputError
+            If it does not; the message names those that it knows.
+        """
+        if modality not in self.modalities:
+            first, second = self.modalities
+            raise InputError(
+                f"The model was trained on {first} and {second}, not on {modality}; give one of these two."
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal, of all that decides the answers: the pixel size is part of it."""
+        decisive = {"representation": self.name, "pixel_size": self.pixel_size, **self.decisive()}
+        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())
+        for name, tensor in sorted(self.tensors().items()):
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model file, whole or not at all.
+
+        Parameters
+        ----------
+        path : path-like
+            The ``.safetensors`` file to write; one that exists is replaced.
+        """
+        from safetensors.torch import save
+
+        header = {
+            "format": _FORMAT,
+            "representation": self.name,
+            **self.decisive(),
+            **self.described(),
+            "history": self.history,
+            "provenance": self.provenance,
+            "score": self.score,
+            "pixel_size": self.pixel_size,
+        }
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.tensors().items()}
+        write_whole(Path(path), save(tensors, metadata={_KEY: json.dumps(header)}))
+
+
+@dataclass(frozen=True)
+class RepresentationKind:
+    """One kind of representation, as the registry holds it.
+
+    Parameters
+    ----------
+    load : callable
+        `Representation.from_file` of its class.
+    train : callable
+        ``train(pairs, modalities, settings, *, output, device, resume, pixel_size)``, a job that returns the
+        `Representation`; see `train`.
+    presets : mapping of str to settings
+        Settings of `train` by name. `fast` is the default of the command line.
+    """
+
+    load: Callable[[dict[str, Any], dict[str, Tensor]], Representation]
+    train: Callable[..., Job[Any]]
+    presets: Mapping[str, Any] = field(default_factory=dict)
+
+
+REPRESENTATIONS: Registry[RepresentationKind] = Registry(
+    "representation",
+    "napari_cmrir.representations",
+    {
+        "comir": "napari_cmrir.representations.comir.training.train:COMIR",
+        "original": "napari_cmrir.representations.original:ORIGINAL",
+    },
+)
+"""Kinds of representation; other packages add theirs as entry points of ``napari_cmrir.representations``."""
+
+
+def train(
+    pairs: Sequence[Pair | ArrayPair],
+    modalities: tuple[str, str],
+    settings: Any = None,
+    *,
+    representation: str = "comir",
+    output: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    pixel_size: float | None = None,
+) -> Job[Any]:
+    """Train a representation on aligned image pairs.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair or of (first, second) arrays
+        At least one. Arrays are ``(y, x)`` or ``(y, x, channel)``, of equal height and width.
+    modalities : (str, str)
+        Their names, in the order of the pairs.
+    settings : optional
+        Settings of that kind of representation, such as `TrainingSettings`.
+    representation : str
+        A name in `REPRESENTATIONS`.
+    output : path-like, optional
+        The model file to write at the end.
+    device : {"auto", "cpu", "cuda", "mps"}
+        Where to compute.
+    resume : bool
+        Continue an interrupted training of the same output.
+    pixel_size : float, optional
+        Side of a pixel of the images in micrometres, to be noted in the model.
+
+    Yields
+    ------
+    Progress
+
+    Returns
+    -------
+    Representation
+
+    Raises
+    ------
+    InputError
+        The representation is unknown, or the pairs cannot be used.
+
+    Examples
+    --------
+    >>> from napari_cmrir.jobs import run
+    >>> pair = np.arange(64, dtype=np.uint8).reshape(8, 8), np.zeros((8, 8, 3), np.uint8)
+    >>> model = run(train([pair], ("SHG", "BF"), representation="original"))
+    >>> model.channels, run(represent(model, pair[0], "SHG"))[0, 7, :3].tolist()
+    (1, [227, 231, 235])
+    """
+    job: Job[Any] = REPRESENTATIONS[representation].train(
+        pairs, modalities, settings, output=output, device=device, resume=resume, pixel_size=pixel_size
+    )
+    return (yield from job)
+
+
+def represent(
+    model: Representation,
+    pixels: NDArray[Any],
+    modality: str,
+    *,
+    mask: NDArray[np.bool_] | None = None,
+    device: str = "auto",
+    rotations: int | None = None,
+    part: Rectangle | None = None,
+    out: Any = None,
+) -> Job[NDArray[np.uint8]]:
+    """Represent an image by a model; a job, with the parameters of `Representation.represent`."""
+    return (
+        yield from model.represent(
+            pixels, modality, mask=mask, device=device, rotations=rotations, part=part, out=out
+        )
+    )
+
+
+def cut_tiles(whole: Rectangle, side: int) -> list[Rectangle]:
+    """Cut a rectangle into tiles of at most a side.
+
+    Examples
+    --------
+    >>> cut_tiles((0, 5, 10, 4), 6)
+    [(0, 5, 6, 4), (6, 5, 4, 4)]
+    """
+    top, left, height, width = whole
+    return [
+        (top + y, left + x, min(side, height - y), min(side, width - x))
+        for y in range(0, height, side)
+        for x in range(0, width, side)
+    ]
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole, on the disk, or as it was before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def require_writable(path: Path) -> None:
+    """Refuse a model file that could not be written, before anything is computed for it.
+
+    Parameters
+    ----------
+    path : Path
+        Where to; folders that are missing will be made.
+
+    Raises
+    ------
+    InputError
+        It is a folder, or lies where nothing can be written.
+    """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give a model file such as {path / 'model.safetensors'}.")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise InputError(f"{path} cannot be written into {folder}; choose another place for the model.")
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what a model file says of itself, without its weights.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is no model of napari-cmrir, or of a newer format.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no model file {path}; give a .safetensors file that 'train' wrote.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} is not a model ({error}); give a .safetensors file that 'train' wrote."
+        ) from None
+    try:
+        header: dict[str, Any] = json.loads(metadata[_KEY])
+    except (KeyError, json.JSONDecodeError):
+        raise InputError(
+            f"{path} is a .safetensors file but not a model of napari-cmrir; give one that 'train' wrote."
+        ) from None
+    if header.get("format", 0) > _FORMAT:
+        raise InputError(
+            f"{path} was written by a newer napari-cmrir (format {header['format']}); upgrade this one."
+        )
+    return header
+
+
+def load_model(path: str | os.PathLike[str]) -> Representation:
+    """Read a model file.
+
+    Parameters
+    ----------
+    path : path-like
+        A ``.safetensors`` file written by `train` or `Representation.save`.
+
+    Returns
+    -------
+    Representation
+        On the CPU, in evaluation mode.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged, not ours, of a newer format, or of an
+        unknown representation.
+
+    Examples
+    --------
+    >>> load_model("nothing.safetensors")
+    Traceback (most recent call last):
+        ...
+    napari_cmrir.errors.InputError: There is no model file nothing.safetensors; give a .safetensors ...
+    """
+    from safetensors.torch import load_file
+
+    header = read_header(path)
+    kind = REPRESENTATIONS[header.get("representation", "comir")]
+    try:
+        model = kind.load(header, load_file(path))
+        model.history, model.provenance = header["history"], header["provenance"]
+        model.score, model.pixel_size = header.get("score", {}), header.get("pixel_size")
+    except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} is damaged ({reason}); train or copy the model again.") from None
+    return model
