@@ -26,11 +26,12 @@ test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/installed ## Run the tests, on a virtual display where there is none (PYTEST_ARGS="-k words")
 	$(BIN)/python scripts/with_display.py $(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: $(VENV)/installed ## Run the linters, the type checker, the import contract and the manifest's check
+check: $(VENV)/installed ## Run the linters, the type checker, the import contract, the structure and the manifest's check
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python scripts/structure.py
 	$(BIN)/npe2 validate napari.yaml
 
 constraints: $(VENV)/installed ## Write the versions installed in the virtual environment to constraints.txt
