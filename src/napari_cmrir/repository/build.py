@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from napari_cmrir import __version__
 from napari_cmrir.errors import InputError
+from napari_cmrir.files import atomic_path, checksum
 from napari_cmrir.images.lazy_image import LazyImage
 from napari_cmrir.jobs import Job, Preview, Progress, run
 from napari_cmrir.repository.catalogue import Catalogue, ImageRow
@@ -25,7 +26,6 @@ from napari_cmrir.repository.fields import cut_fields
 from napari_cmrir.repository.indexing import Indexing, index_words, learn_vocabulary, represent_images
 from napari_cmrir.repository.locking import open_to_write
 from napari_cmrir.repository.maintenance import is_outgrown, prune_vanished
-from napari_cmrir.repository.publishing import digest, publishing
 from napari_cmrir.repository.repository import MODEL_NAME, VOCABULARY_NAME, Repository, open_repository
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.repository.sources import (
@@ -331,7 +331,7 @@ def _agree(
     counts = catalogue.count_images()
     if not any(counts.get(state) for state in ("represented", "indexed", "retired")):
         settings = settings or RepositorySettings()
-        with publishing(folder / MODEL_NAME) as partial:
+        with atomic_path(folder / MODEL_NAME) as partial:
             model.save(partial)
         with catalogue.transaction():
             catalogue.note(
@@ -339,7 +339,7 @@ def _agree(
                 created_by=f"napari-cmrir {__version__}",
                 modality=modality,
                 model_fingerprint=model.fingerprint,
-                model_sha256=digest(folder / MODEL_NAME),
+                model_sha256=checksum(folder / MODEL_NAME),
                 settings=settings.model_dump(mode="json"),
             )
         return settings

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from napari_cmrir.files import checksum
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.repository.catalogue import ImageRow
 from napari_cmrir.repository.executors import IndexConfig, WorkerContext, token
 from napari_cmrir.repository.fields import cut_fields
-from napari_cmrir.repository.publishing import digest
 from napari_cmrir.repository.pyramids import read_notes
 from napari_cmrir.repository.repository import SEGMENTS
 from napari_cmrir.repository.segments import map_segment, write_segment
@@ -106,7 +106,7 @@ def read_counted(folder: Path, file: str, image_ids: Sequence[int]) -> SegmentIn
     inside = set(numbers.tolist())
     return SegmentInfo(
         file,
-        digest(folder / file),
+        checksum(folder / file),
         len(numbers),
         tuple(number for number in image_ids if number in inside),
         tuple(number for number in image_ids if number not in inside),

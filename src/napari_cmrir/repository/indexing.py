@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from napari_cmrir.files import atomic_path, checksum
 from napari_cmrir.jobs import Job, Progress, portion
 from napari_cmrir.repository.catalogue import Catalogue, ImageRow
 from napari_cmrir.repository.counting import FieldSample, SegmentInfo, count_batch, fields_of, sample_batch
 from napari_cmrir.repository.executors import Executor, IndexConfig, Task, TaskFailed, WorkerContext
-from napari_cmrir.repository.publishing import digest, publishing
 from napari_cmrir.repository.sources import AnySource
 from napari_cmrir.repository.tasks import ImageTask, represent_batch
 
@@ -158,9 +158,9 @@ def learn_vocabulary(
     job = train_vocabulary(descriptors, settings.vocabulary)
     vocabulary = yield from _part_of(job, middle, stop, indexing, "vocabulary: learning words")
     path = indexing.config.folder / file
-    with publishing(path) as partial:
+    with atomic_path(path) as partial:
         vocabulary.save(partial)
-    return digest(path), n_collection
+    return checksum(path), n_collection
 
 
 def count_rows(

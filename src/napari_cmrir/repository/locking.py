@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.files import explain_disk_errors, remove_partials
 from napari_cmrir.repository.catalogue import CATALOGUE_NAME, Catalogue
-from napari_cmrir.repository.publishing import explained, remove_partials
 from napari_cmrir.repository.repository import COMIRS, SEGMENTS
 
 __all__ = ["open_to_change", "open_to_write", "writer_lock"]
@@ -96,7 +96,7 @@ def open_to_write(folder: Path) -> Iterator[Catalogue]:
         If the folder holds other files, is a file, is being written or cannot be written to, or its
         disk is full.
     """
-    with explained(folder):
+    with explain_disk_errors(folder):
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is a file; give a folder for the repository.")
         for part in (folder, folder / COMIRS, folder / SEGMENTS):

@@ -13,13 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.files import checksum
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.repository.catalogue import Catalogue, ImageRow, SegmentRow
 from napari_cmrir.repository.counting import read_counted
 from napari_cmrir.repository.executors import IndexConfig, TaskFailed, WorkerContext, make_executor, token
 from napari_cmrir.repository.indexing import Indexing, count_rows, enter_counted, learn_vocabulary
 from napari_cmrir.repository.locking import open_to_change
-from napari_cmrir.repository.publishing import digest
 from napari_cmrir.repository.repository import (
     COMIRS,
     MODEL_NAME,
@@ -116,7 +116,7 @@ def _parts(catalogue: Catalogue) -> Iterator[Part]:
 
 def _problem(folder: Path, part: Part) -> str | None:
     try:
-        if digest(folder / part.file) == part.sha256:
+        if checksum(folder / part.file) == part.sha256:
             return None
     except OSError as error:
         return f"{part.file} cannot be read ({error.strerror}); {part.advice}."
@@ -275,7 +275,7 @@ def _remove_damaged(catalogue: Catalogue) -> None:
     """Remove damaged segments, which would be taken for ones that a killed job had counted."""
     for segment in catalogue.segments():
         path = catalogue.folder / segment.file
-        if path.exists() and digest(path) != segment.sha256:
+        if path.exists() and checksum(path) != segment.sha256:
             path.unlink()
 
 

@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.files import atomic_path
 from napari_cmrir.repository.fields import FIELD_DTYPE
-from napari_cmrir.repository.publishing import publishing
 from napari_cmrir.repository.thumbnails import thumbnail_shape
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def write_segment(
     }
     if thumbnails is not None:
         tensors["thumbnails"] = np.concatenate([np.empty(0, np.uint8), *(one.ravel() for one in thumbnails)])
-    with publishing(path) as partial:
+    with atomic_path(path) as partial:
         save_file(tensors, partial, metadata={"format": "napari-cmrir segment", "version": "2"})
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.files import checksum
 from napari_cmrir.images.discovery import find_images, is_remote
 from napari_cmrir.images.formats.ome_zarr import describe_zarr
 from napari_cmrir.images.lazy_image import LazyImage, lazy_array, unreadable
@@ -21,7 +22,6 @@ from napari_cmrir.images.readers import open_image
 from napari_cmrir.images.series import at_pixel_size
 from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.repository.catalogue import Catalogue, ImageRow, text
-from napari_cmrir.repository.publishing import digest
 
 __all__ = [
     "AnySource",
@@ -165,7 +165,7 @@ def stamp(source: AnySource, *, thorough: bool = True) -> Stamp:
     """
     if isinstance(source, Path):
         n_bytes, mtime_ns = size_and_time(source)
-        return Stamp(digest(source) if thorough else None, n_bytes, mtime_ns)
+        return Stamp(checksum(source) if thorough else None, n_bytes, mtime_ns)
     if isinstance(source, Remote):
         try:
             described, n_bytes = describe_zarr(source.name)
@@ -291,7 +291,7 @@ class _Vanished:
             candidates = self._by_size.get(size_and_time(source)[0], [])
             if not candidates:
                 return None
-            content = digest(source)
+            content = checksum(source)
         except (OSError, InputError):
             return None
         row = next((row for row in candidates if row.sha256 == content), None)

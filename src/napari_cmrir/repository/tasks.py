@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.files import atomic_path, checksum
 from napari_cmrir.images.lazy_image import LazyImage, overview
 from napari_cmrir.images.tissue_mask import find_tissue
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.repository.executors import WorkerContext, token
 from napari_cmrir.repository.fields import cut_fields
-from napari_cmrir.repository.publishing import digest, publishing
 from napari_cmrir.repository.pyramids import (
     SHARD_SIDE,
     create_pyramid,
@@ -132,7 +132,7 @@ def store_comir(
         when_read()
         return partial(write_pyramid, path, comir, name, notes)
     blocks = [(y, x) for y in range(0, height, SHARD_SIDE) for x in range(0, width, SHARD_SIDE)]
-    with publishing(path) as unfinished:
+    with atomic_path(path) as unfinished:
         levels = create_pyramid(unfinished, (model.channels, height, width), name, notes)
         for done, (y, x) in enumerate(blocks):
             sides = (min(SHARD_SIDE, height - y), min(SHARD_SIDE, width - x))
@@ -313,7 +313,7 @@ def _finish(write: Callable[[], None], path: Path, now: Stamp) -> Noted:
         "state": "represented",
         "reason": None,
         "comir": f"{COMIRS}/{path.name}",
-        "comir_sha256": digest(path),
+        "comir_sha256": checksum(path),
         "height": height,
         "width": width,
         "sha256": now.sha256,
