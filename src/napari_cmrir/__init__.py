@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from napari_cmrir.images.discovery import find_pairs
     from napari_cmrir.images.readers import find_images, open_image, read_image
     from napari_cmrir.jobs import Progress, run
-    from napari_cmrir.repository.build import build_repository
+    from napari_cmrir.repository.build import build_index, build_repository
     from napari_cmrir.repository.maintenance import (
         compact_repository,
         prune_repository,
-        rebuild_vocabulary,
         verify_repository,
     )
     from napari_cmrir.repository.repository import open_repository
@@ -32,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "InputError",
     "Progress",
+    "build_index",
     "build_repository",
     "compact_repository",
     "evaluate",
@@ -43,7 +43,6 @@ __all__ = [
     "prune_repository",
     "query",
     "read_image",
-    "rebuild_vocabulary",
     "represent",
     "run",
     "train",
@@ -53,6 +52,7 @@ __all__ = [
 _HOMES = {
     "InputError": "errors:InputError",
     "Progress": "jobs:Progress",
+    "build_index": "repository.build:build_index",
     "build_repository": "repository.build:build_repository",
     "compact_repository": "repository.maintenance:compact_repository",
     "evaluate": "evaluation.protocol:evaluate",
@@ -65,7 +65,6 @@ _HOMES = {
     # not "search": that name is the package's, once anything in it has been imported
     "query": "search.query:search",
     "read_image": "images.readers:read_image",
-    "rebuild_vocabulary": "repository.maintenance:rebuild_vocabulary",
     "represent": "representations.base:represent",
     "run": "jobs:run",
     "train": "representations.base:train",

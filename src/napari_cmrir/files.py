@@ -113,7 +113,7 @@ def explain_disk_errors(folder: Path) -> Iterator[None]:
     except (OSError, sqlite3.OperationalError, SafetensorError) as error:
         message = {
             "full": f"The disk of {folder} is full; make room and index again: finished images are kept.",
-            "failing": f"The disk of {folder} is full or fails; make room, or check the disk, and index again:"
+            "failing": f"The disk of {folder} is full or fails; make room, or check it, and index again:"
             " finished images are kept.",
             "denied": f"{folder} cannot be written to; check its permissions or give another folder.",
         }.get(disk_fault(error) or "")

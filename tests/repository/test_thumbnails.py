@@ -8,7 +8,8 @@ import pytest
 
 from napari_cmrir.files import checksum
 from napari_cmrir.jobs import run
-from napari_cmrir.repository.catalogue import CATALOGUE_NAME, FORMAT_VERSION, Catalogue
+from napari_cmrir.repository.layout import CATALOGUE_NAME
+from napari_cmrir.repository.catalogue import FORMAT_VERSION, Catalogue
 from napari_cmrir.repository.maintenance import compact_repository, rebuild_vocabulary, verify_repository
 from napari_cmrir.repository.pyramids import halve
 from napari_cmrir.repository.repository import open_repository

@@ -30,7 +30,7 @@ __all__ = ["NOTE", "Plan", "demo", "demonstrate", "remove_own_files"]
 
 NOTE = "demo.json"
 _MAKER = "napari-cmrir demo"
-_PARTS_OF_REPOSITORY = ("catalogue.", "model.", "vocabulary.", "segments", "comirs", "writer.lock", ".")
+_PARTS_OF_REPOSITORY = ("catalogue.", "model.", "indexes", "segments", "comirs", "writer.lock", ".")
 
 
 def remove_own_files(folder: Path, names: Sequence[str], about: dict[str, Any]) -> None:

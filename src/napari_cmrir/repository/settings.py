@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from napari_cmrir.bag_of_words.settings import BagSettings, DescriptorSettings, VocabularySettings
 from napari_cmrir.images.settings import ReadingSettings
 
-__all__ = ["RepositorySettings"]
+if TYPE_CHECKING:
+    from napari_cmrir.repository.catalogue import Catalogue
+
+__all__ = ["WORD_SETTINGS", "RepositorySettings", "load_repository_settings"]
+
+WORD_SETTINGS = frozenset({"vocabulary_fields", "descriptor", "vocabulary", "bags"})
+"""Those that nothing depends on before the words are learned."""
 
 
 class RepositorySettings(BaseModel):
@@ -67,3 +73,8 @@ class RepositorySettings(BaseModel):
             vocabulary=VocabularySettings.paper(),
             bags=BagSettings.paper(),
         )
+
+
+def load_repository_settings(catalogue: Catalogue) -> RepositorySettings:
+    """Read the settings that a repository keeps."""
+    return RepositorySettings.model_validate(catalogue.about("settings"))

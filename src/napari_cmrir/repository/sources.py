@@ -230,7 +230,7 @@ def missing_comirs(catalogue: Catalogue, sources: Iterable[AnySource]) -> Iterat
     lost = [row for row in catalogue.images("indexed") if not (catalogue.folder / str(row.comir)).is_dir()]
     if not lost:
         return
-    taken = {row.replaces for row in catalogue.images("pending", "represented", "failed")}
+    taken = {row.replaces for row in catalogue.images("pending", "failed")}
     by_place = {source if isinstance(source, Path) else source.name: source for source in sources}
     for row in lost:
         source = by_place.get(catalogue.resolve(row) or row.name)
@@ -240,18 +240,12 @@ def missing_comirs(catalogue: Catalogue, sources: Iterable[AnySource]) -> Iterat
 
 
 def _compare(catalogue: Catalogue, row: ImageRow, source: AnySource) -> Iterator[tuple[int, AnySource]]:
-    """Compare a represented or indexed image with what the catalogue remembers of it."""
+    """Compare an indexed image with what the catalogue remembers of it."""
     names = _names(catalogue, source)
     if (row.relative_path, row.absolute_path) != (names["relative_path"], names["absolute_path"]):
         catalogue.change_image(row.id, **names)
     if _changed(catalogue, row, source):
-        if row.state == "indexed":
-            yield catalogue.add_image(replaces=row.id, **names), source
-        else:
-            catalogue.change_image(row.id, state="pending")
-            yield row.id, source
-    elif row.state == "represented":
-        yield row.id, source
+        yield catalogue.add_image(replaces=row.id, **names), source
 
 
 def _changed(catalogue: Catalogue, row: ImageRow, source: AnySource) -> bool:
@@ -301,7 +295,7 @@ class _Vanished:
 
     def _find(self) -> dict[int, list[ImageRow]]:
         by_size: dict[int, list[ImageRow]] = {}
-        for row in list(self._catalogue.images("represented", "indexed")):
+        for row in list(self._catalogue.images("indexed")):
             path = self._catalogue.resolve(row)
             if row.n_bytes is not None and path is not None and not path.exists():
                 by_size.setdefault(row.n_bytes, []).append(row)
