@@ -1,6 +1,7 @@
 """CoMIRs stored block by block are those computed at once."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,12 +12,12 @@ from napari_cmrir import jobs
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.lazy_image import lazy_array
 from napari_cmrir.images.settings import ReadingSettings
-from napari_cmrir.repository import pyramids
 from napari_cmrir.repository import comirs as storing
+from napari_cmrir.repository import pyramids
 from napari_cmrir.repository.build import Source
+from napari_cmrir.repository.comirs import store_comir
 from napari_cmrir.repository.fields import cut_fields
 from napari_cmrir.repository.pyramids import halve, open_level, read_notes
-from napari_cmrir.repository.comirs import store_comir
 from napari_cmrir.representations.base import represent
 
 
@@ -144,6 +145,4 @@ def test_images_of_another_pixel_size_are_indexed_at_the_models(model, tmp_path,
 
 
 def _with_pixel_size(model, pixel_size):
-    model = model.__class__(**{name: getattr(model, name) for name in model.__dataclass_fields__})
-    model.pixel_size = pixel_size
-    return model
+    return replace(model, pixel_size=pixel_size)
