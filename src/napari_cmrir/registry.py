@@ -51,7 +51,7 @@ class Registry(Generic[T]):
         self.kind, self.group = kind, group
         self._built_in = dict(built_in)
         self._loaded: dict[str, T] = {}
-        self._extended = False
+        self._from_extensions: set[str] | None = None  # names; None before they are loaded
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorate an implementation to add it under a name, for this process.
@@ -107,17 +107,24 @@ class Registry(Generic[T]):
         """Give the implementations that are not built in, by name."""
         return {name: self[name] for name in self if name not in self._built_in}
 
+    def reload(self) -> None:
+        """Forget the entry points, so that the next listing finds packages installed or removed since."""
+        for name in self._from_extensions or ():
+            del self._loaded[name]
+        self._from_extensions = None
+
     def _load_extensions(self) -> None:
         """Load the entry points; one that fails is a warning, so that a broken package breaks only itself."""
-        if self._extended:
+        if self._from_extensions is not None:
             return
-        self._extended = True
+        self._from_extensions = set()
         for entry in sorted(entry_points(group=self.group), key=lambda entry: entry.name):
             if entry.name in self._built_in or entry.name in self._loaded:
                 self._warn(entry, "the name is taken")
                 continue
             try:
                 self._loaded[entry.name] = entry.load()
+                self._from_extensions.add(entry.name)
             except Exception as error:  # any error can come out of another package's import
                 self._warn(entry, f"{type(error).__name__}: {error}")
 
