@@ -25,6 +25,8 @@ from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.representations.base import REPRESENTATIONS
 from napari_cmrir.search.settings import SearchSettings
 
+pytestmark = pytest.mark.core
+
 PACKAGE = Path(__file__).parent / "extension_package"
 REGISTRIES = (DESCRIPTORS, IMAGE_FORMATS, REPRESENTATIONS, RETRIEVERS)
 BOTH = ("SHG", "BF")

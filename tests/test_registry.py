@@ -10,6 +10,8 @@ import pytest
 from napari_cmrir.errors import InputError
 from napari_cmrir.registry import Registry
 
+pytestmark = pytest.mark.core
+
 BUILT_IN = {"fraction": "fractions:Fraction"}
 
 
