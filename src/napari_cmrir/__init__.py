@@ -11,10 +11,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from napari_cmrir.bag_of_words.descriptors.describe import DESCRIPTORS
     from napari_cmrir.errors import InputError
     from napari_cmrir.evaluation.protocol import evaluate
+    from napari_cmrir.evaluation.retrievers.base import RETRIEVERS
     from napari_cmrir.images.discovery import find_pairs
+    from napari_cmrir.images.formats.base import IMAGE_FORMATS
+    from napari_cmrir.images.geometry import Region
     from napari_cmrir.images.readers import find_images, open_image, read_image
+    from napari_cmrir.images.synthetic.sample_pairs import sample_pair
     from napari_cmrir.jobs import Progress, run
     from napari_cmrir.repository.build import build_repository
     from napari_cmrir.repository.maintenance import (
@@ -24,14 +29,26 @@ if TYPE_CHECKING:
         verify_repository,
     )
     from napari_cmrir.repository.repository import open_repository
-    from napari_cmrir.representations.base import load_model, represent, train
+    from napari_cmrir.repository.sources import Source
+    from napari_cmrir.representations.base import REPRESENTATIONS, load_model, represent, sample_model, train
+    from napari_cmrir.search.exports import write_hits
     from napari_cmrir.search.query import search as query
+    from napari_cmrir.search.rerankers import RERANKERS
+    from napari_cmrir.search.settings import SearchSettings
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DESCRIPTORS",
+    "IMAGE_FORMATS",
+    "REPRESENTATIONS",
+    "RERANKERS",
+    "RETRIEVERS",
     "InputError",
     "Progress",
+    "Region",
+    "SearchSettings",
+    "Source",
     "build_repository",
     "compact_repository",
     "evaluate",
@@ -46,13 +63,24 @@ __all__ = [
     "rebuild_vocabulary",
     "represent",
     "run",
+    "sample_model",
+    "sample_pair",
     "train",
     "verify_repository",
+    "write_hits",
 ]
 
 _HOMES = {
+    "DESCRIPTORS": "bag_of_words.descriptors.describe:DESCRIPTORS",
+    "IMAGE_FORMATS": "images.formats.base:IMAGE_FORMATS",
     "InputError": "errors:InputError",
     "Progress": "jobs:Progress",
+    "REPRESENTATIONS": "representations.base:REPRESENTATIONS",
+    "RERANKERS": "search.rerankers:RERANKERS",
+    "RETRIEVERS": "evaluation.retrievers.base:RETRIEVERS",
+    "Region": "images.geometry:Region",
+    "SearchSettings": "search.settings:SearchSettings",
+    "Source": "repository.sources:Source",
     "build_repository": "repository.build:build_repository",
     "compact_repository": "repository.maintenance:compact_repository",
     "evaluate": "evaluation.protocol:evaluate",
@@ -68,8 +96,11 @@ _HOMES = {
     "rebuild_vocabulary": "repository.maintenance:rebuild_vocabulary",
     "represent": "representations.base:represent",
     "run": "jobs:run",
+    "sample_model": "representations.base:sample_model",
+    "sample_pair": "images.synthetic.sample_pairs:sample_pair",
     "train": "representations.base:train",
     "verify_repository": "repository.maintenance:verify_repository",
+    "write_hits": "search.exports:write_hits",
 }
 
 if not TYPE_CHECKING:  # a type checker shall still report a name that is not there

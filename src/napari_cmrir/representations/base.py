@@ -35,6 +35,7 @@ __all__ = [
     "read_header",
     "represent",
     "require_writable",
+    "sample_model",
     "train",
     "write_whole",
 ]
@@ -473,3 +474,21 @@ def load_model(path: str | os.PathLike[str]) -> Representation:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}); train or copy the model again.") from None
     return model
+
+
+def sample_model() -> Path:
+    """Give the path of the small model that comes with the package: a CoMIR of generated SHG and BF.
+
+    Returns
+    -------
+    Path
+        The model file, for `load_model`.
+
+    Examples
+    --------
+    >>> load_model(sample_model()).modalities
+    ('SHG', 'BF')
+    """
+    from importlib.resources import files
+
+    return Path(str(files("napari_cmrir") / "data" / "sample.safetensors"))
