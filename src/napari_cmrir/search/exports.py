@@ -340,10 +340,10 @@ def write_hits(
     ...     write_hits(f"{folder}/hits.csv", [("query.tif", [hit])]).read_text().splitlines()[1][:18]
     'query.tif,1,a.tif,'
     """
+    from napari_cmrir.search.hits import SearchResult
+
     path = Path(path)
-    hits: list[tuple[str, Sequence[Hit]]] = [
-        (query, getattr(found, "hits", found)) for query, found in answers
-    ]
+    hits = [(query, found.hits if isinstance(found, SearchResult) else found) for query, found in answers]
     ending = path.suffix.lower()
     if ending == ".csv":
         text = as_csv(hits)
