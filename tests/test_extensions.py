@@ -23,12 +23,13 @@ from napari_cmrir.images.formats.base import IMAGE_FORMATS
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair, write_sample_folder
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.representations.base import REPRESENTATIONS
+from napari_cmrir.search.rerankers import RERANKERS
 from napari_cmrir.search.settings import SearchSettings
 
 pytestmark = pytest.mark.core
 
 PACKAGE = Path(__file__).parent / "extension_package"
-REGISTRIES = (DESCRIPTORS, IMAGE_FORMATS, REPRESENTATIONS, RETRIEVERS)
+REGISTRIES = (DESCRIPTORS, IMAGE_FORMATS, REPRESENTATIONS, RERANKERS, RETRIEVERS)
 BOTH = ("SHG", "BF")
 
 
@@ -126,9 +127,34 @@ def test_the_image_format_is_found_in_folders_indexed_and_queried(tmp_path):
     assert found.hits[0].image == str(images[1])
 
 
+def test_the_reranker_orders_the_hits_of_a_query(pairs, tmp_path):
+    model = cmrir.run(cmrir.train(pairs, BOTH, representation="original"))
+    images = [pair.paths[1] for pair in pairs]
+    repository = cmrir.run(cmrir.build_repository(images, model, "BF", tmp_path / "a.cmrir"))
+    turned = np.ascontiguousarray(np.rot90(cmrir.read_image(images[2])))
+    wide = {"max_rotation": 180.0}
+    plain = cmrir.run(cmrir.query(repository, turned, "BF", settings=SearchSettings(**wide))).hits[0]
+    settings = SearchSettings(rerank="upright", **wide)
+    hit = cmrir.run(cmrir.query(repository, turned, "BF", settings=settings)).hits[0]
+    assert (hit.image, abs(round(hit.rotation_degrees))) == (plain.image, 90)
+    assert hit.score == pytest.approx(plain.score / 2, abs=0.02)
+    with pytest.raises(cmrir.InputError, match="There is no reranker 'magic'; choose one of none, bow, reg"):
+        cmrir.run(cmrir.query(repository, turned, "BF", settings=SearchSettings(rerank="magic")))
+
+
 def test_without_the_package_its_names_are_unknown(monkeypatch):
     assert "edges" in REPRESENTATIONS
     monkeypatch.undo()
     REPRESENTATIONS.reload()
     with pytest.raises(cmrir.InputError, match="choose one of comir, original"):
         REPRESENTATIONS["edges"]
+
+
+@pytest.mark.parametrize(
+    "file", ["pyproject.toml", *sorted(p.name for p in PACKAGE.glob("cmrir_extras/*.py"))]
+)
+def test_the_documentation_shows_the_files_as_they_are(file):
+    shown = (PACKAGE.parent.parent / "docs" / "extending.md").read_text(encoding="utf-8")
+    path = PACKAGE / file if file.endswith(".toml") else PACKAGE / "cmrir_extras" / file
+    language = "toml" if file.endswith(".toml") else "python"
+    assert f"```{language}\n{path.read_text(encoding='utf-8')}```" in shown

@@ -20,11 +20,12 @@ class SearchSettings(RegistrationSettings):
     'registration'
     """
 
-    rerank: Literal["none", "bow", "registration"] = Field(
+    rerank: Literal["none", "bow", "registration"] | str = Field(
         "registration",
         description="How the shortlist is ordered: none keeps the order of the bags of words; bow compares"
         " query-sized patches under a new vocabulary (the paper's Stage III); registration correlates the"
-        " CoMIRs over rotations and shifts. The box of a hit always comes from registration.",
+        " CoMIRs over rotations and shifts; or the name of one in `RERANKERS` that a package adds. The box"
+        " of a hit always comes from registration.",
     )
     hits: int = Field(10, ge=1, description="Images to return at most.")
     shortlist: int = Field(
