@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from napari_cmrir.settings import Settings
 
 __all__ = ["RegistrationSettings"]
 
 
-class RegistrationSettings(BaseModel):
+class RegistrationSettings(Settings):
     """How a query is registered with the images that it is compared with.
 
     Examples
@@ -15,8 +17,6 @@ class RegistrationSettings(BaseModel):
     >>> RegistrationSettings().max_rotation
     30.0
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_rotation: float = Field(
         30.0,

@@ -20,6 +20,7 @@ from napari_cmrir.repository.pyramids import open_level, read_notes
 from napari_cmrir.repository.segments import join_bags, map_segment, thumbnails_of
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.repository.thumbnails import THUMBNAIL_LEVEL, read_thumbnail
+from napari_cmrir.settings import load_settings
 
 if TYPE_CHECKING:
     from napari_cmrir.bag_of_words.bags import BagIndex
@@ -166,7 +167,9 @@ class Repository:
         with self._catalogue.snapshot():
             self._require_finished()
             self.modality: str = self._catalogue.about("modality")
-            self.settings = RepositorySettings.model_validate(self._catalogue.about("settings"))
+            self.settings = load_settings(
+                RepositorySettings, self._catalogue.about("settings"), str(self.path)
+            )
             self._searched = np.array(self._catalogue.image_ids("indexed"), dtype=np.int64)
             self._vocabulary_name: str = self._catalogue.about("vocabulary_file") or VOCABULARY_NAME
             files = [segment.file for segment in self._catalogue.segments()]

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.settings import dump_settings, load_settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -136,7 +135,7 @@ class ComirModel:
         header = {
             "format": _FORMAT,
             **self._answers(),
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": dump_settings(self.settings),
             "history": self.history,
             "provenance": self.provenance,
             "score": self.score,
@@ -254,8 +253,10 @@ def load_model(path: str | os.PathLike[str]) -> ComirModel:
     header = read_header(path)
     try:
         first, second = header["modalities"]
-        settings = TrainingSettings.model_validate({"rotations": 1, **header["settings"]})
-        intensities = {m: Intensity.model_validate(header["intensities"][m]) for m in (first, second)}
+        settings = load_settings(TrainingSettings, header["settings"], str(path))
+        intensities = {
+            m: load_settings(Intensity, header["intensities"][m], str(path)) for m in (first, second)
+        }
         scales = {m: OutputScale(*map(tuple, header["scales"][m])) for m in (first, second)}
         tensors = load_file(path)
         networks: dict[str, UNet | Tiramisu] = {}
@@ -266,7 +267,9 @@ def load_model(path: str | os.PathLike[str]) -> ComirModel:
                 {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
             )
             networks[modality] = network.eval()
-    except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}); train or copy the model again.") from None
     return ComirModel(
