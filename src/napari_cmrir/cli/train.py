@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_cmrir.cli.options import READING, Device, Preset, SettingsOptions, settings_options
+from napari_cmrir.images.settings import ReadingSettings
+from napari_cmrir.representations.comir.training.settings import PRESETS, TrainingSettings
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_cmrir.images.discovery import Pair
     from napari_cmrir.jobs import Job
     from napari_cmrir.representations.comir.model import ComirModel
 
-__all__ = ["Device", "train"]
+__all__ = ["train"]
 
 
-class Device(StrEnum):
-    """Where to compute."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
+TRAINING = SettingsOptions(
+    TrainingSettings, "How the networks are trained", flags={"channels": ("--comir-channels",)}
+)
 
 
-class Preset(StrEnum):
-    """Which settings to start from."""
-
-    fast = "fast"
-    paper = "paper"
-
-
+@settings_options(training=TRAINING, reading=READING)
 def train(
     pairs: Annotated[
         list[Path],
@@ -42,24 +40,19 @@ def train(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write (.safetensors).")],
     preset: Annotated[Preset, typer.Option(help="fast for a laptop, paper as published.")] = Preset.fast,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimisation steps, instead of the preset's.")
-    ] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
-    pixel_size: Annotated[
-        float | None, typer.Option(min=0, help="Side of a pixel in micrometres, to be noted in the model.")
-    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
+    *,
+    training: dict[str, Any],
+    reading: dict[str, Any],
 ) -> None:
     """Train a CoMIR model on aligned image pairs."""
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.images.discovery import find_pairs, unpaired_images
-    from napari_cmrir.representations.comir.training.settings import PRESETS
     from napari_cmrir.representations.comir.training.train import train as train_model
 
-    changes = {"seed": seed} | ({} if steps is None else {"steps": steps})
-    settings = PRESETS[preset].model_copy(update=changes)
+    settings = TRAINING.settings(training, PRESETS[preset])
+    read_as = READING.settings(reading)
     found = find_pairs(pairs, modalities)
     alone = unpaired_images(pairs, modalities)
     if alone:
@@ -67,13 +60,13 @@ def train(
         typer.echo(f"Left out, without a partner: {names}", err=True)
     try:
         job = train_model(
-            found,
+            _read(found, read_as),
             modalities,
             settings,
             output=output,
             device=device.value,
             resume=resume,
-            pixel_size=pixel_size,
+            pixel_size=read_as.pixel_size,
         )
         model = draw(_with_notes(job), "Reading the pairs")
     except KeyboardInterrupt:
@@ -83,6 +76,18 @@ def train(
         f"Trained on {len(found)} pairs of {' and '.join(modalities)}, {model.history[-1]['step']} steps,"
         f" last loss {model.history[-1]['loss']:.3f}{_kept(model)}: {output}"
     )
+
+
+def _read(pairs: list[Pair], reading: ReadingSettings) -> Sequence[Pair | tuple[NDArray[Any], NDArray[Any]]]:
+    """Read the pairs where the reading settings differ from the defaults, which `train` reads with."""
+    from napari_cmrir.images.readers import read_image
+
+    if reading.model_copy(update={"pixel_size": None}) == ReadingSettings():
+        return pairs
+    return [
+        (read_image(first, reading), read_image(second, reading))
+        for first, second in (pair.paths for pair in pairs)
+    ]
 
 
 def _with_notes(job: Job[ComirModel]) -> Job[ComirModel]:
