@@ -45,5 +45,6 @@ class ReadingSettings(Settings):
     pixel_size: float | None = Field(
         None,
         gt=0,
+        json_schema_extra={"unit": "µm", "decimals": 4},
         description="Side of a pixel of the finest level, micrometres; by default as the file says.",
     )

@@ -22,6 +22,7 @@ class RegistrationSettings(Settings):
         30.0,
         ge=0,
         le=180,
+        json_schema_extra={"unit": "°", "decimals": 0},
         description="Rotations looked for, in degrees either way; 180 is the full circle (paper: up to 30).",
     )
     rotation_step: float = Field(
