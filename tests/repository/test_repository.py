@@ -1,6 +1,7 @@
 import json
 import shutil
 import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import Source
-from napari_cmrir.repository.catalogue import CATALOGUE_NAME
+from napari_cmrir.repository.catalogue import CATALOGUE_NAME, Catalogue
 from napari_cmrir.repository.maintenance import verify_repository
 from napari_cmrir.repository.pyramids import halve
 from napari_cmrir.repository.repository import MODEL_NAME, VOCABULARY_NAME, open_repository
@@ -99,6 +100,13 @@ def test_a_newer_format_is_refused(copy):
     connection.close()
     with pytest.raises(InputError, match=r"format 99.*update napari-cmrir"):
         open_repository(copy)
+
+
+def test_a_setting_of_a_newer_version_is_a_warning(copy):
+    with closing(Catalogue(copy, writable=True)) as catalogue, catalogue.transaction():
+        catalogue.note(settings=catalogue.about("settings") | {"settings_version": 99, "tiles": "hexagons"})
+    with pytest.warns(UserWarning, match=f"{copy.name}.*tiles"), open_repository(copy) as opened:
+        assert opened.summary()["images"]["indexed"] > 0
 
 
 def test_what_is_no_repository_is_refused(tmp_path):

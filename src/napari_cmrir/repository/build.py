@@ -36,6 +36,7 @@ from napari_cmrir.repository.sources import (
     missing_comirs,
     open_source,
 )
+from napari_cmrir.settings import dump_settings, load_settings
 
 if TYPE_CHECKING:
     from napari_cmrir.representations.base import Representation
@@ -340,7 +341,7 @@ def _agree(
                 modality=modality,
                 model_fingerprint=model.fingerprint,
                 model_sha256=digest(folder / MODEL_NAME),
-                settings=settings.model_dump(mode="json"),
+                settings=dump_settings(settings),
             )
         return settings
     fingerprint, own_modality = catalogue.about("model_fingerprint"), catalogue.about("modality")
@@ -354,11 +355,11 @@ def _agree(
             f"{folder} holds {own_modality} images, not {modality};"
             f" give {own_modality} as modality, or another repository to write."
         )
-    own_settings = RepositorySettings.model_validate(catalogue.about("settings"))
+    own_settings = load_settings(RepositorySettings, catalogue.about("settings"), str(folder))
     if settings is None or settings == own_settings:
         return own_settings
     if catalogue.about("vocabulary_sha256") is None:
-        catalogue.note(settings=settings.model_dump(mode="json"))
+        catalogue.note(settings=dump_settings(settings))
         return settings
     raise InputError(
         f"{folder} was built with other settings ({_difference(own_settings, settings)});"

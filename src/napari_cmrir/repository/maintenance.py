@@ -31,6 +31,7 @@ from napari_cmrir.repository.repository import (
 from napari_cmrir.repository.segments import Segment, bags_of, map_segment, thumbnails_of, write_segment
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.repository.thumbnails import read_thumbnail
+from napari_cmrir.settings import load_settings
 
 __all__ = [
     "Compacted",
@@ -241,7 +242,7 @@ def rebuild_vocabulary(
         rows = [row for row in rows if row.id not in replaced]
         if not rows:
             raise InputError(f"{folder} holds no CoMIR to learn words from; index images into it first.")
-        settings = RepositorySettings.model_validate(catalogue.about("settings"))
+        settings = load_settings(RepositorySettings, catalogue.about("settings"), str(folder))
         config = IndexConfig(
             folder, catalogue.about("model_fingerprint"), catalogue.about("modality"), settings
         )

@@ -20,6 +20,7 @@ from napari_cmrir.repository.pyramids import open_level, read_notes
 from napari_cmrir.repository.segments import join_bags, map_segment, thumbnails_of
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.repository.thumbnails import THUMBNAIL_LEVEL, read_thumbnail
+from napari_cmrir.settings import load_settings
 
 if TYPE_CHECKING:
     from napari_cmrir.bag_of_words.bags import BagIndex
@@ -67,6 +68,32 @@ def open_repository(path: str | os.PathLike[str]) -> Repository:
     return Repository(Path(os.path.abspath(path)))
 
 
+def own_settings(path: Path) -> RepositorySettings:
+    """Return the settings that a repository was built with, or the defaults where none is finished.
+
+    Parameters
+    ----------
+    path : Path
+        The repository's folder, which need not exist.
+
+    Returns
+    -------
+    RepositorySettings
+
+    Examples
+    --------
+    >>> own_settings(Path("nothing.cmrir")) == RepositorySettings()
+    True
+    """
+    if (path / CATALOGUE_NAME).is_file():
+        try:
+            with open_repository(path) as repository:
+                return repository.settings
+        except InputError:  # unfinished: its settings are not yet fixed
+            pass
+    return RepositorySettings()
+
+
 def changed_settings(path: Path, *, keep_glass: bool = False, **reading: Any) -> RepositorySettings | None:
     """Change the settings that what is added to a repository follows: its own, or the default ones.
 
@@ -99,13 +126,7 @@ def changed_settings(path: Path, *, keep_glass: bool = False, **reading: Any) ->
     given = {name: value for name, value in reading.items() if value is not None}
     if not given and not keep_glass:
         return None
-    settings = RepositorySettings()
-    if (path / CATALOGUE_NAME).is_file():
-        try:
-            with open_repository(path) as repository:
-                settings = repository.settings
-        except InputError:  # unfinished: its settings are not yet fixed
-            pass
+    settings = own_settings(path)
     update: dict[str, Any] = {"reading": ReadingSettings(**(settings.reading.model_dump() | given))}
     return settings.model_copy(update=update | ({"least_tissue": 0.0} if keep_glass else {}))
 
@@ -166,7 +187,9 @@ class Repository:
         with self._catalogue.snapshot():
             self._require_finished()
             self.modality: str = self._catalogue.about("modality")
-            self.settings = RepositorySettings.model_validate(self._catalogue.about("settings"))
+            self.settings = load_settings(
+                RepositorySettings, self._catalogue.about("settings"), str(self.path)
+            )
             self._searched = np.array(self._catalogue.image_ids("indexed"), dtype=np.int64)
             self._vocabulary_name: str = self._catalogue.about("vocabulary_file") or VOCABULARY_NAME
             files = [segment.file for segment in self._catalogue.segments()]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from napari_cmrir.bag_of_words.settings import BagSettings, DescriptorSettings, VocabularySettings
 from napari_cmrir.images.settings import ReadingSettings
+from napari_cmrir.settings import Settings
 
 __all__ = ["RepositorySettings"]
 
 
-class RepositorySettings(BaseModel):
+class RepositorySettings(Settings):
     """How images are cut, described and counted; all that is added later follows the same.
 
     Examples
@@ -22,8 +23,6 @@ class RepositorySettings(BaseModel):
     >>> RepositorySettings.paper().vocabulary.size
     20000
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     field_size: int = Field(
         1024,

@@ -470,6 +470,8 @@ def load_model(path: str | os.PathLike[str]) -> Representation:
         model = kind.load(header, load_file(path))
         model.history, model.provenance = header["history"], header["provenance"]
         model.score, model.pixel_size = header.get("score", {}), header.get("pixel_size")
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}); train or copy the model again.") from None

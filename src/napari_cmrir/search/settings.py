@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -67,6 +67,18 @@ class SearchSettings(RegistrationSettings):
         " repository's own (quick).",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to compute.")
+
+    @classmethod
+    def paper(cls) -> Self:
+        """Return the published search: 30 fields by bag of words, re-ranked by their patches' words."""
+        return cls(
+            rerank="bow",
+            shortlist=30,
+            register_all=0,
+            shortlist_by="words",
+            word_rotation_step=0.0,
+            bow_vocabulary="new",
+        )
 
 
 def untried(settings: SearchSettings) -> str:
