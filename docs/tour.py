@@ -32,7 +32,8 @@ from napari_cmrir.images.synthetic.sample_pairs import sample_pair, write_sample
 from napari_cmrir.jobs import run
 from napari_cmrir.napari.hit_files import EXPORTS
 from napari_cmrir.repository.build import build_repository
-from napari_cmrir.representations.base import load_model, sample_model
+from napari_cmrir.representations.base import load_model
+from napari_cmrir.representations.model_file import sample_model
 
 IMAGES = Path(__file__).resolve().parent / "images"
 WINDOW = (1366, 768)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     )
     from napari_cmrir.repository.repository import open_repository
     from napari_cmrir.repository.sources import Source
-    from napari_cmrir.representations.base import REPRESENTATIONS, load_model, represent, sample_model, train
+    from napari_cmrir.representations.base import REPRESENTATIONS, load_model, represent, train
+    from napari_cmrir.representations.model_file import sample_model
     from napari_cmrir.search.exports import write_hits
     from napari_cmrir.search.query import search as query
     from napari_cmrir.search.rerankers import RERANKERS
@@ -96,7 +97,7 @@ _HOMES = {
     "rebuild_vocabulary": "repository.maintenance:rebuild_vocabulary",
     "represent": "representations.base:represent",
     "run": "jobs:run",
-    "sample_model": "representations.base:sample_model",
+    "sample_model": "representations.model_file:sample_model",
     "sample_pair": "images.synthetic.sample_pairs:sample_pair",
     "train": "representations.base:train",
     "verify_repository": "repository.maintenance:verify_repository",

@@ -9,8 +9,9 @@ from safetensors.numpy import save_file
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import run
-from napari_cmrir.representations.base import load_model, read_header
+from napari_cmrir.representations.base import load_model
 from napari_cmrir.representations.comir.training.train import train
+from napari_cmrir.representations.model_file import read_header
 
 
 @pytest.fixture

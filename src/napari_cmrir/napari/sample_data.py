@@ -102,7 +102,7 @@ def ready_search() -> list[LayerData]:
 
     from napari_cmrir.images.geometry import Region, cut
     from napari_cmrir.images.synthetic.sample_pairs import sample_pair
-    from napari_cmrir.representations.base import sample_model
+    from napari_cmrir.representations.model_file import sample_model
 
     def propose(repository: Path) -> None:
         _propose(sample_model(), repository)
@@ -157,7 +157,7 @@ def _write_and_read(folder: Path) -> Generator[tuple[int, NDArray[Any], NDArray[
 def _write_and_index(cache: Path) -> Job[Path]:
     from napari_cmrir.napari.jobs import tasks
     from napari_cmrir.napari.jobs.worker_process import in_worker_process
-    from napari_cmrir.representations.base import sample_model
+    from napari_cmrir.representations.model_file import sample_model
 
     yield Progress(0, None, "images", "Writing sample images")
     images = [pair.paths[1] for pair in _write_once(cache / "tissue")]

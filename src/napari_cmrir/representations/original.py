@@ -17,7 +17,8 @@ from napari_cmrir.images.discovery import Pair
 from napari_cmrir.images.intensity import Intensity, choose_intensity
 from napari_cmrir.images.readers import read_pair
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.representations.base import Representation, RepresentationKind, require_writable
+from napari_cmrir.representations.base import Representation, RepresentationKind
+from napari_cmrir.representations.model_file import require_writable
 
 __all__ = ["ORIGINAL", "OriginalImages", "fit_original", "read_images", "train_original"]
 

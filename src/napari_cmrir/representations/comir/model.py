@@ -135,9 +135,9 @@ class ComirModel(Representation):
         from napari_cmrir.representations.comir.networks import build_network
 
         first, second = header["modalities"]
-        settings = load_settings(TrainingSettings, {"rotations": 1, **header["settings"]}, "The model")
+        settings = load_settings(TrainingSettings, {"rotations": 1, **header["settings"]}, header["file"])
         intensities = {
-            m: load_settings(Intensity, header["intensities"][m], "The model") for m in (first, second)
+            m: load_settings(Intensity, header["intensities"][m], header["file"]) for m in (first, second)
         }
         scales = {m: OutputScale(*map(tuple, header["scales"][m])) for m in (first, second)}
         networks: dict[str, UNet | Tiramisu] = {}
