@@ -21,6 +21,7 @@ from napari_cmrir.evaluation.retrievers.ours import Ours
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.formats.base import IMAGE_FORMATS
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair, write_sample_folder
+from napari_cmrir.repository.indexes.base import FIELD_INDEXES
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.representations.base import REPRESENTATIONS
 from napari_cmrir.search.rerankers import RERANKERS
@@ -29,7 +30,7 @@ from napari_cmrir.search.settings import SearchSettings
 pytestmark = pytest.mark.core
 
 PACKAGE = Path(__file__).parent / "extension_package"
-REGISTRIES = (DESCRIPTORS, IMAGE_FORMATS, REPRESENTATIONS, RERANKERS, RETRIEVERS)
+REGISTRIES = (DESCRIPTORS, FIELD_INDEXES, IMAGE_FORMATS, REPRESENTATIONS, RERANKERS, RETRIEVERS)
 BOTH = ("SHG", "BF")
 
 
@@ -125,6 +126,24 @@ def test_the_image_format_is_found_in_folders_indexed_and_queried(tmp_path):
     repository = cmrir.run(cmrir.build_repository([tmp_path], model, "BF", tmp_path / "a.cmrir"))
     found = cmrir.run(cmrir.query(repository, pixels[1], "BF"))
     assert found.hits[0].image == str(images[1])
+
+
+def test_the_field_index_is_built_read_extended_and_verified(pairs, tmp_path):
+    model = cmrir.run(cmrir.train(pairs, BOTH, representation="original"))
+    images, path = [pair.paths[1] for pair in pairs], tmp_path / "a.cmrir"
+    cmrir.run(cmrir.build_repository(images[:3], model, "BF", path)).close()
+    for some in (images[:3], images):
+        cmrir.run(cmrir.build_repository(some, model, "BF", path)).close()
+        cmrir.run(cmrir.build_index(path, "contrast"))
+        with cmrir.open_repository(path) as repository:
+            contrast = np.concatenate([part["contrast"] for part in repository.index("contrast")])
+            assert len(contrast) == len(some)
+            expected = [repository.comir(field).std() for field in range(len(repository))]
+            assert contrast == pytest.approx(expected)
+    assert cmrir.run(cmrir.verify_repository(path)) == []
+    file = next((path / "indexes" / "contrast").iterdir())
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    assert any("contrast" in problem for problem in cmrir.run(cmrir.verify_repository(path)))
 
 
 def test_the_reranker_orders_the_hits_of_a_query(pairs, tmp_path):

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from napari_cmrir.images.readers import find_images, open_image, read_image
     from napari_cmrir.images.synthetic.sample_pairs import sample_pair
     from napari_cmrir.jobs import Progress, run
-    from napari_cmrir.repository.build import build_repository
+    from napari_cmrir.repository.build import build_index, build_repository
+    from napari_cmrir.repository.indexes.base import FIELD_INDEXES
     from napari_cmrir.repository.maintenance import (
         compact_repository,
         prune_repository,
-        rebuild_vocabulary,
         verify_repository,
     )
     from napari_cmrir.repository.repository import open_repository
@@ -41,6 +41,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DESCRIPTORS",
+    "FIELD_INDEXES",
     "IMAGE_FORMATS",
     "REPRESENTATIONS",
     "RERANKERS",
@@ -50,6 +51,7 @@ __all__ = [
     "Region",
     "SearchSettings",
     "Source",
+    "build_index",
     "build_repository",
     "compact_repository",
     "evaluate",
@@ -61,7 +63,6 @@ __all__ = [
     "prune_repository",
     "query",
     "read_image",
-    "rebuild_vocabulary",
     "represent",
     "run",
     "sample_model",
@@ -73,6 +74,7 @@ __all__ = [
 
 _HOMES = {
     "DESCRIPTORS": "bag_of_words.descriptors.describe:DESCRIPTORS",
+    "FIELD_INDEXES": "repository.indexes.base:FIELD_INDEXES",
     "IMAGE_FORMATS": "images.formats.base:IMAGE_FORMATS",
     "InputError": "errors:InputError",
     "Progress": "jobs:Progress",
@@ -82,6 +84,7 @@ _HOMES = {
     "Region": "images.geometry:Region",
     "SearchSettings": "search.settings:SearchSettings",
     "Source": "repository.sources:Source",
+    "build_index": "repository.build:build_index",
     "build_repository": "repository.build:build_repository",
     "compact_repository": "repository.maintenance:compact_repository",
     "evaluate": "evaluation.protocol:evaluate",
@@ -94,7 +97,6 @@ _HOMES = {
     # not "search": that name is the package's, once anything in it has been imported
     "query": "search.query:search",
     "read_image": "images.readers:read_image",
-    "rebuild_vocabulary": "repository.maintenance:rebuild_vocabulary",
     "represent": "representations.base:represent",
     "run": "jobs:run",
     "sample_model": "representations.model_file:sample_model",

@@ -1,11 +1,25 @@
 """What the user can put right."""
 
 import errno
+import re
+import sqlite3
+from typing import Literal
 
-__all__ = ["InputError", "in_words"]
+__all__ = ["DiskFault", "InputError", "disk_fault", "in_words"]
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_WAY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+DiskFault = Literal["full", "failing", "denied"]
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, 112)  # 112: ERROR_DISK_FULL of Windows, as Rust writes it
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_WAY = (*_DENIED, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+_SQLITE_FAULTS: dict[int, DiskFault] = {
+    sqlite3.SQLITE_FULL: "full",
+    sqlite3.SQLITE_IOERR: "failing",
+    sqlite3.SQLITE_READONLY: "denied",
+    sqlite3.SQLITE_CANTOPEN: "denied",
+    sqlite3.SQLITE_PERM: "denied",
+}
 
 
 class InputError(ValueError):
@@ -21,6 +35,36 @@ class InputError(ValueError):
         ...
     napari_cmrir.errors.InputError: notes.txt is not an image; give a TIFF, PNG or JPEG file.
     """
+
+
+def disk_fault(error: Exception) -> DiskFault | None:
+    """Tell what is wrong with a disk by the code that an error carries.
+
+    Parameters
+    ----------
+    error : Exception
+        Of the operating system, of SQLite, or of a library that appends ``(os error 28)`` to its message.
+
+    Returns
+    -------
+    {"full", "failing", "denied"} or None
+        ``None`` where the error is no fault of a disk.
+
+    Examples
+    --------
+    >>> disk_fault(OSError(28, "No space left on device"))
+    'full'
+    >>> disk_fault(RuntimeError("I/O error: Permission denied (os error 13)"))
+    'denied'
+    """
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", None)
+        return None if code is None else _SQLITE_FAULTS.get(code & 0xFF)  # the rest says more of the same
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None:
+        appended = re.search(r"\(os error (\d+)\)", str(error))
+        number = int(appended.group(1)) if appended else None
+    return "full" if number in _FULL else "denied" if number in _DENIED else None
 
 
 def in_words(error: OSError) -> InputError | None:
@@ -43,7 +87,7 @@ def in_words(error: OSError) -> InputError | None:
     >>> print(in_words(OSError(28, "No space left on device")))
     The disk is full; make room and try again.
     """
-    if error.errno in _NO_ROOM:
+    if disk_fault(error) == "full":
         where = f" of {error.filename}" if error.filename is not None else ""
         return InputError(f"The disk{where} is full; make room and try again.")
     if error.filename is not None and error.errno in _NO_WAY:

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.repository.catalogue import CATALOGUE_NAME, FORMAT_VERSION, Catalogue
+from napari_cmrir.repository.catalogue import FORMAT_VERSION, Catalogue
+from napari_cmrir.repository.layout import CATALOGUE_NAME
 
 
 @pytest.fixture

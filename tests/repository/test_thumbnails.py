@@ -6,10 +6,11 @@ import sqlite3
 import numpy as np
 import pytest
 
+from napari_cmrir.files import checksum
 from napari_cmrir.jobs import run
-from napari_cmrir.repository.catalogue import CATALOGUE_NAME, FORMAT_VERSION, Catalogue
+from napari_cmrir.repository.catalogue import FORMAT_VERSION, Catalogue
+from napari_cmrir.repository.layout import CATALOGUE_NAME
 from napari_cmrir.repository.maintenance import compact_repository, rebuild_vocabulary, verify_repository
-from napari_cmrir.repository.publishing import digest
 from napari_cmrir.repository.pyramids import halve
 from napari_cmrir.repository.repository import open_repository
 from napari_cmrir.repository.segments import bags_of, map_segment, write_segment
@@ -41,7 +42,7 @@ def old(tiles):
             segment = map_segment(path / file)
             fields, bags = segment.fields.tolist(), list(bags_of(segment))
             write_segment(path / file, fields, bags)
-            changed = (digest(path / file), file)
+            changed = (checksum(path / file), file)
             connection.execute("UPDATE segments SET sha256 = ? WHERE file = ?", changed)
         connection.execute("PRAGMA user_version = 1")
     connection.close()

@@ -30,7 +30,7 @@ __all__ = ["NOTE", "Plan", "demo", "demonstrate", "remove_own_files"]
 
 NOTE = "demo.json"
 _MAKER = "napari-cmrir demo"
-_PARTS_OF_REPOSITORY = ("catalogue.", "model.", "vocabulary.", "segments", "comirs", "writer.lock", ".")
+_PARTS_OF_REPOSITORY = ("catalogue.", "model.", "indexes", "segments", "comirs", "writer.lock", ".")
 
 
 def remove_own_files(folder: Path, names: Sequence[str], about: dict[str, Any]) -> None:
@@ -60,9 +60,9 @@ def remove_own_files(folder: Path, names: Sequence[str], about: dict[str, Any]) 
     for name in made:
         _remove(folder, folder / name)
     note = {"made_by": _MAKER, **about, "files": list(names)}
-    from napari_cmrir.representations.base import write_whole
+    from napari_cmrir.files import atomic_write
 
-    write_whole(folder / NOTE, (json.dumps(note, indent=1) + "\n").encode())
+    atomic_write(folder / NOTE, (json.dumps(note, indent=1) + "\n").encode())
 
 
 def _noted(folder: Path) -> list[str]:
@@ -181,13 +181,12 @@ def demonstrate(out: Path, plan: Plan) -> Job[tuple[SearchResult, Truth]]:
     InputError
         The folder holds files under the demo's names that no demo made, or cannot be written to.
     """
+    from napari_cmrir.files import atomic_write, explain_disk_errors
     from napari_cmrir.images.readers import read_image
-    from napari_cmrir.repository.publishing import explained
-    from napari_cmrir.representations.base import write_whole
     from napari_cmrir.search.exports import as_json
     from napari_cmrir.search.query import search
 
-    with explained(out):
+    with explain_disk_errors(out):
         remove_own_files(out, _names(plan), {"seed": plan.seed})
         pairs, images, truth = yield from portion(_generate(out, plan), 0, 10)
         model = yield from portion(_train(pairs, out, plan), 10, 75)
@@ -195,9 +194,9 @@ def demonstrate(out: Path, plan: Plan) -> Job[tuple[SearchResult, Truth]]:
         with repository:
             query = read_image(out / QUERY)
             result = yield from portion(search(repository, query, "SHG"), 97, 99)
-            write_whole(out / HITS, as_json([(str(out / QUERY), result)]).encode())
+            atomic_write(out / HITS, as_json([(str(out / QUERY), result)]).encode())
             yield Progress(99, 100, "%", "Drawing")
-            write_whole(out / PICTURE, _png(_picture(query, result, repository, truth)))
+            atomic_write(out / PICTURE, _png(_picture(query, result, repository, truth)))
     return result, truth
 
 

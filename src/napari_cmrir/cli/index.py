@@ -30,7 +30,7 @@ def index(
         list[str] | None,
         typer.Argument(
             help="Image files, folders, or addresses of OME-Zarr images."
-            " May be left out with --prune, --rebuild-vocabulary or --compact."
+            " May be left out with --prune, --words, --rebuild-vocabulary or --compact."
         ),
     ] = None,
     model: Annotated[
@@ -53,12 +53,19 @@ def index(
     prune: Annotated[
         bool, typer.Option("--prune", help="Drop images whose files are nowhere any more.")
     ] = False,
+    words: Annotated[
+        bool,
+        typer.Option(
+            "--words",
+            help="Build the bags of visual words, too, or what is lacking of them. A search that needs them"
+            " (--rerank none or bow) builds them otherwise.",
+        ),
+    ] = False,
     rebuild_vocabulary: Annotated[
         bool,
         typer.Option(
             "--rebuild-vocabulary",
-            help="Learn the visual words anew from all images: worth it when there are four times the fields"
-            " that they were learned from.",
+            help="Learn the visual words anew from all images, and count them anew.",
         ),
     ] = False,
     compact: Annotated[
@@ -78,10 +85,10 @@ def index(
     """Make images searchable; into an existing repository, add the new and the changed ones."""
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.errors import InputError
-    from napari_cmrir.repository import maintenance as compacting
-    from napari_cmrir.repository import maintenance as upkeep
+    from napari_cmrir.repository.build import build_index
+    from napari_cmrir.repository.maintenance import compact_repository, prune_repository
 
-    if not images and not (prune or rebuild_vocabulary or compact):
+    if not images and not (prune or words or rebuild_vocabulary or compact):
         raise InputError("There is no image to index; give image files or folders.")
     settings = _settings(output, preset, fields | ({"least_tissue": 0.0} if keep_glass else {}), reading)
     try:
@@ -92,13 +99,13 @@ def index(
         else:
             failures = {}
             if prune:
-                dropped = draw(upkeep.prune_repository(output), "Pruning")
+                dropped = draw(prune_repository(output), "Pruning")
                 typer.echo(f"{len(dropped)} images dropped whose files are nowhere any more.")
-        if rebuild_vocabulary:
-            job = upkeep.rebuild_vocabulary(output, workers=workers, scheduler=scheduler)
-            draw(job, "Learning words").close()
+        if words or rebuild_vocabulary:
+            building = build_index(output, anew=rebuild_vocabulary, workers=workers, scheduler=scheduler)
+            draw(building, "Building words")
         if compact:
-            done = draw(compacting.compact_repository(output), "Compacting")
+            done = draw(compact_repository(output), "Compacting")
             typer.echo(f"{done.segments} segments, {done.freed_bytes / 1e6:.1f} MB given back to the disk.")
     except KeyboardInterrupt:
         typer.echo("Stopped; the same command goes on where it was.", err=True)
@@ -136,7 +143,8 @@ def _build(
     from napari_cmrir.errors import InputError
     from napari_cmrir.images.discovery import find_images, is_remote
     from napari_cmrir.repository.build import build_repository
-    from napari_cmrir.repository.repository import MODEL_NAME, open_repository
+    from napari_cmrir.repository.layout import MODEL_NAME
+    from napari_cmrir.repository.repository import open_repository
     from napari_cmrir.representations.base import load_model
 
     if model is None and not (output / MODEL_NAME).is_file():
@@ -180,12 +188,5 @@ def _say_what_there_is(path: Path) -> None:
 
     with open_repository(path) as repository:
         summary = repository.summary()
-    if summary["vocabulary"]["outgrown"]:
-        learned_from, n_fields = summary["vocabulary"]["learned_from_fields"], summary["fields"]
-        typer.echo(
-            f"The words were learned from {learned_from} fields, and there are {n_fields} now:"
-            " consider --rebuild-vocabulary.",
-            err=True,
-        )
     n_images = summary["images"].get("indexed", 0)
     typer.echo(f"{n_images} {summary['modality']} images searchable: {path}")

@@ -61,9 +61,9 @@ def query(
 ) -> None:
     """Find the tissue of images, or of a region of them, in a repository."""
     from napari_cmrir.cli.progress import draw
+    from napari_cmrir.files import atomic_write
     from napari_cmrir.images.readers import find_images
     from napari_cmrir.repository.repository import open_repository
-    from napari_cmrir.representations.base import write_whole
     from napari_cmrir.search.exports import as_csv, as_geojson, as_json
     from napari_cmrir.search.query import search as search_for
 
@@ -88,11 +88,11 @@ def query(
             typer.echo("  ".join(f"{stage} {seconds:.3f} s" for stage, seconds in result.timings.items()))
     hits_of = [(name, result.hits) for name, result in answers]
     if output is not None:
-        write_whole(output, as_json(answers).encode())
+        atomic_write(output, as_json(answers).encode())
     if table is not None:
-        write_whole(table, as_csv(hits_of).encode())
+        atomic_write(table, as_csv(hits_of).encode())
     if geojson is not None:
-        write_whole(geojson, as_geojson(hits_of).encode())
+        atomic_write(geojson, as_geojson(hits_of).encode())
 
 
 def _read(path: Path, reading: ReadingSettings) -> tuple[NDArray[Any], float | None]:
@@ -152,7 +152,7 @@ def write_transforms(folder: Path, name: str, shape: tuple[int, ...], result: Se
     """
     import numpy as np
 
-    from napari_cmrir.representations.base import write_whole
+    from napari_cmrir.files import atomic_write
     from napari_cmrir.search.exports import affine_matrix, as_elastix, as_itk, as_matrix
 
     assert result.region is not None
@@ -161,9 +161,9 @@ def write_transforms(folder: Path, name: str, shape: tuple[int, ...], result: Se
             continue
         matrix = affine_matrix(result.region, hit)
         stem = f"{name}-hit{hit.rank:0{len(str(len(result.hits)))}d}"
-        write_whole(folder / f"{stem}.txt", as_matrix(matrix).encode())
-        write_whole(folder / f"{stem}.tfm", as_itk(matrix).encode())
-        write_whole(folder / f"{stem}.elastix.txt", as_elastix(matrix, shape).encode())
+        atomic_write(folder / f"{stem}.txt", as_matrix(matrix).encode())
+        atomic_write(folder / f"{stem}.tfm", as_itk(matrix).encode())
+        atomic_write(folder / f"{stem}.elastix.txt", as_elastix(matrix, shape).encode())
 
 
 def print_hits(title: str, result: SearchResult, settings: SearchSettings) -> None:

@@ -60,9 +60,10 @@ def study(
     from napari_cmrir.evaluation.report.tables import study_tables
     from napari_cmrir.evaluation.study import StudySettings
     from napari_cmrir.evaluation.study import study as run_study
+    from napari_cmrir.files import atomic_write
     from napari_cmrir.images.discovery import find_pairs
     from napari_cmrir.repository.settings import RepositorySettings
-    from napari_cmrir.representations.base import load_model, write_whole
+    from napari_cmrir.representations.base import load_model
     from napari_cmrir.search.settings import SearchSettings
 
     evaluation = PROTOCOL.settings(protocol).model_copy(
@@ -86,4 +87,4 @@ def study(
     )
     tables = study_tables(report)
     typer.echo(tables)
-    write_whole(output / "study.md", (tables + "\n").encode())
+    atomic_write(output / "study.md", (tables + "\n").encode())

@@ -225,6 +225,7 @@ class EvaluationRun:
         )
         if not self.settings.report_shortlist:
             return answer
+        from napari_cmrir.repository.build import ensure_index
         from napari_cmrir.search.rerankers import SearchState
         from napari_cmrir.search.shortlist import shortlist_method, word_rotations, word_scores
 
@@ -236,6 +237,7 @@ class EvaluationRun:
         screening = result.screening
         if screening is None:
             screening = run(SearchState(repository, result.comir, result.mask, settings).screen())
+        yield from ensure_index(repository, "words")
         ranks: dict[str, Any] = {"screening_rank": _rank_by(query, repository, screening)}
         for name, rotations in (("shortlist_rank", word_rotations(settings)), ("upright_rank", [0.0])):
             words = word_scores(repository, result.comir, result.mask, rotations)

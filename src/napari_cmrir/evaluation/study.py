@@ -17,9 +17,9 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.protocol import evaluate
 from napari_cmrir.evaluation.results import code_digest
 from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.files import atomic_write
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.representations.base import write_whole
 from napari_cmrir.settings import Settings, dump_settings
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def study(
             )
             report = yield from _as_variant(job, done, len(variants), str(variant))
             evaluation = {"variant": vars(variant), **report.as_dict()}
-            write_whole(file, json.dumps(evaluation).encode())
+            atomic_write(file, json.dumps(evaluation).encode())
         found[variant] = json.loads(file.read_bytes())
     yield Progress(len(variants), len(variants), "variants", f"{len(variants)} variants evaluated")
     return StudyReport(modalities, settings, found)

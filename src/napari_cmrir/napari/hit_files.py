@@ -216,10 +216,10 @@ def _ome_unit(unit: str) -> str | None:
 
 
 def _write(path: Path, text: str) -> Path:
-    from napari_cmrir.representations.base import write_whole
+    from napari_cmrir.files import atomic_write
 
     try:
-        write_whole(Path(os.path.abspath(path)), text.encode())
+        atomic_write(Path(os.path.abspath(path)), text.encode())
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}); choose another place.") from None
     return path

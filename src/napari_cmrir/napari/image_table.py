@@ -89,7 +89,7 @@ def read_images(folder: Path) -> list[KnownImage]:
                 row.reason or "",
                 folder / row.comir if row.comir else None,
             )
-            for row in catalogue.images("failed", "pending", "represented", "indexed")
+            for row in catalogue.images("failed", "pending", "indexed")
         ]
 
 

@@ -95,11 +95,6 @@ class IndexWidget(ScrolledDock):
         self.verify.setToolTip("Read the repository again and compare it with its checksums")
         self.prune = QPushButton("Prune")
         self.prune.setToolTip("Drop images whose files are nowhere any more")
-        self.words = QPushButton("Learn words")
-        self.words.setToolTip(
-            "Learn the visual words anew from all images: worth it when there are four times the fields that"
-            " they were learned from, or where their files are damaged"
-        )
         self.failures = QPlainTextEdit()
         self.failures.setReadOnly(True)
         self.failures.setMaximumHeight(90)
@@ -130,7 +125,6 @@ class IndexWidget(ScrolledDock):
         upkeep = QHBoxLayout()
         upkeep.addWidget(self.verify)
         upkeep.addWidget(self.prune)
-        upkeep.addWidget(self.words)
         upkeep.addStretch(1)
         layout = QVBoxLayout(self.content)
         layout.addLayout(form)
@@ -158,7 +152,6 @@ class IndexWidget(ScrolledDock):
         self.panel.stopped.connect(lambda: self.panel.tell("Paused; Index goes on with what is left."))
         self.verify.clicked.connect(self.verify_repository)
         self.prune.clicked.connect(self.prune_repository)
-        self.words.clicked.connect(self.learn_words)
         self.remember("index", images=self.images, output=self.output)
         self.session.model_changed.connect(self._propose_model)
         self.remember("index", model=self.model)
@@ -185,10 +178,6 @@ class IndexWidget(ScrolledDock):
         """Drop images whose files are gone, and list them."""
         self._keep_in_order("Pruning a repository", tasks.prune, self._show_pruned)
 
-    def learn_words(self) -> None:
-        """Learn the visual words of the repository anew."""
-        self._keep_in_order("Learning the words anew", tasks.learn_words, self._show_learned)
-
     def _chosen(self) -> tuple[list[Path], Path, str, Path, bool, float | None]:
         pixel_size = self._reading.value().pixel_size
         source = self._images(), self._model(), self.modality.currentText()
@@ -211,10 +200,6 @@ class IndexWidget(ScrolledDock):
     def _show_pruned(self, dropped: str) -> None:
         self._list(dropped)
         self.panel.tell(f"{len(dropped.splitlines())} images dropped" if dropped else "Every image is there.")
-        self.session.repository = self._output()
-
-    def _show_learned(self, _: str) -> None:
-        self.panel.tell("The visual words are learned anew.")
         self.session.repository = self._output()
 
     def _list(self, lines: str) -> None:
@@ -273,7 +258,6 @@ class IndexWidget(ScrolledDock):
             f"{indexed.images} image{'' if indexed.images == 1 else 's'} searchable"
             + (f", {failed} could not be indexed" if failed else "")
             + f": {indexed.path.name}"
-            + ("; Learn words is worth its time now" if indexed.is_outgrown else "")
         )
         lines = (f"{Path(name).name}: {reason}" for name, reason in indexed.failures.items())
         self._list("\n".join(lines))

@@ -127,7 +127,8 @@ def read_repository_summary(folder: Path) -> RepositorySummary:
     """
     import numpy as np
 
-    from napari_cmrir.repository.repository import MODEL_NAME, open_repository
+    from napari_cmrir.repository.layout import MODEL_NAME
+    from napari_cmrir.repository.repository import open_repository
 
     with open_repository(folder) as repository:
         images = len(np.unique(repository.fields["image"]))

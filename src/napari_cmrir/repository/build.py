@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,17 +17,19 @@ import numpy.typing as npt
 
 from napari_cmrir import __version__
 from napari_cmrir.errors import InputError
+from napari_cmrir.files import atomic_path, checksum
 from napari_cmrir.images.lazy_image import LazyImage
 from napari_cmrir.jobs import Job, Preview, Progress, run
 from napari_cmrir.repository.catalogue import Catalogue, ImageRow
 from napari_cmrir.repository.executors import IndexConfig, WorkerContext, make_executor
 from napari_cmrir.repository.fields import cut_fields
-from napari_cmrir.repository.indexing import Indexing, index_words, learn_vocabulary, represent_images
-from napari_cmrir.repository.locking import open_to_write
-from napari_cmrir.repository.maintenance import is_outgrown, prune_vanished
-from napari_cmrir.repository.publishing import digest, publishing
-from napari_cmrir.repository.repository import MODEL_NAME, VOCABULARY_NAME, Repository, open_repository
-from napari_cmrir.repository.settings import RepositorySettings
+from napari_cmrir.repository.indexes.base import FIELD_INDEXES
+from napari_cmrir.repository.indexing import Indexing, build_segments, represent_images
+from napari_cmrir.repository.layout import MODEL_NAME
+from napari_cmrir.repository.locking import open_to_change, open_to_write
+from napari_cmrir.repository.maintenance import prune_vanished
+from napari_cmrir.repository.repository import Repository, open_repository
+from napari_cmrir.repository.settings import WORD_SETTINGS, RepositorySettings, load_repository_settings
 from napari_cmrir.repository.sources import (
     AnySource,
     Source,
@@ -36,12 +38,12 @@ from napari_cmrir.repository.sources import (
     missing_comirs,
     open_source,
 )
-from napari_cmrir.settings import dump_settings, load_settings
+from napari_cmrir.settings import dump_settings
 
 if TYPE_CHECKING:
     from napari_cmrir.representations.base import Representation
 
-__all__ = ["Estimate", "Source", "build_repository", "estimate"]
+__all__ = ["Estimate", "Source", "build_index", "build_repository", "ensure_index", "estimate"]
 
 
 SAMPLE_IMAGES = 3
@@ -49,7 +51,6 @@ SAMPLE_SIDE = 192
 BYTES_A_PIXEL = 1.2
 """A CoMIR's channel and its halvings, compressed: noise hardly shrinks, and glass shrinks to nothing."""
 
-BYTES_A_WORD = 6
 FEW, FEW_PIXELS = 8, 8 * 1024**2
 """So few images, of so few pixels together, are indexed sooner than estimated."""
 
@@ -91,9 +92,9 @@ class Estimate(Preview):
 
 
 def estimate(
-    work: Sequence[tuple[int, AnySource]], context: WorkerContext, catalogue: Catalogue, crew_size: int
+    work: Sequence[tuple[int, AnySource]], context: WorkerContext, catalogue: Catalogue, n_at_once: int
 ) -> Estimate:
-    """Estimate time and disk by reading a few images, and representing and describing a patch of one.
+    """Estimate time and disk by reading a few images, and representing a patch of one.
 
     Images that cannot be read count like the others.
 
@@ -103,7 +104,7 @@ def estimate(
         What is to be indexed.
     context : WorkerContext
     catalogue : Catalogue
-    crew_size : int
+    n_at_once : int
         Tasks that are done at once.
     """
     free = shutil.disk_usage(catalogue.folder).free
@@ -117,7 +118,7 @@ def estimate(
     if patch is None:
         return Estimate(len(work), None, None, free)
     seconds, bytes_a_pixel = _measure(context, patch, sizes)
-    return Estimate(len(work), int(bytes_a_pixel * n_pixels), seconds * n_pixels / crew_size, free)
+    return Estimate(len(work), int(bytes_a_pixel * n_pixels), seconds * n_pixels / n_at_once, free)
 
 
 def _look(source: AnySource, context: WorkerContext) -> tuple[int, int] | None:
@@ -143,24 +144,19 @@ def _measure(
     context: WorkerContext, patch: npt.NDArray[Any], sizes: Sequence[tuple[int, ...]]
 ) -> tuple[float, float]:
     """Measure seconds and bytes a pixel."""
-    from napari_cmrir.bag_of_words.descriptors.describe import describe
     from napari_cmrir.representations.base import represent
 
     config = context.config
-    settings = config.settings
     for _ in range(2):  # the first round loads and warms up
         started = time.perf_counter()
         comir = run(represent(context.model, patch, config.modality, device=config.device))
-        features = describe(comir, settings.descriptor)
         seconds = time.perf_counter() - started
-    fields = np.concatenate([cut_fields(h, w, settings.field_size, settings.field_overlap) for h, w in sizes])
-    described = float(fields[:, 2:].prod(axis=1).sum()) / sum(height * width for height, width in sizes)
-    words = min(
-        settings.vocabulary.size, len(features) / patch[..., 0].size * fields[:, 2:].prod(axis=1).mean()
-    )
-    n_pixels = patch[..., 0].size
-    n_bytes = BYTES_A_PIXEL * len(comir) + BYTES_A_WORD * words * len(fields) / sum(h * w for h, w in sizes)
-    return described * seconds / n_pixels, n_bytes
+    grid = config.settings.field_size, config.settings.field_overlap
+    fields = np.concatenate([cut_fields(height, width, *grid) for height, width in sizes])
+    in_fields = float(fields[:, 2:].prod(axis=1).sum()) / sum(height * width for height, width in sizes)
+    # A thumbnail has a sixteenth of the pixels of its field.
+    n_bytes = len(comir) * (BYTES_A_PIXEL + in_fields / 16)
+    return seconds / patch[..., 0].size, n_bytes
 
 
 def _duration(seconds: float) -> str:
@@ -189,12 +185,13 @@ def build_repository(
     workers: int | None = None,
     scheduler: str | None = None,
     prune: bool = False,
+    indexes: Sequence[str] = (),
 ) -> Job[Repository]:
     """Make images searchable: build a repository, or add what is new or changed to one.
 
     Whoever stops the job, or kills it, leaves a repository that the same call takes up where it stopped.
-    Readers see each batch of images when it is complete, with the vocabulary of the first build
-    (`upkeep.rebuild_vocabulary` makes another one).
+    Readers see each batch of images when it is complete: its CoMIRs, fields and thumbnails are published
+    together.
 
     Parameters
     ----------
@@ -219,7 +216,10 @@ def build_repository(
         Address of the scheduler of a dask cluster whose workers compute. Each has to see the images and
         the repository under the same paths, and to have this package.
     prune : bool
-        Drop images of the repository whose files are nowhere any more (`upkeep.prune_repository`).
+        Drop images of the repository whose files are nowhere any more (`maintenance.prune_repository`).
+    indexes : sequence of str
+        Further indexes of the fields to build (`FIELD_INDEXES`), such as ``"words"``. A search that needs one
+        builds it, too.
 
     Yields
     ------
@@ -254,7 +254,82 @@ def build_repository(
             config = IndexConfig(folder, model.fingerprint, modality, settings, device)
             yield from _index(catalogue, config, model, work, workers, scheduler)
             _refuse_nothing(catalogue, work, len(found))
+    for name in indexes:
+        yield from build_index(folder, name, workers=workers, scheduler=scheduler)
     return open_repository(folder)
+
+
+def build_index(
+    path: str | os.PathLike[str],
+    name: str = "words",
+    *,
+    anew: bool = False,
+    workers: int | None = None,
+    scheduler: str | None = None,
+) -> Job[None]:
+    """Build an index of the fields of a repository, or what it lacks of it, from the stored CoMIRs.
+
+    A job that is stopped or killed keeps what it has built.
+
+    Parameters
+    ----------
+    path : path-like
+        The repository.
+    name : str
+        Which index: ``"words"``, or one of another package.
+    anew : bool
+        Prepare it again, too: learn other visual words. Readers see the former index until all is built.
+    workers, scheduler : optional
+        Who computes, as in `build_repository`.
+
+    Yields
+    ------
+    Progress
+        In percent.
+
+    Raises
+    ------
+    InputError
+        If there is no such index; the folder is no repository, holds no image yet, is being written or
+        cannot be written to, or its disk is full.
+    """
+    FIELD_INDEXES[name]  # refuse an unknown name first
+    folder = Path(os.path.abspath(path))
+    with open_to_change(folder) as catalogue:
+        if not catalogue.count_images().get("indexed"):
+            raise InputError(f"{folder} holds no image yet; index images into it first.")
+        settings = load_repository_settings(catalogue)
+        modality = catalogue.about("modality")
+        config = IndexConfig(folder, catalogue.about("model_fingerprint"), modality, settings)
+        with make_executor(workers, scheduler) as executor:
+            context = WorkerContext(config, remembers=True)
+            indexing = Indexing(catalogue, executor, context, 100.0, "%")
+            yield indexing.progress(0, f"building the index '{name}'")
+            yield from build_segments(indexing, name, anew=anew)
+            yield indexing.progress(100, f"the index '{name}' is complete")
+
+
+def ensure_index(repository: Repository, name: str) -> Job[None]:
+    """Build what an opened repository lacks of an index, and have the repository use it.
+
+    Parameters
+    ----------
+    repository : Repository
+    name : str
+
+    Yields
+    ------
+    Progress
+        In percent; nothing where the index is complete.
+
+    Raises
+    ------
+    InputError
+        As `build_index`.
+    """
+    if not repository.has_index(name):
+        yield from build_index(repository.path, name)
+        repository.reload_indexes()
 
 
 def _index(
@@ -265,33 +340,12 @@ def _index(
     workers: int | None,
     scheduler: str | None,
 ) -> Job[None]:
-    total = float(len(work))
-    is_new = catalogue.about("vocabulary_sha256") is None
-    represented, learned = (0.5 * total, 0.75 * total) if is_new else (0.6 * total, 0.6 * total)
     with make_executor(workers, scheduler) as executor:
-        indexing = Indexing(catalogue, executor, WorkerContext(config, model, remembers=True), len(work))
+        indexing = Indexing(catalogue, executor, WorkerContext(config, model), len(work))
         expected = estimate(work, indexing.context, catalogue, executor.size)
         yield Progress(0, len(work), "images", str(expected), expected)
-        yield from represent_images(indexing, work, 0.0, represented)
-        rows = _represented(catalogue, work)
-        if rows:
-            if is_new:
-                learning = learn_vocabulary(indexing, rows, VOCABULARY_NAME, represented, learned)
-                sha256, n_fields = yield from learning
-                catalogue.note_vocabulary(VOCABULARY_NAME, sha256, n_fields)
-            indexing.context = indexing.context.follow(_with_vocabulary(config, catalogue))
-            yield from index_words(indexing, rows, learned, total)
-    yield indexing.progress(total, _ending(catalogue, work))
-
-
-def _represented(catalogue: Catalogue, work: Work) -> list[ImageRow]:
-    rows = (catalogue.image(image_id) for image_id, _ in work)
-    return sorted((row for row in rows if row.state == "represented"), key=lambda row: row.id)
-
-
-def _with_vocabulary(config: IndexConfig, catalogue: Catalogue) -> IndexConfig:
-    file = catalogue.about("vocabulary_file") or VOCABULARY_NAME
-    return replace(config, vocabulary_file=file, vocabulary_sha256=catalogue.about("vocabulary_sha256"))
+        yield from represent_images(indexing, work)
+    yield indexing.progress(len(work), _ending(catalogue, work))
 
 
 def _ending(catalogue: Catalogue, work: Work) -> str:
@@ -299,11 +353,6 @@ def _ending(catalogue: Catalogue, work: Work) -> str:
     message = f"{len(work) - len(failures)} images indexed"
     if failures:
         message += f", {len(failures)} not: {_why(failures[0])}"
-    if is_outgrown(catalogue):
-        message += (
-            "; the collection has outgrown its vocabulary: learn the words anew"
-            " ('index --rebuild-vocabulary', or Learn words in napari)"
-        )
     return message
 
 
@@ -329,10 +378,11 @@ def _agree(
 ) -> RepositorySettings:
     """Check that what is given fits what the repository was built with; note it where nothing is built."""
     folder = catalogue.folder
+    own = None if catalogue.about("settings") is None else load_repository_settings(catalogue)
     counts = catalogue.count_images()
-    if not any(counts.get(state) for state in ("represented", "indexed", "retired")):
-        settings = settings or RepositorySettings()
-        with publishing(folder / MODEL_NAME) as partial:
+    if own is None or not any(counts.get(state) for state in ("indexed", "retired")):
+        settings = settings or own or RepositorySettings()
+        with atomic_path(folder / MODEL_NAME) as partial:
             model.save(partial)
         with catalogue.transaction():
             catalogue.note(
@@ -340,12 +390,19 @@ def _agree(
                 created_by=f"napari-cmrir {__version__}",
                 modality=modality,
                 model_fingerprint=model.fingerprint,
-                model_sha256=digest(folder / MODEL_NAME),
+                model_sha256=checksum(folder / MODEL_NAME),
+                model_pixel_size=model.pixel_size,
                 settings=dump_settings(settings),
             )
         return settings
     fingerprint, own_modality = catalogue.about("model_fingerprint"), catalogue.about("modality")
     if fingerprint != model.fingerprint:
+        own_size = catalogue.about("model_pixel_size")
+        if own_size != model.pixel_size:
+            raise InputError(
+                f"{folder} was built with a model of {_micrometres(own_size)}, and this model is of"
+                f" {_micrometres(model.pixel_size)}; give the same model, or another repository to write."
+            )
         raise InputError(
             f"{folder} was built with another model ({fingerprint[:12]}, not {model.fingerprint[:12]});"
             " give the same model, or another repository to write."
@@ -355,18 +412,17 @@ def _agree(
             f"{folder} holds {own_modality} images, not {modality};"
             f" give {own_modality} as modality, or another repository to write."
         )
-    own_settings = load_settings(RepositorySettings, catalogue.about("settings"), str(folder))
-    if settings is None or settings == own_settings:
-        return own_settings
-    if catalogue.about("vocabulary_sha256") is None:
-        catalogue.note(settings=dump_settings(settings))
+    if settings is None or settings == own:
+        return own
+    differences = [name for name in type(own).model_fields if getattr(own, name) != getattr(settings, name)]
+    if set(differences) <= WORD_SETTINGS and catalogue.shared_of("words") is None:
+        catalogue.note(settings=dump_settings(settings))  # no word is learned yet
         return settings
     raise InputError(
-        f"{folder} was built with other settings ({_difference(own_settings, settings)});"
+        f"{folder} was built with other settings ({', '.join(differences)});"
         " leave them out to add with the repository's own, or give another repository to write."
     )
 
 
-def _difference(own: RepositorySettings, given: RepositorySettings) -> str:
-    names = [name for name in type(own).model_fields if getattr(own, name) != getattr(given, name)]
-    return ", ".join(names)
+def _micrometres(pixel_size: float | None) -> str:
+    return "unknown pixel size" if pixel_size is None else f"{pixel_size:g} µm a pixel"

@@ -12,28 +12,30 @@ from pathlib import Path
 from typing import Any, Literal
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.repository.layout import CATALOGUE_NAME
 
 __all__ = [
     "APPLICATION_ID",
-    "CATALOGUE_NAME",
     "FORMAT_VERSION",
     "SCHEMA",
     "Catalogue",
     "ImageRow",
+    "IndexFile",
     "SegmentRow",
     "State",
     "text",
 ]
 
 
-FORMAT_VERSION = 2
-"""1 has no thumbnails in its segments: it is read as it is, and becomes 2 when it is next written to."""
+FORMAT_VERSION = 3
+"""The only format that is read: nothing of an older one was released."""
 
 APPLICATION_ID = int.from_bytes(b"CMIR")
 
-State = Literal["pending", "represented", "indexed", "failed", "retired"]
-"""``pending``: known, nothing stored; ``represented``: its CoMIR is stored; ``indexed``: it is searched;
-``failed``: it could not be used, for the reason given; ``retired``: a changed file took its place."""
+State = Literal["pending", "indexed", "failed", "retired"]
+"""``pending``: known, not searchable yet; ``indexed``: its CoMIR, fields and thumbnails are published, and it
+is searched; ``failed``: it could not be used, for the reason given; ``retired``: a changed file took its
+place."""
 
 SCHEMA = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -43,6 +45,13 @@ CREATE TABLE segments (
     sha256 TEXT NOT NULL,
     n_fields INTEGER NOT NULL
 );
+CREATE TABLE index_files (        -- what is computed of the fields of a segment, by the name of the index
+    name TEXT NOT NULL,
+    segment INTEGER NOT NULL REFERENCES segments (id) ON DELETE CASCADE,
+    file TEXT NOT NULL,           -- below the repository
+    sha256 TEXT NOT NULL,
+    PRIMARY KEY (name, segment)
+) WITHOUT ROWID;
 CREATE TABLE images (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL,           -- what it is called in a list of hits
@@ -57,7 +66,7 @@ CREATE TABLE images (
     comir_sha256 TEXT,
     segment INTEGER REFERENCES segments (id),
     replaces INTEGER REFERENCES images (id),
-    state TEXT NOT NULL CHECK (state IN ('pending', 'represented', 'indexed', 'failed', 'retired')),
+    state TEXT NOT NULL CHECK (state IN ('pending', 'indexed', 'failed', 'retired')),
     reason TEXT                   -- why it failed
 );
 CREATE INDEX images_name ON images (name);
@@ -98,7 +107,14 @@ class SegmentRow:
     n_fields: int
 
 
-CATALOGUE_NAME = "catalogue.sqlite"
+@dataclass(frozen=True)
+class IndexFile:
+    """What the catalogue knows of an index of a segment's fields; the fields are those of ``index_files``."""
+
+    name: str
+    segment: int
+    file: str
+    sha256: str
 
 
 class Catalogue:
@@ -235,18 +251,64 @@ class Catalogue:
         rows = self._connection.execute("SELECT * FROM segments ORDER BY id")
         return [SegmentRow(*row) for row in rows]
 
-    def enter_segment(self, file: str, sha256: str, n_fields: int, image_ids: Iterable[int]) -> None:
-        """Make a segment and its images searchable, within a transaction; those that they replace retire."""
+    def enter_segment(
+        self,
+        file: str,
+        sha256: str,
+        n_fields: int,
+        image_ids: Iterable[int],
+        indexes: Iterable[tuple[str, str, str]],
+    ) -> None:
+        """Make a segment and its images searchable, within a transaction; those that they replace retire.
+
+        Parameters
+        ----------
+        file, sha256 : str
+            The segment's file and its checksum.
+        n_fields : int
+        image_ids : iterable of int
+            The images in it.
+        indexes : iterable of (str, str, str)
+            Name, file and checksum of each index of its fields.
+        """
         execute = self._connection.execute
         columns = "(file, sha256, n_fields)"
         entered = execute(f"INSERT INTO segments {columns} VALUES (?, ?, ?)", [file, sha256, n_fields])
+        assert entered.lastrowid is not None
+        for name, index_file, index_sha256 in indexes:
+            self.enter_index(name, entered.lastrowid, index_file, index_sha256)
         for image_id in image_ids:
             self.change_image(image_id, state="indexed", segment=entered.lastrowid, reason=None)
             replaced = "SELECT replaces FROM images WHERE id = ?"
             execute(f"UPDATE images SET state = 'retired' WHERE id = ({replaced})", [image_id])
 
+    def enter_index(self, name: str, segment: int, file: str, sha256: str) -> None:
+        """Note the file of an index of a segment's fields, within a transaction."""
+        row = [name, segment, file, sha256]
+        self._connection.execute("INSERT OR REPLACE INTO index_files VALUES (?, ?, ?, ?)", row)
+
+    def index_files(self, name: str | None = None) -> list[IndexFile]:
+        """Return the files of an index, or of all, in the order of their segments."""
+        condition, values = ("WHERE name = ?", [name]) if name is not None else ("", [])
+        query = f"SELECT name, segment, file, sha256 FROM index_files {condition} ORDER BY segment, name"
+        return [IndexFile(*row) for row in self._connection.execute(query, values)]
+
+    def drop_index(self, name: str) -> None:
+        """Forget an index, within a transaction."""
+        self._connection.execute("DELETE FROM index_files WHERE name = ?", [name])
+        self._connection.execute("DELETE FROM about WHERE key = ?", [f"index:{name}"])
+
+    def shared_of(self, name: str) -> dict[str, Any] | None:
+        """Return what the files of an index share, such as their vocabulary; ``None`` before it is built."""
+        shared: dict[str, Any] | None = self.about(f"index:{name}")
+        return shared
+
+    def note_shared(self, name: str, shared: dict[str, Any]) -> None:
+        """Note what the files of an index share."""
+        self.note(**{f"index:{name}": shared})
+
     def drop_segments(self, files: Iterable[str]) -> None:
-        """Forget segments, within a transaction; their images keep their states."""
+        """Forget segments and the indexes of their fields, within a transaction; images keep their states."""
         for file in files:
             numbers = "(SELECT id FROM segments WHERE file = ?)"
             self._connection.execute(f"UPDATE images SET segment = NULL WHERE segment = {numbers}", [file])
@@ -257,10 +319,6 @@ class Catalogue:
         retired = "(SELECT id FROM images WHERE state = 'retired')"
         self._connection.execute(f"UPDATE images SET replaces = NULL WHERE replaces IN {retired}")
         return self._connection.execute("DELETE FROM images WHERE state = 'retired'").rowcount
-
-    def note_vocabulary(self, file: str, sha256: str, n_fields: int) -> None:
-        """Note the vocabulary, and the number of fields of the collection that it was learned from."""
-        self.note(vocabulary_file=file, vocabulary_sha256=sha256, vocabulary_fields=n_fields)
 
     def shrink(self) -> None:
         """Give the room of what was forgotten back to the disk."""
@@ -299,9 +357,9 @@ class Catalogue:
     def _create(self) -> None:
         with self.transaction():
             (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-            if version >= FORMAT_VERSION:
+            if version:
                 return
-            for statement in SCHEMA.split(";") if version == 0 else ():
+            for statement in SCHEMA.split(";"):
                 self._connection.execute(statement)
             self._connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self._connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
@@ -320,6 +378,11 @@ class Catalogue:
             raise InputError(
                 f"{self.folder} has repository format {version}, newer than this napari-cmrir reads"
                 f" ({FORMAT_VERSION}); update napari-cmrir."
+            )
+        if version < FORMAT_VERSION:
+            raise InputError(
+                f"{self.folder} has repository format {version}, older than this napari-cmrir reads"
+                f" ({FORMAT_VERSION}); index the images into a new repository."
             )
 
 

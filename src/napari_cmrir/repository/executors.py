@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import platform
 import sys
 from collections import deque
@@ -20,8 +19,8 @@ import numpy.typing as npt
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress, run
 from napari_cmrir.repository.catalogue import ImageRow
+from napari_cmrir.repository.layout import MODEL_NAME
 from napari_cmrir.repository.pyramids import open_level
-from napari_cmrir.repository.repository import MODEL_NAME, VOCABULARY_NAME
 from napari_cmrir.repository.settings import RepositorySettings
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ __all__ = [
     "TaskFailed",
     "WorkerContext",
     "make_executor",
-    "token",
     "trim_malloc",
 ]
 
@@ -82,10 +80,6 @@ class IndexConfig:
     settings : RepositorySettings
     device : str
         Where CoMIRs are computed.
-    vocabulary_file : str
-        Below the folder.
-    vocabulary_sha256 : str or None
-        ``None`` while it is not learned.
     """
 
     folder: Path
@@ -93,12 +87,10 @@ class IndexConfig:
     modality: str
     settings: RepositorySettings
     device: str = "auto"
-    vocabulary_file: str = VOCABULARY_NAME
-    vocabulary_sha256: str | None = None
 
 
 class WorkerContext:
-    """A recipe with what is needed to follow it, loaded from the repository when first used.
+    """What a task needs of the repository, loaded when first used.
 
     Parameters
     ----------
@@ -106,7 +98,7 @@ class WorkerContext:
     model : Representation, optional
         By default the repository's copy.
     remembers : bool
-        Keep features of fields, up to `REMEMBERED_BYTES`, from `sample_batch` to `count_batch`.
+        Keep features of fields, up to `REMEMBERED_BYTES`, from learning the words to counting them.
     """
 
     def __init__(
@@ -117,6 +109,7 @@ class WorkerContext:
         self._remembers = remembers
         self._remembered: dict[tuple[int, ...], Features] = {}
         self._described = 0
+        self._vocabulary: tuple[str, Vocabulary] | None = None
 
     @cached_property
     def model(self) -> Representation:
@@ -125,29 +118,29 @@ class WorkerContext:
 
         return self._model or load_model(self.config.folder / MODEL_NAME)
 
-    @cached_property
-    def vocabulary(self) -> Vocabulary:
-        """The visual words."""
+    def vocabulary(self, file: str) -> Vocabulary:
+        """Load the visual words of a file below the repository, once."""
         from napari_cmrir.bag_of_words.vocabulary import load_vocabulary
 
-        return load_vocabulary(self.config.folder / self.config.vocabulary_file)
+        if self._vocabulary is None or self._vocabulary[0] != file:
+            self._vocabulary = file, load_vocabulary(self.config.folder / file)
+        return self._vocabulary[1]
 
-    def follow(self, config: IndexConfig) -> WorkerContext:
-        """Return the same tools, and what they remember, for another recipe of the same repository."""
-        context = WorkerContext(config, self._model, remembers=self._remembers)
-        context._remembered = self._remembered
-        return context
+    def comir(self, image: ImageRow, rectangle: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """Read the CoMIR (channel, y, x) of a field (y, x, height, width) of an image."""
+        y, x, height, width = rectangle.tolist()
+        assert image.comir is not None
+        pixels = open_level(self.config.folder / image.comir)[:, y : y + height, x : x + width]
+        return np.asarray(pixels, np.uint8)
 
     def describe(self, row: ImageRow, rectangle: npt.NDArray[np.int64], *, again: bool = False) -> Features:
         """Describe a field (y, x, height, width) of a stored CoMIR; remember it if asked for ``again``."""
         from napari_cmrir.bag_of_words.descriptors.describe import describe
 
-        y, x, height, width = rectangle.tolist()
+        y, x = rectangle[:2].tolist()
         features = self._remembered.pop((row.id, y, x), None)
         if features is None:
-            assert row.comir is not None
-            comir = open_level(self.config.folder / row.comir)[:, y : y + height, x : x + width]
-            features = describe(np.asarray(comir), self.config.settings.descriptor)
+            features = describe(self.comir(row, rectangle), self.config.settings.descriptor)
         self._described += 1
         if self._described % GIVE_BACK_EVERY == 0:
             trim_malloc()
@@ -155,17 +148,6 @@ class WorkerContext:
         if again and self._remembers and held + features.descriptors.nbytes <= REMEMBERED_BYTES:
             self._remembered[row.id, y, x] = features
         return features
-
-
-def token(*inputs: object) -> str:
-    """Name what is computed from these inputs: 12 hexadecimal digits.
-
-    Examples
-    --------
-    >>> token("a", 1) == token("a", 1), token("a", 1) == token("a", 2)
-    (True, False)
-    """
-    return hashlib.sha256("\n".join(map(str, inputs)).encode()).hexdigest()[:12]
 
 
 HEARTBEAT = 0.4
@@ -276,7 +258,7 @@ def make_executor(workers: int | None, scheduler: str | None) -> Iterator[Execut
     Parameters
     ----------
     workers : int or None
-        Worker processes to start on this computer; they end with the crew, and with this process.
+        Worker processes to start on this computer; they end with the executor, and with this process.
     scheduler : str or None
         Address of the scheduler of a dask cluster, such as ``tcp://10.0.0.1:8786``.
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FIELD_DTYPE", "cut_fields"]
+from napari_cmrir.repository.pyramids import read_notes
+
+if TYPE_CHECKING:
+    from napari_cmrir.repository.catalogue import ImageRow
+    from napari_cmrir.repository.settings import RepositorySettings
+
+__all__ = ["FIELD_DTYPE", "cut_fields", "fields_of"]
 
 FIELD_DTYPE = np.dtype([("image", "i8"), ("y", "i8"), ("x", "i8"), ("height", "i8"), ("width", "i8")])
 """A row of a field table: the image's number in the catalogue, and the field's rectangle in its pixels."""
@@ -44,6 +53,31 @@ def cut_fields(
     columns = _cut_side(width, field_size, overlap)
     rectangles = [(y, x, h, w) for y, h in rows for x, w in columns]
     return np.array(rectangles, dtype=np.int64).reshape(-1, 4)
+
+
+def fields_of(folder: Path, image: ImageRow, settings: RepositorySettings) -> npt.NDArray[np.int64]:
+    """List the fields of an image whose CoMIR is stored, without those of empty glass.
+
+    Parameters
+    ----------
+    folder : Path
+        The repository.
+    image : ImageRow
+    settings : RepositorySettings
+        What the CoMIR was stored under.
+
+    Returns
+    -------
+    ndarray, (n, 4) int64
+        y, x, height and width of each.
+    """
+    assert image.height is not None
+    assert image.width is not None
+    fields = cut_fields(image.height, image.width, settings.field_size, settings.field_overlap)
+    if len(fields) == 1:
+        return fields
+    kept = read_notes(folder / str(image.comir)).get("fields")
+    return fields if kept is None else fields[kept]
 
 
 def _cut_side(length: int, field_size: int, overlap: float) -> list[tuple[int, int]]:

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.repository.catalogue import CATALOGUE_NAME, Catalogue
-from napari_cmrir.repository.publishing import explained, remove_partials
-from napari_cmrir.repository.repository import COMIRS, SEGMENTS
+from napari_cmrir.files import explain_disk_errors, remove_partials
+from napari_cmrir.repository.catalogue import Catalogue
+from napari_cmrir.repository.layout import CATALOGUE_NAME, COMIRS, INDEXES, LOCK_NAME, SEGMENTS
 
 __all__ = ["open_to_change", "open_to_write", "writer_lock"]
 
@@ -46,7 +46,7 @@ def writer_lock(path: Path) -> Iterator[None]:
             connection.execute("COMMIT")
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
+            if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise
             raise _refusal(path, _read_holder(connection)) from None
         if _read_holder(connection) != holder:  # another writer signed between the two transactions
@@ -83,9 +83,6 @@ def _refusal(path: Path, holder: str) -> InputError:
     return InputError(f"{path.parent} is being written by {holder}; wait for it to end or stop it.")
 
 
-LOCK_NAME = "writer.lock"
-
-
 @contextmanager
 def open_to_write(folder: Path) -> Iterator[Catalogue]:
     """Open the catalogue of a repository, or of a new one, as its only writer.
@@ -96,14 +93,15 @@ def open_to_write(folder: Path) -> Iterator[Catalogue]:
         If the folder holds other files, is a file, is being written or cannot be written to, or its
         disk is full.
     """
-    with explained(folder):
+    with explain_disk_errors(folder):
+        parts = (folder, folder / COMIRS, folder / SEGMENTS, folder / INDEXES)
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder} is a file; give a folder for the repository.")
-        for part in (folder, folder / COMIRS, folder / SEGMENTS):
+        for part in parts:
             _refuse_foreign(folder)
             part.mkdir(parents=True, exist_ok=True)
         with writer_lock(folder / LOCK_NAME):
-            for part in (folder, folder / COMIRS, folder / SEGMENTS):
+            for part in [*parts, *(folder / INDEXES).iterdir()]:
                 remove_partials(part)
             with closing(Catalogue(folder, writable=True)) as catalogue:
                 yield catalogue
@@ -122,7 +120,9 @@ def _refuse_foreign(folder: Path) -> None:
     if not folder.is_dir() or (folder / CATALOGUE_NAME).exists():
         return
     foreign = [
-        entry for entry in folder.iterdir() if not entry.name.startswith((LOCK_NAME, COMIRS, SEGMENTS))
+        entry
+        for entry in folder.iterdir()
+        if not entry.name.startswith((LOCK_NAME, COMIRS, SEGMENTS, INDEXES))
     ]
     if foreign:
         raise InputError(f"{folder} holds other files and is not a repository; give a new folder.")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.repository.publishing import publishing
+from napari_cmrir.files import atomic_path
 
 if TYPE_CHECKING:
     import zarr
@@ -61,7 +61,7 @@ def write_pyramid(
     notes : mapping, optional
         What `read_notes` shall return.
     """
-    with publishing(path) as partial:
+    with atomic_path(path) as partial:
         for level in create_pyramid(partial, comir.shape, name, notes):
             comir = comir if comir.shape == level.shape else halve(comir)
             level[...] = comir
@@ -75,7 +75,7 @@ def create_pyramid(
     Parameters
     ----------
     path : Path
-        The folder to make; see `publishing`.
+        The folder to make; see `files.atomic_path`.
     shape : (int, int, int)
         Channels, height and width.
     name, notes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from contextlib import closing
+from functools import cached_property
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -15,12 +16,12 @@ import numpy.typing as npt
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.series import SAME_SIZE
 from napari_cmrir.images.settings import ReadingSettings
-from napari_cmrir.repository.catalogue import CATALOGUE_NAME, FORMAT_VERSION, Catalogue, ImageRow
+from napari_cmrir.repository.catalogue import FORMAT_VERSION, Catalogue, ImageRow
+from napari_cmrir.repository.indexes.thumbnails import THUMBNAIL_LEVEL, thumbnails_of
+from napari_cmrir.repository.layout import CATALOGUE_NAME, MODEL_NAME
 from napari_cmrir.repository.pyramids import open_level, read_notes
-from napari_cmrir.repository.segments import join_bags, map_segment, thumbnails_of
-from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.repository.thumbnails import THUMBNAIL_LEVEL, read_thumbnail
-from napari_cmrir.settings import load_settings
+from napari_cmrir.repository.segments import Tensors, map_fields, map_tensors
+from napari_cmrir.repository.settings import RepositorySettings, load_repository_settings
 
 if TYPE_CHECKING:
     from napari_cmrir.bag_of_words.bags import BagIndex
@@ -29,19 +30,12 @@ if TYPE_CHECKING:
     from napari_cmrir.representations.base import Representation
 
 __all__ = [
-    "COMIRS",
-    "MODEL_NAME",
-    "SEGMENTS",
-    "VOCABULARY_NAME",
     "Repository",
     "changed_settings",
     "file_state",
     "open_repository",
 ]
 
-MODEL_NAME = "model.safetensors"
-VOCABULARY_NAME = "vocabulary.safetensors"
-COMIRS, SEGMENTS = "comirs", "segments"
 _CACHED_COMIRS = 512  # fields of reduced resolution kept in memory: 128 MB a channel at most
 _CACHED_NOTES = 4096
 _ASKED = 8  # fields whose pixel sizes are compared
@@ -69,7 +63,7 @@ def open_repository(path: str | os.PathLike[str]) -> Repository:
 
 
 def own_settings(path: Path) -> RepositorySettings:
-    """Return the settings that a repository was built with, or the defaults where none is finished.
+    """Return the settings that a repository keeps, or the defaults where it keeps none.
 
     Parameters
     ----------
@@ -87,9 +81,10 @@ def own_settings(path: Path) -> RepositorySettings:
     """
     if (path / CATALOGUE_NAME).is_file():
         try:
-            with open_repository(path) as repository:
-                return repository.settings
-        except InputError:  # unfinished: its settings are not yet fixed
+            with closing(Catalogue(path)) as catalogue:
+                if catalogue.about("settings") is not None:
+                    return load_repository_settings(catalogue)
+        except InputError:  # nothing is noted yet
             pass
     return RepositorySettings()
 
@@ -173,8 +168,9 @@ class Repository:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._cached_comir = lru_cache(maxsize=_CACHED_COMIRS)(self._read_comir)
-        self._cached_notes = lru_cache(maxsize=_CACHED_NOTES)(read_notes)
+        self._comirs: dict[tuple[int, int], npt.NDArray[np.uint8]] = {}
+        self._notes: dict[Path, dict[str, Any]] = {}
+        self._indexes: dict[str, list[Tensors]] = {}
         self._catalogue = Catalogue(path)
         try:
             self._state = self._read_state()  # before the rest: what is published meanwhile is then noticed
@@ -185,33 +181,31 @@ class Repository:
 
     def _open(self) -> None:
         with self._catalogue.snapshot():
-            self._require_finished()
             self.modality: str = self._catalogue.about("modality")
-            self.settings = load_settings(
-                RepositorySettings, self._catalogue.about("settings"), str(self.path)
+            numbers = self._catalogue.image_ids("indexed")
+            if not numbers:
+                self._refuse_empty()
+            self.settings = load_repository_settings(self._catalogue)
+            self._searched = np.array(numbers, dtype=np.int64)
+            rows = self._catalogue.segments()
+        if not (self.path / MODEL_NAME).is_file():
+            raise InputError(
+                f"{self.path} misses its {MODEL_NAME}; restore it from a copy or index again elsewhere."
             )
-            self._searched = np.array(self._catalogue.image_ids("indexed"), dtype=np.int64)
-            self._vocabulary_name: str = self._catalogue.about("vocabulary_file") or VOCABULARY_NAME
-            files = [segment.file for segment in self._catalogue.segments()]
-        for name in (MODEL_NAME, self._vocabulary_name):
-            if not (self.path / name).is_file():
-                raise InputError(
-                    f"{self.path} misses its {name}; restore it from a copy or index again elsewhere."
-                )
-        segments = [map_segment(self.path / file) for file in files]
-        self._segments = sorted(segments, key=lambda segment: int(segment.fields["image"][0]))
-        fields = np.concatenate([segment.fields for segment in self._segments])
+        mapped = [(row, map_fields(self.path / row.file)) for row in rows]
+        mapped.sort(key=lambda one: int(one[1]["image"][0]))
+        self._segments = [row for row, _ in mapped]
+        self._tables = [table for _, table in mapped]
+        fields = np.concatenate(self._tables)
         self._is_searched = np.isin(fields["image"], self._searched)
         self.fields: npt.NDArray[np.void] = fields[self._is_searched]
 
-    def _require_finished(self) -> None:
-        counts = self._catalogue.count_images()
-        if not counts.get("indexed"):
-            known, stored = sum(counts.values()), len(list((self.path / COMIRS).glob("[0-9]*.ome.zarr")))
-            raise InputError(
-                f"{self.path} is unfinished ({stored} of {known} CoMIRs stored, no image searchable yet);"
-                " index the same images into it again to finish it."
-            )
+    def _refuse_empty(self) -> None:
+        known = sum(self._catalogue.count_images().values())
+        raise InputError(
+            f"{self.path} is unfinished (none of {known} images is searchable yet);"
+            " index the same images into it again to finish it."
+        )
 
     def is_current(self) -> bool:
         """Whether nothing was published, and neither catalogue nor model replaced, since it was opened."""
@@ -244,17 +238,63 @@ class Repository:
 
         return load_model(self.path / MODEL_NAME)
 
+    def has_index(self, name: str) -> bool:
+        """Tell whether an index of all fields is there, such as ``"words"``."""
+        there = {index.segment for index in self._catalogue.index_files(name)}
+        return all(segment.id in there for segment in self._segments)
+
+    def index(self, name: str) -> list[Tensors]:
+        """Map the files of an index, one a segment.
+
+        Raises
+        ------
+        InputError
+            If the index is not there for all fields, or a file of it is missing or damaged.
+        """
+        if name not in self._indexes:
+            files = {index.segment: index.file for index in self._catalogue.index_files(name)}
+            lacking = sum(segment.id not in files for segment in self._segments)
+            if lacking:
+                raise InputError(
+                    f"{self.path} has no complete index '{name}' ({lacking} of {len(self._segments)} segments"
+                    f" lack it); build it ('index --{name}', or `build_index`)."
+                )
+            self._indexes[name] = [map_tensors(self.path / files[segment.id]) for segment in self._segments]
+        return self._indexes[name]
+
+    def reload_indexes(self) -> None:
+        """Use the indexes as they are published now."""
+        self._indexes.clear()
+        for name in ("vocabulary", "bag_index"):
+            self.__dict__.pop(name, None)
+
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The visual words, loaded when first asked for."""
+        """The visual words, loaded when first asked for.
+
+        Raises
+        ------
+        InputError
+            If no words were learned yet.
+        """
         from napari_cmrir.bag_of_words.vocabulary import load_vocabulary
 
-        return load_vocabulary(self.path / self._vocabulary_name)
+        shared = self._catalogue.shared_of("words")
+        if shared is None:
+            raise InputError(f"{self.path} has no visual words yet; learn them ('index --words').")
+        return load_vocabulary(self.path / shared["file"])
 
     @cached_property
     def bag_index(self) -> BagIndex:
         """The bags of all fields, mapped from the disk: row ``i`` is field ``i``."""
-        return join_bags(self._segments, self._is_searched, len(self.vocabulary), self.settings.bags)
+        from napari_cmrir.repository.indexes.words import bag_index
+
+        parts = list(zip(self.index("words"), self._searched_of_segments(), strict=True))
+        return bag_index(parts, len(self.vocabulary), self.settings.bags)
+
+    def _searched_of_segments(self) -> list[npt.NDArray[np.bool_]]:
+        """Tell, segment by segment, which fields are searched."""
+        return np.split(self._is_searched, np.cumsum([len(table) for table in self._tables])[:-1])
 
     @property
     def descriptor_settings(self) -> DescriptorSettings:
@@ -277,11 +317,11 @@ class Repository:
 
     def pixel_step(self, field: int) -> float:
         """Pixels of a field's image, at its finest level, to a pixel of its CoMIR along each axis."""
-        return float(self._cached_notes(self.comir_path(field)).get("pixel_step", 1.0))
+        return float(self._notes_of(field).get("pixel_step", 1.0))
 
     def pixel_size(self, field: int) -> float | None:
         """Side of a pixel of a field's CoMIR, in micrometres; ``None`` if it is not known."""
-        size = self._cached_notes(self.comir_path(field)).get("pixel_size")
+        size = self._notes_of(field).get("pixel_size")
         return None if size is None else float(size)
 
     @cached_property
@@ -293,6 +333,14 @@ class Repository:
         if len(known) < len(sizes) or max(known) > min(known) * (1 + SAME_SIZE):
             return None
         return known[0]
+
+    def _notes_of(self, field: int) -> dict[str, Any]:
+        path = self.comir_path(field)
+        if path not in self._notes:
+            if len(self._notes) >= _CACHED_NOTES:
+                self._notes.pop(next(iter(self._notes)), None)
+            self._notes[path] = read_notes(path)
+        return self._notes[path]
 
     def comir_path(self, field: int) -> Path:
         """Return the OME-Zarr pyramid that holds the CoMIR of a field's image."""
@@ -320,8 +368,15 @@ class Repository:
             If the pyramid is missing or has no such level.
         """
         if level == THUMBNAIL_LEVEL:
-            return self._thumbnail(field)
-        return self._read_comir(field, level) if level == 0 else self._cached_comir(field, level)
+            return self._thumbnails[field]
+        if level == 0:
+            return self._read_comir(field, level)
+        kept = self._comirs.get((field, level))
+        if kept is None:
+            if len(self._comirs) >= _CACHED_COMIRS:
+                self._comirs.pop(next(iter(self._comirs)), None)  # the oldest
+            kept = self._comirs[field, level] = self._read_comir(field, level)
+        return kept
 
     def _read_comir(self, field: int, level: int) -> npt.NDArray[np.uint8]:
         _, y, x, height, width = (int(value) >> level for value in self.fields[field].item())
@@ -333,49 +388,25 @@ class Repository:
     def thumbnails(self, fields: Sequence[int]) -> npt.NDArray[np.uint8]:
         """Read the CoMIRs of fields of equal size at a quarter of their resolution.
 
-        They are mapped from the segments; those of repository format 1 have none, and are read from the
-        pyramids once.
+        They are mapped from the disk.
 
         Returns
         -------
         ndarray, (n, channel, height // 4, width // 4) uint8
         """
-        return np.stack([self._thumbnail(field) for field in fields])
-
-    def _thumbnail(self, field: int) -> npt.NDArray[np.uint8]:
-        pixels = self._thumbnails[field]
-        if pixels is None:
-            rectangle = np.array(self.fields[field].item()[1:])
-            pixels = self._thumbnails[field] = read_thumbnail(self.path, self._image(field), rectangle)
-            pixels.flags.writeable = False
-        return pixels
+        return np.stack([self._thumbnails[field] for field in fields])
 
     @cached_property
-    def _thumbnails(self) -> list[npt.NDArray[np.uint8] | None]:
-        """Of every field, ``None`` where it is not known yet."""
-        thumbnails: list[npt.NDArray[np.uint8] | None] = []
-        for segment in self._segments:
-            thumbnails += thumbnails_of(segment) or [None] * len(segment.fields)
+    def _thumbnails(self) -> list[npt.NDArray[np.uint8]]:
+        thumbnails: list[npt.NDArray[np.uint8]] = []
+        for tensors, table in zip(self.index("thumbnails"), self._tables, strict=True):
+            thumbnails += thumbnails_of(tensors, table)
         return list(compress(thumbnails, self._is_searched.tolist()))
-
-    def verify(self) -> list[str]:
-        """Read every file again and compare it with its checksum; `verify.verify_repository` as a job.
-
-        Returns
-        -------
-        list of str
-            What is wrong and what to do about it, a sentence each; empty if all is well.
-        """
-        from napari_cmrir.jobs import run
-        from napari_cmrir.repository.maintenance import verify_repository
-
-        return run(verify_repository(self.path))
 
     def summary(self) -> dict[str, Any]:
         """Describe the repository in numbers and names, as JSON can hold them."""
-        from napari_cmrir.repository.maintenance import is_outgrown
-
         about = self._catalogue.about
+        indexes = sorted({index.name for index in self._catalogue.index_files()})
         return {
             "path": str(self.path),
             "format": FORMAT_VERSION,
@@ -385,11 +416,8 @@ class Repository:
             "model": about("model_fingerprint"),
             "images": self._catalogue.count_images(),
             "fields": len(self.fields),
-            "words": len(self.vocabulary),
-            "vocabulary": {
-                "learned_from_fields": about("vocabulary_fields"),
-                "outgrown": is_outgrown(self._catalogue),
-            },
+            "indexes": {name: self.has_index(name) for name in indexes},
+            "words": len(self.vocabulary) if self.has_index("words") else None,
             "segments": len(self._segments),
             "settings": self.settings.model_dump(mode="json"),
             "failures": self.failures,

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field
 
 from napari_cmrir.bag_of_words.settings import BagSettings, DescriptorSettings, VocabularySettings
 from napari_cmrir.images.settings import ReadingSettings
-from napari_cmrir.settings import Settings
+from napari_cmrir.settings import Settings, load_settings
 
-__all__ = ["RepositorySettings"]
+if TYPE_CHECKING:
+    from napari_cmrir.repository.catalogue import Catalogue
+
+__all__ = ["WORD_SETTINGS", "RepositorySettings", "load_repository_settings"]
+
+WORD_SETTINGS = frozenset({"vocabulary_fields", "descriptor", "vocabulary", "bags"})
+"""Those that nothing depends on before the words are learned."""
 
 
 class RepositorySettings(Settings):
@@ -66,3 +72,8 @@ class RepositorySettings(Settings):
             vocabulary=VocabularySettings.paper(),
             bags=BagSettings.paper(),
         )
+
+
+def load_repository_settings(catalogue: Catalogue) -> RepositorySettings:
+    """Read the settings that a repository keeps."""
+    return load_settings(RepositorySettings, catalogue.about("settings"), str(catalogue.folder))

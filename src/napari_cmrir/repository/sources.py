@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.files import checksum
 from napari_cmrir.images.discovery import find_images, is_remote
 from napari_cmrir.images.formats.ome_zarr import describe_zarr
 from napari_cmrir.images.lazy_image import LazyImage, lazy_array, unreadable
@@ -21,7 +22,6 @@ from napari_cmrir.images.readers import open_image
 from napari_cmrir.images.series import at_pixel_size
 from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.repository.catalogue import Catalogue, ImageRow, text
-from napari_cmrir.repository.publishing import digest
 
 __all__ = [
     "AnySource",
@@ -170,7 +170,7 @@ def stamp(source: AnySource, *, thorough: bool = True) -> Stamp:
     """
     if isinstance(source, Path):
         n_bytes, mtime_ns = size_and_time(source)
-        return Stamp(digest(source) if thorough else None, n_bytes, mtime_ns)
+        return Stamp(checksum(source) if thorough else None, n_bytes, mtime_ns)
     if isinstance(source, Remote):
         try:
             described, n_bytes = describe_zarr(source.name)
@@ -235,7 +235,7 @@ def missing_comirs(catalogue: Catalogue, sources: Iterable[AnySource]) -> Iterat
     lost = [row for row in catalogue.images("indexed") if not (catalogue.folder / str(row.comir)).is_dir()]
     if not lost:
         return
-    taken = {row.replaces for row in catalogue.images("pending", "represented", "failed")}
+    taken = {row.replaces for row in catalogue.images("pending", "failed")}
     by_place = {source if isinstance(source, Path) else source.name: source for source in sources}
     for row in lost:
         source = by_place.get(catalogue.resolve(row) or row.name)
@@ -245,18 +245,12 @@ def missing_comirs(catalogue: Catalogue, sources: Iterable[AnySource]) -> Iterat
 
 
 def _compare(catalogue: Catalogue, row: ImageRow, source: AnySource) -> Iterator[tuple[int, AnySource]]:
-    """Compare a represented or indexed image with what the catalogue remembers of it."""
+    """Compare an indexed image with what the catalogue remembers of it."""
     names = _names(catalogue, source)
     if (row.relative_path, row.absolute_path) != (names["relative_path"], names["absolute_path"]):
         catalogue.change_image(row.id, **names)
     if _changed(catalogue, row, source):
-        if row.state == "indexed":
-            yield catalogue.add_image(replaces=row.id, **names), source
-        else:
-            catalogue.change_image(row.id, state="pending")
-            yield row.id, source
-    elif row.state == "represented":
-        yield row.id, source
+        yield catalogue.add_image(replaces=row.id, **names), source
 
 
 def _changed(catalogue: Catalogue, row: ImageRow, source: AnySource) -> bool:
@@ -296,7 +290,7 @@ class _Vanished:
             candidates = self._by_size.get(size_and_time(source)[0], [])
             if not candidates:
                 return None
-            content = digest(source)
+            content = checksum(source)
         except (OSError, InputError):
             return None
         row = next((row for row in candidates if row.sha256 == content), None)
@@ -306,7 +300,7 @@ class _Vanished:
 
     def _find(self) -> dict[int, list[ImageRow]]:
         by_size: dict[int, list[ImageRow]] = {}
-        for row in list(self._catalogue.images("represented", "indexed")):
+        for row in list(self._catalogue.images("indexed")):
             path = self._catalogue.resolve(row)
             if row.n_bytes is not None and path is not None and not path.exists():
                 by_size.setdefault(row.n_bytes, []).append(row)

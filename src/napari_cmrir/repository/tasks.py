@@ -1,233 +1,53 @@
-"""The tasks of indexing: compute and store the CoMIRs of images."""
+"""The tasks of indexing: compute and store the CoMIRs of images, their fields, and indexes of these."""
 
 from __future__ import annotations
 
+import json
 import logging
-import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
+from dataclasses import fields as dataclass_fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.lazy_image import LazyImage, overview
-from napari_cmrir.images.tissue_mask import find_tissue
+from napari_cmrir.files import checksum
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.repository.executors import WorkerContext, token
-from napari_cmrir.repository.fields import cut_fields
-from napari_cmrir.repository.publishing import digest, publishing
+from napari_cmrir.repository.catalogue import ImageRow
+from napari_cmrir.repository.comirs import nothing_to_write, store_comir
+from napari_cmrir.repository.executors import WorkerContext
+from napari_cmrir.repository.fields import fields_of
+from napari_cmrir.repository.indexes.base import FIELD_INDEXES, StoredField
+from napari_cmrir.repository.layout import COMIRS, INDEXES, SEGMENTS, token
 from napari_cmrir.repository.pyramids import (
-    SHARD_SIDE,
-    create_pyramid,
-    fill_coarser,
     open_level,
-    write_pyramid,
 )
-from napari_cmrir.repository.repository import COMIRS
-from napari_cmrir.repository.settings import RepositorySettings
+from napari_cmrir.repository.segments import map_fields, write_fields, write_tensors
 from napari_cmrir.repository.sources import AnySource, Stamp, open_source, stamp
 
 if TYPE_CHECKING:
-    from napari_cmrir.representations.base import Representation
-
-__all__ = ["ImageTask", "represent_batch", "store_comir"]
-
-
-PIECE = 2048
-"""Side of the pieces, px, that are left out where no field is kept."""
-
-CELL = 32
-"""Side of the squares, px, that are told to be tissue or glass."""
-
-WHOLE_VALUES = 2**26
-"""Images of so many values are read at once: a region at a time would read what lies around it again."""
-
-Result = TypeVar("Result")
-Rectangle = tuple[int, int, int, int]
-"""y, x, height and width."""
-
-
-def _nothing() -> None:
     pass
 
-
-def store_comir(
-    path: Path,
-    image: LazyImage,
-    model: Representation,
-    modality: str,
-    settings: RepositorySettings,
-    *,
-    name: str,
-    device: str,
-    when_read: Callable[[], object] = _nothing,
-) -> Job[Callable[[], None]]:
-    """Compute the CoMIR of an image, to be written as a pyramid whole or not at all.
-
-    An image of one shard is read and represented at once, and its writing left to the caller. A larger one is
-    looked at from afar first: fields of empty glass are left out, and the CoMIR is computed only where a
-    field is kept, 0 elsewhere. It is written block by block; blocks of a shard are read with what the network
-    looks at around them, so that there is no seam.
-
-    Parameters
-    ----------
-    path : Path
-        The pyramid's folder to write.
-    image : LazyImage
-    model : Representation
-    modality : str
-    settings : RepositorySettings
-        Size of fields, and how much tissue one needs.
-    name : str
-        What viewers show.
-    device : str
-        Where to compute.
-    when_read : callable
-        Called when the image is read to its end; if it raises, nothing is stored.
-
-    Yields
-    ------
-    Progress
-        In blocks.
-
-    Returns
-    -------
-    callable
-        Writes what is not yet on the disk; any thread may call it.
-
-    Raises
-    ------
-    InputError
-        If the image cannot be read or does not fit the model, or shows nothing but empty glass.
-    """
-    from napari_cmrir.representations.base import represent
-
-    height, width = image.shape[:2]
-    rectangles = cut_fields(height, width, settings.field_size, settings.field_overlap)
-    notes = notes_of(image)
-    if len(rectangles) > 1 and settings.least_tissue > 0:
-        yield Progress(0, None, "blocks", "Looking for tissue")
-        kept = _with_tissue(image, rectangles, settings.least_tissue)
-        if not kept.any():
-            raise InputError(
-                f"{name} ({height} x {width} px) shows nothing but empty glass;"
-                " index it with --keep-glass (in napari: Keep empty glass) if that is wrong."
-            )
-        if not kept.all():
-            notes["fields"] = np.flatnonzero(kept).tolist()
-            rectangles = rectangles[kept]
-    if max(height, width) <= SHARD_SIDE and "fields" not in notes:
-        pixels = _in_memory(image)
-        if isinstance(pixels, np.ndarray) and _is_blank(pixels):
-            raise InputError(f"{name} ({height} x {width} px) is blank or too small to be described.")
-        comir = yield from represent(model, pixels, modality, device=device)
-        when_read()
-        return partial(write_pyramid, path, comir, name, notes)
-    blocks = [(y, x) for y in range(0, height, SHARD_SIDE) for x in range(0, width, SHARD_SIDE)]
-    with publishing(path) as unfinished:
-        levels = create_pyramid(unfinished, (model.channels, height, width), name, notes)
-        for done, (y, x) in enumerate(blocks):
-            sides = (min(SHARD_SIDE, height - y), min(SHARD_SIDE, width - x))
-            job = _represent_block(model, image, modality, device, (y, x, *sides), rectangles)
-            block = yield from _counted(job, done, len(blocks))
-            if block is not None:
-                levels[0][:, y : y + sides[0], x : x + sides[1]] = block
-        block = None
-        when_read()
-        for message in fill_coarser(levels):
-            yield Progress(len(blocks), len(blocks), "blocks", message)
-    return _nothing
+__all__ = [
+    "ImageTask",
+    "Represented",
+    "SegmentInfo",
+    "SegmentTask",
+    "index_batch",
+    "represent_batch",
+    "write_index",
+    "write_segment",
+]
 
 
-def notes_of(image: LazyImage) -> dict[str, Any]:
-    """Say what a hit needs to know of how an image was read, if it was not just read as it is."""
-    notes = {
-        "pixel_size": image.pixel_size,
-        "pixel_step": image.downsample if image.downsample != 1 else None,
-        "read": image.reading_note or None,
-    }
-    return {key: value for key, value in notes.items() if value is not None}
-
-
-def _with_tissue(image: LazyImage, rectangles: npt.NDArray[np.int64], least: float) -> npt.NDArray[np.bool_]:
-    """Tell which fields show at least that share of tissue."""
-    tissue = find_tissue(overview(image, CELL))
-    kept = []
-    for y, x, height, width in rectangles.tolist():
-        seen = tissue[y // CELL : -(-(y + height) // CELL), x // CELL : -(-(x + width) // CELL)]
-        kept.append(bool(seen.mean() >= least))
-    return np.array(kept)
-
-
-def _in_memory(image: LazyImage) -> Any:
-    return np.asarray(image) if math.prod(image.shape) <= WHOLE_VALUES else image
-
-
-def _is_blank(pixels: npt.NDArray[Any]) -> bool:
-    """Tell whether every channel has one value throughout; what is no number counts for nothing."""
-    if not (pixels[:1, :1] == pixels[:4, :4]).all() and np.isfinite(pixels[:4, :4]).all():
-        return False
-    values = np.nan_to_num(pixels.reshape(-1, pixels.shape[2]), nan=0.0, posinf=0.0, neginf=0.0)
-    return bool((values == values[0]).all())
-
-
-def _represent_block(
-    model: Representation,
-    image: LazyImage,
-    modality: str,
-    device: str,
-    block: Rectangle,
-    rectangles: npt.NDArray[np.int64],
-) -> Job[npt.NDArray[np.uint8] | None]:
-    """Compute a block wherever a field needs it; ``None`` if none does."""
-    from napari_cmrir.representations.base import represent
-
-    pixels = cast("Any", image)
-    y, x, height, width = block
-    pieces = [
-        (top, left, min(PIECE, y + height - top), min(PIECE, x + width - left))
-        for top in range(y, y + height, PIECE)
-        for left in range(x, x + width, PIECE)
-    ]
-    needed = [piece for piece in pieces if _touches(piece, rectangles)]
-    if len(needed) == len(pieces):
-        return (yield from represent(model, pixels, modality, device=device, part=block))
-    if not needed:
-        return None
-    comir = np.zeros((model.channels, height, width), np.uint8)
-    for done, (top, left, rows, columns) in enumerate(needed):
-        job = represent(model, pixels, modality, device=device, part=(top, left, rows, columns))
-        part = yield from _counted(job, done, len(needed))
-        comir[:, top - y : top - y + rows, left - x : left - x + columns] = part
-    return comir
-
-
-def _touches(piece: Rectangle, rectangles: npt.NDArray[np.int64]) -> bool:
-    y, x, height, width = piece
-    starts, ends = rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]
-    return bool(((starts < (y + height, x + width)) & (ends > (y, x))).all(axis=1).any())
-
-
-def _counted(job: Job[Result], position: int, total: int) -> Job[Result]:
-    """Run a job as the ``position``-th of ``total`` steps."""
-    with closing(job):
-        while True:
-            try:
-                progress = next(job)
-            except StopIteration as end:
-                result: Result = end.value
-                return result
-            share = min(1.0, progress.done / progress.total) if progress.total else 0.0
-            yield Progress(position + share, total, "blocks", progress.message)
-
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 Noted = dict[str, Any]
@@ -243,31 +63,146 @@ class ImageTask:
     source: AnySource = field(repr=False)
 
 
-def represent_batch(context: WorkerContext, batch: Sequence[ImageTask]) -> Job[list[Noted]]:
-    """Store the CoMIRs of images; one is written, and synced to the disk, while the next is computed.
+@dataclass(frozen=True)
+class SegmentInfo:
+    """A segment that is written, with the indexes that are always built, and not yet published.
 
-    Returns
-    -------
-    list of dict
-        What the catalogue shall note of each image: state ``represented`` and the columns that go with it,
-        or ``failed`` and the reason why it cannot be used.
+    Parameters
+    ----------
+    file : str
+        Below the repository.
+    sha256 : str
+    n_fields : int
+    image_ids : tuple of int
+        The images in it.
+    indexes : tuple of (str, str, str)
+        Name, file and checksum of each index.
     """
-    noted: list[Future[Noted]] = []
+
+    file: str
+    sha256: str
+    n_fields: int
+    image_ids: tuple[int, ...]
+    indexes: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class Represented:
+    """What a batch of images came to.
+
+    Parameters
+    ----------
+    noted : list of dict
+        What the catalogue shall note of each image: the columns of its stored CoMIR, or state ``failed`` and
+        the reason why it cannot be used.
+    segment : SegmentInfo or None
+        Of the images that can be used; ``None`` where there are none.
+    """
+
+    noted: list[Noted]
+    segment: SegmentInfo | None
+
+
+def represent_batch(context: WorkerContext, batch: Sequence[ImageTask]) -> Job[Represented]:
+    """Store the CoMIRs of images and a segment of their fields.
+
+    A CoMIR is written, and synced to the disk, while the next is computed.
+    """
+    waiting: list[Future[Noted]] = []
     with ThreadPoolExecutor(1, "writing") as writer:
         for position, image in enumerate(batch):
             message = f"CoMIR of {image.name}"
             yield Progress(position, len(batch), "images", message)
             job = _represent(context, image, writer)
-            noted.append((yield from _within(job, position, len(batch), message)))
+            waiting.append((yield from _within(job, position, len(batch), message)))
             if position:
-                noted[position - 1].result()  # one at most is kept waiting, and a full disk said at once
-        return [future.result() for future in noted]
+                waiting[position - 1].result()  # one at most is kept waiting, and a full disk said at once
+        noted = [future.result() for future in waiting]
+    rows = [_as_row(image, one) for image, one in zip(batch, noted, strict=True) if one["state"] != "failed"]
+    segment = (yield from write_segment(context, rows)) if rows else None
+    return Represented(noted, segment)
+
+
+def write_segment(context: WorkerContext, rows: Sequence[ImageRow]) -> Job[SegmentInfo]:
+    """Write the fields of images whose CoMIRs are stored, and the indexes that are always built."""
+    config = context.config
+    settings = config.settings
+    fields = [StoredField(row, one) for row in rows for one in fields_of(config.folder, row, settings)]
+    inputs = (settings.field_size, settings.field_overlap, *(f"{row.id} {row.comir_sha256}" for row in rows))
+    file = f"{SEGMENTS}/{rows[0].id:08d}-{token(*inputs)}.safetensors"
+    if not (config.folder / file).exists():
+        table = [(field.image.id, *field.rectangle.tolist()) for field in fields]
+        write_fields(config.folder / file, table)
+    indexes = []
+    for name in FIELD_INDEXES:
+        if FIELD_INDEXES[name].is_always_built:
+            written = yield from write_index(context, name, file, fields, {})
+            indexes.append((name, *written))
+    image_ids = tuple(row.id for row in rows)
+    return SegmentInfo(file, checksum(config.folder / file), len(fields), image_ids, tuple(indexes))
+
+
+def write_index(
+    context: WorkerContext, name: str, segment: str, fields: Sequence[StoredField], shared: dict[str, Any]
+) -> Job[tuple[str, str]]:
+    """Compute and write an index of a segment's fields, unless that was done; return file and checksum."""
+    # The segment's name holds a digest of its CoMIRs, the shared values one of what was learned from them.
+    settings = context.config.settings
+    words = (settings.descriptor.model_dump_json(),) if name == "words" else ()
+    inputs = token(json.dumps(shared, sort_keys=True), *words)
+    file = f"{INDEXES}/{name}/{Path(segment).stem}-{inputs}.safetensors"
+    path = context.config.folder / file
+    if not path.exists():
+        tensors = yield from FIELD_INDEXES[name]().compute(context, fields, shared)
+        write_tensors(path, tensors)
+    return file, checksum(path)
+
+
+@dataclass(frozen=True)
+class SegmentTask:
+    """A segment to index: its number, its file below the repository, and its images by their numbers."""
+
+    segment_id: int
+    file: str
+    rows: dict[int, ImageRow] = field(repr=False)
+    index: str
+    shared: dict[str, Any] = field(repr=False)
+
+    def fields(self, folder: Path) -> list[StoredField]:
+        """List the fields of the segment."""
+        table = map_fields(folder / self.file).tolist()
+        return [StoredField(self.rows[image], np.array(rectangle)) for image, *rectangle in table]
+
+
+def index_batch(context: WorkerContext, batch: Sequence[SegmentTask]) -> Job[list[tuple[str, str]]]:
+    """Write an index of the fields of segments; return the file and the checksum of each."""
+    written = []
+    for position, task in enumerate(batch):
+        yield Progress(position, len(batch), "segments", f"{task.index}: {Path(task.file).name}")
+        fields = task.fields(context.config.folder)
+        job = write_index(context, task.index, task.file, fields, task.shared)
+        with closing(job):
+            while True:
+                try:
+                    progress = next(job)
+                except StopIteration as end:
+                    written.append(end.value)
+                    break
+                share = progress.done / progress.total if progress.total else 0.0
+                yield Progress(position + share, len(batch), "segments", progress.message)
+    return written
+
+
+def _as_row(image: ImageTask, noted: Noted) -> ImageRow:
+    """The row of an image as it will be once it is published."""
+    columns: dict[str, Any] = dict.fromkeys(field.name for field in dataclass_fields(ImageRow))
+    return ImageRow(**(columns | noted | {"id": image.image_id, "name": image.name}))
 
 
 def _represent(context: WorkerContext, image: ImageTask, writer: Executor) -> Job[Future[Noted]]:
     try:
         path, now = _place(context, image)
-        write = _nothing if path.is_dir() else (yield from _compute(context, image, path, now))
+        write = nothing_to_write if path.is_dir() else (yield from _compute(context, image, path, now))
         return writer.submit(_finish, write, path, now)
     except InputError as error:
         return writer.submit(dict, state="failed", reason=str(error))
@@ -277,7 +212,9 @@ def _place(context: WorkerContext, image: ImageTask) -> tuple[Path, Stamp]:
     """Return where the CoMIR of an image as it is now belongs."""
     config = context.config
     now = _readable(image.source, stamp, image.source)
-    inputs = (now.sha256, config.fingerprint, config.settings.reading, config.settings.least_tissue)
+    settings = config.settings  # the grid of fields decides where a large image is represented at all
+    grid = (settings.field_size, settings.field_overlap, settings.least_tissue)
+    inputs = (now.sha256, config.fingerprint, settings.reading.model_dump_json(), *grid)
     name = f"{image.image_id:08d}-{token(*inputs)}-{_plain(image.name)}.ome.zarr"
     return config.folder / COMIRS / name, now
 
@@ -310,10 +247,10 @@ def _finish(write: Callable[[], None], path: Path, now: Stamp) -> Noted:
     write()
     _, height, width = open_level(path).shape
     return {
-        "state": "represented",
+        "state": "pending",
         "reason": None,
         "comir": f"{COMIRS}/{path.name}",
-        "comir_sha256": digest(path),
+        "comir_sha256": checksum(path),
         "height": height,
         "width": width,
         "sha256": now.sha256,

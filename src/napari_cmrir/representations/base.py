@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.files import atomic_write
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.jobs import Job, Progress
@@ -35,7 +36,6 @@ __all__ = [
     "load_model",
     "represent",
     "train",
-    "write_whole",
 ]
 
 _TILE = 1024  # side of a tile, px: a float32 RGB tile is 12 MiB
@@ -229,7 +229,7 @@ class Representation(ABC):
             "pixel_size": self.pixel_size,
         }
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.tensors().items()}
-        write_whole(Path(path), save(tensors, metadata={KEY: json.dumps(header)}))
+        atomic_write(Path(path), save(tensors, metadata={KEY: json.dumps(header)}))
 
 
 @dataclass(frozen=True)
@@ -355,20 +355,6 @@ def cut_tiles(whole: Rectangle, side: int) -> list[Rectangle]:
         for y in range(0, height, side)
         for x in range(0, width, side)
     ]
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole, on the disk, or as it was before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def load_model(path: str | os.PathLike[str]) -> Representation:

@@ -265,14 +265,15 @@ def store_calibration(path: str | os.PathLike[str], calibration: Calibration) ->
     InputError
         If the path is neither.
     """
+    from napari_cmrir.files import atomic_write
     from napari_cmrir.repository.repository import open_repository
-    from napari_cmrir.representations.base import load_model, write_whole
+    from napari_cmrir.representations.base import load_model
 
     path = Path(path)
     content = dump_settings(calibration)
     if path.is_dir():
         with open_repository(path):
-            write_whole(path / _FILE, (json.dumps(content, indent=1) + "\n").encode())
+            atomic_write(path / _FILE, (json.dumps(content, indent=1) + "\n").encode())
         return
     model = load_model(path)
     model.provenance[_KEY] = content

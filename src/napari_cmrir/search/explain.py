@@ -62,7 +62,8 @@ class Explanation:
         Local correlation of the two, in [-1, 1]; 0 outside the mask and where either is flat.
     affine : (3, 3) array
         Takes (y, x, 1) in this frame to pixels of the hit's image, as napari's ``affine``.
-    shared_words : SharedWords
+    shared_words : SharedWords or None
+        ``None`` where the repository has no words.
     """
 
     query: NDArray[np.uint8]
@@ -70,7 +71,7 @@ class Explanation:
     mask: NDArray[np.bool_]
     agreement: NDArray[np.float32]
     affine: NDArray[np.float64]
-    shared_words: SharedWords
+    shared_words: SharedWords | None
 
 
 def explain(repository: Repository, result: SearchResult, hit: Hit) -> Explanation:
@@ -105,7 +106,9 @@ def explain(repository: Repository, result: SearchResult, hit: Hit) -> Explanati
         mask=mask,
         agreement=agreement_map(result.comir, field, mask, repository.model.high_pass_px),
         affine=affine,
-        shared_words=_shared_words(repository, result, hit, comir, to_field),
+        shared_words=_shared_words(repository, result, hit, comir, to_field)
+        if repository.has_index("words")
+        else None,
     )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.representations.base import write_whole
+from napari_cmrir.files import atomic_write
 
 if TYPE_CHECKING:
     from napari_cmrir.images.geometry import Region
@@ -354,7 +354,7 @@ def write_hits(
     else:
         raise InputError(f"{path.name} does not say what to write; end it in .csv, .json or .geojson.")
     try:
-        write_whole(path.absolute(), text.encode())
+        atomic_write(path.absolute(), text.encode())
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}); choose another place.") from None
     return path

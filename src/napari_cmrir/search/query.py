@@ -130,7 +130,8 @@ def search(
     Yields
     ------
     Progress
-        In percent of the search.
+        In percent of the search. A search by bags of words (``rerank`` none or bow, or ``shortlist_by``
+        words) first builds those that the repository lacks.
 
     Returns
     -------
@@ -143,6 +144,7 @@ def search(
         If the model does not have the modality, or the region is smaller than 32 pixels a side, far bigger
         than all that is searched, lies mostly outside the image or shows nothing at all.
     """
+    from napari_cmrir.repository.build import ensure_index
     from napari_cmrir.search.hits import SearchResult
     from napari_cmrir.search.rerankers import RERANKERS, SearchState
     from napari_cmrir.search.shortlist import (
@@ -170,15 +172,18 @@ def search(
         doubts = (*doubts, *unknown)
     state = SearchState(repository, comir, counts, settings)
     how = shortlist_method(settings, len(repository))
-    screening = None
-    with clock.stage("words"):
-        turns = word_rotations(settings) if how == "words" else [0.0]
-        cosines = yield from portion(compare_words(repository, comir, counts, turns), 20, 25)
-        if settings.mirror and how == "words":
-            flipped = compare_words(repository, comir[..., ::-1].copy(), counts[..., ::-1].copy(), turns)
-            cosines = np.maximum(cosines, (yield from portion(flipped, 25, 30)))
-        state.scores["words"] = dict(enumerate(cosines.tolist()))
-        order = np.argsort(-cosines, kind="stable")
+    order, screening = np.arange(len(repository)), None
+    cosines = np.zeros(0, np.float32)
+    if how == "words":
+        with clock.stage("words"):
+            yield from portion(ensure_index(repository, "words"), 20, 22)
+            turns = word_rotations(settings)
+            cosines = yield from portion(compare_words(repository, comir, counts, turns), 22, 25)
+            if settings.mirror:
+                flipped = compare_words(repository, comir[..., ::-1].copy(), counts[..., ::-1].copy(), turns)
+                cosines = np.maximum(cosines, (yield from portion(flipped, 25, 30)))
+            state.scores["words"] = dict(enumerate(cosines.tolist()))
+            order = np.argsort(-cosines, kind="stable")
     if how == "screening":
         with clock.stage("screening"):
             screening = yield from portion(state.screen(), 30, 40)

@@ -97,10 +97,11 @@ def patch_scores(
             for x in covering_offsets(image.shape[2], width):
                 patches.append(describe(image[:, y : y + height, x : x + width], how.descriptor))
                 owners.append(field)
-    vocabulary = repository.vocabulary
     if settings.bow_vocabulary == "new":
         samples = [sample_field(p, len(patches), how.vocabulary, i) for i, p in enumerate(patches)]
         vocabulary = yield from train_vocabulary(keep_strongest(samples, how.vocabulary), how.vocabulary)
+    else:
+        vocabulary = repository.vocabulary
     size = len(vocabulary)
     bags = []
     for done, features in enumerate(patches):

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.registration.correlation import turn
 from napari_cmrir.registration.high_pass import high_pass
-from napari_cmrir.repository.thumbnails import THUMBNAIL_LEVEL
+from napari_cmrir.repository.indexes.thumbnails import THUMBNAIL_LEVEL
 from napari_cmrir.representations.devices import training_precision
 
 if TYPE_CHECKING:

@@ -20,11 +20,11 @@ from napari_cmrir.evaluation.queries import GridField, centre_of, identifier_of
 from napari_cmrir.evaluation.report.tables import evaluation_tables
 from napari_cmrir.evaluation.results import Condition, QueryResult, ReportedHit
 from napari_cmrir.evaluation.summaries import EvaluationReport
+from napari_cmrir.files import atomic_write
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.intensity import choose_intensity
 from napari_cmrir.images.readers import read_image
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.representations.base import write_whole
 
 __all__ = ["CSV_NAME", "HTML_NAME", "JSON_NAME", "Gallery", "as_json", "best_and_worst", "write_report"]
 
@@ -244,10 +244,10 @@ def write_report(report: EvaluationReport, folder: str | os.PathLike[str]) -> Jo
     """
     folder = Path(folder)
     yield Progress(0, 3, "files", "Writing the results")
-    write_whole(folder / JSON_NAME, as_json(report).encode())
-    write_whole(folder / CSV_NAME, _csv(report).encode())
+    atomic_write(folder / JSON_NAME, as_json(report).encode())
+    atomic_write(folder / CSV_NAME, _csv(report).encode())
     page = yield from _page(report)
-    write_whole(folder / HTML_NAME, page.encode())
+    atomic_write(folder / HTML_NAME, page.encode())
     yield Progress(3, 3, "files", f"The report is {folder / HTML_NAME}")
     return {name: folder / name for name in (HTML_NAME, JSON_NAME, CSV_NAME)}
 

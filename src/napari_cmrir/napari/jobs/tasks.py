@@ -29,7 +29,6 @@ __all__ = [
     "import_model",
     "index",
     "keep_best",
-    "learn_words",
     "prune",
     "represent",
     "search",
@@ -50,14 +49,11 @@ class Indexed:
         How many can be searched.
     failures : dict
         Why others could not be indexed, by file.
-    is_outgrown : bool
-        Whether the visual words are worth learning anew.
     """
 
     path: Path
     images: int
     failures: dict[str, str]
-    is_outgrown: bool
 
 
 def train(
@@ -210,25 +206,7 @@ def index(
     repository = yield from build_repository(images, load_model(model), modality, output, settings)
     with repository:
         count = len(np.unique(repository.fields["image"]))
-        is_outgrown = repository.summary()["vocabulary"]["outgrown"]
-        return Indexed(output, count, repository.failures, is_outgrown)
-
-
-def learn_words(repository: Path) -> Job[str]:
-    """Learn the visual words of a repository anew; nothing is to be listed of it.
-
-    Parameters
-    ----------
-    repository : Path
-        The repository.
-    """
-    yield Progress(0, None, "images", "Reading the repository")
-    REPOSITORIES.forget()  # what is kept open could not be written everywhere
-    from napari_cmrir.repository.maintenance import rebuild_vocabulary
-
-    rebuilt = yield from rebuild_vocabulary(repository)
-    rebuilt.close()
-    return ""
+        return Indexed(output, count, repository.failures)
 
 
 def verify(repository: Path) -> Job[str]:

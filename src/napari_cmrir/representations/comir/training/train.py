@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.files import atomic_write
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.representations.base import RepresentationKind, write_whole
+from napari_cmrir.representations.base import RepresentationKind
 from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.training.preview import PairNotes, TrainingFigures, TrainingPreview
 from napari_cmrir.representations.comir.training.settings import PRESETS, TrainingSettings
@@ -63,7 +64,7 @@ class Checkpoint:
         """Write the state as it is between two steps."""
         content = io.BytesIO()
         torch.save({"training": self._training, "state": self.trainer.state()}, content)
-        write_whole(self.path, content.getvalue())
+        atomic_write(self.path, content.getvalue())
 
     def restore(self) -> None:
         """Bring the trainer to the stored state, if there is one.

@@ -1,8 +1,7 @@
-"""Files and folders that appear on disk whole or not at all, and the digests that prove it later."""
+"""Files and folders that appear on disk whole or not at all, and their checksums."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -12,20 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from napari_cmrir.errors import InputError
+from napari_cmrir.errors import InputError, disk_fault
 
-__all__ = ["digest", "explained", "publishing", "remove_partials"]
+__all__ = ["atomic_path", "atomic_write", "checksum", "explain_disk_errors", "remove_partials"]
 
 PARTIAL_PREFIX = ".partial-"
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-NO_ROOM_WORDS = ("disk is full", "No space left", "File too large", "(os error 112)")
-"""As SQLite and safetensors write the same."""
-
-NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @contextmanager
-def publishing(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """Write a file or a folder so that it appears at ``path`` complete or not at all.
 
     Parameters
@@ -43,7 +37,7 @@ def publishing(path: Path) -> Iterator[Path]:
     --------
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
-    >>> with publishing(folder / "note.txt") as partial:
+    >>> with atomic_path(folder / "note.txt") as partial:
     ...     _ = partial.write_text("whole")
     >>> [entry.name for entry in folder.iterdir()]
     ['note.txt']
@@ -61,13 +55,33 @@ def publishing(path: Path) -> Iterator[Path]:
         raise
 
 
+def atomic_write(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole, on the disk, or as it was before.
+
+    Parameters
+    ----------
+    path : Path
+        The file; folders that are missing are made.
+    content : bytes
+        What it shall hold.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as partial:
+        partial.write_bytes(content)
+
+
 def remove_partials(folder: Path) -> None:
     """Remove what killed writers left half-written in a folder; call it only while holding its lock."""
     for partial in folder.glob(f"{PARTIAL_PREFIX}*"):
         _remove(partial)
 
 
-def digest(path: Path) -> str:
+def checksum(path: Path) -> str:
     """SHA-256 of a file, or of the names and contents of all files below a folder.
 
     Returns
@@ -85,30 +99,25 @@ def digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     total = hashlib.sha256()
     for file_path in sorted(entry for entry in path.rglob("*") if entry.is_file()):
-        total.update(f"{file_path.relative_to(path).as_posix()}\0{digest(file_path)}\n".encode())
+        total.update(f"{file_path.relative_to(path).as_posix()}\0{checksum(file_path)}\n".encode())
     return total.hexdigest()
 
 
 @contextmanager
-def explained(folder: Path) -> Iterator[None]:
+def explain_disk_errors(folder: Path) -> Iterator[None]:
     """Turn a full disk or a folder that cannot be written to into an `InputError` that says so."""
     from safetensors import SafetensorError
 
     try:
         yield
     except (OSError, sqlite3.OperationalError, SafetensorError) as error:
-        code = error.errno if isinstance(error, OSError) else None
-        reason = str(error)
-        if code in NO_ROOM or any(words in reason for words in NO_ROOM_WORDS):
-            message = f"The disk of {folder} is full; make room and index again: finished images are kept."
-        elif "disk I/O error" in reason:
-            message = (
-                f"The disk of {folder} is full or fails; make room, or see to the disk, and index again:"
-                " finished images are kept."
-            )
-        elif code in NO_ACCESS or "readonly" in reason or "unable to open" in reason:
-            message = f"{folder} cannot be written to; check its permissions or give another folder."
-        else:
+        message = {
+            "full": f"The disk of {folder} is full; make room and index again: finished images are kept.",
+            "failing": f"The disk of {folder} is full or fails; make room, or check it, and index again:"
+            " finished images are kept.",
+            "denied": f"{folder} cannot be written to; check its permissions or give another folder.",
+        }.get(disk_fault(error) or "")
+        if message is None:
             raise
         raise InputError(message) from error
 
