@@ -31,9 +31,9 @@ from napari_cmrir.images.readers import find_images, read_image
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair, write_sample_folder
 from napari_cmrir.jobs import run
 from napari_cmrir.napari.hit_files import EXPORTS
-from napari_cmrir.napari.sample_data import sample_model
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.representations.base import load_model
+from napari_cmrir.representations.model_file import sample_model
 
 IMAGES = Path(__file__).resolve().parent / "images"
 WINDOW = (1366, 768)

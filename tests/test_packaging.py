@@ -11,6 +11,7 @@ import pytest
 from npe2 import PluginManifest
 
 import napari_cmrir
+from napari_cmrir.registry import Registry
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(napari_cmrir.__file__).parent
@@ -36,8 +37,25 @@ def test_importing_the_package_loads_nothing_heavy():
 def test_every_public_name_leads_to_what_it_names(name):
     assert name in dir(napari_cmrir)
     value = getattr(napari_cmrir, name)
-    assert callable(value)
+    assert callable(value) or isinstance(value, Registry)
     assert value.__module__.startswith("napari_cmrir.")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Region",
+        "SearchSettings",
+        "Source",
+        "open_image",
+        "sample_model",
+        "sample_pair",
+        "train",
+        "write_hits",
+    ],
+)
+def test_what_scripts_and_extensions_use_has_an_example(name):
+    assert ">>>" in getattr(napari_cmrir, name).__doc__
 
 
 def test_no_public_name_is_hidden_by_a_subpackage_of_that_name():

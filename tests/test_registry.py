@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.registry import Registry
+
+pytestmark = pytest.mark.core
 
 BUILT_IN = {"fraction": "fractions:Fraction"}
 
@@ -52,6 +56,25 @@ def test_an_entry_point_is_found_and_a_broken_one_names_its_package(installed):
 def test_an_unknown_name_lists_those_there_are(installed):
     with pytest.raises(InputError, match="There is no shape 'ring'; choose one of fraction, disc"):
         installed["ring"]
+
+
+def test_a_thread_waits_for_the_listing_that_another_one_began(installed, tmp_path):
+    """Its entry point's module reports that it is being imported, and goes on when it is told to."""
+    began, go_on = threading.Event(), threading.Event()
+    threading.began, threading.go_on = began, go_on
+    (tmp_path / "sound_shapes.py").write_text(
+        "import threading\nthreading.began.set()\nassert threading.go_on.wait(60)\ndisc = int\n"
+    )
+    with ThreadPoolExecutor(2) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        first = pool.submit(installed.__contains__, "disc")
+        assert began.wait(60)
+        second = pool.submit(installed.__contains__, "disc")
+        with pytest.raises(TimeoutError):
+            second.result(timeout=0.2)
+        go_on.set()
+        assert (first.result(60), second.result(60)) == (True, True)
+    del threading.began, threading.go_on
 
 
 def test_a_decorated_function_is_registered_once():

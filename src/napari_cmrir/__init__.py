@@ -11,26 +11,46 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from napari_cmrir.bag_of_words.descriptors.describe import DESCRIPTORS
     from napari_cmrir.errors import InputError
     from napari_cmrir.evaluation.protocol import evaluate
+    from napari_cmrir.evaluation.retrievers.base import RETRIEVERS
     from napari_cmrir.images.discovery import find_pairs
+    from napari_cmrir.images.formats.base import IMAGE_FORMATS
+    from napari_cmrir.images.geometry import Region
     from napari_cmrir.images.readers import find_images, open_image, read_image
+    from napari_cmrir.images.synthetic.sample_pairs import sample_pair
     from napari_cmrir.jobs import Progress, run
     from napari_cmrir.repository.build import build_index, build_repository
+    from napari_cmrir.repository.indexes.base import FIELD_INDEXES
     from napari_cmrir.repository.maintenance import (
         compact_repository,
         prune_repository,
         verify_repository,
     )
     from napari_cmrir.repository.repository import open_repository
-    from napari_cmrir.representations.base import load_model, represent, train
+    from napari_cmrir.repository.sources import Source
+    from napari_cmrir.representations.base import REPRESENTATIONS, load_model, represent, train
+    from napari_cmrir.representations.model_file import sample_model
+    from napari_cmrir.search.exports import write_hits
     from napari_cmrir.search.query import search as query
+    from napari_cmrir.search.rerankers import RERANKERS
+    from napari_cmrir.search.settings import SearchSettings
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DESCRIPTORS",
+    "FIELD_INDEXES",
+    "IMAGE_FORMATS",
+    "REPRESENTATIONS",
+    "RERANKERS",
+    "RETRIEVERS",
     "InputError",
     "Progress",
+    "Region",
+    "SearchSettings",
+    "Source",
     "build_index",
     "build_repository",
     "compact_repository",
@@ -45,13 +65,25 @@ __all__ = [
     "read_image",
     "represent",
     "run",
+    "sample_model",
+    "sample_pair",
     "train",
     "verify_repository",
+    "write_hits",
 ]
 
 _HOMES = {
+    "DESCRIPTORS": "bag_of_words.descriptors.describe:DESCRIPTORS",
+    "FIELD_INDEXES": "repository.indexes.base:FIELD_INDEXES",
+    "IMAGE_FORMATS": "images.formats.base:IMAGE_FORMATS",
     "InputError": "errors:InputError",
     "Progress": "jobs:Progress",
+    "REPRESENTATIONS": "representations.base:REPRESENTATIONS",
+    "RERANKERS": "search.rerankers:RERANKERS",
+    "RETRIEVERS": "evaluation.retrievers.base:RETRIEVERS",
+    "Region": "images.geometry:Region",
+    "SearchSettings": "search.settings:SearchSettings",
+    "Source": "repository.sources:Source",
     "build_index": "repository.build:build_index",
     "build_repository": "repository.build:build_repository",
     "compact_repository": "repository.maintenance:compact_repository",
@@ -67,8 +99,11 @@ _HOMES = {
     "read_image": "images.readers:read_image",
     "represent": "representations.base:represent",
     "run": "jobs:run",
+    "sample_model": "representations.model_file:sample_model",
+    "sample_pair": "images.synthetic.sample_pairs:sample_pair",
     "train": "representations.base:train",
     "verify_repository": "repository.maintenance:verify_repository",
+    "write_hits": "search.exports:write_hits",
 }
 
 if not TYPE_CHECKING:  # a type checker shall still report a name that is not there

@@ -14,6 +14,8 @@ from napari_cmrir.representations.base import load_model
 from napari_cmrir.search.query import search
 from napari_cmrir.search.settings import SearchSettings
 
+pytestmark = pytest.mark.core
+
 INTERRUPTED_BEFORE_STEP = """
     import signal
     from napari_cmrir.representations.comir.training.trainer import Trainer

@@ -160,7 +160,7 @@ class TestIndex:
         other = tmp_path / "other.safetensors"
         save_file({"weights": np.zeros(3, np.float32)}, other)
         ended = call("index", pairs, "--model", other, "--modality", "BF", "-o", tmp_path / "new.cmrir")
-        assert_complains(ended, "other.safetensors", "not a CoMIR model")
+        assert_complains(ended, "other.safetensors", "not a model of napari-cmrir")
 
     def test_repository_built_with_another_model(self, call, info, tmp_path, pairs, repository):
         other, before = tmp_path / "other.safetensors", info(repository)

@@ -9,6 +9,8 @@ import zarr
 
 from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 
+pytestmark = pytest.mark.core
+
 
 @pytest.fixture(scope="module")
 def trained(call, tmp_path_factory):

@@ -28,7 +28,7 @@ def dask_setup(worker):
     representing.open_source = read_or_die
 """
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.core, pytest.mark.timeout(240)]
 
 
 def local_cluster(**options):

@@ -20,6 +20,8 @@ from napari_cmrir.representations import base
 from napari_cmrir.representations.base import load_model, represent, train
 from napari_cmrir.representations.original import OriginalImages
 
+pytestmark = pytest.mark.core
+
 BYTES = Intensity(low=(0.0,), high=(255.0,))
 
 

@@ -9,8 +9,9 @@ from safetensors.numpy import save_file
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import run
-from napari_cmrir.representations.base import load_model, read_header
+from napari_cmrir.representations.base import load_model
 from napari_cmrir.representations.comir.training.train import train
+from napari_cmrir.representations.model_file import read_header
 
 
 @pytest.fixture
@@ -78,6 +79,9 @@ def test_a_damaged_header_is_refused(model_file) -> None:
         load_model(model_file)
 
 
-def test_a_model_from_before_turns_were_averaged_takes_images_as_they_are(model_file) -> None:
-    rewrite(model_file, lambda ours: ours["settings"].pop("rotations"))
-    assert load_model(model_file).settings.rotations == 1
+def test_a_setting_of_a_newer_version_is_a_warning(model_file) -> None:
+    before = load_model(model_file)
+    rewrite(model_file, lambda ours: ours["settings"].update(attention="linear", settings_version=99))
+    with pytest.warns(UserWarning, match=f"{model_file.name}.*attention"):
+        model = load_model(model_file)
+    assert (model.settings, model.fingerprint) == (before.settings, before.fingerprint)

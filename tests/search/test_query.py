@@ -9,6 +9,8 @@ from napari_cmrir.jobs import run
 from napari_cmrir.search.query import search
 from napari_cmrir.search.settings import SearchSettings
 
+pytestmark = pytest.mark.core
+
 
 def test_a_turned_and_shifted_region_is_found_where_it_was_cut(repository, partners) -> None:
     errors = []

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from napari_cmrir.settings import Settings
 
 __all__ = ["BagSettings", "DescriptorSettings", "VocabularySettings"]
 
 Width = Annotated[int, Field(ge=4, le=4096)]
 
 
-class DescriptorSettings(BaseModel):
+class DescriptorSettings(Settings):
     """Where a CoMIR is described, and how.
 
     Examples
@@ -23,8 +25,6 @@ class DescriptorSettings(BaseModel):
     >>> DescriptorSettings().name, DescriptorSettings.paper().name
     ('sift', 'surf')
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(
         "sift",
@@ -65,7 +65,7 @@ class DescriptorSettings(BaseModel):
         return cls(name="surf", block_widths=(32, 64, 96, 128), normalisation="l2")
 
 
-class VocabularySettings(BaseModel):
+class VocabularySettings(Settings):
     """How visual words are learned.
 
     Examples
@@ -75,8 +75,6 @@ class VocabularySettings(BaseModel):
     >>> VocabularySettings().words_for(8000)
     1000
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: int = Field(
         4000,
@@ -128,7 +126,7 @@ class VocabularySettings(BaseModel):
         return max(1, -(-int(self.samples / self.strongest_share) // max(1, fields)))
 
 
-class BagSettings(BaseModel):
+class BagSettings(Settings):
     """How words are weighted and bags compared.
 
     Examples
@@ -136,8 +134,6 @@ class BagSettings(BaseModel):
     >>> BagSettings.paper().word_frequency
     (0.01, 0.9)
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     word_frequency: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = Field(
         (0.0, 1.0),

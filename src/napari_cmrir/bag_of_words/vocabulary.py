@@ -29,6 +29,7 @@ from napari_cmrir.bag_of_words.nearest_words import (
 from napari_cmrir.bag_of_words.settings import VocabularySettings
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.settings import dump_settings, load_settings
 from napari_cmrir.threads import on_one_thread
 
 __all__ = [
@@ -322,7 +323,7 @@ class Vocabulary:
         from safetensors.numpy import save_file
 
         about = {
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": dump_settings(self.settings),
             "inertia": self.inertia,
             "trained_on": self.trained_on,
         }
@@ -350,7 +351,7 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
             words, centres = file.get_tensor("words"), file.get_tensor("centres")
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise InputError(f"{path} cannot be read as a vocabulary ({error}); build it anew.") from error
-    settings = VocabularySettings.model_validate(about["settings"])
+    settings = load_settings(VocabularySettings, about["settings"], str(path))
     return Vocabulary(words, settings, about["inertia"], about["trained_on"], centres)
 
 

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from napari_cmrir.cli.reading import (
-    Channels,
-    KeepGlass,
-    Level,
-    PixelSize,
-    Series,
-    Time,
-    ZPlane,
-    repository_settings,
-    saying_what_is_read,
-)
+from napari_cmrir.cli.options import READING, Preset, SettingsOptions, settings_options
+from napari_cmrir.cli.reading import saying_what_is_read
+from napari_cmrir.repository.settings import RepositorySettings
 
 if TYPE_CHECKING:
     from napari_cmrir.jobs import Job
     from napari_cmrir.repository.repository import Repository
-    from napari_cmrir.repository.settings import RepositorySettings
 
 __all__ = ["index"]
 
 Result = TypeVar("Result")
 
 
+FIELDS = SettingsOptions(RepositorySettings, "How images are cut into fields, and their words learned")
+
+
+@settings_options(fields=FIELDS, reading=READING)
 def index(
     output: Annotated[Path, typer.Option("--output", "-o", help="Repository to make or to add to (.cmrir).")],
     images: Annotated[
@@ -76,13 +71,16 @@ def index(
     compact: Annotated[
         bool, typer.Option("--compact", help="Join small files and remove what is no longer searched.")
     ] = False,
-    keep_glass: KeepGlass = False,
-    series: Series = None,
-    level: Level = None,
-    z: ZPlane = None,
-    t: Time = None,
-    channels: Channels = None,
-    pixel_size: PixelSize = None,
+    preset: Annotated[
+        Preset | None,
+        typer.Option(help="Settings of a new repository to start from: the default ones, or the published."),
+    ] = None,
+    keep_glass: Annotated[
+        bool, typer.Option("--keep-glass", help="Index fields of large images that are empty glass too.")
+    ] = False,
+    *,
+    fields: dict[str, Any],
+    reading: dict[str, Any],
 ) -> None:
     """Make images searchable; into an existing repository, add the new and the changed ones."""
     from napari_cmrir.cli.progress import draw
@@ -92,16 +90,7 @@ def index(
 
     if not images and not (prune or words or rebuild_vocabulary or compact):
         raise InputError("There is no image to index; give image files or folders.")
-    settings = repository_settings(
-        output,
-        series=series,
-        level=level,
-        z=z,
-        t=t,
-        channels=channels,
-        pixel_size=pixel_size,
-        keep_glass=keep_glass,
-    )
+    settings = _settings(output, preset, fields | ({"least_tissue": 0.0} if keep_glass else {}), reading)
     try:
         if images:
             job = _build(images, model, modality, output, settings, workers, scheduler, prune)
@@ -124,6 +113,21 @@ def index(
     for path, reason in failures.items():
         typer.echo(f"Not indexed: {path}: {reason}", err=True)
     _say_what_there_is(output)
+
+
+def _settings(
+    path: Path, preset: Preset | None, fields: dict[str, Any], reading: dict[str, Any]
+) -> RepositorySettings | None:
+    """Return the settings with the options that were given; ``None`` if none was."""
+    from napari_cmrir.repository.repository import own_settings
+
+    if preset is None and not fields and not reading:
+        return None
+    presets = {Preset.fast: RepositorySettings(), Preset.paper: RepositorySettings.paper()}
+    base = presets[preset] if preset is not None else own_settings(path)
+    read_as = READING.settings(reading, base.reading)
+    settings: RepositorySettings = FIELDS.settings(fields | {"reading": read_as}, base)
+    return settings
 
 
 def _build(

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_cmrir.cli.reading import PixelSize
-from napari_cmrir.cli.train import Device
+from napari_cmrir.cli.options import READING, Preset, SettingsOptions, settings_options
+from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from napari_cmrir.images.geometry import Region
+    from napari_cmrir.images.settings import ReadingSettings
     from napari_cmrir.search.hits import SearchResult
-    from napari_cmrir.search.settings import SearchSettings
 
-__all__ = ["doubts", "print_hits", "query", "write_transforms"]
-
-
-class Rerank(StrEnum):
-    """How the shortlist is ordered."""
-
-    none = "none"
-    bow = "bow"
-    registration = "registration"
+__all__ = ["SEARCH", "doubts", "print_hits", "query", "write_transforms"]
 
 
+SEARCH = SettingsOptions(SearchSettings, "How the images are searched", flags={"hits": ("-k", "--hits")})
+
+
+@settings_options(search=SEARCH, reading=READING)
 def query(
     repository: Annotated[Path, typer.Argument(help="Repository (.cmrir).")],
     images: Annotated[list[Path], typer.Argument(help="Query images.")],
@@ -47,20 +42,9 @@ def query(
             help="Corners of a part of any shape, instead of --region.", metavar='"Y,X Y,X Y,X ..."'
         ),
     ] = None,
-    hits: Annotated[int, typer.Option("-k", min=1, help="Hits to return.")] = 10,
-    rerank: Annotated[Rerank, typer.Option(help="How the shortlist is ordered.")] = Rerank.registration,
-    max_rotation: Annotated[
-        float, typer.Option(min=0, max=180, help="Rotations looked for, degrees either way; 180 is all.")
-    ] = 30.0,
-    mirror: Annotated[bool, typer.Option("--mirror", help="Also try the query mirrored.")] = False,
-    max_scale: Annotated[
-        float, typer.Option(min=1, max=2, help="Sizes looked for: enlarged or shrunk by up to this factor.")
-    ] = 1.0,
-    per_field: Annotated[
-        bool, typer.Option("--per-field", help="A hit for every field, not one an image.")
-    ] = False,
-    pixel_size: PixelSize = None,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    preset: Annotated[
+        Preset, typer.Option(help="Settings to start from: the default ones, or the published search.")
+    ] = Preset.fast,
     output: Annotated[Path | None, typer.Option("--json", help="Write the hits to this file.")] = None,
     table: Annotated[Path | None, typer.Option("--csv", help="Write the hits to this table.")] = None,
     geojson: Annotated[
@@ -71,6 +55,9 @@ def query(
         typer.Option(help="Write to this folder how each hit lies: affine matrix, ITK and elastix texts."),
     ] = None,
     timings: Annotated[bool, typer.Option("--timings", help="Print the seconds of every stage.")] = False,
+    *,
+    search: dict[str, Any],
+    reading: dict[str, Any],
 ) -> None:
     """Find the tissue of images, or of a region of them, in a repository."""
     from napari_cmrir.cli.progress import draw
@@ -78,26 +65,18 @@ def query(
     from napari_cmrir.images.readers import find_images
     from napari_cmrir.repository.repository import open_repository
     from napari_cmrir.search.exports import as_csv, as_geojson, as_json
-    from napari_cmrir.search.query import search
-    from napari_cmrir.search.settings import SearchSettings
+    from napari_cmrir.search.query import search as search_for
 
-    settings = SearchSettings(
-        rerank=rerank.value,
-        hits=hits,
-        max_rotation=max_rotation,
-        mirror=mirror,
-        max_scale=max_scale,
-        per_field=per_field,
-        device=device.value,
-    )
+    settings = SEARCH.settings(search, SearchSettings.paper() if preset is Preset.paper else None)
+    read_as = READING.settings(reading)
     opened = open_repository(repository)
     opened.model.require_modality(modality)
     found = find_images(images, modality)
     answers = []
     for number, path in enumerate(found, 1):
-        pixels, size = _read(path, pixel_size)
+        pixels, size = _read(path, read_as)
         part, mask = _part(region, turned, polygon, pixels.shape)
-        job = search(opened, pixels, modality, region=part, mask=mask, pixel_size=size, settings=settings)
+        job = search_for(opened, pixels, modality, region=part, mask=mask, pixel_size=size, settings=settings)
         result = draw(job, path.name)
         answers.append((str(path), result))
         print_hits(path.name, result, settings)
@@ -116,21 +95,17 @@ def query(
         atomic_write(geojson, as_geojson(hits_of).encode())
 
 
-def _read(path: Path, pixel_size: float | None) -> tuple[NDArray[Any], float | None]:
+def _read(path: Path, reading: ReadingSettings) -> tuple[NDArray[Any], float | None]:
     """An image, and the side of its pixels in micrometres: as given, or as the file says."""
     from contextlib import closing
 
     import numpy as np
 
-    from napari_cmrir.errors import InputError
     from napari_cmrir.images.intensity import plain_type
     from napari_cmrir.images.readers import open_image
 
-    if pixel_size is not None and not pixel_size > 0:
-        raise InputError(f"--pixel-size cannot be {pixel_size:g}; give micrometres, above 0.")
-    with closing(open_image(path)) as image:
-        pixels = np.ascontiguousarray(plain_type(image[:, :]))
-        return pixels, pixel_size if pixel_size is not None else image.pixel_size
+    with closing(open_image(path, reading)) as image:
+        return np.ascontiguousarray(plain_type(image[:, :])), image.pixel_size
 
 
 def _part(

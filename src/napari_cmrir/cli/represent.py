@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from napari_cmrir.cli.train import Device
+from napari_cmrir.cli.options import READING, Device, settings_options
 
 __all__ = ["represent"]
 
 
+@settings_options(reading=READING)
 def represent(
     model: Annotated[Path, typer.Argument(help="Model file.")],
     images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
@@ -28,6 +29,8 @@ def represent(
     pyramid: Annotated[
         bool, typer.Option("--pyramid", help="Write <name>_CoMIR.ome.zarr pyramids instead of TIFF.")
     ] = False,
+    *,
+    reading: dict[str, Any],
 ) -> None:
     """Write the CoMIRs of images as 8-bit TIFF files or OME-Zarr pyramids."""
     import tifffile
@@ -38,11 +41,12 @@ def represent(
     from napari_cmrir.representations.base import load_model
     from napari_cmrir.representations.base import represent as comir_of
 
+    read_as = READING.settings(reading)
     loaded = load_model(model)
     loaded.require_modality(modality)
     found = find_images(images, modality)
     for path in found:
-        job = comir_of(loaded, read_image(path), modality, device=device.value, rotations=rotations)
+        job = comir_of(loaded, read_image(path, read_as), modality, device=device.value, rotations=rotations)
         comir = draw(job, path.name)
         output.mkdir(parents=True, exist_ok=True)
         target = output / f"{image_stem(path)}_CoMIR{'.ome.zarr' if pyramid else '.tif'}"

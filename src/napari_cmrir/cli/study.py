@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from napari_cmrir.cli.evaluate import QuerySize
 from napari_cmrir.cli.lists import Lists
-from napari_cmrir.cli.train import Device, Preset
+from napari_cmrir.cli.options import Device, Preset, SettingsOptions, settings_options
+from napari_cmrir.evaluation.settings import EvaluationSettings
 
 __all__ = ["study", "study_command"]
 
 study_command = Lists.of("--representations", "--descriptors", "--rerankers")
 
 
+PROTOCOL = SettingsOptions(
+    EvaluationSettings,
+    "What is asked",
+    fields=("field_size", "query", "patch_size", "max_rotation", "max_shift", "seed"),
+)
+
+
+@settings_options(protocol=PROTOCOL)
 def study(
     model: Annotated[Path, typer.Argument(help="Model file that 'train' wrote.")],
     pairs: Annotated[
@@ -29,11 +37,6 @@ def study(
     representations: Annotated[list[str] | None, typer.Option(help="original comir")] = None,
     descriptors: Annotated[list[str] | None, typer.Option(help="sift surf")] = None,
     rerankers: Annotated[list[str] | None, typer.Option(help="none bow-15 bow registration")] = None,
-    field_size: Annotated[int, typer.Option(min=64, help="Side of the fields, px.")] = 256,
-    query: Annotated[
-        QuerySize, typer.Option(help="Ask with whole fields, patches or both.")
-    ] = QuerySize.both,
-    patch_size: Annotated[int | None, typer.Option(min=32, help="Side of the central patch, px.")] = None,
     within: Annotated[bool, typer.Option(help="Also search each modality with itself.")] = True,
     rerank_within: Annotated[
         bool,
@@ -48,13 +51,13 @@ def study(
         bool,
         typer.Option(help="Let 'bow' learn new words from each shortlist (paper), or take the repository's."),
     ] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the transforms.")] = 0,
     device: Annotated[Device, typer.Option(help="Where CoMIRs are computed.")] = Device.auto,
+    *,
+    protocol: dict[str, Any],
 ) -> None:
     """Evaluate representations x descriptors x re-rankings, beside the paper's Tables 1 to 3."""
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.evaluation.report.tables import study_tables
-    from napari_cmrir.evaluation.settings import EvaluationSettings
     from napari_cmrir.evaluation.study import StudySettings
     from napari_cmrir.evaluation.study import study as run_study
     from napari_cmrir.files import atomic_write
@@ -63,16 +66,14 @@ def study(
     from napari_cmrir.representations.base import load_model
     from napari_cmrir.search.settings import SearchSettings
 
-    evaluation = EvaluationSettings(
-        field_size=field_size,
-        query=query.value,
-        patch_size=patch_size,
-        kinds=("cross", "within") if within else ("cross",),
-        poses=("transformed", "untransformed") if untransformed else ("transformed",),
-        hits=1,
-        seed=seed,
-        repository=RepositorySettings.paper() if preset is Preset.paper else RepositorySettings(),
-        search=SearchSettings(bow_vocabulary="new" if new_vocabulary else "repository"),
+    evaluation = PROTOCOL.settings(protocol).model_copy(
+        update={
+            "kinds": ("cross", "within") if within else ("cross",),
+            "poses": ("transformed", "untransformed") if untransformed else ("transformed",),
+            "hits": 1,
+            "repository": RepositorySettings.paper() if preset is Preset.paper else RepositorySettings(),
+            "search": SearchSettings(bow_vocabulary="new" if new_vocabulary else "repository"),
+        }
     )
     chosen = {"representations": representations, "descriptors": descriptors, "rerankings": rerankers}
     settings = StudySettings(

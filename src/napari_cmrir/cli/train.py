@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_cmrir.cli.options import READING, Device, Preset, SettingsOptions, settings_options
+from napari_cmrir.errors import InputError
+from napari_cmrir.images.settings import ReadingSettings
+from napari_cmrir.representations.comir.training.settings import TrainingSettings
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_cmrir.images.discovery import Pair
     from napari_cmrir.jobs import Job
     from napari_cmrir.representations.base import Representation
 
-__all__ = ["Device", "train"]
+__all__ = ["train"]
 
 
-class Device(StrEnum):
-    """Where to compute."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
+TRAINING = SettingsOptions(
+    TrainingSettings, "How the networks are trained", flags={"channels": ("--comir-channels",)}
+)
 
 
-class Preset(StrEnum):
-    """Which settings to start from."""
-
-    fast = "fast"
-    paper = "paper"
-
-
+@settings_options(training=TRAINING, reading=READING)
 def train(
     pairs: Annotated[
         list[Path],
@@ -42,18 +41,14 @@ def train(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write (.safetensors).")],
     preset: Annotated[Preset, typer.Option(help="fast for a laptop, paper as published.")] = Preset.fast,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimisation steps, instead of the preset's.")
-    ] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random draw.")] = 0,
-    pixel_size: Annotated[
-        float | None, typer.Option(min=0, help="Side of a pixel in micrometres, to be noted in the model.")
-    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
     representation: Annotated[
         str, typer.Option(help="What is trained: comir, original, or one that an installed package adds.")
     ] = "comir",
+    *,
+    training: dict[str, Any],
+    reading: dict[str, Any],
 ) -> None:
     """Train a representation, by default CoMIR, on aligned image pairs."""
     from napari_cmrir.cli.progress import draw
@@ -61,10 +56,13 @@ def train(
     from napari_cmrir.representations.base import REPRESENTATIONS
     from napari_cmrir.representations.base import train as train_model
 
-    changes = {"seed": seed} | ({} if steps is None else {"steps": steps})
     settings = REPRESENTATIONS[representation].presets.get(preset)
-    if settings is not None:
-        settings = settings.model_copy(update=changes)
+    if isinstance(settings, TrainingSettings):
+        settings = TRAINING.settings(training, settings)
+    elif training:
+        given = ", ".join(TRAINING.flag(name) for name in training)
+        raise InputError(f"The representation '{representation}' is trained without {given}; leave it out.")
+    read_as = READING.settings(reading)
     found = find_pairs(pairs, modalities)
     alone = unpaired_images(pairs, modalities)
     if alone:
@@ -72,14 +70,14 @@ def train(
         typer.echo(f"Left out, without a partner: {names}", err=True)
     try:
         job = train_model(
-            found,
+            _read(found, read_as),
             modalities,
             settings,
             representation=representation,
             output=output,
             device=device.value,
             resume=resume,
-            pixel_size=pixel_size,
+            pixel_size=read_as.pixel_size,
         )
         model = draw(_with_notes(job), "Reading the pairs")
     except KeyboardInterrupt:
@@ -88,6 +86,18 @@ def train(
     last = model.history[-1] if model.history else None
     learnt = f", {last['step']} steps, last loss {last['loss']:.3f}" if last else ""
     typer.echo(f"Trained on {len(found)} pairs of {' and '.join(modalities)}{learnt}{_kept(model)}: {output}")
+
+
+def _read(pairs: list[Pair], reading: ReadingSettings) -> Sequence[Pair | tuple[NDArray[Any], NDArray[Any]]]:
+    """Read the pairs where the reading settings differ from the defaults, which `train` reads with."""
+    from napari_cmrir.images.readers import read_image
+
+    if reading.model_copy(update={"pixel_size": None}) == ReadingSettings():
+        return pairs
+    return [
+        (read_image(first, reading), read_image(second, reading))
+        for first, second in (pair.paths for pair in pairs)
+    ]
 
 
 def _with_notes(job: Job[Representation]) -> Job[Representation]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.search.settings import SearchSettings
+from napari_cmrir.settings import Settings
 
 __all__ = ["EvaluationSettings"]
 
 
-class EvaluationSettings(BaseModel):
+class EvaluationSettings(Settings):
     """The queries of an evaluation, and the settings of its repositories and searches.
 
     The defaults follow the paper's protocol (Breznik et al. 2024, "Evaluation") for smaller fields: the
@@ -25,8 +26,6 @@ class EvaluationSettings(BaseModel):
     >>> EvaluationSettings(field_size=256).side_of_patch
     96
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     field_size: int = Field(
         256,

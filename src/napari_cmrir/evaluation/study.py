@@ -11,7 +11,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.protocol import evaluate
@@ -20,6 +20,7 @@ from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.files import atomic_write
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.settings import Settings, dump_settings
 
 if TYPE_CHECKING:
     from napari_cmrir.representations.base import Representation
@@ -35,7 +36,7 @@ RERANKINGS: dict[str, dict[str, Any]] = {
 """Stage III of a study, by name: changes to the `SearchSettings`."""
 
 
-class StudySettings(BaseModel):
+class StudySettings(Settings):
     """Variants that a study compares, and the protocol of their evaluation.
 
     Examples
@@ -43,8 +44,6 @@ class StudySettings(BaseModel):
     >>> len(list(StudySettings().variants()))
     16
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     representations: tuple[str, ...] = Field(
         ("original", "comir"), min_length=1, description="Stage I: images as they are, or their CoMIRs."
@@ -239,7 +238,7 @@ def _key(
         "model": model.fingerprint,
         "modalities": modalities,
         "variant": vars(variant),
-        "settings": settings.model_dump(mode="json"),
+        "settings": dump_settings(settings),
         "pairs": content,
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()

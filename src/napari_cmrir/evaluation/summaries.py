@@ -18,6 +18,7 @@ from napari_cmrir.evaluation.reliability import ConfidenceReport, confidence_rep
 from napari_cmrir.evaluation.results import Condition, QueryResult, code_digest
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.discovery import Pair
+from napari_cmrir.settings import dump_settings
 
 __all__ = [
     "LIMIT_DEGREES",
@@ -247,7 +248,7 @@ class EvaluationReport:
             "code": code_digest(),
             "model": self.model,
             "modalities": list(self.modalities),
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": dump_settings(self.settings),
             "pairs": len(self.pairs),
             "fields": len(self.fields),
             "unindexed": self.unindexed,

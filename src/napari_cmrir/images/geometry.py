@@ -40,6 +40,11 @@ class Region:
     ------
     InputError
         The size is not above 0, or a value is not finite.
+
+    Examples
+    --------
+    >>> Region.from_rectangle(10, 20, 64, 128)
+    Region(centre=(41.5, 83.5), height=64, width=128, rotation_degrees=0.0)
     """
 
     centre: tuple[float, float]

@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.settings import Settings
 
 __all__ = [
     "Intensity",
@@ -91,7 +92,7 @@ _LOWEST, _HIGHEST = -0.5, 2.0
 _SAMPLES_PER_IMAGE = 2**14
 
 
-class Intensity(BaseModel):
+class Intensity(Settings):
     """A fixed mapping of a modality's pixel values to about 0 to 1.
 
     ``low`` becomes 0 and ``high`` becomes 1. Values beyond are kept up to -0.5 and 2, so that a brighter
@@ -99,8 +100,6 @@ class Intensity(BaseModel):
     then takes log2(1 + x), which is the paper's log(1 + x) of SHG scaled to [0, 1], rescaled to [0, 1]
     (Breznik et al. 2024, doi:10.1038/s41598-024-68800-1, Methods).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     transform: Literal["linear", "log", "ln"] = Field(
         default="linear",

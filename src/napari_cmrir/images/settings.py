@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from napari_cmrir.settings import Settings
 
 __all__ = ["ReadingSettings"]
 
 _Index = Annotated[int, Field(ge=0)]
 
 
-class ReadingSettings(BaseModel):
+class ReadingSettings(Settings):
     """Which series, level, plane, time and channels are read, and at what pixel size.
 
     All count from 0. `open_image` chooses whatever is left out and states the choice in
@@ -22,8 +24,6 @@ class ReadingSettings(BaseModel):
     >>> ReadingSettings(z="middle", channels=("DAPI", 2)).channels
     ('DAPI', 2)
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     series: _Index | None = Field(None, description="Series (image of the file); by default the largest.")
     level: _Index | None = Field(
@@ -45,5 +45,6 @@ class ReadingSettings(BaseModel):
     pixel_size: float | None = Field(
         None,
         gt=0,
+        json_schema_extra={"unit": "µm", "decimals": 4},
         description="Side of a pixel of the finest level, micrometres; by default as the file says.",
     )

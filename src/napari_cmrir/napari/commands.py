@@ -25,8 +25,8 @@ def find_region() -> None:
 
 def load_sample_model() -> Path:
     """Propose the small model for generated tissue to the docks."""
-    from napari_cmrir.napari.sample_data import sample_model
     from napari_cmrir.napari.shared_state import shared_state_of
+    from napari_cmrir.representations.model_file import sample_model
 
     shared_state_of(_viewer()).model = sample_model()
     return sample_model()

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Shapes
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
-    QCheckBox,
     QComboBox,
     QFormLayout,
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QSpinBox,
     QVBoxLayout,
 )
 
@@ -38,6 +36,7 @@ from napari_cmrir.napari.region_query import (
     find,
     with_modality,
 )
+from napari_cmrir.napari.settings_form import SettingsForm
 from napari_cmrir.napari.shared_state import default
 from napari_cmrir.napari.summaries import RepositorySummary, read_repository_summary
 from napari_cmrir.search.settings import SearchSettings
@@ -100,22 +99,19 @@ class FindWidget(ScrolledDock):
         self.modality = QComboBox()
         self.modality.setAccessibleName("Modality")
         self.modality.setToolTip("The modality of the image that the region lies in")
-        self.hits = QSpinBox()
-        self.hits.setAccessibleName("Hits")
-        self.hits.setRange(1, _MOST_HITS)
+        self._settings = SettingsForm(
+            SearchSettings,
+            ["hits", "max_rotation", "mirror"],
+            {"max_rotation": "Rotation", "mirror": "mirrored"},
+            parent=self,
+        )
+        self.hits: Any = self._settings.field("hits")
+        self.rotation: Any = self._settings.field("max_rotation")
+        self.mirror: Any = self._settings.field("mirror")
+        self.hits.setMaximum(_MOST_HITS)
         self.hits.setValue(default("hits", 5))
-        self.hits.setToolTip("How many images to show, the best first")
-        self.rotation = QSpinBox()
-        self.rotation.setAccessibleName("Rotation")
-        self.rotation.setRange(0, 180)
         self.rotation.setValue(default("max_rotation", round(SearchSettings().max_rotation)))
         self.rotation.setPrefix("± ")
-        self.rotation.setSuffix("°")
-        self.rotation.setToolTip("How far the tissue may be turned against the image, either way")
-        self.mirror = QCheckBox("mirrored")
-        self.mirror.setToolTip(
-            "Try the region mirrored, too: sections are mounted either way (twice the time)"
-        )
 
     def _lay_out(self) -> None:
         region = QHBoxLayout()
@@ -195,14 +191,15 @@ class FindWidget(ScrolledDock):
             outline = drawn_outline(shapes, chosen_shape(shapes), image, self.viewer.dims)
         snapshot = ImageSnapshot.of(image, self.viewer.dims, outline.plane if outline else None)
         placement = Placement.of(image, snapshot.plane)
+        settings = self._settings.value()
         query = Query(
             repository,
             snapshot,
             outline,
             modality,
-            self.hits.value(),
-            self.rotation.value(),
-            self.mirror.isChecked(),
+            settings.hits,
+            settings.max_rotation,
+            settings.mirror,
             placement,
         )
         query.region_and_mask()  # refuses at once what is no region of the image

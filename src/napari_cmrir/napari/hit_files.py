@@ -18,7 +18,7 @@ from qtpy.QtWidgets import QFileDialog, QMenu, QPushButton
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
-from napari_cmrir.search.exports import affine_matrix, as_csv, as_geojson, as_itk, as_json
+from napari_cmrir.search.exports import affine_matrix, as_csv, as_geojson, as_itk, as_json, write_hits
 from napari_cmrir.search.hits import Hit
 
 if TYPE_CHECKING:
@@ -84,15 +84,7 @@ def write_records(path: Path, query: str, records: Sequence[dict[str, Any]]) -> 
     InputError
         The name ends otherwise, or the file cannot be written.
     """
-    hits = [_hit_of(record) for record in records]
-    ending = path.suffix.lower()
-    if ending == ".csv":
-        return _write(path, as_csv([(query, hits)]))
-    if ending == ".geojson":
-        return _write(path, as_geojson([(query, hits)]))
-    if ending == ".json":
-        return _write(path, as_json([(query, hits)]))
-    raise InputError(f"{path.name} does not say what to write; end it in .csv, .json or .geojson.")
+    return write_hits(path, [(query, [_hit_of(record) for record in records])])
 
 
 def write_registered_crop(path: Path, found: Found, rank: int | None = None) -> Path:

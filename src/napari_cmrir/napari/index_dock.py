@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QDoubleSpinBox,
     QFormLayout,
     QHBoxLayout,
     QLabel,
@@ -22,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.napari.copy_commands import CopyButton, Language, index_text
 from napari_cmrir.napari.dock import ScrolledDock
@@ -31,6 +31,7 @@ from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.job_panel import JobPanel
 from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
+from napari_cmrir.napari.settings_form import SettingsForm
 from napari_cmrir.napari.summaries import FoundImages, look_at_images, read_modalities
 from napari_cmrir.repository.build import Estimate
 
@@ -74,13 +75,10 @@ class IndexWidget(ScrolledDock):
         self.found.setToolTip("What will be indexed: how many images, and what is read of the first")
         self.keep_glass = QCheckBox("Keep empty glass")
         self.keep_glass.setToolTip("Also search fields of large images in which no tissue is found")
-        self.pixel_size = QDoubleSpinBox()
-        self.pixel_size.setDecimals(4)
-        self.pixel_size.setRange(0, 1000)
-        self.pixel_size.setSuffix(" µm")
-        self.pixel_size.setSpecialValueText("as the files say")
-        self.pixel_size.setToolTip("Side of the images' pixels, where the files do not say it or are wrong")
-        self.pixel_size.setAccessibleName("Pixel size")
+        self._reading = SettingsForm(
+            ReadingSettings, ["pixel_size"], missing={"pixel_size": "as the files say"}, parent=self
+        )
+        self.pixel_size: Any = self._reading.field("pixel_size")
         self.panel = JobPanel(
             "&Index",
             "Pa&use",
@@ -181,7 +179,7 @@ class IndexWidget(ScrolledDock):
         self._keep_in_order("Pruning a repository", tasks.prune, self._show_pruned)
 
     def _chosen(self) -> tuple[list[Path], Path, str, Path, bool, float | None]:
-        pixel_size = self.pixel_size.value() or None
+        pixel_size = self._reading.value().pixel_size
         source = self._images(), self._model(), self.modality.currentText()
         return *source, self._output(), self.keep_glass.isChecked(), pixel_size
 

@@ -21,7 +21,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QPushButton,
     QSizePolicy,
-    QSpinBox,
     QVBoxLayout,
     QWidget,
 )
@@ -39,6 +38,7 @@ from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.napari.model_use import ModelUse
 from napari_cmrir.napari.pair_source import PairSource
 from napari_cmrir.napari.plugin_layers import PluginLayers
+from napari_cmrir.napari.settings_form import SettingsForm
 from napari_cmrir.representations.comir.training.preview import TrainingFigures, TrainingPreview
 from napari_cmrir.representations.comir.training.settings import PRESETS, TrainingSettings
 
@@ -220,14 +220,12 @@ class ModelWidget(ScrolledDock):
         self._connect()
 
     def _make_training_fields(self) -> None:
-        fields = TrainingSettings.model_fields
         self.preset = QComboBox()
         self.preset.addItems(list(PRESETS))
         self.preset.setToolTip("fast: a small network for a laptop; paper: as published, much slower")
-        self.steps = _spin(1, 1_000_000, fields["steps"].description)
-        self.seed = _spin(0, 2**31 - 1, fields["seed"].description)
-        for spin, name in ((self.steps, "Steps"), (self.seed, "Seed")):
-            spin.setAccessibleName(name)
+        self._training_form = SettingsForm(TrainingSettings, ["steps", "seed"], parent=self)
+        self.steps: Any = self._training_form.field("steps")
+        self.seed: Any = self._training_form.field("seed")
         self.preset.setAccessibleName("Preset")
         self.output = PathEdit(["save"], "Save the model as", "The model file to write", _MODELS)
         self.resume = QCheckBox("Go on where training was stopped")
@@ -319,8 +317,7 @@ class ModelWidget(ScrolledDock):
         self._previews.remove_all()
 
     def _settings(self) -> TrainingSettings:
-        changes = {"steps": self.steps.value(), "seed": self.seed.value()}
-        return PRESETS[self.preset.currentText()].model_copy(update=changes)
+        return self._training_form.value(PRESETS[self.preset.currentText()])
 
     def _output(self) -> Path:
         path = self.output.path
@@ -365,9 +362,7 @@ class ModelWidget(ScrolledDock):
         self.panel.tell(f"{len(problems)} problems" if problems else "Nothing is wrong with the pairs.")
 
     def _show_preset(self) -> None:
-        preset = PRESETS[self.preset.currentText()]
-        self.steps.setValue(preset.steps)
-        self.seed.setValue(preset.seed)
+        self._training_form.show(PRESETS[self.preset.currentText()])
 
     def _look_for_checkpoint(self) -> None:
         self._checkpoints.forget()
@@ -415,13 +410,6 @@ class ModelWidget(ScrolledDock):
         shift = (0, 1.1 * plane.shape[1] * self.pairs.names.index(modality) * scale[1])  # beside each other
         make = partial(Image, plane, name=name, metadata=metadata, translate=shift, scale=scale, units=units)
         self._previews.put(modality, plane, make)
-
-
-def _spin(low: int, high: int, tip: str | None) -> QSpinBox:
-    spin = QSpinBox()
-    spin.setRange(low, high)
-    spin.setToolTip(tip or "")
-    return spin
 
 
 def _do(

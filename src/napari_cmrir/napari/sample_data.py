@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_cmrir.jobs import Job, Progress, run
 
-__all__ = ["ready_search", "sample_model", "tissue_folder", "tissue_pair"]
+__all__ = ["ready_search", "tissue_folder", "tissue_pair"]
 
 _SIZE = 384
 _PAIR_SEED, _FOLDER_SEEDS = 100, range(12)
@@ -102,6 +102,7 @@ def ready_search() -> list[LayerData]:
 
     from napari_cmrir.images.geometry import Region, cut
     from napari_cmrir.images.synthetic.sample_pairs import sample_pair
+    from napari_cmrir.representations.model_file import sample_model
 
     def propose(repository: Path) -> None:
         _propose(sample_model(), repository)
@@ -113,19 +114,6 @@ def ready_search() -> list[LayerData]:
         Region((_SIZE / 2, _SIZE / 2), 2 * _SIZE // 3, 2 * _SIZE // 3, 15),
     )
     return [(part[..., 0], {"name": "SHG to find", "gamma": 0.6}, "image")]
-
-
-def sample_model() -> Path:
-    """Give the small model that comes with the package, trained on generated pairs of SHG and BF.
-
-    Returns
-    -------
-    Path
-        The model file.
-    """
-    from importlib.resources import files
-
-    return Path(str(files("napari_cmrir") / "data" / "sample.safetensors"))
 
 
 def _do(
@@ -169,6 +157,7 @@ def _write_and_read(folder: Path) -> Generator[tuple[int, NDArray[Any], NDArray[
 def _write_and_index(cache: Path) -> Job[Path]:
     from napari_cmrir.napari.jobs import tasks
     from napari_cmrir.napari.jobs.worker_process import in_worker_process
+    from napari_cmrir.representations.model_file import sample_model
 
     yield Progress(0, None, "images", "Writing sample images")
     images = [pair.paths[1] for pair in _write_once(cache / "tissue")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -11,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from psygnal import Signal
 from qtpy.QtCore import QObject, QSettings
-from qtpy.QtWidgets import QCheckBox, QComboBox, QLineEdit, QSpinBox, QWidget
+from qtpy.QtWidgets import QAbstractSpinBox, QCheckBox, QComboBox, QDoubleSpinBox, QLineEdit, QWidget
 from superqt.utils import create_worker as create_silent_worker
 
 from napari_cmrir.napari.form_fields import PathEdit
@@ -200,9 +201,9 @@ def _settings() -> QSettings:
     return QSettings(QSettings.Format.IniFormat, QSettings.Scope.UserScope, "napari-cmrir", "widgets")
 
 
-def _get(field: QWidget) -> str:
-    if isinstance(field, QSpinBox):
-        return str(field.value())
+def _get(field: Any) -> str:
+    if isinstance(field, QAbstractSpinBox):
+        return f"{field.value()}"
     if isinstance(field, QCheckBox):
         return str(int(field.isChecked()))
     if isinstance(field, QComboBox):
@@ -210,13 +211,13 @@ def _get(field: QWidget) -> str:
     return field.line.text() if isinstance(field, PathEdit) else field.text()
 
 
-def _set(field: QWidget, kept: str) -> None:
-    if isinstance(field, QSpinBox | QCheckBox) and not kept.lstrip("-").isdigit():
-        return
-    if isinstance(field, QSpinBox):
-        field.setValue(int(kept))
+def _set(field: Any, kept: str) -> None:
+    if isinstance(field, QAbstractSpinBox):
+        with suppress(ValueError):  # a choice that another version kept
+            field.setValue(float(kept) if isinstance(field, QDoubleSpinBox) else round(float(kept)))
     elif isinstance(field, QCheckBox):
-        field.setChecked(kept == "1")
+        if kept in ("0", "1"):
+            field.setChecked(kept == "1")
     elif isinstance(field, QComboBox):
         field.setCurrentText(kept)
     elif isinstance(field, PathEdit):
@@ -225,8 +226,8 @@ def _set(field: QWidget, kept: str) -> None:
         field.setText(kept)
 
 
-def _changed(field: QWidget) -> Any:
-    if isinstance(field, QSpinBox):
+def _changed(field: Any) -> Any:
+    if isinstance(field, QAbstractSpinBox):
         return field.valueChanged
     if isinstance(field, QCheckBox):
         return field.toggled

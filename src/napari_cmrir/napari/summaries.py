@@ -59,9 +59,9 @@ def read_modalities(model: Path) -> tuple[str, ...]:
     Raises
     ------
     InputError
-        As `representations.base.read_header`.
+        As `representations.model_file.read_header`.
     """
-    from napari_cmrir.representations.base import read_header
+    from napari_cmrir.representations.model_file import read_header
 
     return tuple(read_header(model)["modalities"])
 
@@ -82,9 +82,9 @@ def model_rows(model: Path) -> list[tuple[str, str]]:
     Raises
     ------
     InputError
-        As `representations.base.read_header`.
+        As `representations.model_file.read_header`.
     """
-    from napari_cmrir.representations.base import read_header
+    from napari_cmrir.representations.model_file import read_header
 
     header = read_header(model)
     settings, provenance, history = header.get("settings", {}), header["provenance"], header["history"]
@@ -123,7 +123,7 @@ def read_repository_summary(folder: Path) -> RepositorySummary:
     Raises
     ------
     InputError
-        As `repository.store.open_repository`, or `representations.base.read_header` of its model.
+        As `repository.store.open_repository`, or `representations.model_file.read_header` of its model.
     """
     import numpy as np
 

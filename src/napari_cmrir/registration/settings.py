@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from napari_cmrir.settings import Settings
 
 __all__ = ["HIGH_PASS_PX", "RegistrationSettings"]
 
@@ -13,7 +15,7 @@ The default training minimises its loss on CoMIRs filtered so; a search compares
 """
 
 
-class RegistrationSettings(BaseModel):
+class RegistrationSettings(Settings):
     """How a query is registered with the images that it is compared with.
 
     Examples
@@ -22,12 +24,11 @@ class RegistrationSettings(BaseModel):
     30.0
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     max_rotation: float = Field(
         30.0,
         ge=0,
         le=180,
+        json_schema_extra={"unit": "°", "decimals": 0},
         description="Rotations looked for, in degrees either way; 180 is the full circle (paper: up to 30).",
     )
     rotation_step: float = Field(

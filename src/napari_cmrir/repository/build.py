@@ -38,6 +38,7 @@ from napari_cmrir.repository.sources import (
     missing_comirs,
     open_source,
 )
+from napari_cmrir.settings import dump_settings
 
 if TYPE_CHECKING:
     from napari_cmrir.representations.base import Representation
@@ -415,7 +416,7 @@ def _agree(
                 model_fingerprint=model.fingerprint,
                 model_sha256=checksum(folder / MODEL_NAME),
                 model_pixel_size=model.pixel_size,
-                settings=settings.model_dump(mode="json"),
+                settings=dump_settings(settings),
             )
         return settings
     fingerprint, own_modality = catalogue.about("model_fingerprint"), catalogue.about("modality")
@@ -439,7 +440,7 @@ def _agree(
         return own
     differences = [name for name in type(own).model_fields if getattr(own, name) != getattr(settings, name)]
     if set(differences) <= WORD_SETTINGS and catalogue.shared_of("words") is None:
-        catalogue.note(settings=settings.model_dump(mode="json"))  # no word is learned yet
+        catalogue.note(settings=dump_settings(settings))  # no word is learned yet
         return settings
     raise InputError(
         f"{folder} was built with other settings ({', '.join(differences)});"

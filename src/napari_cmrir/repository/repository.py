@@ -62,6 +62,33 @@ def open_repository(path: str | os.PathLike[str]) -> Repository:
     return Repository(Path(os.path.abspath(path)))
 
 
+def own_settings(path: Path) -> RepositorySettings:
+    """Return the settings that a repository keeps, or the defaults where it keeps none.
+
+    Parameters
+    ----------
+    path : Path
+        The repository's folder, which need not exist.
+
+    Returns
+    -------
+    RepositorySettings
+
+    Examples
+    --------
+    >>> own_settings(Path("nothing.cmrir")) == RepositorySettings()
+    True
+    """
+    if (path / CATALOGUE_NAME).is_file():
+        try:
+            with closing(Catalogue(path)) as catalogue:
+                if catalogue.about("settings") is not None:
+                    return load_repository_settings(catalogue)
+        except InputError:  # nothing is noted yet
+            pass
+    return RepositorySettings()
+
+
 def changed_settings(path: Path, *, keep_glass: bool = False, **reading: Any) -> RepositorySettings | None:
     """Change the settings that what is added to a repository follows: its own, or the default ones.
 
@@ -94,14 +121,7 @@ def changed_settings(path: Path, *, keep_glass: bool = False, **reading: Any) ->
     given = {name: value for name, value in reading.items() if value is not None}
     if not given and not keep_glass:
         return None
-    settings = RepositorySettings()
-    if (path / CATALOGUE_NAME).is_file():
-        try:
-            with closing(Catalogue(path)) as catalogue:
-                if catalogue.about("settings") is not None:
-                    settings = load_repository_settings(catalogue)
-        except InputError:  # nothing is noted yet
-            pass
+    settings = own_settings(path)
     update: dict[str, Any] = {"reading": ReadingSettings(**(settings.reading.model_dump() | given))}
     return settings.model_copy(update=update | ({"least_tissue": 0.0} if keep_glass else {}))
 

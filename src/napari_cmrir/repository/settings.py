@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from napari_cmrir.bag_of_words.settings import BagSettings, DescriptorSettings, VocabularySettings
 from napari_cmrir.images.settings import ReadingSettings
+from napari_cmrir.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.catalogue import Catalogue
@@ -18,7 +19,7 @@ WORD_SETTINGS = frozenset({"vocabulary_fields", "descriptor", "vocabulary", "bag
 """Those that nothing depends on before the words are learned."""
 
 
-class RepositorySettings(BaseModel):
+class RepositorySettings(Settings):
     """How images are cut, described and counted; all that is added later follows the same.
 
     Examples
@@ -28,8 +29,6 @@ class RepositorySettings(BaseModel):
     >>> RepositorySettings.paper().vocabulary.size
     20000
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     field_size: int = Field(
         1024,
@@ -77,4 +76,4 @@ class RepositorySettings(BaseModel):
 
 def load_repository_settings(catalogue: Catalogue) -> RepositorySettings:
     """Read the settings that a repository keeps."""
-    return RepositorySettings.model_validate(catalogue.about("settings"))
+    return load_settings(RepositorySettings, catalogue.about("settings"), str(catalogue.folder))

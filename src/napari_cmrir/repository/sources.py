@@ -49,6 +49,11 @@ class Source:
         The image.
     pixel_size : float or None
         Side of a pixel in micrometres, if it is known.
+
+    Examples
+    --------
+    >>> Source("core 1", np.zeros((40, 50, 3), np.uint8), pixel_size=0.5).pixels.shape
+    (40, 50, 3)
     """
 
     name: str

@@ -22,6 +22,7 @@ from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.registration.settings import HIGH_PASS_PX
 from napari_cmrir.registry import Registry
+from napari_cmrir.representations.model_file import FORMAT, KEY, read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,14 +34,10 @@ __all__ = [
     "RepresentationKind",
     "cut_tiles",
     "load_model",
-    "read_header",
     "represent",
-    "require_writable",
     "train",
 ]
 
-_KEY = "napari-cmrir"  # of the header in the file's metadata
-_FORMAT = 1
 _TILE = 1024  # side of a tile, px: a float32 RGB tile is 12 MiB
 
 Rectangle = tuple[int, int, int, int]
@@ -107,8 +104,8 @@ class Representation(ABC):
     def from_file(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Representation:
         """Make the representation of `decisive`, `described` and `tensors`.
 
-        Pixel size, history, provenance and score are set by `load_model`. A `KeyError`, `TypeError`,
-        `ValueError` or `RuntimeError` means that the file is damaged.
+        ``header["file"]`` is the path, for messages. `load_model` sets pixel size, history, provenance and
+        score. A `KeyError`, `TypeError`, `ValueError` or `RuntimeError` means that the file is damaged.
         """
 
     def described(self) -> dict[str, Any]:
@@ -222,7 +219,7 @@ class Representation(ABC):
         from safetensors.torch import save
 
         header = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "representation": self.name,
             **self.decisive(),
             **self.described(),
@@ -232,7 +229,7 @@ class Representation(ABC):
             "pixel_size": self.pixel_size,
         }
         tensors = {name: tensor.cpu().contiguous() for name, tensor in self.tensors().items()}
-        atomic_write(Path(path), save(tensors, metadata={_KEY: json.dumps(header)}))
+        atomic_write(Path(path), save(tensors, metadata={KEY: json.dumps(header)}))
 
 
 @dataclass(frozen=True)
@@ -360,67 +357,6 @@ def cut_tiles(whole: Rectangle, side: int) -> list[Rectangle]:
     ]
 
 
-def require_writable(path: Path) -> None:
-    """Refuse a model file that could not be written, before anything is computed for it.
-
-    Parameters
-    ----------
-    path : Path
-        Where to; folders that are missing will be made.
-
-    Raises
-    ------
-    InputError
-        It is a folder, or lies where nothing can be written.
-    """
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; give a model file such as {path / 'model.safetensors'}.")
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise InputError(f"{path} cannot be written into {folder}; choose another place for the model.")
-
-
-def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what a model file says of itself, without its weights.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    InputError
-        If the file is missing or is no model of napari-cmrir, or of a newer format.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"There is no model file {path}; give a .safetensors file that 'train' wrote.")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path} is not a model ({error}); give a .safetensors file that 'train' wrote."
-        ) from None
-    try:
-        header: dict[str, Any] = json.loads(metadata[_KEY])
-    except (KeyError, json.JSONDecodeError):
-        raise InputError(
-            f"{path} is a .safetensors file but not a model of napari-cmrir; give one that 'train' wrote."
-        ) from None
-    if header.get("format", 0) > _FORMAT:
-        raise InputError(
-            f"{path} was written by a newer napari-cmrir (format {header['format']}); upgrade this one."
-        )
-    return header
-
-
 def load_model(path: str | os.PathLike[str]) -> Representation:
     """Read a model file.
 
@@ -452,9 +388,11 @@ def load_model(path: str | os.PathLike[str]) -> Representation:
     header = read_header(path)
     kind = REPRESENTATIONS[header.get("representation", "comir")]
     try:
-        model = kind.load(header, load_file(path))
+        model = kind.load({**header, "file": str(path)}, load_file(path))
         model.history, model.provenance = header["history"], header["provenance"]
         model.score, model.pixel_size = header.get("score", {}), header.get("pixel_size")
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, RuntimeError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}); train or copy the model again.") from None

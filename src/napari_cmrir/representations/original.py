@@ -17,9 +17,10 @@ from napari_cmrir.images.discovery import Pair
 from napari_cmrir.images.intensity import Intensity, choose_intensity
 from napari_cmrir.images.readers import read_pair
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.representations.base import Representation, RepresentationKind, require_writable
+from napari_cmrir.representations.base import Representation, RepresentationKind
+from napari_cmrir.representations.model_file import require_writable
 
-__all__ = ["ORIGINAL", "OriginalImages", "fit_original", "train_original"]
+__all__ = ["ORIGINAL", "OriginalImages", "fit_original", "read_images", "train_original"]
 
 ArrayPair = tuple[NDArray[Any], NDArray[Any]]
 
@@ -129,24 +130,57 @@ def train_original(
     InputError
         There is no pair, or an image cannot be read.
     """
-    if not pairs:
-        raise InputError("Training needs at least one pair of images; give a folder that holds pairs.")
     if output is not None:
         require_writable(Path(output))
-    images: dict[str, list[NDArray[Any]]] = {name: [] for name in modalities}
-    names = []
-    for done, pair in enumerate(pairs):
-        yield Progress(done, len(pairs), "pairs", "Reading the pairs")
-        pixels = read_pair(pair) if isinstance(pair, Pair) else pair
-        names.append(pair.identifier if isinstance(pair, Pair) else f"pair {done + 1}")
-        for name, image in zip(modalities, pixels, strict=True):
-            images[name].append(image[..., None] if image.ndim == 2 else image)
+    images = yield from read_images(pairs, modalities)
     model = fit_original(images, modalities)
     model.pixel_size = pixel_size
-    model.provenance = {"trained_on": names}
+    model.provenance = {"trained_on": [_name(pair, number) for number, pair in enumerate(pairs, 1)]}
     if output is not None:
         model.save(output)
     return model
+
+
+def read_images(
+    pairs: Sequence[Pair | ArrayPair], modalities: tuple[str, str]
+) -> Job[dict[str, list[NDArray[Any]]]]:
+    """Read all images of some pairs, to fit ranges or statistics to them.
+
+    Parameters
+    ----------
+    pairs : sequence of Pair or of (first, second) arrays
+    modalities : (str, str)
+        In the order of the pairs.
+
+    Yields
+    ------
+    Progress
+        In pairs.
+
+    Returns
+    -------
+    dict of str to list of ndarray, (y, x, channel)
+        By modality.
+
+    Raises
+    ------
+    InputError
+        There is no pair, or an image cannot be read.
+    """
+    if not pairs:
+        raise InputError("Training needs at least one pair of images; give a folder that holds pairs.")
+    images: dict[str, list[NDArray[Any]]] = {name: [] for name in modalities}
+    for done, pair in enumerate(pairs):
+        yield Progress(done, len(pairs), "pairs", "Reading the pairs")
+        pixels = read_pair(pair) if isinstance(pair, Pair) else pair
+        for name, image in zip(modalities, pixels, strict=True):
+            images[name].append(image[..., None] if image.ndim == 2 else image)
+    return images
+
+
+def _name(pair: Pair | ArrayPair, number: int) -> str:
+    """Name a pair in a model's provenance."""
+    return pair.identifier if isinstance(pair, Pair) else f"pair {number}"
 
 
 ORIGINAL = RepresentationKind(OriginalImages.from_file, train_original)

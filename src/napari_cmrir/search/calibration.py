@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.fitted_values import fitted_values
+from napari_cmrir.settings import Settings, dump_settings, load_settings
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.repository import Repository
@@ -151,7 +152,7 @@ def _shipped(name: str) -> float:
     return fitted_values("confidence").values[name]
 
 
-class Calibration(BaseModel):
+class Calibration(Settings):
     """Coefficients of the probability that a first hit is right.
 
     The default coefficients are the shipped ones; `fitted_values` says what they were fitted to. Half of
@@ -163,8 +164,6 @@ class Calibration(BaseModel):
     >>> bool(sure > 0.95), bool(doubtful < 0.5)
     (True, True)
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     score: float = Field(
         default_factory=partial(_shipped, "score"), ge=0, description="Per unit of the registration score."
@@ -271,7 +270,7 @@ def store_calibration(path: str | os.PathLike[str], calibration: Calibration) ->
     from napari_cmrir.representations.base import load_model
 
     path = Path(path)
-    content = calibration.model_dump(mode="json")
+    content = dump_settings(calibration)
     if path.is_dir():
         with open_repository(path):
             atomic_write(path / _FILE, (json.dumps(content, indent=1) + "\n").encode())
@@ -292,9 +291,11 @@ def calibration_of(repository: Repository) -> Calibration:
     own = repository.path / _FILE
     try:
         if own.is_file():
-            return Calibration.model_validate_json(own.read_bytes())
-        return Calibration.model_validate(repository.model.provenance.get(_KEY) or {})
-    except ValidationError:
+            return load_settings(Calibration, json.loads(own.read_bytes()), str(own))
+        return load_settings(
+            Calibration, repository.model.provenance.get(_KEY) or {}, f"The model in {repository.path}"
+        )
+    except ValueError:  # no JSON, no mapping, or values out of bounds
         raise InputError(
             f"The calibration kept with {repository.path} cannot be read; calibrate again with 'evaluate"
             " --calibrate', or delete it."

@@ -6,17 +6,31 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cmrir.errors import InputError
+from napari_cmrir.files import atomic_write
+
 if TYPE_CHECKING:
     from napari_cmrir.images.geometry import Region
     from napari_cmrir.search.hits import Hit, SearchResult
 
-__all__ = ["affine_matrix", "as_csv", "as_elastix", "as_geojson", "as_itk", "as_json", "as_matrix"]
+__all__ = [
+    "affine_matrix",
+    "as_csv",
+    "as_elastix",
+    "as_geojson",
+    "as_itk",
+    "as_json",
+    "as_matrix",
+    "write_hits",
+]
 
 _CORNERS = ("top_left", "top_right", "bottom_right", "bottom_left")
 _COLUMNS = (
@@ -292,3 +306,55 @@ def _as_xy(matrix: NDArray[np.float64]) -> list[float]:
 
 def _numbers(values: Sequence[float]) -> str:
     return " ".join(f"{value + 0.0:.17g}" for value in values)
+
+
+def write_hits(
+    path: str | os.PathLike[str], answers: Sequence[tuple[str, SearchResult | Sequence[Hit]]]
+) -> Path:
+    """Write hits in the format that the file's ending names.
+
+    Parameters
+    ----------
+    path : path-like
+        Ends in ``.csv`` (a table), ``.geojson`` (boxes for QuPath) or ``.json`` (as ``query --json``). A file
+        that exists is replaced.
+    answers : sequence of (str, SearchResult or sequence of Hit)
+        The name of each query, such as its path, and what was found.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    InputError
+        The path ends otherwise, or cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from napari_cmrir.search.hits import Hit
+    >>> hit = Hit(1, "a.tif", 0.5, np.zeros((4, 2)), 0.0, 0.9, 0, {})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_hits(f"{folder}/hits.csv", [("query.tif", [hit])]).read_text().splitlines()[1][:18]
+    'query.tif,1,a.tif,'
+    """
+    from napari_cmrir.search.hits import SearchResult
+
+    path = Path(path)
+    hits = [(query, found.hits if isinstance(found, SearchResult) else found) for query, found in answers]
+    ending = path.suffix.lower()
+    if ending == ".csv":
+        text = as_csv(hits)
+    elif ending == ".geojson":
+        text = as_geojson(hits)
+    elif ending == ".json":
+        text = as_json(answers)
+    else:
+        raise InputError(f"{path.name} does not say what to write; end it in .csv, .json or .geojson.")
+    try:
+        atomic_write(path.absolute(), text.encode())
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}); choose another place.") from None
+    return path

@@ -155,6 +155,7 @@ def search(
     )
 
     settings = settings or SearchSettings()
+    rerank = RERANKERS[settings.rerank]
     repository.model.require_modality(modality)
     step, unknown = pixel_step(repository, pixel_size)
     region = check_region(region, pixels, mask, step)
@@ -189,7 +190,9 @@ def search(
             order = np.argsort(-screening, kind="stable")
     with clock.stage("rerank"):
         shortlist = order[: shortlist_length(settings, len(repository))]
-        scores = yield from portion(RERANKERS[settings.rerank](state, shortlist.tolist()), 40, 85)
+        scores = yield from portion(rerank(state, shortlist.tolist()), 40, 85)
+        if settings.rerank != "none":
+            state.scores.setdefault(settings.rerank, scores)
         values = np.array([scores[field] for field in shortlist.tolist()])
         shortlist = shortlist[np.argsort(-values, kind="stable")]
     with clock.stage("locate"):

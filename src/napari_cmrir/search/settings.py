@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -20,11 +20,12 @@ class SearchSettings(RegistrationSettings):
     'registration'
     """
 
-    rerank: Literal["none", "bow", "registration"] = Field(
+    rerank: Literal["none", "bow", "registration"] | str = Field(
         "registration",
         description="How the shortlist is ordered: none keeps the order of the bags of words; bow compares"
         " query-sized patches under a new vocabulary (the paper's Stage III); registration correlates the"
-        " CoMIRs over rotations and shifts. The box of a hit always comes from registration.",
+        " CoMIRs over rotations and shifts; or the name of one in `RERANKERS` that a package adds. The box"
+        " of a hit always comes from registration.",
     )
     hits: int = Field(10, ge=1, description="Images to return at most.")
     shortlist: int = Field(
@@ -66,6 +67,18 @@ class SearchSettings(RegistrationSettings):
         " repository's own (quick).",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to compute.")
+
+    @classmethod
+    def paper(cls) -> Self:
+        """Return the published search: 30 fields by bag of words, re-ranked by their patches' words."""
+        return cls(
+            rerank="bow",
+            shortlist=30,
+            register_all=0,
+            shortlist_by="words",
+            word_rotation_step=0.0,
+            bow_vocabulary="new",
+        )
 
 
 def untried(settings: SearchSettings) -> str:

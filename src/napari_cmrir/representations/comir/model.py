@@ -13,6 +13,7 @@ from napari_cmrir.jobs import Job
 from napari_cmrir.representations.base import Rectangle, Representation
 from napari_cmrir.representations.comir.inference import OutputScale, infer
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.settings import dump_settings, load_settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,7 +119,7 @@ class ComirModel(Representation):
 
     def described(self) -> dict[str, Any]:
         """Give the settings of the training."""
-        return {"settings": self.settings.model_dump(mode="json")}
+        return {"settings": dump_settings(self.settings)}
 
     def tensors(self) -> dict[str, Tensor]:
         """Give the weights, by ``<modality>/<name>``."""
@@ -134,8 +135,10 @@ class ComirModel(Representation):
         from napari_cmrir.representations.comir.networks import build_network
 
         first, second = header["modalities"]
-        settings = TrainingSettings.model_validate({"rotations": 1, **header["settings"]})
-        intensities = {m: Intensity.model_validate(header["intensities"][m]) for m in (first, second)}
+        settings = load_settings(TrainingSettings, {"rotations": 1, **header["settings"]}, header["file"])
+        intensities = {
+            m: load_settings(Intensity, header["intensities"][m], header["file"]) for m in (first, second)
+        }
         scales = {m: OutputScale(*map(tuple, header["scales"][m])) for m in (first, second)}
         networks: dict[str, UNet | Tiramisu] = {}
         for modality in (first, second):

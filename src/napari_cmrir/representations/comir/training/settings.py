@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from napari_cmrir.registration.settings import HIGH_PASS_PX
+from napari_cmrir.settings import Settings
 
 __all__ = ["PRESETS", "TrainingSettings"]
 
 
-class TrainingSettings(BaseModel):
+class TrainingSettings(Settings):
     """How two networks are trained together to give one common representation.
 
     The defaults are the preset ``fast``, made for a laptop; `PRESETS` holds the published one too.
@@ -23,8 +24,6 @@ class TrainingSettings(BaseModel):
     >>> PRESETS["paper"].temperature
     0.5
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: Literal["unet", "tiramisu"] = Field(
         "unet",

@@ -247,10 +247,10 @@ def _prepare(
     device: str,
 ) -> Job[tuple[_Course, list[str]]]:
     """Read the pairs, and tell what is doubtful about them."""
-    from napari_cmrir.representations.base import require_writable
     from napari_cmrir.representations.comir.training.pair_checks import split_pairs
     from napari_cmrir.representations.comir.training.trainer import Trainer
     from napari_cmrir.representations.devices import choose_device
+    from napari_cmrir.representations.model_file import require_writable
 
     settings = settings or TrainingSettings()
     if len(modalities) != 2 or modalities[0] == modalities[1]:

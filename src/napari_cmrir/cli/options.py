@@ -1,0 +1,237 @@
+"""Command-line options generated from settings models.
+
+A verb names the models whose fields it offers. An option that is not given leaves the value of the preset, or
+of the repository, as it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic import ValidationError
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.images.settings import ReadingSettings
+from napari_cmrir.settings import Settings
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+__all__ = ["READING", "Device", "Preset", "SettingsOptions", "settings_options"]
+
+
+class Device(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Preset(StrEnum):
+    """Which settings to start from."""
+
+    fast = "fast"
+    paper = "paper"
+
+
+@dataclass(frozen=True)
+class SettingsOptions:
+    """Fields of one settings model that a verb offers as options.
+
+    Parameters
+    ----------
+    model : type of Settings
+        The settings model.
+    panel : str
+        Heading of the options in the help.
+    fields : tuple of str
+        Names of the fields; by default all. A field that is itself a settings model has no option.
+    flags : mapping
+        Option names of fields whose option is not the field's name with dashes.
+    """
+
+    model: type[Settings]
+    panel: str
+    fields: tuple[str, ...] = ()
+    flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def parameters(self, group: str) -> dict[str, inspect.Parameter]:
+        """Make one keyword-only parameter per field, named ``<group>_<field>`` and annotated for typer."""
+        return {
+            name: inspect.Parameter(
+                f"{group}_{name}",
+                inspect.Parameter.KEYWORD_ONLY,
+                default=None,
+                annotation=self._annotation(name, self.model.model_fields[name]),
+            )
+            for name in self.fields or self.model.model_fields
+            if not _is_settings(self.model.model_fields[name].annotation)
+        }
+
+    def flag(self, name: str) -> str:
+        """Return the option of a field as a user types it, such as ``--max-rotation``."""
+        return self._declared(name)[0].split("/")[0]
+
+    def settings(self, given: Mapping[str, Any], base: Settings | None = None) -> Any:
+        """Make the settings: those given, and for the rest those of a base.
+
+        Parameters
+        ----------
+        given : mapping
+            Values by field name, as `settings_options` passes them.
+        base : Settings, optional
+            A preset; by default the model's defaults.
+
+        Returns
+        -------
+        Settings
+            An instance of `model`.
+
+        Raises
+        ------
+        InputError
+            If a value is out of bounds; the sentence names the option.
+
+        Examples
+        --------
+        >>> READING.settings({"pixel_size": -1.0})
+        Traceback (most recent call last):
+            ...
+        napari_cmrir.errors.InputError: --pixel-size cannot be -1.0: Input should be greater than 0.
+        """
+        start = {} if base is None else {name: getattr(base, name) for name in type(base).model_fields}
+        try:
+            return self.model.model_validate(start | dict(given))
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            if not wrong["loc"]:
+                raise InputError(f"The settings do not go together: {wrong['msg']}.") from None
+            option = self.flag(str(wrong["loc"][0]))
+            raise InputError(f"{option} cannot be {wrong['input']!r}: {wrong['msg']}.") from None
+
+    def _declared(self, name: str) -> tuple[str, ...]:
+        own = self.flags.get(name)
+        if own is not None:
+            return own
+        dashed = name.replace("_", "-")
+        is_switch = self.model.model_fields[name].annotation is bool
+        return (f"--{dashed}/--no-{dashed}",) if is_switch else (f"--{dashed}",)
+
+    def _annotation(self, name: str, info: FieldInfo) -> Any:
+        kind, choices = _option_type(name, info.annotation)
+        bounds = _bounds(info) if kind in (int, float) else {}
+        repeat = " Repeat the option for each value." if get_origin(kind) is list else ""
+        option = typer.Option(
+            *self._declared(name),
+            help=f"{info.description}{repeat}",
+            rich_help_panel=self.panel,
+            show_default=_as_text(info.default) or False,
+            metavar="|".join(map(str, choices)) if choices and kind is int else None,
+            **bounds,
+        )
+        return Annotated[kind | None, option]
+
+
+def settings_options(**groups: SettingsOptions) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a verb so that typer offers the fields of settings models as options.
+
+    Parameters
+    ----------
+    **groups
+        Name of a parameter of the verb, and the options that it stands for. The verb receives a mapping
+        with the values that were given, by field name.
+
+    Returns
+    -------
+    callable
+        The decorator.
+    """
+
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        offered = {group: options.parameters(group) for group, options in groups.items()}
+
+        @functools.wraps(verb)
+        def call(**values: Any) -> None:
+            for group, parameters in offered.items():
+                taken = {name: values.pop(parameter.name, None) for name, parameter in parameters.items()}
+                values[group] = {
+                    name: _as_value(value) for name, value in taken.items() if value not in (None, [])
+                }
+            verb(**values)
+
+        own = inspect.signature(verb, eval_str=True).parameters.values()
+        kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name not in groups]
+        generated = [parameter for group in offered.values() for parameter in group.values()]
+        parameters = [*kept, *generated]
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+        del call.__wrapped__  # typer would read the verb's own signature
+        return call
+
+    return decorate
+
+
+def _is_settings(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Settings)
+
+
+def _option_type(name: str, annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return the type that typer parses, and the choices where there is a fixed list of them."""
+    if get_origin(annotation) is Annotated:
+        return _option_type(name, get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        parts = [part for part in get_args(annotation) if part is not type(None)]
+        return _option_type(name, parts[0]) if len(parts) == 1 else (str, ())
+    if get_origin(annotation) is tuple:
+        return types.GenericAlias(list, (_option_type(name, get_args(annotation)[0])[0],)), ()
+    if get_origin(annotation) is Literal:
+        choices = get_args(annotation)
+        if all(isinstance(choice, str) for choice in choices):
+            title = "".join(word.capitalize() for word in name.split("_"))
+            return StrEnum(title, {choice: choice for choice in choices}), choices
+        return type(choices[0]), choices
+    return annotation, ()
+
+
+def _bounds(info: FieldInfo) -> dict[str, Any]:
+    """Return the closed bounds for typer; pydantic checks the open ones."""
+    bounds = {}
+    for rule in info.metadata:
+        for ours, theirs in (("min", "ge"), ("max", "le")):
+            if getattr(rule, theirs, None) is not None:
+                bounds[ours] = getattr(rule, theirs)
+    return bounds
+
+
+def _as_text(default: Any) -> str:
+    if isinstance(default, tuple):
+        return " ".join(map(str, default))
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return "" if default is None else f"{default}"
+
+
+def _as_value(value: Any) -> Any:
+    """Return a parsed option as the settings model takes it: lists as tuples, whole numbers as such."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_as_value, value))
+    if isinstance(value, StrEnum):
+        return value.value
+    return int(value) if isinstance(value, str) and value.isdigit() else value
+
+
+READING = SettingsOptions(
+    ReadingSettings,
+    "What is read of files that hold more than one plain image",
+    flags={"channels": ("--channel",)},
+)
+"""The options of every verb that reads images."""

@@ -1,0 +1,1 @@
+"""Retrievers: whole systems that rank images for a query, ours and its competitors."""

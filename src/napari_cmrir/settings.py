@@ -1,0 +1,129 @@
+"""The base of every settings model, and how stored settings are read and written.
+
+A settings model is frozen and refuses unknown names where code constructs it. Stored settings are read more
+tolerantly: a newer napari-cmrir may have written settings that this one does not know.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from napari_cmrir.errors import InputError
+
+__all__ = ["SETTINGS_VERSION", "Settings", "dump_settings", "load_settings"]
+
+SETTINGS_VERSION = 1
+"""Version of the stored settings. Raise it when a setting changes its name or its meaning."""
+
+_VERSION_KEY = "settings_version"
+
+
+class Settings(BaseModel):
+    """A frozen set of settings that refuses unknown names.
+
+    Each field gives its unit, bounds, default and source in its description. The command line's options
+    and the docks' forms are generated from the fields.
+
+    Examples
+    --------
+    >>> class Example(Settings):
+    ...     steps: int = 10
+    >>> Example(step=3)
+    Traceback (most recent call last):
+        ...
+    pydantic_core._pydantic_core.ValidationError: 1 validation error for Example
+    ...
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def dump_settings(settings: BaseModel) -> dict[str, Any]:
+    """Convert settings to values that JSON can hold, with the version of the settings.
+
+    Parameters
+    ----------
+    settings : pydantic.BaseModel
+        The settings.
+
+    Returns
+    -------
+    dict
+
+    Examples
+    --------
+    >>> class Example(Settings):
+    ...     steps: int = 10
+    >>> dump_settings(Example())
+    {'settings_version': 1, 'steps': 10}
+    """
+    return {_VERSION_KEY: SETTINGS_VERSION, **settings.model_dump(mode="json")}
+
+
+def load_settings(model_class: type[Model], data: Mapping[str, Any], where: str = "A file") -> Model:
+    """Read stored settings; settings that this version does not know are left out with a warning.
+
+    Parameters
+    ----------
+    model_class : type
+        The settings model.
+    data : mapping
+        What `dump_settings` returned.
+    where : str
+        What holds the settings, for the messages.
+
+    Returns
+    -------
+    model_class
+
+    Warns
+    -----
+    UserWarning
+        Names the settings that are left out.
+
+    Raises
+    ------
+    InputError
+        If the data are no mapping, or a value is missing or not accepted.
+
+    Examples
+    --------
+    >>> class Example(Settings):
+    ...     steps: int = 10
+    >>> load_settings(Example, {"settings_version": 1, "steps": 3}).steps
+    3
+    """
+    if not isinstance(data, Mapping):
+        raise InputError(f"{where} holds no settings where they are expected; restore it from a copy.")
+    known = copy.deepcopy(dict(data))
+    version = known.pop(_VERSION_KEY, SETTINGS_VERSION)
+    try:
+        return model_class.model_validate(known)
+    except ValidationError as error:
+        unknown = [problem["loc"] for problem in error.errors() if problem["type"] == "extra_forbidden"]
+    for *groups, name in unknown:
+        group: Any = known
+        for key in groups:
+            group = group[key]
+        del group[name]
+    try:
+        settings = model_class.model_validate(known)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        setting = ".".join(map(str, problem["loc"]))
+        reason = f"{setting}: {problem['msg']}" if setting else str(problem["msg"])
+        hint = "update napari-cmrir" if version != SETTINGS_VERSION else "it may need a newer napari-cmrir"
+        raise InputError(f"{where} holds a setting that cannot be used ({reason}); {hint}.") from None
+    names = ", ".join(".".join(map(str, path)) for path in unknown)
+    warnings.warn(
+        f"{where} holds settings that this napari-cmrir does not know and leaves out: {names}.", stacklevel=2
+    )
+    return settings

@@ -1,0 +1,16 @@
+"""An image format: NumPy's .npy files of (y, x) or (y, x, 3) arrays, mapped, not read."""
+
+import numpy as np
+
+from napari_cmrir.images.formats.base import ImageFormat
+from napari_cmrir.images.series import Level, Series, Stored
+
+
+def open_npy(path):
+    """Map a file; what is no array of two or three axes is damaged."""
+    pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    axes = {2: "YX", 3: "YXS"}[pixels.ndim]
+    return Stored(str(path), [Series([Level(pixels, axes)], is_rgb=axes == "YXS")])
+
+
+NPY = ImageFormat(open_npy, magics=(b"\x93NUMPY",), suffixes=(".npy",))
