@@ -35,8 +35,8 @@ class ReadingSettings(Settings):
     )
     z: _Index | Literal["max", "middle"] | None = Field(
         None,
-        description="Plane of a stack, 0 the first, its maximum projection or its middle plane; by default the"
-        " maximum of grey images and the middle of RGB.",
+        description="Plane of a stack, 0 the first, its maximum projection or its middle plane; by default"
+        " the maximum of grey images and the middle of RGB.",
     )
     t: _Index = Field(0, description="Point in time, 0 the first.")
     channels: tuple[_Index | str, ...] | None = Field(
