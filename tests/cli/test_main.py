@@ -246,11 +246,12 @@ class TestInfo:
 
     def test_damage_is_found(self, call, tmp_path, repository):
         copy = shutil.copytree(repository, tmp_path / "copy.cmrir")
+        assert call("index", "--words", "-o", copy).status == 0
         assert call("info", copy, "--verify").status == 0
-        vocabulary = copy / "vocabulary.safetensors"
+        (vocabulary,) = copy.rglob("vocabulary*.safetensors")
         content = bytearray(vocabulary.read_bytes())
         content[-1] ^= 1
         vocabulary.write_bytes(content)
         ended = call("info", copy, "--verify")
         assert ended.status == 1
-        assert "vocabulary.safetensors" in ended.err
+        assert vocabulary.name in ended.err

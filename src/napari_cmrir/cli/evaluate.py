@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_cmrir.cli.options import READING, Device, Lists, Preset, SettingsOptions, settings_options
+from napari_cmrir.cli.query import require_reranker
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.search.settings import SearchSettings
 
@@ -108,6 +109,7 @@ def evaluate(
     searched = SEARCH.settings(
         search, SearchSettings(max_rotation=max(SearchSettings().max_rotation, asked.max_rotation))
     )
+    require_reranker(searched.rerank)
     settings = asked.model_copy(
         update={
             "kinds": ("cross", "within") if within else ("cross",),

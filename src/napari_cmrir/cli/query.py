@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_cmrir.images.settings import ReadingSettings
     from napari_cmrir.search.hits import SearchResult
 
-__all__ = ["SEARCH", "doubts", "print_hits", "query", "write_transforms"]
+__all__ = ["SEARCH", "doubts", "print_hits", "query", "require_reranker", "write_transforms"]
 
 
 SEARCH = SettingsOptions(SearchSettings, "How the images are searched", flags={"hits": ("-k", "--hits")})
@@ -68,6 +68,7 @@ def query(
     from napari_cmrir.search.query import search as search_for
 
     settings = SEARCH.settings(search, SearchSettings.paper() if preset is Preset.paper else None)
+    require_reranker(settings.rerank)
     read_as = READING.settings(reading)
     opened = open_repository(repository)
     opened.model.require_modality(modality)
@@ -135,6 +136,23 @@ def _part(
             raise InputError("--turned turns a region; give --region as well.")
         return None, None
     return replace(Region.from_rectangle(*region), rotation_degrees=turned), None
+
+
+def require_reranker(name: str) -> None:
+    """Refuse an unknown ``--rerank`` before anything is opened; packages may add rerankers.
+
+    Raises
+    ------
+    typer.BadParameter
+        Names the known ones.
+    """
+    from napari_cmrir.errors import InputError
+    from napari_cmrir.search.rerankers import RERANKERS
+
+    try:
+        RERANKERS[name]
+    except InputError as error:
+        raise typer.BadParameter(str(error), param_hint="'--rerank'") from None
 
 
 def write_transforms(folder: Path, name: str, shape: tuple[int, ...], result: SearchResult) -> None:
