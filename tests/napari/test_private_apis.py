@@ -1,6 +1,7 @@
 """What napari and superqt do not promise: each use has a public way that works alone."""
 
 import re
+import threading
 from pathlib import Path
 
 import napari
@@ -23,20 +24,23 @@ def test_a_proxy_leads_to_its_viewer_by_public_means_too(make_napari_viewer):
 
 
 def test_a_worker_closes_its_generator_where_it_is_stopped(qtbot):
-    closed = []
+    begun, closed, pace = [], [], threading.Event()
 
-    def count(most):
+    def count():
+        begun.append(threading.current_thread())
         try:
-            yield from range(most)
+            while True:
+                pace.wait(0.01)  # a flood of signals would meet slots that are being disconnected
+                yield 1
         finally:
-            closed.append(True)
+            closed.append(threading.current_thread())
 
-    worker = ClosingWorker(count, 10**9)
-    with qtbot.waitSignal(worker.yielded):
-        worker.start()
-    with qtbot.waitSignal(worker.finished):
-        worker.quit()
-    assert closed == [True]
+    worker = ClosingWorker(count)
+    worker.start()
+    qtbot.waitUntil(lambda: bool(begun))
+    worker.quit()
+    qtbot.waitUntil(lambda: bool(closed))
+    assert closed == begun != [threading.main_thread()]
 
 
 def test_superqt_s_private_generator_is_not_used():
