@@ -57,15 +57,25 @@ def test_the_words_are_rebuilt_and_files_joined_when_asked(call, info, copy):
     assert ended.status == 0, ended.err
     assert ended.out.splitlines()[0].startswith("1 segments, ")
     assert call("info", copy, "--verify").status == 0
-    assert info(copy)["vocabulary"] == {"learned_from_fields": 4, "outgrown": False}
+    assert info(copy)["indexes"] == {"thumbnails": True, "words": True}
 
 
-def test_a_vocabulary_that_is_outgrown_is_mentioned(call, pairs, model, tmp_path):
+def test_words_are_built_when_asked_or_needed(call, info, pairs, model, tmp_path):
     path = tmp_path / "new.cmrir"
     first = call("index", pairs / "sample-000_BF.tif", "--model", model, "--modality", "BF", "-o", path)
-    assert "--rebuild-vocabulary" not in first.err
-    ended = call("index", pairs, "-o", path)
-    assert "learned from 1 fields, and there are 4 now: consider --rebuild-vocabulary" in ended.err
+    assert first.status == 0, first.err
+    assert (info(path)["indexes"], info(path)["words"]) == ({"thumbnails": True}, None)
+    query = ["query", path, pairs / "sample-000_SHG.tif", "--modality", "SHG"]
+    assert call(*query).status == 0
+    assert info(path)["words"] is None
+    assert call(*query, "--rerank", "none").status == 0
+    n_words = info(path)["words"]
+    assert n_words > 0
+    assert call("index", pairs, "-o", path).status == 0
+    assert info(path)["indexes"] == {"thumbnails": True, "words": False}
+    assert call("index", "-o", path, "--words").status == 0
+    assert info(path)["indexes"] == {"thumbnails": True, "words": True}
+    assert info(path)["words"] == n_words, "what is added is counted in the words that there are"
 
 
 def test_many_images_are_announced_with_time_and_disk(call, model, tmp_path):
@@ -102,11 +112,11 @@ def test_no_scheduler_is_told_in_one_line(call, pairs, model, tmp_path, monkeypa
     assert "No dask scheduler answers at tcp://127.0.0.1:1" in ended.err
 
 
-def test_a_repository_that_cannot_be_opened_is_verified(call, copy):
+def test_a_repository_that_cannot_be_opened_is_verified(call, copy, pairs):
     next((copy / "segments").iterdir()).unlink()
     assert call("info", copy).status == 2
     ended = call("info", copy, "--verify")
     assert ended.status == 1
-    assert "--rebuild-vocabulary" in ended.err
-    assert call("index", "-o", copy, "--rebuild-vocabulary").status == 0
+    assert "delete it and index the images again" in ended.err
+    assert call("index", pairs, "-o", copy).status == 0
     assert call("info", copy, "--verify").status == 0

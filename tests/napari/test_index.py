@@ -138,21 +138,6 @@ def test_a_repository_is_verified(dock, repository_path, tmp_path, wait_for):
     assert segment.name in widget.failures.toPlainText()
 
 
-def test_a_damaged_vocabulary_is_learned_anew_as_verify_advises(dock, repository_path, tmp_path, wait_for):
-    copy = shutil.copytree(repository_path, tmp_path / "copy.cmrir")
-    (vocabulary,) = copy.glob("vocabulary*.safetensors")
-    vocabulary.write_bytes(b"rubbish")
-    widget = dock(IndexWidget)
-    widget.output.set_paths(copy)
-    widget.verify.click()
-    wait_for(lambda: "Learn words" in widget.failures.toPlainText())
-    assert widget.words.text() == "Learn words"
-    widget.words.click()
-    wait_for(lambda: widget.panel.message.text() == "The visual words are learned anew.")
-    with open_repository(copy) as repository:
-        assert repository.verify() == []
-
-
 @pytest.mark.parametrize("change_settings", [False, True])
 def test_the_copied_indexing_gives_the_same_repository(
     dock, pairs_folder, model_path, tmp_path, wait_for, change_settings

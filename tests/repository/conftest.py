@@ -15,7 +15,7 @@ from napari_cmrir.bag_of_words.bags import count_words
 from napari_cmrir.bag_of_words.descriptors.describe import describe
 from napari_cmrir.bag_of_words.settings import DescriptorSettings, VocabularySettings
 from napari_cmrir.images.intensity import Intensity
-from napari_cmrir.repository.build import build_repository
+from napari_cmrir.repository.build import build_repository, ensure_index
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.representations.comir.inference import OutputScale
 from napari_cmrir.representations.comir.model import ComirModel
@@ -49,11 +49,14 @@ def write_image(path, seed, height=72, width=80):
 
 
 def index(sources, model, path, settings=SMALL, on_progress=None, modality="BF"):
-    return jobs.run(build_repository(sources, model, modality, path, settings), on_progress)
+    """Index images, and their words."""
+    job = build_repository(sources, model, modality, path, settings, indexes=("words",))
+    return jobs.run(job, on_progress)
 
 
 def rankings(repository):
     """Rank all fields by each, as names and exact scores."""
+    jobs.run(ensure_index(repository, "words"))
     names = [repository.image_name(field) for field in range(len(repository))]
     ranked = []
     for field in range(len(repository)):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import Source, build_repository
 from napari_cmrir.repository.repository import open_repository
 from napari_cmrir.repository.settings import RepositorySettings
@@ -36,7 +37,12 @@ def test_progress_never_goes_back_and_ends_at_the_number_of_images(folder, model
     index([folder], model, tmp_path / "a.cmrir", on_progress=seen.append)
     done = [progress.done for progress in seen]
     assert done == sorted(done)
-    assert (done[0], done[-1], seen[-1].total) == (0, 5, 5)
+    assert (done[0], done[-1], seen[-1].total) == (0, 100, 100)
+    (folder / "core0_BF.tif").touch()
+    images = []
+    run(build_repository([folder], model, "BF", tmp_path / "b.cmrir"), images.append)
+    assert {(progress.total, progress.unit) for progress in images} == {(5, "images")}
+    assert images[-1].done == 5
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
@@ -44,9 +50,7 @@ def test_progress_never_goes_back_and_ends_at_the_number_of_images(folder, model
     ("message", "nth", "n_kept"),
     [
         ("CoMIR", 6, {1, 2}),  # the second may have been killed while it was written
-        ("vocabulary: describing", 3, {5}),
-        ("vocabulary: learning", 2, {5}),
-        ("words", 4, {5}),
+        ("CoMIR", 9, {2, 3, 4}),
     ],
 )
 def test_a_killed_job_is_unfinished_and_taken_up_where_it_stopped(
@@ -58,7 +62,9 @@ def test_a_killed_job_is_unfinished_and_taken_up_where_it_stopped(
     assert death.returncode == -9, death.stderr
     kept = {entry: entry.stat().st_mtime_ns for entry in (path / "comirs").glob("0*")}
     assert len(kept) in n_kept
-    with pytest.raises(InputError, match=f"unfinished.*{len(kept)} of 5 CoMIRs.*index the same images"):
+    with pytest.raises(
+        InputError, match=r"unfinished.*none of 5 images is searchable.*index the same images"
+    ):
         open_repository(path)
     repository = index([folder], model, path)
     assert {entry: entry.stat().st_mtime_ns for entry in kept} == kept
@@ -79,7 +85,7 @@ def test_stopping_anywhere_loses_nothing_and_the_resumed_index_is_the_same(
             repository = end.value
             break
         job.close()
-    assert n_messages > 12
+    assert n_messages > 8
     assert repository.verify() == []
     assert rankings(repository) == rankings(built)
     assert not list(path.rglob(".partial-*"))
@@ -95,7 +101,7 @@ def test_indexing_again_adds_what_is_new_and_touches_nothing_else(
     write_image(folder / "core9_BF.tif", 9)
     seen = []
     repository = index([folder], model, path, on_progress=seen.append)
-    assert seen[-1].total == 1
+    assert seen[-1].done == seen[-1].total == 100
     assert [repository.image_name(field) for field in range(6)][5] == "core9_BF.tif"
     unchanged = {entry for entry, time in before.items() if entry.stat().st_mtime_ns == time}
     assert set(before) - unchanged <= {path / "writer.lock"}
@@ -142,7 +148,7 @@ def test_a_repository_is_opened_in_its_former_state_while_it_is_added_to(
     sizes = []
     for _ in build_repository([folder], model, "BF", path):
         with open_repository(path) as reader:
-            sizes.append(len(reader.bag_index))
+            sizes.append(len(reader))
     assert set(sizes) == {5, 6}
     assert sizes == sorted(sizes)
 
@@ -191,7 +197,7 @@ def test_an_unreadable_file_is_reported_and_does_not_stop_the_others(folder, mod
     assert names == {"core3_BF.tif", "naïve\nname_BF.tif", "vanished_BF.tif"}
     assert "No such file" in repository.failures[str(folder / "vanished_BF.tif")]
     assert len(repository) == 4
-    assert "4 images indexed, 3 not" in seen[-1].message
+    assert any("4 images indexed, 3 not" in progress.message for progress in seen)
 
 
 def test_an_image_too_small_to_describe_is_reported(folder, model, tmp_path, index):

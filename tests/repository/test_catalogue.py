@@ -72,14 +72,14 @@ def test_a_transaction_that_fails_leaves_nothing(catalogue):
 
 
 def test_a_reader_sees_the_state_before_or_after_never_between(folder, catalogue):
-    first = catalogue.add_image("a", state="represented")
-    second = catalogue.add_image("b", state="represented")
+    first = catalogue.add_image("a", state="pending")
+    second = catalogue.add_image("b", state="pending")
     reader = Catalogue(folder)
     with reader.snapshot():
-        assert reader.count_images() == {"represented": 2}
+        assert reader.count_images() == {"pending": 2}
         with catalogue.transaction():
-            catalogue.enter_segment("segments/1", "0" * 64, 2, [first, second])
-        assert reader.count_images() == {"represented": 2}
+            catalogue.enter_segment("segments/1", "0" * 64, 2, [first, second], [])
+        assert reader.count_images() == {"pending": 2}
         assert reader.segments() == []
     assert reader.count_images() == {"indexed": 2}
     assert [segment.file for segment in reader.segments()] == ["segments/1"]
@@ -88,9 +88,9 @@ def test_a_reader_sees_the_state_before_or_after_never_between(folder, catalogue
 
 def test_an_image_that_replaces_another_retires_it_when_it_is_published(catalogue):
     old = catalogue.add_image("a", state="indexed")
-    new = catalogue.add_image("a", state="represented", replaces=old)
+    new = catalogue.add_image("a", state="pending", replaces=old)
     with catalogue.transaction():
-        catalogue.enter_segment("segments/1", "0" * 64, 1, [new])
+        catalogue.enter_segment("segments/1", "0" * 64, 1, [new], [])
     assert catalogue.image_ids("indexed") == [new]
     assert catalogue.image_ids("retired") == [old]
 
@@ -98,9 +98,9 @@ def test_an_image_that_replaces_another_retires_it_when_it_is_published(catalogu
 def test_what_is_dropped_is_forgotten_and_what_names_it_stays(catalogue):
     with catalogue.transaction():
         old = catalogue.add_image("a", state="indexed")
-        new = catalogue.add_image("a", state="represented", replaces=old)
-        catalogue.enter_segment("segments/1", "0" * 64, 1, [old])
-        catalogue.enter_segment("segments/2", "0" * 64, 1, [new])
+        new = catalogue.add_image("a", state="pending", replaces=old)
+        catalogue.enter_segment("segments/1", "0" * 64, 1, [old], [])
+        catalogue.enter_segment("segments/2", "0" * 64, 1, [new], [])
         catalogue.drop_segments(["segments/1"])
         assert catalogue.drop_retired() == 1
     catalogue.shrink()

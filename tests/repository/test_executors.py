@@ -9,9 +9,8 @@ from distributed import Client, LocalCluster
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import run
-from napari_cmrir.repository.build import build_repository
+from napari_cmrir.repository.build import build_index, build_repository
 from napari_cmrir.repository.executors import IndexConfig, WorkerContext, make_executor
-from napari_cmrir.repository.maintenance import rebuild_vocabulary
 from napari_cmrir.repository.repository import open_repository
 from napari_cmrir.repository.tasks import ImageTask, represent_batch
 
@@ -68,16 +67,18 @@ def test_two_workers_of_a_cluster_rank_byte_for_byte_as_one_process(
     cluster, images, model, in_peace, tmp_path, small, rankings
 ):
     address, seen = cluster.scheduler_address, []
-    job = build_repository([images], model, "BF", tmp_path / "a.cmrir", small, scheduler=address)
-    repository = run(job, seen.append)
+    path = tmp_path / "a.cmrir"
+    run(build_repository([images], model, "BF", path, small, scheduler=address), seen.append)
+    run(build_index(path, scheduler=address))
+    repository = open_repository(path)
     assert rankings(repository) == in_peace
     assert repository.verify() == []
     assert repository.summary()["segments"] > 1
     done = [progress.done for progress in seen]
     assert done == sorted(done)
     assert seen[-1].done == seen[-1].total == N_IMAGES
-    rebuilt = run(rebuild_vocabulary(tmp_path / "a.cmrir", scheduler=address))
-    assert rankings(rebuilt) == in_peace
+    run(build_index(repository.path, anew=True, scheduler=address))
+    assert rankings(open_repository(repository.path)) == in_peace
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
@@ -107,8 +108,6 @@ def test_workers_of_its_own_and_a_stop_in_the_middle(images, model, in_peace, tm
         for progress in job:
             if progress.done >= 0.2 * N_IMAGES:
                 break
-    with pytest.raises(InputError, match="unfinished"):
-        open_repository(tmp_path / "a.cmrir")
     repository = run(build_repository([images], model, "BF", tmp_path / "a.cmrir", small))
     assert rankings(repository) == in_peace
 

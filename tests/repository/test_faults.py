@@ -11,8 +11,8 @@ import pytest
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import run
-from napari_cmrir.repository.build import build_repository
-from napari_cmrir.repository.maintenance import compact_repository, rebuild_vocabulary, verify_repository
+from napari_cmrir.repository.build import build_index, build_repository
+from napari_cmrir.repository.maintenance import compact_repository, verify_repository
 from napari_cmrir.repository.repository import open_repository
 from napari_cmrir.search.query import search
 
@@ -98,9 +98,9 @@ def test_a_disk_that_is_full_at_any_moment_loses_nothing(folder, model, built, t
         repository.close()
 
         fill(disk, 0)
-        for upkeep in (rebuild_vocabulary, compact_repository):
+        for upkeep in (build_index(path, anew=True), compact_repository(path)):
             with pytest.raises(InputError, match="is full"):
-                run(upkeep(path))
+                run(upkeep)
         assert state(path) == 5
 
 
@@ -183,7 +183,7 @@ def test_a_second_process_is_refused_in_words_while_the_first_indexes(
         assert first.stdout.readline() == "5 images to index\n"
         for job in (
             build_repository([folder], model, "BF", path),
-            rebuild_vocabulary(path),
+            build_index(path),
             compact_repository(path),
         ):
             with pytest.raises(InputError, match=f"being written by process {first.pid} on .*; wait"):

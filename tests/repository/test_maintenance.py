@@ -8,26 +8,31 @@ import pytest
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import run
 from napari_cmrir.repository import maintenance as compacting
-from napari_cmrir.repository.build import Source, build_repository
+from napari_cmrir.repository.build import Source, build_index, build_repository
 from napari_cmrir.repository.maintenance import (
     compact_repository,
     prune_repository,
-    rebuild_vocabulary,
     verify_repository,
 )
 from napari_cmrir.repository.repository import open_repository
 
 REBUILD_AND_DIE = """
 import os, signal, sys
-from napari_cmrir.repository.maintenance import rebuild_vocabulary
+from napari_cmrir.repository.build import build_index
 
 path, message, nth = sys.argv[1:]
 seen = 0
-for progress in rebuild_vocabulary(path):
+for progress in build_index(path, anew=True):
     seen += progress.message.startswith(message)
     if seen == int(nth):
         os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+def rebuild(path):
+    """Learn the words anew."""
+    run(build_index(path, anew=True))
+    return open_repository(path)
 
 
 @pytest.fixture
@@ -109,16 +114,14 @@ class TestRebuildVocabulary:
             write_image(folder / f"core{seed}_BF.tif", seed)
         reader = index([folder], model, path, settings=None)
         before = rankings(reader)
-        assert reader.summary()["vocabulary"] == {"learned_from_fields": 1, "outgrown": True}
-        rebuilt = run(rebuild_vocabulary(path))
+        rebuilt = rebuild(path)
         at_once = index([folder], model, tmp_path / "b.cmrir")
         assert rankings(rebuilt) == rankings(at_once) != before
-        assert rebuilt.summary()["vocabulary"] == {"learned_from_fields": 8, "outgrown": False}
         assert rebuilt.verify() == []
         assert rankings(reader) == before  # who opened it before keeps the old words
 
     def test_more_is_added_with_the_new_words(self, path, images, model, index, write_image):
-        run(rebuild_vocabulary(path))
+        rebuild(path)
         write_image(images / "core9_BF.tif", 9)
         repository = index([images], model, path, settings=None)
         assert names(repository)[-1] == "core9_BF.tif"
@@ -136,34 +139,42 @@ class TestRebuildVocabulary:
         assert death.returncode == -signal.SIGKILL, death.stderr
         assert rankings(open_repository(path)) == before
         assert run(verify_repository(path)) == []
-        repository = run(rebuild_vocabulary(path))
+        repository = rebuild(path)
         assert repository.verify() == []
         assert len(repository) == 6
         assert rankings(repository) != before
 
     def test_a_lost_segment_and_vocabulary_are_made_anew(self, path, built, rankings):
-        next((path / "segments").iterdir()).unlink()
-        (path / "vocabulary.safetensors").unlink()
-        with pytest.raises(InputError, match="vocabulary"):
-            open_repository(path)
+        words, vocabulary = sorted((path / "indexes" / "words").iterdir())
+        words.unlink()
+        vocabulary.unlink()
         problems = run(verify_repository(path))
         assert len(problems) == 2
         assert all("--rebuild-vocabulary" in problem for problem in problems)
-        assert rankings(run(rebuild_vocabulary(path))) == rankings(built)
+        assert rankings(rebuild(path)) == rankings(built)
         assert run(verify_repository(path)) == []
 
     def test_a_damaged_segment_is_not_used_again(self, path, built, rankings):
-        spoilt = next((path / "segments").iterdir())
+        spoilt = min((path / "indexes" / "words").iterdir())
         content = bytearray(spoilt.read_bytes())
         content[-1] ^= 1
         spoilt.write_bytes(content)
-        repository = run(rebuild_vocabulary(path))
+        repository = rebuild(path)
+        assert repository.verify() == []
+        assert rankings(repository) == rankings(built)
+
+    @pytest.mark.parametrize("part", ["segments", "indexes/thumbnails"])
+    def test_a_deleted_segment_is_indexed_again(self, path, images, model, index, built, rankings, part):
+        next((path / part).iterdir()).unlink()
+        (problem,) = run(verify_repository(path))
+        assert problem.endswith("delete it and index the images again.")
+        repository = index([built.path.parent / "images"], model, path, settings=None)
         assert repository.verify() == []
         assert rankings(repository) == rankings(built)
 
     def test_without_any_comir_it_is_refused(self, tmp_path):
         with pytest.raises(InputError, match="not a repository"):
-            run(rebuild_vocabulary(tmp_path))
+            rebuild(tmp_path)
 
 
 class TestCompact:
@@ -181,13 +192,13 @@ class TestCompact:
         after = open_repository(path)
         assert rankings(after) == before
         assert after.verify() == []
-        assert len(files(path)) == n_files - 4 - 1  # four segments and a CoMIR
+        assert len(files(path)) == n_files - 4 - 1  # four segments and a CoMIR; two folders of indexes
         assert run(compact_repository(path)).dropped_images == 0
 
     def test_more_can_be_added_when_the_old_words_are_gone(self, path, images, model, index, write_image):
-        run(rebuild_vocabulary(path))
+        rebuild(path)
         run(compact_repository(path))
-        assert not (path / "vocabulary.safetensors").exists()
+        assert len(list((path / "indexes" / "words").glob("vocabulary-*"))) == 1
         write_image(images / "core9_BF.tif", 9)
         repository = index([images], model, path, settings=None)
         assert len(repository) == 6
@@ -219,12 +230,12 @@ def test_a_damaged_comir_is_mended_as_verify_says(path, images, model, index, bu
 def test_an_unfinished_repository_can_be_verified(folder, model, tmp_path, small):
     job = build_repository([folder], model, "BF", tmp_path / "a.cmrir", small)
     for progress in job:
-        if progress.message.startswith("vocabulary"):
+        if progress.message.startswith("CoMIR of core3"):
             break
     job.close()
     seen = []
     assert run(verify_repository(tmp_path / "a.cmrir"), seen.append) == []
-    assert seen[-1].done == seen[-1].total > 1
+    assert seen[-1].done == seen[-1].total == 1
 
 
 def test_a_damaged_catalogue_is_found(path):

@@ -1,6 +1,8 @@
+import gc
 import json
 import shutil
 import sqlite3
+import weakref
 from contextlib import closing
 
 import numpy as np
@@ -13,7 +15,7 @@ from napari_cmrir.repository.catalogue import Catalogue
 from napari_cmrir.repository.layout import CATALOGUE_NAME, MODEL_NAME
 from napari_cmrir.repository.maintenance import verify_repository
 from napari_cmrir.repository.pyramids import halve
-from napari_cmrir.repository.repository import VOCABULARY_NAME, open_repository
+from napari_cmrir.repository.repository import open_repository
 
 RANK = """
 import sys
@@ -70,7 +72,14 @@ def test_a_sound_repository_verifies(copy):
 
 
 @pytest.mark.parametrize(
-    "part", ["segments/*.safetensors", "comirs/*/0/c/0/0/0", MODEL_NAME, VOCABULARY_NAME]
+    "part",
+    [
+        "segments/*.safetensors",
+        "comirs/*/0/c/0/0/0",
+        MODEL_NAME,
+        "indexes/words/vocabulary-*",
+        "indexes/thumbnails/*",
+    ],
 )
 def test_one_changed_bit_is_found(copy, part):
     (spoilt,) = sorted(copy.glob(part))[:1]
@@ -87,7 +96,7 @@ def test_a_lost_pyramid_is_found(copy):
     assert len(run(verify_repository(copy))) == 1
 
 
-@pytest.mark.parametrize("part", [MODEL_NAME, VOCABULARY_NAME, "segments/*.safetensors"])
+@pytest.mark.parametrize("part", [MODEL_NAME, "segments/*.safetensors"])
 def test_a_missing_part_is_named_when_it_is_opened(copy, part):
     missing = sorted(copy.glob(part))[0]
     missing.unlink()
@@ -108,6 +117,28 @@ def test_a_setting_of_a_newer_version_is_a_warning(copy):
         catalogue.note(settings=catalogue.about("settings") | {"settings_version": 99, "tiles": "hexagons"})
     with pytest.warns(UserWarning, match=f"{copy.name}.*tiles"), open_repository(copy) as opened:
         assert opened.summary()["images"]["indexed"] > 0
+
+
+def test_an_older_format_is_refused(copy):
+    with sqlite3.connect(copy / CATALOGUE_NAME) as connection:
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+    with pytest.raises(InputError, match=r"format 2, older.*index the images into a new repository"):
+        open_repository(copy)
+
+
+def test_it_goes_when_nobody_uses_it_any_more(copy):
+    repository = open_repository(copy)
+    repository.comir(0, 1) if min(repository.comir(0).shape[1:]) >= 128 else repository.comir(0)
+    assert repository.pixel_step(0) == 1
+    gone = weakref.ref(repository)
+    repository.close()
+    gc.disable()  # a cycle would be collected, and not at once
+    try:
+        del repository
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_what_is_no_repository_is_refused(tmp_path):

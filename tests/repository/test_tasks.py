@@ -1,6 +1,7 @@
 """CoMIRs stored block by block are those computed at once."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -144,6 +145,4 @@ def test_images_of_another_pixel_size_are_indexed_at_the_models(model, tmp_path,
 
 
 def _with_pixel_size(model, pixel_size):
-    model = model.__class__(**{name: getattr(model, name) for name in model.__dataclass_fields__})
-    model.pixel_size = pixel_size
-    return model
+    return replace(model, pixel_size=pixel_size)

@@ -4,7 +4,7 @@ import pytest
 
 HOLES = """
 import numpy as np
-from napari_cmrir.repository.executors import give_back
+from napari_cmrir.repository.executors import trim_malloc
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
@@ -12,7 +12,7 @@ def resident():
 arrays = [np.ones(8000) for _ in range(3000)]  # 64 kB each, which the C library takes from its heap
 arrays = arrays[::100]
 before = resident()
-give_back()
+trim_malloc()
 print(before - resident())
 """
 

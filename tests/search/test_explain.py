@@ -5,8 +5,10 @@ import pytest
 
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.jobs import run
+from napari_cmrir.repository.build import ensure_index
 from napari_cmrir.search.explain import agreement_map, explain
 from napari_cmrir.search.query import search
+from napari_cmrir.search.shortlist import word_scores
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +44,11 @@ def test_the_frame_is_laid_onto_the_box(repository, asked):
 
 
 def test_the_shared_words_add_up_to_the_cosine_and_the_right_image_has_them_in_place(repository, asked):
+    run(ensure_index(repository, "words"))
+    cosines = word_scores(repository, asked.comir, asked.mask)
     right, wrong = (explain(repository, asked, hit).shared_words for hit in (asked.hits[0], asked.hits[-1]))
     for shared, hit in ((right, asked.hits[0]), (wrong, asked.hits[-1])):
-        assert shared.weights.sum() == pytest.approx(hit.scores["words"], abs=1e-5)
+        assert shared.weights.sum() == pytest.approx(cosines[hit.field], abs=1e-5)
         assert len(shared.words) == len(shared.points) == len(shared.weights) == len(shared.in_place)
     assert right.in_place.mean() > wrong.in_place.mean()
 

@@ -66,8 +66,12 @@ def query(
     from napari_cmrir.repository.repository import open_repository
     from napari_cmrir.search.exports import as_csv, as_geojson, as_json
     from napari_cmrir.search.query import search as search_for
+    from napari_cmrir.search.rerankers import RERANKERS
 
     settings = SEARCH.settings(search, SearchSettings.paper() if preset is Preset.paper else None)
+    if settings.rerank not in RERANKERS:
+        known = ", ".join(RERANKERS)
+        raise typer.BadParameter(f"'{settings.rerank}' is not one of {known}.", param_hint="--rerank")
     read_as = READING.settings(reading)
     opened = open_repository(repository)
     opened.model.require_modality(modality)

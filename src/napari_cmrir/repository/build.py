@@ -19,7 +19,7 @@ from napari_cmrir import __version__
 from napari_cmrir.errors import InputError
 from napari_cmrir.files import atomic_path, checksum
 from napari_cmrir.images.lazy_image import LazyImage
-from napari_cmrir.jobs import Job, Preview, Progress, run
+from napari_cmrir.jobs import Job, Preview, Progress, portion, run
 from napari_cmrir.repository.catalogue import Catalogue, ImageRow
 from napari_cmrir.repository.executors import IndexConfig, WorkerContext, make_executor
 from napari_cmrir.repository.fields import cut_fields
@@ -172,6 +172,7 @@ def _size(n_bytes: float) -> str:
 
 
 Work = list[tuple[int, AnySource]]
+_IMAGES_PERCENT = 50  # of a build with further indexes: words take about as long as CoMIRs
 
 
 def build_repository(
@@ -224,7 +225,8 @@ def build_repository(
     Yields
     ------
     Progress
-        In images; the first one estimates time and disk (`Estimate`), if there is something to do.
+        In images, or in percent where further indexes are built; the first one estimates time and disk
+        (`Estimate`), if there is something to do.
 
     Returns
     -------
@@ -246,17 +248,39 @@ def build_repository(
     with open_to_write(folder) as catalogue:
         settings = _agree(catalogue, model, modality, settings)
         with catalogue.transaction():
+            _reset_lost_segments(catalogue)
             work = list(diff_sources(catalogue, found.values()))
             work += missing_comirs(catalogue, found.values())
             if prune:
                 prune_vanished(catalogue)
         if work:
             config = IndexConfig(folder, model.fingerprint, modality, settings, device)
-            yield from _index(catalogue, config, model, work, workers, scheduler)
+            job = _index(catalogue, config, model, work, workers, scheduler)
+            yield from portion(job, 0, _IMAGES_PERCENT) if indexes else job
             _refuse_nothing(catalogue, work, len(found))
-    for name in indexes:
-        yield from build_index(folder, name, workers=workers, scheduler=scheduler)
+    each = (100 - _IMAGES_PERCENT) / max(1, len(indexes))
+    for position, name in enumerate(indexes):
+        building = build_index(folder, name, workers=workers, scheduler=scheduler)
+        start = _IMAGES_PERCENT + position * each
+        yield from portion(building, start, start + each)
     return open_repository(folder)
+
+
+def _reset_lost_segments(catalogue: Catalogue) -> None:
+    """Have the images of segments whose files were deleted indexed again, within a transaction."""
+    files = {segment.id: [segment.file] for segment in catalogue.segments()}
+    names = {segment_id: one[0] for segment_id, one in files.items()}
+    for index in catalogue.index_files():
+        if FIELD_INDEXES[index.name].is_always_built:
+            files[index.segment].append(index.file)
+    lost = {
+        number for number, some in files.items() if not all((catalogue.folder / one).exists() for one in some)
+    }
+    if lost:
+        for row in list(catalogue.images("indexed")):
+            if row.segment in lost:
+                catalogue.change_image(row.id, state="pending")
+        catalogue.drop_segments([names[number] for number in sorted(lost)])
 
 
 def build_index(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.files import checksum
 from napari_cmrir.jobs import Job, Progress, portion
 from napari_cmrir.repository.catalogue import Catalogue, ImageRow, SegmentRow
 from napari_cmrir.repository.executors import Executor, IndexConfig, Task, TaskFailed, WorkerContext
@@ -166,6 +167,7 @@ def build_segments(indexing: Indexing, name: str, *, anew: bool = False) -> Job[
     shared = catalogue.shared_of(name)
     file = None if shared is None else shared.get("file")
     if shared is None or anew or (file is not None and not (folder / file).exists()):
+        _remove_damaged(catalogue, name)
         indexing.share = 2 / 3
         shared = yield from index.prepare(indexing, _fields(folder, segments, rows))
         indexing.share, anew = 1.0, True
@@ -199,6 +201,14 @@ def build_segments(indexing: Indexing, name: str, *, anew: bool = False) -> Job[
             for segment_id, index_file, sha256 in entered:
                 catalogue.enter_index(name, segment_id, index_file, sha256)
             catalogue.note_shared(name, shared)
+
+
+def _remove_damaged(catalogue: Catalogue, name: str) -> None:
+    """Remove damaged files of an index, which would be taken for ones that a killed job had written."""
+    for index in catalogue.index_files(name):
+        path = catalogue.folder / index.file
+        if path.exists() and checksum(path) != index.sha256:
+            path.unlink()
 
 
 def _fields(

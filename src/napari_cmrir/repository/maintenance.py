@@ -96,24 +96,25 @@ def _parts(catalogue: Catalogue) -> Iterator[Part]:
     if about("model_sha256") is not None:
         advice = "restore it from a copy, or put the model file that it was built with there"
         yield Part(MODEL_NAME, about("model_sha256"), advice)
-    anew = "index the images into a new repository"
+    again = "delete it and index the images again"
     for segment in catalogue.segments():
-        yield Part(segment.file, segment.sha256, f"restore it from a copy, or {anew}")
+        yield Part(segment.file, segment.sha256, again)
     files = catalogue.index_files()
     for name in sorted({index.name for index in files}):
         shared = catalogue.shared_of(name) or {}
         if "file" in shared:
-            advice = f"delete it and build the index '{name}' again ('index --{name}')"
-            yield Part(shared["file"], shared["sha256"], advice)
+            yield Part(shared["file"], shared["sha256"], _anew(name))
     for index in files:
-        again = (
-            "delete it and build its index again ('index --words')" if index.name == "words" else "delete it"
-        )
-        advice = f"restore it from a copy, or {anew}" if index.name == "thumbnails" else again
-        yield Part(index.file, index.sha256, advice)
+        is_always_built = FIELD_INDEXES[index.name].is_always_built
+        yield Part(index.file, index.sha256, again if is_always_built else _anew(index.name))
     for row in catalogue.images("indexed"):
         image = row.absolute_path or row.name
         yield Part(str(row.comir), row.comir_sha256, f"delete it and index {image} again")
+
+
+def _anew(name: str) -> str:
+    how = "'index --rebuild-vocabulary'" if name == "words" else "`build_index` with ``anew``"
+    return f"build the index '{name}' anew ({how})"
 
 
 def _problem(folder: Path, part: Part) -> str | None:

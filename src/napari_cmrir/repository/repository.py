@@ -403,6 +403,19 @@ class Repository:
             thumbnails += thumbnails_of(tensors, table)
         return list(compress(thumbnails, self._is_searched.tolist()))
 
+    def verify(self) -> list[str]:
+        """Read every file again and compare it with its checksum; `verify_repository` as a job.
+
+        Returns
+        -------
+        list of str
+            What is wrong and what to do about it, a sentence each; empty if all is well.
+        """
+        from napari_cmrir.jobs import run
+        from napari_cmrir.repository.maintenance import verify_repository
+
+        return run(verify_repository(self.path))
+
     def summary(self) -> dict[str, Any]:
         """Describe the repository in numbers and names, as JSON can hold them."""
         about = self._catalogue.about

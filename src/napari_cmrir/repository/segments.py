@@ -60,10 +60,10 @@ def map_fields(path: Path) -> npt.NDArray[np.void]:
         If the file is missing or damaged.
     """
     try:
-        return map_tensors(path)["fields"].view(FIELD_DTYPE).reshape(-1)
-    except (KeyError, ValueError) as error:
+        return _map(path)["fields"].view(FIELD_DTYPE).reshape(-1)
+    except (OSError, KeyError, ValueError) as error:
         raise InputError(
-            f"{path} is damaged; restore it from a copy, or index the images into a new repository."
+            f"{path} is missing or damaged; restore it from a copy, or delete it and index the images again."
         ) from error
 
 
