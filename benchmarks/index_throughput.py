@@ -24,8 +24,8 @@ from napari_cmrir.bag_of_words.vocabulary import Vocabulary
 from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
-from napari_cmrir.repository import tasks as representing
 from napari_cmrir.repository import comirs as storing
+from napari_cmrir.repository import tasks as representing
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.representations.comir.inference import OutputScale

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_cmrir.cli.lists import Lists
-from napari_cmrir.cli.options import Device, Preset, SettingsOptions, settings_options
+from napari_cmrir.cli.options import READING, Device, Preset, SettingsOptions, settings_options
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.search.settings import SearchSettings
 
@@ -46,7 +46,7 @@ SEARCH = SettingsOptions(
 )
 
 
-@settings_options(protocol=PROTOCOL, search=SEARCH)
+@settings_options(protocol=PROTOCOL, search=SEARCH, reading=READING)
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Model file that 'train' wrote.")],
     pairs: Annotated[
@@ -87,6 +87,7 @@ def evaluate(
     *,
     protocol: dict[str, Any],
     search: dict[str, Any],
+    reading: dict[str, Any],
 ) -> None:
     """Measure how often, and how well located, the right image is found by one of another modality."""
     from napari_cmrir.cli.progress import draw
@@ -102,6 +103,7 @@ def evaluate(
 
     other = None if compare is None else read_evaluation(compare)
     repository = RepositorySettings.paper() if preset is Preset.paper else RepositorySettings()
+    read_as = READING.settings(reading)
     described = repository.descriptor.model_copy(update={"name": descriptor})
     asked: EvaluationSettings = PROTOCOL.settings(protocol)
     searched = SEARCH.settings(
@@ -112,11 +114,11 @@ def evaluate(
             "kinds": ("cross", "within") if within else ("cross",),
             "poses": ("transformed", "untransformed") if untransformed else ("transformed",),
             "ranks": tuple(sorted(set(asked.ranks))),
-            "repository": repository.model_copy(update={"descriptor": described}),
+            "repository": repository.model_copy(update={"descriptor": described, "reading": read_as}),
             "search": searched,
         }
     )
-    found = find_pairs(pairs, modalities)
+    found = find_pairs(pairs, modalities, read_as)
     job = measure(
         load_model(model),
         found,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_cmrir.cli.lists import Lists
-from napari_cmrir.cli.options import Device, Preset, SettingsOptions, settings_options
+from napari_cmrir.cli.options import READING, Device, Preset, SettingsOptions, settings_options
 from napari_cmrir.evaluation.settings import EvaluationSettings
 
 __all__ = ["study", "study_command"]
@@ -23,7 +23,7 @@ PROTOCOL = SettingsOptions(
 )
 
 
-@settings_options(protocol=PROTOCOL)
+@settings_options(protocol=PROTOCOL, reading=READING)
 def study(
     model: Annotated[Path, typer.Argument(help="Model file that 'train' wrote.")],
     pairs: Annotated[
@@ -54,6 +54,7 @@ def study(
     device: Annotated[Device, typer.Option(help="Where CoMIRs are computed.")] = Device.auto,
     *,
     protocol: dict[str, Any],
+    reading: dict[str, Any],
 ) -> None:
     """Evaluate representations x descriptors x re-rankings, beside the paper's Tables 1 to 3."""
     from napari_cmrir.cli.progress import draw
@@ -66,12 +67,14 @@ def study(
     from napari_cmrir.representations.base import load_model
     from napari_cmrir.search.settings import SearchSettings
 
+    read_as = READING.settings(reading)
+    repository = RepositorySettings.paper() if preset is Preset.paper else RepositorySettings()
     evaluation = PROTOCOL.settings(protocol).model_copy(
         update={
             "kinds": ("cross", "within") if within else ("cross",),
             "poses": ("transformed", "untransformed") if untransformed else ("transformed",),
             "hits": 1,
-            "repository": RepositorySettings.paper() if preset is Preset.paper else RepositorySettings(),
+            "repository": repository.model_copy(update={"reading": read_as}),
             "search": SearchSettings(bow_vocabulary="new" if new_vocabulary else "repository"),
         }
     )
@@ -81,7 +84,7 @@ def study(
         rerank_within=rerank_within,
         **{name: tuple(names) for name, names in chosen.items() if names},
     )
-    found = find_pairs(pairs, modalities)
+    found = find_pairs(pairs, modalities, read_as)
     report = draw(
         run_study(load_model(model), found, modalities, settings, output=output, device=device.value)
     )

@@ -10,15 +10,9 @@ import typer
 
 from napari_cmrir.cli.options import READING, Device, Preset, SettingsOptions, settings_options
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from napari_cmrir.images.discovery import Pair
     from napari_cmrir.jobs import Job
     from napari_cmrir.representations.base import Representation
 
@@ -63,14 +57,14 @@ def train(
         given = ", ".join(TRAINING.flag(name) for name in training)
         raise InputError(f"The representation '{representation}' is trained without {given}; leave it out.")
     read_as = READING.settings(reading)
-    found = find_pairs(pairs, modalities)
+    found = find_pairs(pairs, modalities, read_as)
     alone = unpaired_images(pairs, modalities)
     if alone:
         names = ", ".join(path.name for path in alone[:5]) + (" ..." if len(alone) > 5 else "")
         typer.echo(f"Left out, without a partner: {names}", err=True)
     try:
         job = train_model(
-            _read(found, read_as),
+            found,
             modalities,
             settings,
             representation=representation,
@@ -86,18 +80,6 @@ def train(
     last = model.history[-1] if model.history else None
     learnt = f", {last['step']} steps, last loss {last['loss']:.3f}" if last else ""
     typer.echo(f"Trained on {len(found)} pairs of {' and '.join(modalities)}{learnt}{_kept(model)}: {output}")
-
-
-def _read(pairs: list[Pair], reading: ReadingSettings) -> Sequence[Pair | tuple[NDArray[Any], NDArray[Any]]]:
-    """Read the pairs where the reading settings differ from the defaults, which `train` reads with."""
-    from napari_cmrir.images.readers import read_image
-
-    if reading.model_copy(update={"pixel_size": None}) == ReadingSettings():
-        return pairs
-    return [
-        (read_image(first, reading), read_image(second, reading))
-        for first, second in (pair.paths for pair in pairs)
-    ]
 
 
 def _with_notes(job: Job[Representation]) -> Job[Representation]:

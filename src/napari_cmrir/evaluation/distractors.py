@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from napari_cmrir.images.discovery import Pair, find_images
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.images.readers import read_image
+from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.repository.sources import Source
 
@@ -51,6 +52,8 @@ class Distractors:
     intensity : Intensity
         Intensities of the modality; generated tissue gets their range and channels.
     seed : int
+    reading : ReadingSettings
+        Series, level, planes and channels to read of the images.
     """
 
     count: int
@@ -58,6 +61,7 @@ class Distractors:
     images: tuple[Path, ...]
     intensity: Intensity
     seed: int
+    reading: ReadingSettings = field(default_factory=ReadingSettings)
 
     def __iter__(self) -> Iterator[Source]:
         """Draw the fields in order. Equal settings give equal fields."""
@@ -68,7 +72,7 @@ class Distractors:
         """Draw a field, (side, side, channel)."""
         rng = np.random.default_rng([self.seed, number])
         if self.images and number % 2 == 0:
-            pixels = _read(self.images[rng.integers(len(self.images))])
+            pixels = _read(self.images[rng.integers(len(self.images))], self.reading)
         else:
             pixels = self._generated(number // (_CUTS * (2 if self.images else 1)))
         step, turned = float(rng.uniform(1 / _ZOOM, _ZOOM)), float(rng.uniform(-180, 180))
@@ -104,8 +108,8 @@ def find_distractor_images(
 
 
 @lru_cache(maxsize=256)
-def _read(path: Path) -> NDArray[Any]:
-    return np.atleast_3d(read_image(path))
+def _read(path: Path, reading: ReadingSettings) -> NDArray[Any]:
+    return np.atleast_3d(read_image(path, reading))
 
 
 @lru_cache(maxsize=2)

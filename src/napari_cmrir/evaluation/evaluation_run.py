@@ -174,6 +174,7 @@ class EvaluationRun:
             images,
             self.model.intensities[modality],
             settings.seed,
+            settings.repository.reading,
         )
 
     def queries(self, condition: Condition) -> Iterator[EvaluationQuery]:
@@ -192,7 +193,7 @@ class EvaluationRun:
             yield EvaluationQuery(condition, field.name, cut_query(image, region), region, field)
 
     def _ready_query(self, condition: Condition, identifier: str, path: Path) -> EvaluationQuery:
-        pixels = read_image(path)
+        pixels = read_image(path, self.settings.repository.reading)
         region = Region.whole(pixels.shape)
         if condition.size == "patch":
             region = centre_of(region, self.settings.side_of_patch)

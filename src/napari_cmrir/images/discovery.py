@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.formats.base import added_suffixes
+from napari_cmrir.images.settings import ReadingSettings
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -213,14 +214,19 @@ class Pair:
         What the two file names share, compared whole.
     paths : tuple of two Path
         The files, in the order of the modalities.
+    reading : ReadingSettings
+        Series, level, planes and channels to read of both files.
     """
 
     identifier: str
     paths: tuple[Path, Path]
+    reading: ReadingSettings = field(default_factory=ReadingSettings)
 
 
 def find_pairs(
-    folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], modalities: tuple[str, str]
+    folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    modalities: tuple[str, str],
+    reading: ReadingSettings | None = None,
 ) -> list[Pair]:
     """Find the image pairs in folders.
 
@@ -235,6 +241,8 @@ def find_pairs(
     modalities : tuple of two str
         The modalities as they stand in the file names, such as ``("SHG", "BF")``. Upper and lower case
         matter only if there are files for both.
+    reading : ReadingSettings, optional
+        Series, level, planes and channels to read of every file.
 
     Returns
     -------
@@ -264,7 +272,8 @@ def find_pairs(
     shared = sorted(sides[0].keys() & sides[1].keys(), key=natural_order)
     if not shared:
         raise InputError(_no_pairs(found, modalities))
-    return [Pair(identifier, (sides[0][identifier], sides[1][identifier])) for identifier in shared]
+    read_as = reading or ReadingSettings()
+    return [Pair(identifier, (sides[0][identifier], sides[1][identifier]), read_as) for identifier in shared]
 
 
 def unpaired_images(

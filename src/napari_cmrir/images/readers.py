@@ -194,7 +194,7 @@ def read_pair(pair: Pair) -> tuple[NDArray[Any], NDArray[Any]]:
     ...     [pixels.shape for pixels in read_pair(Pair("a", paths))]
     [(8, 9, 1), (8, 9, 3)]
     """
-    first, second = (read_image(path) for path in pair.paths)
+    first, second = (read_image(path, pair.reading) for path in pair.paths)
     if first.shape[:2] != second.shape[:2]:
         (a, b), (c, d) = first.shape[:2], second.shape[:2]
         raise InputError(

@@ -25,7 +25,9 @@ class ReadingSettings(Settings):
     ('DAPI', 2)
     """
 
-    series: _Index | None = Field(None, description="Series (image of the file); by default the largest.")
+    series: _Index | None = Field(
+        None, description="Series (image of the file), 0 the first; by default the largest."
+    )
     level: _Index | None = Field(
         None,
         description="Level of the pyramid, 0 the finest; by default the coarsest that is no coarser than the"
@@ -33,10 +35,10 @@ class ReadingSettings(Settings):
     )
     z: _Index | Literal["max", "middle"] | None = Field(
         None,
-        description="Plane of a stack, its maximum projection or its middle plane; by default the maximum of"
-        " grey images and the middle of RGB.",
+        description="Plane of a stack, 0 the first, its maximum projection or its middle plane; by default"
+        " the maximum of grey images and the middle of RGB.",
     )
-    t: _Index = Field(0, description="Point in time.")
+    t: _Index = Field(0, description="Point in time, 0 the first.")
     channels: tuple[_Index | str, ...] | None = Field(
         None,
         description="Numbers or names of the channels, in the order wanted; by default all.",

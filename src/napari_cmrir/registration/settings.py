@@ -18,6 +18,8 @@ The default training minimises its loss on CoMIRs filtered so; a search compares
 class RegistrationSettings(Settings):
     """How a query is registered with the images that it is compared with.
 
+    A default that names no source is this package's own; `benchmarks/search_ablation.py` varies them.
+
     Examples
     --------
     >>> RegistrationSettings().max_rotation

@@ -22,6 +22,8 @@ WORD_SETTINGS = frozenset({"vocabulary_fields", "descriptor", "vocabulary", "bag
 class RepositorySettings(Settings):
     """How images are cut, described and counted; all that is added later follows the same.
 
+    A default that names no source is this package's own; `paper` returns the published configuration.
+
     Examples
     --------
     >>> RepositorySettings().field_size

@@ -14,6 +14,9 @@ __all__ = ["SearchSettings", "untried"]
 class SearchSettings(RegistrationSettings):
     """How a query is answered.
 
+    A default that names no source is this package's own; docs/searching.md measures what the stages are worth
+    (`benchmarks/search_ablation.py`, `benchmarks/screening_recall.py`).
+
     Examples
     --------
     >>> SearchSettings().rerank

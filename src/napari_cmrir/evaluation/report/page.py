@@ -8,7 +8,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ class Gallery:
             for pair in report.pairs
             for modality, path in zip(report.modalities, pair.paths, strict=True)
         }
-        self._read = lru_cache(maxsize=24)(read_image)
+        self._read = lru_cache(maxsize=24)(partial(read_image, settings=report.settings.repository.reading))
 
     def row(self, result: QueryResult) -> str:
         """Draw a query, the right field with the true box and the box found, and the first hits."""

@@ -126,10 +126,12 @@ def read_pairs(
 
 
 def _read(pair: Pair | ArrayPair) -> ArrayPair:
-    files = pair.paths if isinstance(pair, Pair) else None
-    first, second = (
-        (read_image(files[0]), read_image(files[1])) if files else tuple(map(np.atleast_3d, pair))  # type: ignore[arg-type]
-    )
+    if isinstance(pair, Pair):
+        files = pair.paths
+        first, second = read_image(files[0], pair.reading), read_image(files[1], pair.reading)
+    else:
+        files = None
+        first, second = map(np.atleast_3d, pair)
     if first.shape[:2] != second.shape[:2]:
         (a, b), (c, d) = first.shape[:2], second.shape[:2]
         raise InputError(

@@ -16,6 +16,7 @@ class TrainingSettings(Settings):
     """How two networks are trained together to give one common representation.
 
     The defaults are the preset ``fast``, made for a laptop; `PRESETS` holds the published one too.
+    A default that names no source is this package's own; `benchmarks/which_network.py` compares networks.
 
     Examples
     --------
