@@ -144,15 +144,14 @@ def _build(
     from napari_cmrir.images.discovery import find_images, is_remote
     from napari_cmrir.repository.build import build_repository
     from napari_cmrir.repository.layout import MODEL_NAME
-    from napari_cmrir.repository.repository import open_repository
+    from napari_cmrir.repository.repository import modality_of
     from napari_cmrir.representations.base import load_model
 
     if model is None and not (output / MODEL_NAME).is_file():
         raise InputError(f"{output} is no repository yet; give a --model to make it with.")
     loaded = load_model(model or output / MODEL_NAME)
     if modality is None:
-        with open_repository(output) as repository:
-            modality = repository.modality
+        modality = modality_of(output)
     loaded.require_modality(modality)
     addresses = [image for image in images if is_remote(image)]
     found = find_images([image for image in images if not is_remote(image)], modality)

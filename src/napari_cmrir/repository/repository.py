@@ -33,6 +33,7 @@ __all__ = [
     "Repository",
     "changed_settings",
     "file_state",
+    "modality_of",
     "open_repository",
 ]
 
@@ -87,6 +88,26 @@ def own_settings(path: Path) -> RepositorySettings:
         except InputError:  # nothing is noted yet
             pass
     return RepositorySettings()
+
+
+def modality_of(path: Path) -> str:
+    """Read the modality of a repository, also of one that cannot be opened to search.
+
+    Parameters
+    ----------
+    path : Path
+        The repository's folder.
+
+    Raises
+    ------
+    InputError
+        If it is no repository, or nothing was indexed into it yet.
+    """
+    with closing(Catalogue(path)) as catalogue:
+        modality: str | None = catalogue.about("modality")
+    if modality is None:
+        raise InputError(f"{path} has no modality yet; give the modality of the images.")
+    return modality
 
 
 def changed_settings(path: Path, *, keep_glass: bool = False, **reading: Any) -> RepositorySettings | None:
