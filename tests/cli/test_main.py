@@ -247,10 +247,10 @@ class TestInfo:
     def test_damage_is_found(self, call, tmp_path, repository):
         copy = shutil.copytree(repository, tmp_path / "copy.cmrir")
         assert call("info", copy, "--verify").status == 0
-        vocabulary = copy / "vocabulary.safetensors"
-        content = bytearray(vocabulary.read_bytes())
+        thumbnails = next((copy / "indexes" / "thumbnails").iterdir())
+        content = bytearray(thumbnails.read_bytes())
         content[-1] ^= 1
-        vocabulary.write_bytes(content)
+        thumbnails.write_bytes(content)
         ended = call("info", copy, "--verify")
         assert ended.status == 1
-        assert "vocabulary.safetensors" in ended.err
+        assert thumbnails.name in ended.err
