@@ -33,7 +33,7 @@ def measure(workers: int, images: list[Path], model, start: Path, path: Path) ->
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        client.run(__import__, "napari_cmrir.bag_of_words.descriptors.describe")
+        client.run(__import__, "napari_cmrir.bag_of_words.descriptors.features")
         started = time.perf_counter()
         address = cluster.scheduler_address
         run(build_repository(images, model, "BF", path, scheduler=address)).close()

@@ -18,7 +18,7 @@ import tifffile
 import torch
 
 from napari_cmrir.bag_of_words import bags
-from napari_cmrir.bag_of_words.descriptors import describe as descriptors
+from napari_cmrir.bag_of_words.descriptors import features as descriptors
 from napari_cmrir.bag_of_words.settings import DescriptorSettings, VocabularySettings
 from napari_cmrir.bag_of_words.vocabulary import Vocabulary
 from napari_cmrir.images.intensity import Intensity

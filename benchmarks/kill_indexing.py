@@ -30,7 +30,7 @@ from scipy.ndimage import gaussian_filter
 
 from napari_cmrir import jobs
 from napari_cmrir.bag_of_words.bags import count_words
-from napari_cmrir.bag_of_words.descriptors.describe import describe
+from napari_cmrir.bag_of_words.descriptors.features import describe
 from napari_cmrir.bag_of_words.settings import DescriptorSettings, VocabularySettings
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.intensity import Intensity

@@ -25,7 +25,7 @@ from words_setting import bench_of
 
 from napari_cmrir import jobs
 from napari_cmrir.bag_of_words.bags import BagIndex, count_words, encode_query
-from napari_cmrir.bag_of_words.descriptors.describe import describe
+from napari_cmrir.bag_of_words.descriptors.features import describe
 from napari_cmrir.bag_of_words.settings import BagSettings, DescriptorSettings, VocabularySettings
 from napari_cmrir.bag_of_words.vocabulary import keep_strongest, sample_field, train_vocabulary
 from napari_cmrir.evaluation.metrics import wilson_interval
@@ -34,9 +34,8 @@ from napari_cmrir.images.readers import read_image
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.registration.coarse_to_fine import PreparedQuery, rotations
 from napari_cmrir.representations.base import load_model, represent
-from napari_cmrir.search.screening import cut_template, screen_scores
 from napari_cmrir.search.settings import SearchSettings
-from napari_cmrir.search.shortlist import describe_turned, word_rotations
+from napari_cmrir.search.shortlist import cut_template, describe_turned, screen_scores, word_rotations
 
 SIDE, STEP = 256, 100
 ANGLES = {"6°": rotations(SearchSettings()), "10°": [-30.0, -20.0, -10.0, 0.0, 10.0, 20.0, 30.0]}

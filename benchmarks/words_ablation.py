@@ -20,7 +20,7 @@ import torch
 
 from napari_cmrir import jobs
 from napari_cmrir.bag_of_words import vocabulary
-from napari_cmrir.bag_of_words.descriptors import describe as descriptors
+from napari_cmrir.bag_of_words.descriptors import features as descriptors
 from napari_cmrir.evaluation.metrics import wilson_interval
 from napari_cmrir.evaluation.protocol import evaluate
 from napari_cmrir.evaluation.settings import EvaluationSettings

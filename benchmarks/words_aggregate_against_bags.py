@@ -19,15 +19,15 @@ from words_setting import bench_of
 
 from napari_cmrir import jobs
 from napari_cmrir.bag_of_words.bags import BagIndex, count_words, covered, encode_query
-from napari_cmrir.bag_of_words.descriptors.describe import describe
+from napari_cmrir.bag_of_words.descriptors.features import describe
 from napari_cmrir.bag_of_words.settings import BagSettings, DescriptorSettings, VocabularySettings
 from napari_cmrir.bag_of_words.vocabulary import keep_strongest, sample_field, train_vocabulary
 from napari_cmrir.evaluation.metrics import compare, wilson_interval
 from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.registration.coarse_to_fine import PreparedQuery, rotations
 from napari_cmrir.representations.base import load_model, represent
-from napari_cmrir.search.screening import cut_template, screen_scores
 from napari_cmrir.search.settings import SearchSettings
+from napari_cmrir.search.shortlist import cut_template, screen_scores
 
 ANGLES = rotations(SearchSettings())
 DESCRIPTOR, BAGS = DescriptorSettings(), BagSettings()

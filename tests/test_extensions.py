@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 import napari_cmrir as cmrir
-from napari_cmrir.bag_of_words.descriptors.describe import DESCRIPTORS
+from napari_cmrir.bag_of_words.descriptors.features import DESCRIPTORS
 from napari_cmrir.bag_of_words.settings import DescriptorSettings, VocabularySettings
 from napari_cmrir.cli.main import app
-from napari_cmrir.evaluation.evaluation_run import EvaluationRun
+from napari_cmrir.evaluation.protocol import EvaluationRun
 from napari_cmrir.evaluation.retrievers.base import RETRIEVERS, compare_retrievers
 from napari_cmrir.evaluation.retrievers.ours import Ours
 from napari_cmrir.evaluation.settings import EvaluationSettings

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from napari_cmrir.bag_of_words.descriptors.describe import DESCRIPTORS
+    from napari_cmrir.bag_of_words.descriptors.features import DESCRIPTORS
     from napari_cmrir.errors import InputError
     from napari_cmrir.evaluation.protocol import evaluate
     from napari_cmrir.evaluation.retrievers.base import RETRIEVERS
@@ -73,7 +73,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "DESCRIPTORS": "bag_of_words.descriptors.describe:DESCRIPTORS",
+    "DESCRIPTORS": "bag_of_words.descriptors.features:DESCRIPTORS",
     "FIELD_INDEXES": "repository.indexes.base:FIELD_INDEXES",
     "IMAGE_FORMATS": "images.formats.base:IMAGE_FORMATS",
     "InputError": "errors:InputError",

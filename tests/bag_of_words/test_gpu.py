@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from napari_cmrir import jobs
-from napari_cmrir.bag_of_words.descriptors.describe import describe
+from napari_cmrir.bag_of_words.descriptors.features import describe
 from napari_cmrir.bag_of_words.settings import DescriptorSettings, VocabularySettings
 from napari_cmrir.bag_of_words.vocabulary import Vocabulary, train_vocabulary
 

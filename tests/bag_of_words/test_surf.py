@@ -8,7 +8,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from napari_cmrir.bag_of_words.descriptors.describe import describe
+from napari_cmrir.bag_of_words.descriptors.features import describe
 from napari_cmrir.bag_of_words.descriptors.surf import surf, turn_descriptors
 from napari_cmrir.bag_of_words.settings import DescriptorSettings
 from napari_cmrir.errors import InputError

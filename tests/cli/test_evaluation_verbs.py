@@ -3,8 +3,8 @@ import json
 import pytest
 import torch
 
-from napari_cmrir.cli.lists import spread
 from napari_cmrir.cli.main import main
+from napari_cmrir.cli.options import spread
 from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 from napari_cmrir.representations.base import load_model

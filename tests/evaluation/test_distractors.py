@@ -7,8 +7,8 @@ import pytest
 import tifffile
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.evaluation import evaluation_run as module
-from napari_cmrir.evaluation.distractors import Distractors, find_distractor_images
+from napari_cmrir.evaluation import protocol as module
+from napari_cmrir.evaluation.queries import Distractors, find_distractor_images
 from napari_cmrir.images.intensity import Intensity
 
 GREY = Intensity(low=(0,), high=(200,))

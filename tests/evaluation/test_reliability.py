@@ -8,8 +8,8 @@ import torch
 
 from napari_cmrir import jobs
 from napari_cmrir.errors import InputError
-from napari_cmrir.evaluation.evaluation_run import EvaluationRun
-from napari_cmrir.evaluation.reliability import brier, calibrate_on, calibration_error, judged, reliability
+from napari_cmrir.evaluation.metrics import brier, calibrate_on, calibration_error, judged, reliability
+from napari_cmrir.evaluation.protocol import EvaluationRun
 from napari_cmrir.evaluation.report.tables import evaluation_tables
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.repository.build import Source, build_repository

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_cmrir.evaluation.evaluation_run import EvaluationRun
+from napari_cmrir.evaluation.protocol import EvaluationRun
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.images.readers import read_pair

@@ -11,7 +11,7 @@ from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.images.intensity import choose_intensity
 from napari_cmrir.images.readers import read_pair
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair, write_sample_folder
-from napari_cmrir.images.synthetic.textures import lay_fibres, noise
+from napari_cmrir.images.synthetic.sections import lay_fibres, noise
 
 
 @pytest.fixture(scope="module")

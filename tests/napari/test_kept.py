@@ -10,7 +10,8 @@ from napari_cmrir.images.geometry import Region
 from napari_cmrir.images.readers import read_image
 from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 from napari_cmrir.jobs import Progress, run
-from napari_cmrir.napari.jobs import kept, tasks
+from napari_cmrir.napari.jobs import tasks
+from napari_cmrir.napari.jobs import tasks as kept
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.representations.base import load_model

@@ -12,7 +12,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.images.readers import find_images
 from napari_cmrir.jobs import Progress
-from napari_cmrir.napari import sample_data
+from napari_cmrir.napari import contributions as sample_data
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_match_boxes_are_saved_as_hits_and_other_shapes_are_left_to_others(viewe
 
 
 def test_the_palettes_commands_work_on_the_dock_that_is_open(viewer, repository_path, wait_for):
-    from napari_cmrir.napari import commands as palette
+    from napari_cmrir.napari import contributions as palette
 
     viewer.add_image(np.zeros((60, 60)), name="query")
     palette.new_region()

@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from napari_cmrir.registration.correlation import turn
+from napari_cmrir.registration.correlation import high_pass, turn
 from napari_cmrir.registration.fine_scores import FineScores, gradient_agreement
-from napari_cmrir.registration.high_pass import high_pass
 from napari_cmrir.registration.refinement import pose_scores, with_gradients
 
 

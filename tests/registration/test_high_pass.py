@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from napari_cmrir.registration.high_pass import high_pass
+from napari_cmrir.registration.correlation import high_pass
 
 
 def test_equals_the_gaussian_of_what_counts() -> None:

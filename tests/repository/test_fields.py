@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_cmrir.repository.fields import cut_fields
+from napari_cmrir.repository.segments import cut_fields
 
 
 def test_an_image_of_up_to_a_field_is_one_field():

@@ -16,8 +16,8 @@ from napari_cmrir.repository import comirs as storing
 from napari_cmrir.repository import pyramids
 from napari_cmrir.repository.build import Source
 from napari_cmrir.repository.comirs import store_comir
-from napari_cmrir.repository.fields import cut_fields
 from napari_cmrir.repository.pyramids import halve, open_level, read_notes
+from napari_cmrir.repository.segments import cut_fields
 from napari_cmrir.representations.base import represent
 
 

@@ -9,11 +9,10 @@ from scipy.ndimage import gaussian_filter, rotate
 
 from napari_cmrir.jobs import run
 from napari_cmrir.registration.coarse_to_fine import rotations
-from napari_cmrir.registration.correlation import RotatedTemplates
-from napari_cmrir.registration.high_pass import high_pass
+from napari_cmrir.registration.correlation import RotatedTemplates, high_pass
 from napari_cmrir.search.query import search
-from napari_cmrir.search.screening import cut_template, screen_scores
 from napari_cmrir.search.settings import SearchSettings
+from napari_cmrir.search.shortlist import cut_template, screen_scores
 
 BAND = 2.0
 

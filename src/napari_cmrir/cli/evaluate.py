@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_cmrir.cli.lists import Lists
-from napari_cmrir.cli.options import READING, Device, Preset, SettingsOptions, settings_options
+from napari_cmrir.cli.options import READING, Device, Lists, Preset, SettingsOptions, settings_options
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.search.settings import SearchSettings
 
@@ -91,8 +90,8 @@ def evaluate(
 ) -> None:
     """Measure how often, and how well located, the right image is found by one of another modality."""
     from napari_cmrir.cli.progress import draw
+    from napari_cmrir.evaluation.metrics import calibrate_on
     from napari_cmrir.evaluation.protocol import evaluate as measure
-    from napari_cmrir.evaluation.reliability import calibrate_on
     from napari_cmrir.evaluation.report.comparison import compare_evaluations, read_evaluation
     from napari_cmrir.evaluation.report.page import write_report
     from napari_cmrir.evaluation.report.tables import as_markdown, evaluation_tables

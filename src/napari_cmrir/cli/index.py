@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from napari_cmrir.cli.options import READING, Preset, SettingsOptions, settings_options
-from napari_cmrir.cli.reading import saying_what_is_read
+from napari_cmrir.cli.options import READING, Preset, SettingsOptions, saying_what_is_read, settings_options
 from napari_cmrir.repository.settings import RepositorySettings
 
 if TYPE_CHECKING:

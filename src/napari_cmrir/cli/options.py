@@ -1,21 +1,22 @@
-"""Command-line options generated from settings models.
-
-A verb names the models whose fields it offers. An option that is not given leaves the value of the preset, or
-of the repository, as it is.
-"""
+"""Options generated from the settings models, lists of values, and what is said of how images are read."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import types
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import ValidationError
+from typer.core import TyperCommand
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.settings import ReadingSettings
@@ -24,7 +25,57 @@ from napari_cmrir.settings import Settings
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-__all__ = ["READING", "Device", "Preset", "SettingsOptions", "settings_options"]
+__all__ = [
+    "READING",
+    "Device",
+    "Lists",
+    "Preset",
+    "SettingsOptions",
+    "saying_what_is_read",
+    "settings_options",
+    "spread",
+]
+
+
+class Lists(TyperCommand):
+    """A command some of whose options take all values up to the next option.
+
+    Click repeats the name instead (``--k 1 --k 5``), which works as well.
+    """
+
+    options: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, *options: str) -> type[Lists]:
+        """Make the class of a command with these options."""
+        return type(cls.__name__, (cls,), {"options": options})
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat the name of an option before each of its values."""
+        return super().parse_args(ctx, spread(args, self.options))
+
+
+def spread(arguments: Sequence[str], options: Iterable[str]) -> list[str]:
+    """Repeat the name of an option before each of its values.
+
+    Values end at the next option, or at ``--``.
+
+    Examples
+    --------
+    >>> spread(["model", "--k", "1", "5", "--seed", "3"], ["--k"])
+    ['model', '--k', '1', '--k', '5', '--seed', '3']
+    """
+    wanted, spreaded = set(options), []
+    current: str | None = None
+    for position, argument in enumerate(arguments):
+        before = arguments[position - 1] if position else ""
+        is_value = not argument.startswith("-")
+        if is_value and current is not None and before != current:
+            spreaded.append(current)
+        elif not is_value:
+            current = argument if argument in wanted else None
+        spreaded.append(argument)
+    return spreaded
 
 
 class Device(StrEnum):
@@ -235,3 +286,42 @@ READING = SettingsOptions(
     flags={"channels": ("--channel",)},
 )
 """The options of every verb that reads images."""
+
+
+@contextmanager
+def saying_what_is_read() -> Iterator[None]:
+    """Print on stderr, once each, what was chosen of an image and what was assumed of its pixel size."""
+    logger = logging.getLogger("napari_cmrir")
+    handler, level = _Saying(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("default", module="napari_cmrir")
+            show = warnings.showwarning
+
+            def plainly(message: Any, category: Any, filename: str, *rest: Any, **more: Any) -> None:
+                if category is UserWarning and "napari_cmrir" in Path(filename).parts:
+                    typer.echo(f"Note: {message}", err=True)
+                else:
+                    show(message, category, filename, *rest, **more)
+
+            warnings.showwarning = plainly
+            yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Saying(logging.Handler):
+    """Prints a record unless one that says the same was printed, of whatever image."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self._said: set[Any] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        what = record.args if not record.args else tuple(record.args)[-1]
+        if what not in self._said:
+            self._said.add(what)
+            typer.echo(record.getMessage(), err=True)

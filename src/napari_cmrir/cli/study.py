@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_cmrir.cli.lists import Lists
-from napari_cmrir.cli.options import READING, Device, Preset, SettingsOptions, settings_options
+from napari_cmrir.cli.options import READING, Device, Lists, Preset, SettingsOptions, settings_options
 from napari_cmrir.evaluation.settings import EvaluationSettings
 
 __all__ = ["study", "study_command"]

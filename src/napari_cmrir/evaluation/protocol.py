@@ -1,28 +1,341 @@
-"""The paper's protocol: fields of one modality indexed, fields of either one searched among them."""
+"""The paper's protocol: fields of one modality indexed, and queries of either one searched among them."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import islice, product
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.evaluation.distractors import find_distractor_images
-from napari_cmrir.evaluation.evaluation_run import EvaluationRun
-from napari_cmrir.evaluation.results import QueryResult
+from napari_cmrir.evaluation.queries import (
+    Distractors,
+    GridField,
+    QueryImage,
+    box_in_field,
+    centre_of,
+    cut_grid,
+    cut_query,
+    draw_region,
+    find_distractor_images,
+    find_queries,
+    identifier_of,
+)
+from napari_cmrir.evaluation.results import Condition, Localisation, QueryResult, ReportedHit, code_digest
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.evaluation.summaries import EvaluationReport
 from napari_cmrir.images.discovery import Pair
-from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.images.geometry import Region, corner_error, rotation_difference
+from napari_cmrir.images.readers import read_image, read_pair
+from napari_cmrir.jobs import Job, Progress, portion, run
+from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.repository import Repository
     from napari_cmrir.representations.base import Representation
+    from napari_cmrir.search.hits import Hit, SearchResult
 
-__all__ = ["evaluate"]
+__all__ = ["EvaluationQuery", "EvaluationRun", "evaluate"]
+
+
+BATCH = 1024
+"""Fields in memory at once."""
+
+INDEXING = ("images", "representations", "bag_of_words", "repository")
+"""Rooms whose code decides the content of a repository."""
+
+Box = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationQuery:
+    """A query and its right answer.
+
+    Parameters
+    ----------
+    condition : Condition
+    name : str
+        Name of the field that the query was cut from; for a ready query, the identifier of its pair.
+    image : QueryImage
+    region : Region or None
+        Where the query was cut, in pixels of the pair's images; ``None`` for a ready query.
+    field : GridField or None
+        Field that the query was cut from; ``None`` for a ready query.
+    """
+
+    condition: Condition
+    name: str
+    image: QueryImage
+    region: Region | None
+    field: GridField | None
+
+    def is_right(self, image: str) -> bool:
+        """Whether a field of that name is the right answer. Names are compared whole."""
+        return image == self.name if self.field is not None else identifier_of(image) == self.name
+
+
+class EvaluationRun:
+    """Holds the pairs in memory; fields are views of their images.
+
+    Parameters
+    ----------
+    model : Representation
+    modalities : tuple of two str
+        In the order of the pairs' paths.
+    settings : EvaluationSettings
+    device : str
+        Where CoMIRs are computed.
+
+    Attributes
+    ----------
+    images : dict
+        Image (y, x, channel) of every pair by modality and identifier.
+    fields : list of GridField
+    ready : dict
+        File of every ready query by modality and identifier.
+    other_images : dict
+        Images that distractors are cut from, by modality.
+    """
+
+    def __init__(
+        self,
+        model: Representation,
+        modalities: tuple[str, str],
+        settings: EvaluationSettings,
+        device: str,
+    ) -> None:
+        self.model, self.modalities, self.settings, self.device = model, modalities, settings, device
+        self.images: dict[str, dict[str, NDArray[Any]]] = {modality: {} for modality in modalities}
+        self.fields: list[GridField] = []
+        self.ready: dict[str, dict[str, Path]] = {}
+        self.other_images: dict[str, tuple[Path, ...]] = {}
+
+    def add(self, pair: Pair) -> None:
+        """Read a pair and cut its grid."""
+        pixels = read_pair(pair)
+        for modality, image in zip(self.modalities, pixels, strict=True):
+            self.images[modality][pair.identifier] = image
+        height, width = pixels[0].shape[:2]
+        self.fields += cut_grid(pair.identifier, height, width, self.settings.field_size)
+
+    def find_ready(self, folder: Path) -> None:
+        """Find the ready queries of either modality."""
+        identifiers = set(self.images[self.modalities[0]])
+        self.ready = {modality: find_queries(folder, modality, identifiers) for modality in self.modalities}
+
+    def conditions(self) -> list[Condition]:
+        """List the conditions, the use case first: cross-modality, transformed, full."""
+        settings = self.settings
+        return [
+            Condition(query, repository, pose, size)
+            for size, kind, pose in product(settings.sizes, settings.kinds, settings.poses)
+            for query, repository in product(self.modalities, reversed(self.modalities))
+            if (query == repository) == (kind == "within")
+        ]
+
+    def count(self, condition: Condition) -> int:
+        """Count the queries of a condition."""
+        ready = self.ready.get(condition.query) if condition.pose == "transformed" else None
+        return len(self.fields) if ready is None else len(ready)
+
+    def build(self, modality: str, folder: Path) -> Job[Repository]:
+        """Index the fields of a modality."""
+        from napari_cmrir.repository.build import Source, build_repository
+
+        images = self.images[modality]
+        sources = [Source(field.name, field.crop(images[field.identifier])) for field in self.fields]
+        content = hashlib.sha256(self.settings.repository.model_dump_json().encode())
+        content.update(f"{self.model.fingerprint} {code_digest(INDEXING)}".encode())
+        for source in sources:
+            content.update(source.name.encode() + np.ascontiguousarray(source.pixels).tobytes())
+        distractors = self._distractors(modality)
+        content.update(f"{distractors.count} {self.settings.seed} {distractors.images}".encode())
+        path = folder / f"{modality}-{content.hexdigest()[:12]}.cmrir"
+        drawn, done, total = iter(distractors), 0, len(sources) + distractors.count
+        while done < total:
+            for distractor in islice(drawn, max(0, BATCH - len(sources))):
+                sources.append(distractor)
+                yield Progress(100 * done / total, 100, "%", f"Drawing {distractor.name}")
+            job = build_repository(
+                sources, self.model, modality, path, self.settings.repository, device=self.device
+            )
+            repository = yield from portion(job, 100 * done / total, 100 * (done + len(sources)) / total)
+            done, sources = done + len(sources), []
+        repository.model = self.model  # a stand-in for a model can not be read back from its file
+        return repository
+
+    def _distractors(self, modality: str) -> Distractors:
+        settings, images = self.settings, self.other_images.get(modality, ())
+        return Distractors(
+            settings.distractors,
+            settings.field_size,
+            images,
+            self.model.intensities[modality],
+            settings.seed,
+            settings.repository.reading,
+        )
+
+    def queries(self, condition: Condition) -> Iterator[EvaluationQuery]:
+        """Make the queries of a condition, one after the other."""
+        if condition.pose == "transformed" and condition.query in self.ready:
+            for identifier, path in self.ready[condition.query].items():
+                yield self._ready_query(condition, identifier, path)
+            return
+        for field in self.fields:
+            image = self.images[condition.query][field.identifier]
+            region = field.region
+            if condition.pose == "transformed":
+                region = draw_region(field, image.shape, self.settings)
+            if condition.size == "patch":
+                region = centre_of(region, self.settings.side_of_patch)
+            yield EvaluationQuery(condition, field.name, cut_query(image, region), region, field)
+
+    def _ready_query(self, condition: Condition, identifier: str, path: Path) -> EvaluationQuery:
+        pixels = read_image(path, self.settings.repository.reading)
+        region = Region.whole(pixels.shape)
+        if condition.size == "patch":
+            region = centre_of(region, self.settings.side_of_patch)
+        return EvaluationQuery(condition, identifier, cut_query(pixels, region), None, None)
+
+    def search(self, query: EvaluationQuery, repository: Repository) -> Job[QueryResult]:
+        """Search with a query and judge the hits. A query that the search refuses counts as not found."""
+        settings = self.settings.search.model_copy(update={"hits": self.settings.hits, "device": self.device})
+        turned = None if query.region is None else round(query.region.rotation_degrees, 6)
+        answer = QueryResult(
+            condition=query.condition,
+            field=query.name,
+            inside=round(query.image.inside, 6),
+            box=_true_box(query),
+            rotation_degrees=turned,
+        )
+        try:
+            result = yield from _searched(query, repository, settings)
+        except InputError as refusal:
+            return replace(answer, refusal=str(refusal))
+        right = next((hit for hit in result.hits if query.is_right(hit.image)), None)
+        answer = replace(
+            answer,
+            rank=_rank(query, repository, result),
+            localisation=_localise(query, right),
+            hits=tuple(_found(hit) for hit in result.hits),
+            right=None if right is None else _found(right),
+            seconds=result.seconds,
+            **_evidence(query, repository, result),
+        )
+        if not self.settings.report_shortlist:
+            return answer
+        from napari_cmrir.repository.build import ensure_index
+        from napari_cmrir.search.rerankers import SearchState
+        from napari_cmrir.search.shortlist import shortlist_method, word_rotations, word_scores
+
+        exhaustive = None if self.settings.distractors else answer.rank
+        if shortlist_method(settings, len(repository)) != "all" and not self.settings.distractors:
+            every = {"rerank": "registration", "register_all": len(repository), "hits": 1}
+            whole = yield from _searched(query, repository, settings.model_copy(update=every))
+            exhaustive = _rank(query, repository, whole)
+        screening = result.screening
+        if screening is None:
+            screening = run(SearchState(repository, result.comir, result.mask, settings).screen())
+        yield from ensure_index(repository, "words")
+        ranks: dict[str, Any] = {"screening_rank": _rank_by(query, repository, screening)}
+        for name, rotations in (("shortlist_rank", word_rotations(settings)), ("upright_rank", [0.0])):
+            words = word_scores(repository, result.comir, result.mask, rotations)
+            ranks[name] = _rank_by(query, repository, words)
+        return replace(answer, **ranks, exhaustive_rank=exhaustive)
+
+
+def _searched(query: EvaluationQuery, repository: Repository, settings: SearchSettings) -> Job[SearchResult]:
+    from napari_cmrir.search.query import search
+
+    image = query.image
+    return (
+        yield from search(repository, image.pixels, query.condition.query, mask=image.mask, settings=settings)
+    )
+
+
+def _rank(query: EvaluationQuery, repository: Repository, result: SearchResult) -> int | None:
+    """Rank of the right image among all, ``None`` if the search left it out."""
+    ranked = (repository.image_name(int(field)) for field in result.ranking)
+    return next((rank for rank, image in enumerate(ranked, 1) if query.is_right(image)), None)
+
+
+def _evidence(query: EvaluationQuery, repository: Repository, result: SearchResult) -> dict[str, Any]:
+    """Evidence for the first hit, and for the hit that is first without the images of the query's pair."""
+    from napari_cmrir.search.calibration import calibration_of
+
+    if result.evidence is None or not result.hits:
+        return {}
+    numbers = repository.fields["image"]
+    identifier = query.name if query.field is None else query.field.identifier
+    own = [
+        int(numbers[field])
+        for field in result.ranking.tolist()
+        if identifier_of(repository.image_name(field)) == identifier
+    ]
+    first = result.evidence.features(int(numbers[result.hits[0].field]))
+    others = [image for image in numbers[result.ranking].tolist() if image not in own]
+    not_in_repository = result.evidence.without(own).features(others[0]) if others else None
+    found: dict[str, Any] = {"evidence": _rounded(first), "not_in_repository": _rounded(not_in_repository)}
+    if not_in_repository is not None:
+        found["not_in_repository_confidence"] = round(
+            float(calibration_of(repository).probability(not_in_repository)), 6
+        )
+    return found
+
+
+def _rounded(features: NDArray[np.float64] | None) -> tuple[float, ...] | None:
+    return None if features is None else tuple(round(float(value), 6) for value in features)
+
+
+def _rank_by(query: EvaluationQuery, repository: Repository, scores: NDArray[np.float32]) -> int | None:
+    """Rank of the right image by the scores of its fields."""
+    numbers = repository.fields["image"]
+    seen: set[int] = set()
+    for field in np.argsort(-scores, kind="stable").tolist():
+        if int(numbers[field]) not in seen:
+            seen.add(int(numbers[field]))
+            if query.is_right(repository.image_name(field)):
+                return len(seen)
+    return None
+
+
+def _true_box(query: EvaluationQuery) -> Box | None:
+    if query.region is None or query.field is None:
+        return None
+    return _as_tuple(box_in_field(query.region, query.field))
+
+
+def _localise(query: EvaluationQuery, hit: Hit | None) -> Localisation | None:
+    if hit is None or query.region is None or query.field is None:
+        return None
+    if not np.isfinite(hit.scores["registration"]):  # no pose: the box says nothing
+        return None
+    error = corner_error(hit.box, box_in_field(query.region, query.field))
+    degrees = rotation_difference(hit.rotation_degrees, query.region.rotation_degrees)
+    return Localisation(round(error, 4), round(error / query.field.width, 6), round(degrees, 4))
+
+
+def _found(hit: Hit) -> ReportedHit:
+    return ReportedHit(
+        image=hit.image,
+        score=round(hit.score, 6) if np.isfinite(hit.score) else None,
+        rotation_degrees=round(hit.rotation_degrees, 3),
+        box=_as_tuple(hit.box),
+        confidence=round(hit.confidence, 6),
+    )
+
+
+def _as_tuple(box: NDArray[np.float64]) -> Box:
+    return tuple((round(float(y), 3), round(float(x), 3)) for y, x in np.nan_to_num(box))
+
 
 Result = TypeVar("Result")
 
@@ -76,7 +389,7 @@ def evaluate(
     InputError
         If the model does not have the modalities, a pair cannot be read, or a ready query has no pair.
     """
-    from napari_cmrir.bag_of_words.descriptors.describe import DESCRIPTORS
+    from napari_cmrir.bag_of_words.descriptors.features import DESCRIPTORS
 
     settings = settings or EvaluationSettings()
     for modality in modalities:

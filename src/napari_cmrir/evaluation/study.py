@@ -200,7 +200,7 @@ def study(
 
 
 def _require_names(settings: StudySettings) -> None:
-    from napari_cmrir.bag_of_words.descriptors.describe import DESCRIPTORS
+    from napari_cmrir.bag_of_words.descriptors.features import DESCRIPTORS
     from napari_cmrir.representations.base import REPRESENTATIONS
 
     for what, given, known in (

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from napari_cmrir.evaluation.metrics import (
+    ConfidenceReport,
     Share,
+    confidence_report,
     mean_reciprocal_rank,
     percentile,
     share_at_most,
 )
 from napari_cmrir.evaluation.queries import GridField
-from napari_cmrir.evaluation.reliability import ConfidenceReport, confidence_report
 from napari_cmrir.evaluation.results import Condition, QueryResult, code_digest
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.discovery import Pair

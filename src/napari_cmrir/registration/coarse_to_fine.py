@@ -14,9 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.registration.correlation import peaks
+from napari_cmrir.registration.correlation import high_pass, peaks
 from napari_cmrir.registration.fine_scores import FineScores
-from napari_cmrir.registration.high_pass import high_pass
 from napari_cmrir.registration.prepared_query import Pose, PreparedQuery, rotations
 from napari_cmrir.registration.refinement import POINTS_STEPPED, pose_scores, refine_poses, with_gradients
 from napari_cmrir.registration.settings import RegistrationSettings

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_cmrir.fitted_values import fitted_values
-from napari_cmrir.registration.high_pass import high_pass
+from napari_cmrir.registration.correlation import high_pass
 from napari_cmrir.registration.refinement import Points, with_gradients
 
 __all__ = ["FineScores", "gradient_agreement"]

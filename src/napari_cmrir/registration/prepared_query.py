@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_cmrir.registration.correlation import RotatedTemplates, turn
-from napari_cmrir.registration.high_pass import high_pass
+from napari_cmrir.registration.correlation import RotatedTemplates, high_pass, turn
 from napari_cmrir.registration.settings import HIGH_PASS_PX, RegistrationSettings
 
 __all__ = ["Pose", "PreparedQuery", "resized", "rotations", "scales"]

@@ -17,8 +17,8 @@ from napari_cmrir.files import atomic_path
 from napari_cmrir.images.lazy_image import LazyImage, overview
 from napari_cmrir.images.tissue_mask import find_tissue
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.repository.fields import cut_fields
 from napari_cmrir.repository.pyramids import SHARD_SIDE, create_pyramid, fill_coarser, write_pyramid
+from napari_cmrir.repository.segments import cut_fields
 from napari_cmrir.repository.settings import RepositorySettings
 
 if TYPE_CHECKING:

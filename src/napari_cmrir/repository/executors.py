@@ -135,7 +135,7 @@ class WorkerContext:
 
     def describe(self, row: ImageRow, rectangle: npt.NDArray[np.int64], *, again: bool = False) -> Features:
         """Describe a field (y, x, height, width) of a stored CoMIR; remember it if asked for ``again``."""
-        from napari_cmrir.bag_of_words.descriptors.describe import describe
+        from napari_cmrir.bag_of_words.descriptors.features import describe
 
         y, x = rectangle[:2].tolist()
         features = self._remembered.pop((row.id, y, x), None)

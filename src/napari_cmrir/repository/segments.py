@@ -1,8 +1,9 @@
-"""Segments: immutable files that hold the fields of a batch of images, and of their indexes.
+"""Fields, the unit that is searched, and segments: immutable files of the fields of a batch of images.
 
-Each is a safetensors file. A segment holds ``fields``, (n, 5) int64: the image's number in the catalogue, y,
-x, height and width in pixels of every field. A file of an index (`indexes.base.FieldIndex`) holds what is
-computed of the fields of one segment, in their order.
+A field is a whole image where that is small, and an overlapping tile of it where it is large. Each segment is
+a safetensors file that holds ``fields``, (n, 5) int64: the image's number in the catalogue, y, x, height and
+width in pixels of every field. A file of an index (`indexes.base.FieldIndex`) holds what is computed of the
+fields of one segment, in their order.
 """
 
 from __future__ import annotations
@@ -10,16 +11,106 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.files import atomic_path
-from napari_cmrir.repository.fields import FIELD_DTYPE
+from napari_cmrir.repository.pyramids import read_notes
 
-__all__ = ["Joined", "Tensors", "joined", "map_fields", "map_tensors", "write_fields", "write_tensors"]
+if TYPE_CHECKING:
+    from napari_cmrir.repository.catalogue import ImageRow
+    from napari_cmrir.repository.settings import RepositorySettings
+
+__all__ = [
+    "FIELD_DTYPE",
+    "Joined",
+    "Tensors",
+    "cut_fields",
+    "fields_of",
+    "joined",
+    "map_fields",
+    "map_tensors",
+    "write_fields",
+    "write_tensors",
+]
+
+
+FIELD_DTYPE = np.dtype([("image", "i8"), ("y", "i8"), ("x", "i8"), ("height", "i8"), ("width", "i8")])
+"""A row of a field table: the image's number in the catalogue, and the field's rectangle in its pixels."""
+
+ALIGNMENT = 64
+"""Fields start at multiples of this many pixels, so that they start at whole pixels of every level."""
+
+
+def cut_fields(
+    height: int, width: int, field_size: int = 1024, overlap: float = 0.25
+) -> npt.NDArray[np.int64]:
+    """Cut an image into fields.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the image, in pixels.
+    field_size : int
+        Longest side of a field, in pixels; at least 256.
+    overlap : float
+        Smallest overlap of neighbouring fields, as a fraction of ``field_size``, 0 to 0.75.
+
+    Returns
+    -------
+    ndarray, (n, 4) int64
+        Rectangles ``y, x, height, width`` that cover the image, row by row.
+
+    Examples
+    --------
+    >>> cut_fields(834, 834)
+    array([[  0,   0, 834, 834]])
+    >>> cut_fields(1000, 1700)[:, 1]
+    array([  0, 704])
+    """
+    rows = _cut_side(height, field_size, overlap)
+    columns = _cut_side(width, field_size, overlap)
+    rectangles = [(y, x, h, w) for y, h in rows for x, w in columns]
+    return np.array(rectangles, dtype=np.int64).reshape(-1, 4)
+
+
+def fields_of(folder: Path, image: ImageRow, settings: RepositorySettings) -> npt.NDArray[np.int64]:
+    """List the fields of an image whose CoMIR is stored, without those of empty glass.
+
+    Parameters
+    ----------
+    folder : Path
+        The repository.
+    image : ImageRow
+    settings : RepositorySettings
+        What the CoMIR was stored under.
+
+    Returns
+    -------
+    ndarray, (n, 4) int64
+        y, x, height and width of each.
+    """
+    assert image.height is not None
+    assert image.width is not None
+    fields = cut_fields(image.height, image.width, settings.field_size, settings.field_overlap)
+    if len(fields) == 1:
+        return fields
+    kept = read_notes(folder / str(image.comir)).get("fields")
+    return fields if kept is None else fields[kept]
+
+
+def _cut_side(length: int, field_size: int, overlap: float) -> list[tuple[int, int]]:
+    if length <= field_size:
+        return [(0, length)]
+    last = -(-(length - field_size) // ALIGNMENT) * ALIGNMENT
+    longest_step = int(field_size * (1 - overlap)) // ALIGNMENT * ALIGNMENT
+    steps = -(-last // longest_step)
+    starts = [last * step // steps // ALIGNMENT * ALIGNMENT for step in range(steps + 1)]
+    return [(start, min(field_size, length - start)) for start in starts]
+
 
 Tensors = dict[str, npt.NDArray[Any]]
 """Arrays by name."""

@@ -146,7 +146,7 @@ def agreement_map(
     """
     import torch
 
-    from napari_cmrir.registration.high_pass import high_pass
+    from napari_cmrir.registration.correlation import high_pass
 
     counts = torch.from_numpy(mask).float()
     weight = counts.numpy()
@@ -207,7 +207,7 @@ def _shared_words(
     from scipy.spatial import cKDTree
 
     from napari_cmrir.bag_of_words.bags import covered, encode_query
-    from napari_cmrir.bag_of_words.descriptors.describe import describe
+    from napari_cmrir.bag_of_words.descriptors.features import describe
 
     settings, vocabulary = repository.descriptor_settings, repository.vocabulary
     weighting = repository.settings.bags

@@ -17,8 +17,8 @@ from napari_cmrir.jobs import Job, Progress, portion
 from napari_cmrir.registration.coarse_to_fine import register
 from napari_cmrir.registration.prepared_query import Pose, PreparedQuery, rotations, scales
 from napari_cmrir.registry import Registry
-from napari_cmrir.search.screening import screen
 from napari_cmrir.search.settings import SearchSettings
+from napari_cmrir.search.shortlist import screen
 
 if TYPE_CHECKING:
     from napari_cmrir.bag_of_words.descriptors.features import Features
@@ -83,7 +83,7 @@ def patch_scores(
         Cosine in [0, 1] of each field.
     """
     from napari_cmrir.bag_of_words.bags import BagIndex, count_words
-    from napari_cmrir.bag_of_words.descriptors.describe import describe
+    from napari_cmrir.bag_of_words.descriptors.features import describe
     from napari_cmrir.bag_of_words.vocabulary import keep_strongest, sample_field, train_vocabulary
 
     how = repository.settings

@@ -1,4 +1,4 @@
-"""What a descriptor returns, and the steps that dense descriptors share."""
+"""What a descriptor returns, the steps that dense descriptors share, and the descriptors by name."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from napari_cmrir.bag_of_words.descriptors.grid import grid_points, inside_share
 from napari_cmrir.bag_of_words.descriptors.haar import Gradient, gradients
 from napari_cmrir.bag_of_words.settings import DescriptorSettings
 from napari_cmrir.errors import InputError
+from napari_cmrir.registry import Registry
 from napari_cmrir.threads import on_one_thread, parallel_map
 
 __all__ = [
+    "DESCRIPTORS",
     "INSIDE",
+    "Descriptor",
     "Features",
     "as_channels",
     "checked_mask",
+    "describe",
     "describe_blocks",
     "normalise",
     "stretch",
@@ -240,3 +244,43 @@ def describe_blocks(
     for _ in parallel_map(fill, range(len(settings.block_widths))):
         pass
     return within(points, values, strengths, mask)
+
+
+Descriptor = Callable[[Any, DescriptorSettings, NDArray[np.bool_] | None], Features]
+"""``describe(comir, settings, mask) -> Features``."""
+
+DESCRIPTORS: Registry[Descriptor] = Registry(
+    "descriptor",
+    "napari_cmrir.descriptors",
+    {
+        "surf": "napari_cmrir.bag_of_words.descriptors.surf:surf",
+        "sift": "napari_cmrir.bag_of_words.descriptors.sift:sift",
+        "sift-keypoints": "napari_cmrir.bag_of_words.descriptors.sift:sift_at_keypoints",
+    },
+)
+"""Descriptors by name; other packages add theirs as entry points of ``napari_cmrir.descriptors``."""
+
+
+def describe(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | None = None) -> Features:
+    """Describe a CoMIR by the descriptor that the settings name.
+
+    Parameters
+    ----------
+    comir : (channel, y, x) array or tensor
+        The CoMIR; a (y, x) array is one channel.
+    settings : DescriptorSettings
+        Which descriptor, and its settings.
+    mask : (y, x) bool array, optional
+        Features on ground that it excludes are left out.
+
+    Raises
+    ------
+    InputError
+        If there is no descriptor of that name, or the CoMIR or the mask cannot be used.
+
+    Examples
+    --------
+    >>> len(describe(np.zeros((1, 256, 256), np.uint8), DescriptorSettings.paper()))
+    4096
+    """
+    return DESCRIPTORS[settings.name](comir, settings, mask)

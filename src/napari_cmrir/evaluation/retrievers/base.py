@@ -16,7 +16,7 @@ from napari_cmrir.jobs import Job, Progress, portion, run
 from napari_cmrir.registry import Registry
 
 if TYPE_CHECKING:
-    from napari_cmrir.evaluation.evaluation_run import EvaluationQuery, EvaluationRun
+    from napari_cmrir.evaluation.protocol import EvaluationQuery, EvaluationRun
     from napari_cmrir.evaluation.results import Condition
     from napari_cmrir.images.geometry import Region
 

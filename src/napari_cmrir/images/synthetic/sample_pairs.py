@@ -14,8 +14,7 @@ from scipy.ndimage import gaussian_filter
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import Pair
-from napari_cmrir.images.synthetic.sections import Tissue, grow_tissue
-from napari_cmrir.images.synthetic.textures import noise
+from napari_cmrir.images.synthetic.sections import Tissue, grow_tissue, noise
 
 __all__ = ["SamplePair", "sample_pair", "write_sample_folder"]
 

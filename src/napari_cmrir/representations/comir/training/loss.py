@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_cmrir.registration.high_pass import high_pass
+from napari_cmrir.registration.correlation import high_pass
 from napari_cmrir.representations.comir.training.patches import circular_mask, local_circles, rotate
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 

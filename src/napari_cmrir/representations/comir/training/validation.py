@@ -15,8 +15,7 @@ from torch.nn import functional as F
 
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.intensity import Intensity
-from napari_cmrir.registration.correlation import RotatedTemplates, turn
-from napari_cmrir.registration.high_pass import high_pass
+from napari_cmrir.registration.correlation import RotatedTemplates, high_pass, turn
 from napari_cmrir.registration.settings import HIGH_PASS_PX
 from napari_cmrir.representations.comir.inference import OutputScale, forward_in_batches
 from napari_cmrir.representations.comir.networks import Tiramisu, UNet

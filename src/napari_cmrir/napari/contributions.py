@@ -1,24 +1,138 @@
-"""The samples in napari's File menu: generated tissue, made on the spot and offline."""
+"""What the manifest offers napari: a reader of repositories, a writer of hits, samples, and commands."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress, run
 
-__all__ = ["ready_search", "tissue_folder", "tissue_pair"]
+if TYPE_CHECKING:
+    import napari
+
+__all__ = [
+    "find_region",
+    "get_repository_reader",
+    "load_sample_model",
+    "new_region",
+    "ready_search",
+    "tissue_folder",
+    "tissue_pair",
+    "write_hits",
+]
+
+
+_SHOWN = 12
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+
+def get_repository_reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
+    """Tell napari what reads a repository, for its file dialog and for drops.
+
+    Parameters
+    ----------
+    path : str or sequence of str
+        What is to be opened: a repository's folder, or its ``catalogue.sqlite``. The manifest offers only
+        the latter, because napari asks which reader to use for every folder as soon as two take folders.
+
+    Returns
+    -------
+    callable or None
+        ``None`` where it is no repository.
+    """
+    from napari_cmrir.repository.layout import CATALOGUE_NAME
+
+    if not isinstance(path, str) or not (_folder(path) / CATALOGUE_NAME).is_file():
+        return None
+    return read_repository
+
+
+def read_repository(path: str) -> list[LayerData]:
+    """Open the CoMIRs of a repository's first images, and propose the repository to Find region.
+
+    Parameters
+    ----------
+    path : str
+        The repository's folder or catalogue.
+
+    Returns
+    -------
+    list of LayerData
+        An image layer each, lazily read, at most twelve.
+
+    Raises
+    ------
+    InputError
+        It cannot be opened.
+    """
+    import numpy as np
+
+    from napari_cmrir.repository.pyramids import open_level
+    from napari_cmrir.repository.repository import open_repository
+
+    layers: list[LayerData] = []
+    folder = _folder(path)
+    with open_repository(folder) as repository:
+        _, first = np.unique(repository.fields["image"], return_index=True)
+        for field in first[:_SHOWN].tolist():
+            level = open_level(repository.comir_path(field), 0)
+            name = f"CoMIR of {repository.image_name(field)}"
+            metadata = {"napari-cmrir": {"is_result": True, "repository": str(folder)}}
+            keywords = {"name": name, "metadata": metadata, "visible": bool(field == first[0])}
+            layers.append((level[0], keywords, "image"))
+    _propose(folder)
+    return layers
+
+
+def _folder(path: str) -> Path:
+    return Path(path) if Path(path).is_dir() else Path(path).parent
+
+
+def write_hits(path: str, layer_data: list[LayerData]) -> list[str]:
+    """Write the hits of match boxes that the plugin made, as the file's name says.
+
+    Parameters
+    ----------
+    path : str
+        Ends in .csv, .json or .geojson.
+    layer_data : list of LayerData
+        Shapes layers; those that hold no hit are left out.
+
+    Returns
+    -------
+    list of str
+        The file written; nothing where there is no hit, so that napari looks for another writer.
+    """
+    from napari_cmrir.napari.hit_files import write_records
+
+    records = [meta.get("metadata", {}).get("napari-cmrir", {}) for _, meta, _ in layer_data]
+    hits = [record for record in records if "rank" in record]
+    if not hits:
+        return []
+    query = next((record["query"] for record in hits if "query" in record), "")
+    return [str(write_records(Path(path), query, sorted(hits, key=lambda hit: hit["rank"])))]
+
+
+def _propose(path: Path) -> None:
+    import napari
+
+    from napari_cmrir.napari.shared_state import shared_state_of
+
+    viewer = napari.current_viewer()
+    if viewer is not None:
+        shared_state_of(viewer).repository = path
+
 
 _SIZE = 384
 _PAIR_SEED, _FOLDER_SEEDS = 100, range(12)
 _ANSWER = 4
-
-LayerData = tuple[Any, dict[str, Any], str]
 
 
 def tissue_pair() -> list[LayerData]:
@@ -105,7 +219,7 @@ def ready_search() -> list[LayerData]:
     from napari_cmrir.representations.model_file import sample_model
 
     def propose(repository: Path) -> None:
-        _propose(sample_model(), repository)
+        _propose_repository(sample_model(), repository)
         show_info("Open Find region, press New region, draw a rectangle on the SHG image, and press Find.")
 
     _do("Indexing sample images", partial(_write_and_index, _cache()), lambda _: None, propose)
@@ -166,7 +280,7 @@ def _write_and_index(cache: Path) -> Job[Path]:
     return path
 
 
-def _propose(model: Path, repository: Path) -> None:
+def _propose_repository(model: Path, repository: Path) -> None:
     import napari
 
     from napari_cmrir.napari.shared_state import shared_state_of
@@ -193,3 +307,42 @@ def _write_once(folder: Path) -> list[Any]:
     except InputError:
         pairs = []
     return pairs if len(pairs) == len(_FOLDER_SEEDS) else write_sample_folder(folder, _FOLDER_SEEDS, _SIZE)
+
+
+def new_region() -> None:
+    """Open Find region, and add a layer to draw a region on."""
+    _find_widget().add_region()
+
+
+def find_region() -> None:
+    """Open Find region, and find the region that is drawn."""
+    _find_widget().find()
+
+
+def load_sample_model() -> Path:
+    """Propose the small model for generated tissue to the docks."""
+    from napari_cmrir.napari.shared_state import shared_state_of
+    from napari_cmrir.representations.model_file import sample_model
+
+    shared_state_of(_viewer()).model = sample_model()
+    return sample_model()
+
+
+def _find_widget() -> Any:
+    from napari_cmrir.napari.find_dock import FindWidget
+
+    viewer = _viewer()
+    for dock in viewer.window.dock_widgets.values():
+        if isinstance(dock, FindWidget):
+            return dock
+    _, widget = viewer.window.add_plugin_dock_widget("napari-cmrir", "Find region")
+    return widget
+
+
+def _viewer() -> napari.Viewer:
+    import napari
+
+    viewer = napari.current_viewer()
+    if viewer is None:
+        raise InputError("No napari viewer is open; open one first.")
+    return viewer
