@@ -248,10 +248,10 @@ class TestInfo:
         copy = shutil.copytree(repository, tmp_path / "copy.cmrir")
         assert call("index", "--words", "-o", copy).status == 0
         assert call("info", copy, "--verify").status == 0
-        (vocabulary,) = copy.rglob("vocabulary*.safetensors")
-        content = bytearray(vocabulary.read_bytes())
+        thumbnails = next((copy / "indexes" / "thumbnails").iterdir())
+        content = bytearray(thumbnails.read_bytes())
         content[-1] ^= 1
-        vocabulary.write_bytes(content)
+        thumbnails.write_bytes(content)
         ended = call("info", copy, "--verify")
         assert ended.status == 1
-        assert vocabulary.name in ended.err
+        assert thumbnails.name in ended.err
