@@ -81,7 +81,6 @@ def test_a_polygon_is_drawn_in_its_own_rectangle():
 
 def test_a_polygon_stands_for_itself(repository, partners):
     corners = [(0, 0), (0, 90), (90, 0)]
-    pixels = next(iter(partners.values()))
     with pytest.raises(InputError, match="stands for itself"):
         run(
             search(
