@@ -1,7 +1,7 @@
 """A query of a 160 px polygon in a pyramid of 20,000 x 20,000 px, against the same query of a small image.
 
-Prints, for OME-TIFF and OME-Zarr, the seconds until the image is opened and the region read, and the process's peak memory, each in
-a process of its own; exits with 1 where the large image takes 1 s or more to start, or 400 MB more memory.
+Prints, for OME-TIFF and OME-Zarr, the seconds until the image is opened and the region read, and the
+process's peak memory, each in a process of its own; exits with 1 where the large image takes 1 s or more to start, or 400 MB more memory.
 Run it with ``python benchmarks/query_large_image.py``.
 """
 
@@ -69,7 +69,7 @@ def write_zarr(path: Path, section: np.ndarray) -> None:
 
 
 def peak_memory() -> float:
-    """Peak resident memory of this program, MB; getrusage counts that of the program which started it, too."""
+    """Peak resident memory of this program, MB; getrusage counts that of its parent, too."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 

@@ -62,14 +62,7 @@ def test_a_polygon_far_larger_than_what_is_searched_is_refused_before_it_is_draw
     corners = [(0, 0), (0, SIDE - 1), (SIDE - 1, SIDE // 2)]
     slide = slide_of(np.atleast_3d(next(iter(partners.values()))), asked)
     with pytest.raises(InputError, match="bigger than anything searched"):
-        run(
-            search(
-                repository,
-                slide_of(np.atleast_3d(next(iter(partners.values()))), asked),
-                "SHG",
-                polygon=corners,
-            )
-        )
+        run(search(repository, slide, "SHG", polygon=corners))
     assert not asked
 
 
