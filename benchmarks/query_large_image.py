@@ -1,7 +1,8 @@
 """A query of a 160 px polygon in a pyramid of 20,000 x 20,000 px, against the same query of a small image.
 
 Prints, for OME-TIFF and OME-Zarr, the seconds until the image is opened and the region read, and the
-process's peak memory, each in a process of its own; exits with 1 where the large image takes 1 s or more to start, or 400 MB more memory.
+process's peak memory, each in a process of its own; exits with 1 where the large image takes 1 s or
+more to start, or 400 MB more memory.
 Run it with ``python benchmarks/query_large_image.py``.
 """
 
