@@ -9,6 +9,7 @@ from napari.layers import Image, Shapes
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region, cut
+from napari_cmrir.images.polygons import polygon_region
 from napari_cmrir.napari.coordinates import (
     Plane,
     map_points,
@@ -18,7 +19,7 @@ from napari_cmrir.napari.coordinates import (
     transform_of,
 )
 from napari_cmrir.napari.hit_placement import Placement
-from napari_cmrir.napari.region_query import Outline, drawn_outline, region_and_mask
+from napari_cmrir.napari.region_query import Outline, drawn_outline, region_and_polygon
 
 HEIGHT, WIDTH = 90, 120
 LENGTHS = ("um", "nm")  # further apart, the 32-bit coordinates of shapes do not hold a pixel
@@ -113,10 +114,19 @@ def test_a_rectangle_drawn_from_any_corner_is_its_region(image, region, first, m
     plane = Plane((image.ndim - 2, image.ndim - 1), (1, 0, 0)[: image.ndim])
     shapes.add_rectangles(shape_data(corners, image, plane, shapes))
     outline = drawn_outline(shapes, 0, image, viewer.dims)
-    found, mask = region_and_mask(outline, (HEIGHT, WIDTH))
-    assert mask is None
+    found, polygon = region_and_polygon(outline, (HEIGHT, WIDTH))
+    assert polygon is None
     assert outline.plane.at[: image.ndim - 2] == (1,) * (image.ndim - 2)
     np.testing.assert_allclose(found.corners(), region.corners(), atol=1e-3)
+
+
+def whole_mask(polygon, shape):
+    """The mask of a polygon in an image of this shape."""
+    region, mask = polygon_region(polygon, shape)
+    y, x, height, width = map(int, region.rectangle)
+    whole = np.zeros(shape, bool)
+    whole[y : y + height, x : x + width] = mask
+    return whole
 
 
 @quickly
@@ -130,10 +140,11 @@ def test_what_lies_inside_on_the_canvas_lies_inside_the_mask(image, own, kind):
     data = shape_data(region.corners(), image, plane, shapes)
     shapes.add(data, shape_type=kind)
     outline = drawn_outline(shapes, 0, image, viewer.dims)
-    _, mask = region_and_mask(outline, (HEIGHT, WIDTH))
-    if mask is None:
+    _, polygon = region_and_polygon(outline, (HEIGHT, WIDTH))
+    if polygon is None:
         assert kind == "rectangle"
         return
+    mask = whole_mask(polygon, (HEIGHT, WIDTH))
     c, s = np.cos(np.radians(20)), np.sin(np.radians(20))
     y, x = np.mgrid[:HEIGHT, :WIDTH].astype(float)
     down = (c * (y - 45.2) + s * (x - 60.3)) / (40.6 / 2)
@@ -164,7 +175,7 @@ def test_pixel_centres_are_integers():
         [[[10 * 2 - 1 + 7, 40 * 2 - 1 - 3], [30 * 2 - 1 + 7, 80 * 2 - 1 - 3]]], shape_type="rectangle"
     )
     viewer = viewer_with(image, shapes)
-    region, _ = region_and_mask(drawn_outline(shapes, 0, image, viewer.dims), (100, 100))
+    region, _ = region_and_polygon(drawn_outline(shapes, 0, image, viewer.dims), (100, 100))
     patch, mask = cut(pixels[..., np.newaxis], region)
     assert mask.all()
     np.testing.assert_array_equal(patch[..., 0], pixels[10:30, 40:80])
@@ -174,12 +185,13 @@ def test_a_rectangle_over_pixels_that_are_not_square_becomes_a_mask_where_it_is_
     image = Image(np.zeros((100, 100)), scale=(2, 1))
     shapes = Shapes(Region((100, 50), 40, 40, 30).corners(), shape_type="rectangle")
     viewer = viewer_with(image, shapes)
-    region, mask = region_and_mask(drawn_outline(shapes, 0, image, viewer.dims), (100, 100))
+    region, polygon = region_and_polygon(drawn_outline(shapes, 0, image, viewer.dims), (100, 100))
     assert region.rotation_degrees == 0
+    mask = whole_mask(polygon, (100, 100))
     assert mask.sum() * 2 == pytest.approx(40 * 40, rel=0.02)  # each pixel is 2 by 1
     upright = Shapes([[[80, 30], [120, 70]]], shape_type="rectangle")
-    region, mask = region_and_mask(drawn_outline(upright, 0, image, viewer.dims), (100, 100))
-    assert mask is None
+    region, polygon = region_and_polygon(drawn_outline(upright, 0, image, viewer.dims), (100, 100))
+    assert polygon is None
     assert (region.height, region.width) == pytest.approx((20, 40))
 
 
@@ -210,7 +222,7 @@ def test_the_axes_that_are_shown_are_y_and_x():
     np.testing.assert_array_equal(pixels[..., 0], stack[:, 7, :])
     shapes = Shapes(ndim=3)
     shapes.add_rectangles([[5, 7, 10], [5, 7, 30], [25, 7, 30], [25, 7, 10]])
-    region, _ = region_and_mask(drawn_outline(shapes, 0, image, viewer.dims), (40, 60))
+    region, _ = region_and_polygon(drawn_outline(shapes, 0, image, viewer.dims), (40, 60))
     assert region.centre == (15, 20)
 
 
@@ -235,7 +247,7 @@ def test_lines_and_paths_are_refused():
 def test_an_outline_beside_the_image_is_refused(kind):
     beside = Region((200, 20), 20, 20).corners()
     with pytest.raises(InputError, match="outside the image"):
-        region_and_mask(Outline(kind, beside, Plane((0, 1), (0, 0))), (100, 100))
+        region_and_polygon(Outline(kind, beside, Plane((0, 1), (0, 0))), (100, 100))
 
 
 @example(image=Image(np.zeros((HEIGHT, WIDTH))))

@@ -7,6 +7,7 @@ import pytest
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region
+from napari_cmrir.images.lazy_image import ImageWindow
 from napari_cmrir.images.readers import read_image
 from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 from napari_cmrir.jobs import Progress, run
@@ -38,9 +39,10 @@ def search(pairs_folder, repository):
 
     def names(number=1, folder=pairs_folder):
         pixels = read_image(folder / f"sample-{number:03d}_SHG.tif")
+        window = ImageWindow("image", pixels.shape[:2], (0, 0), pixels)
         region = Region.whole(pixels.shape[:2])
         settings = SearchSettings(hits=10)
-        job = in_worker_process(tasks.search, repository, pixels, "SHG", region, None, None, settings)
+        job = in_worker_process(tasks.search, repository, window, "SHG", region, None, None, settings)
         return {os.path.basename(hit.image) for hit in run(job).hits}
 
     return names

@@ -11,11 +11,7 @@ from napari_cmrir.cli.options import READING, Preset, SettingsOptions, settings_
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from napari_cmrir.images.geometry import Region
-    from napari_cmrir.images.settings import ReadingSettings
     from napari_cmrir.search.hits import SearchResult
 
 __all__ = ["SEARCH", "doubts", "print_hits", "query", "require_reranker", "write_transforms"]
@@ -60,9 +56,11 @@ def query(
     reading: dict[str, Any],
 ) -> None:
     """Find the tissue of images, or of a region of them, in a repository."""
+    from contextlib import closing
+
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.files import atomic_write
-    from napari_cmrir.images.readers import find_images
+    from napari_cmrir.images.readers import find_images, open_image
     from napari_cmrir.repository.repository import open_repository
     from napari_cmrir.search.exports import as_csv, as_geojson, as_json
     from napari_cmrir.search.query import search as search_for
@@ -72,19 +70,20 @@ def query(
     read_as = READING.settings(reading)
     opened = open_repository(repository)
     opened.model.require_modality(modality)
+    part, corners = _part(region, turned, polygon)
     found = find_images(images, modality)
     answers = []
     for number, path in enumerate(found, 1):
-        pixels, size = _read(path, read_as)
-        part, mask = _part(region, turned, polygon, pixels.shape)
-        job = search_for(opened, pixels, modality, region=part, mask=mask, pixel_size=size, settings=settings)
+        job = search_for(
+            opened, path, modality, region=part, polygon=corners, reading=read_as, settings=settings
+        )
         result = draw(job, path.name)
         answers.append((str(path), result))
         print_hits(path.name, result, settings)
         if transforms is not None:
-            write_transforms(
-                transforms, f"{number:0{len(str(len(found)))}d}-{path.stem}", pixels.shape, result
-            )
+            with closing(open_image(path, read_as)) as image:
+                shape = image.shape
+            write_transforms(transforms, f"{number:0{len(str(len(found)))}d}-{path.stem}", shape, result)
         if timings:
             typer.echo("  ".join(f"{stage} {seconds:.3f} s" for stage, seconds in result.timings.items()))
     hits_of = [(name, result.hits) for name, result in answers]
@@ -96,40 +95,21 @@ def query(
         atomic_write(geojson, as_geojson(hits_of).encode())
 
 
-def _read(path: Path, reading: ReadingSettings) -> tuple[NDArray[Any], float | None]:
-    """An image, and the side of its pixels in micrometres: as given, or as the file says."""
-    from contextlib import closing
-
-    import numpy as np
-
-    from napari_cmrir.images.intensity import plain_type
-    from napari_cmrir.images.readers import open_image
-
-    with closing(open_image(path, reading)) as image:
-        return np.ascontiguousarray(plain_type(image[:, :])), image.pixel_size
-
-
 def _part(
-    region: tuple[float, float, float, float] | None,
-    turned: float,
-    polygon: str | None,
-    shape: tuple[int, ...],
-) -> tuple[Region | None, NDArray[np.bool_] | None]:
-    """What of an image is to be found, and what of it counts."""
+    region: tuple[float, float, float, float] | None, turned: float, polygon: str | None
+) -> tuple[Region | None, list[tuple[float, ...]] | None]:
+    """What of an image is to be found: a region, or the corners of a polygon."""
     from dataclasses import replace
 
     from napari_cmrir.errors import InputError
-    from napari_cmrir.images.geometry import Region, polygon_region
+    from napari_cmrir.images.geometry import Region
 
     if polygon is not None:
         if region is not None or turned:
             raise InputError("A polygon stands for itself; leave out --region and --turned.")
         try:
-            corners = [tuple(map(float, point.split(","))) for point in polygon.split()]
-            return polygon_region(corners, shape)
-        except ValueError as error:
-            if isinstance(error, InputError):
-                raise
+            return None, [tuple(map(float, point.split(","))) for point in polygon.split()]
+        except ValueError:
             raise InputError(f'{polygon} is no polygon; give corners as "Y,X Y,X Y,X".') from None
     if region is None:
         if turned:

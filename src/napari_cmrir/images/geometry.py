@@ -17,9 +17,9 @@ __all__ = [
     "corner_error",
     "cut",
     "inside",
-    "polygon_region",
     "rotation_difference",
     "sample",
+    "window_of",
 ]
 
 
@@ -429,42 +429,33 @@ def averaged(fine: NDArray[Any], factor: int) -> NDArray[Any]:
     return rounded.astype(fine.dtype)
 
 
-def polygon_region(points: ArrayLike, shape: tuple[int, ...]) -> tuple[Region, NDArray[np.bool_]]:
-    """Find the upright rectangle around a polygon, and the pixels inside it.
+def window_of(region: Region, shape: tuple[int, ...], margin: float) -> tuple[slice, slice]:
+    """Find the rows and columns of an image that a cut of a region needs.
 
     Parameters
     ----------
-    points : array_like, (n, 2)
-        (y, x) of at least three corners, in px, where pixel centres are integers.
+    region : Region
     shape : tuple of int
         (y, x, ...) of the image, in px.
+    margin : float
+        Further pixels on every side, for the samples beside the region that interpolation needs.
 
     Returns
     -------
-    region : Region
-        The smallest upright rectangle of whole pixels that holds those inside.
-    mask : ndarray of bool, (y, x)
-        Of the image's size; True where the pixel's centre lies inside.
-
-    Raises
-    ------
-    InputError
-        The points are no polygon, or it holds no pixel of the image.
+    rows, columns : slice
+        A cut from these pixels is the same as a cut from the image, mirrored beyond the same borders.
 
     Examples
     --------
-    >>> region, mask = polygon_region([(1, 1), (1, 4), (4, 1)], (6, 6))
-    >>> region.height, region.width, int(mask.sum())
-    (4, 4, 10)
+    >>> window_of(Region.from_rectangle(10, -5, 4, 20), (100, 200), 2)
+    (slice(7, 17, None), slice(0, 18, None))
     """
-    from skimage.draw import polygon2mask
-
-    corners = np.asarray(points, dtype=np.float64)
-    if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3 or not np.isfinite(corners).all():
-        raise InputError("A polygon takes at least three corners of (y, x); draw or give more.")
-    mask: NDArray[np.bool_] = polygon2mask(shape[:2], corners)  # type: ignore[no-untyped-call]
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        raise InputError("The region holds no pixel of the image; draw it larger.")
-    height, width = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
-    return Region.from_rectangle(int(rows[0]), int(columns[0]), height, width), mask
+    corners = region.corners()
+    low = np.floor(corners.min(axis=0) - margin).astype(int).tolist()
+    high = np.ceil(corners.max(axis=0) + margin).astype(int).tolist()
+    places = [
+        _mirror(np.arange(first, last + 1), size)
+        for first, last, size in zip(low, high, shape[:2], strict=True)
+    ]
+    rows, columns = (slice(int(place.min()), int(place.max()) + 1) for place in places)
+    return rows, columns

@@ -15,7 +15,7 @@ from napari_cmrir.errors import InputError
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["LazyImage", "lazy_array", "overview", "resample"]
+__all__ = ["ImageWindow", "LazyImage", "lazy_array", "overview", "resample"]
 
 
 ReadRegion = Callable[[int, int, int, int], NDArray[Any]]
@@ -163,6 +163,48 @@ def numbered(n_channels: int) -> tuple[str, ...]:
     if n_channels == 3:
         return ("red", "green", "blue")
     return ("grey",) if n_channels == 1 else tuple(f"channel {number}" for number in range(n_channels))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageWindow:
+    """The part of an image that was read; unlike a `LazyImage` it can go to another process.
+
+    Parameters
+    ----------
+    name : str
+        The image's, for messages.
+    shape : (int, int)
+        Height and width of the whole image.
+    first : (int, int)
+        (y, x) of the first pixel read.
+    pixels : ndarray, (y, x, channel)
+        What was read.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    first: tuple[int, int]
+    pixels: NDArray[Any]
+
+    def image(self) -> LazyImage:
+        """Give the whole image, of which only this part can be read.
+
+        Examples
+        --------
+        >>> window = ImageWindow("slide", (100, 200), (10, 20), np.ones((5, 6, 1)))
+        >>> window.image().shape, window.image()[11:13, 20:23].shape
+        ((100, 200, 1), (2, 3, 1))
+        """
+
+        def read(y: int, x: int, height: int, width: int) -> NDArray[Any]:
+            top, left = y - self.first[0], x - self.first[1]
+            part = self.pixels[max(top, 0) : top + height, max(left, 0) : left + width]
+            if part.shape[:2] != (height, width):
+                raise InputError(f"More of {self.name} is needed than was read; search again.")
+            return part
+
+        n_channels = self.pixels.shape[2]
+        return LazyImage(self.name, (*self.shape, n_channels), read, channel_names=numbered(n_channels))
 
 
 BAND_VALUES = 2**25

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.images.lazy_image import ImageWindow
 
 if TYPE_CHECKING:
     from napari.components import Dims
@@ -103,7 +104,14 @@ def plane_of(image: Image, dims: Dims) -> Plane:
     return Plane((shown[0], shown[1]), tuple(int(index) for index in np.rint(at)))
 
 
-def pixels_of(data: Any, plane: Plane, *, rgb: bool, multiscale: bool) -> NDArray[Any]:
+def pixels_of(
+    data: Any,
+    plane: Plane,
+    *,
+    rgb: bool,
+    multiscale: bool,
+    window: tuple[slice, slice] = (slice(None), slice(None)),
+) -> NDArray[Any]:
     """Read a plane of an image layer's data.
 
     Parameters
@@ -114,6 +122,8 @@ def pixels_of(data: Any, plane: Plane, *, rgb: bool, multiscale: bool) -> NDArra
         Which plane.
     rgb, multiscale : bool
         As the layer's attributes of this name.
+    window : tuple of two slice
+        The rows and columns to read, by default all.
 
     Returns
     -------
@@ -127,8 +137,8 @@ def pixels_of(data: Any, plane: Plane, *, rgb: bool, multiscale: bool) -> NDArra
     """
     finest = data[0] if multiscale else data
     where: list[int | slice] = list(plane.at)
-    for axis in plane.axes:
-        where[axis] = slice(None)
+    for axis, part in zip(plane.axes, window, strict=True):
+        where[axis] = part
     for index, size in zip(where, finest.shape, strict=False):
         if isinstance(index, int) and not 0 <= index < size:
             raise InputError(
@@ -281,3 +291,10 @@ class ImageSnapshot:
     def read(self) -> NDArray[Any]:
         """Read the pixels, (y, x, channel)."""
         return pixels_of(self.data, self.plane, rgb=self.rgb, multiscale=self.multiscale)
+
+    def read_window(self, rows: slice, columns: slice) -> ImageWindow:
+        """Read a part of the plane; the rest of a lazy layer stays unread."""
+        pixels = pixels_of(
+            self.data, self.plane, rgb=self.rgb, multiscale=self.multiscale, window=(rows, columns)
+        )
+        return ImageWindow(self.name, self.shape, (rows.start, columns.start), np.ascontiguousarray(pixels))

@@ -153,9 +153,9 @@ def query_text(language: Language, query: Query, image: Path) -> str:
     Raises
     ------
     InputError
-        As `Query.region_and_mask`.
+        As `Query.region_and_polygon`.
     """
-    region, _ = query.region_and_mask()
+    region, _ = query.region_and_polygon()
     polygon = None if query.outline is None else query.outline.polygon()
     if language == "command":
         words: list[Any] = ["query", query.repository, image, "--modality", query.modality]
@@ -168,24 +168,22 @@ def query_text(language: Language, query: Query, image: Path) -> str:
         words += ["-k", query.hits, "--max-rotation", query.settings.max_rotation]
         return _line(*words, *(["--mirror"] if query.mirror else []), "--json", "hits.json")
     if polygon is None:
-        source = "images.geometry import Region"
         centre = tuple(float(value) for value in region.centre)
         size = f"{float(region.height)!r}, {float(region.width)!r}"
-        part = f"Region({centre!r}, {size}, {float(region.rotation_degrees)!r}), None"
+        part = f"region = Region({centre!r}, {size}, {float(region.rotation_degrees)!r})"
     else:
-        source = "images.geometry import polygon_region"
         points = [tuple(float(value) for value in point) for point in polygon]
-        part = f"polygon_region({points!r}, pixels.shape)"
+        part = f"polygon = {points!r}"
     return _script(
-        f"from napari_cmrir.{source}",
+        *(["from napari_cmrir.images.geometry import Region"] if polygon is None else []),
         "from napari_cmrir.search.settings import SearchSettings",
         "",
-        f"pixels = cmrir.read_image({str(image)!r})",
-        f"region, mask = {part}",
+        part,
         f"settings = SearchSettings(hits={query.hits}, max_rotation={query.settings.max_rotation!r},"
         f" mirror={query.mirror})",
         f"with cmrir.open_repository({str(query.repository)!r}) as repository:",
-        f"    job = cmrir.query(repository, pixels, {query.modality!r}, region=region, mask=mask,",
+        f"    job = cmrir.query(repository, {str(image)!r}, {query.modality!r},"
+        f" {'region=region' if polygon is None else 'polygon=polygon'},",
         f"                      pixel_size={query.pixel_size!r}, settings=settings)",
         "    result = cmrir.run(job)",
         "for hit in result.hits:",

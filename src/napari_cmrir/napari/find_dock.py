@@ -202,7 +202,7 @@ class FindWidget(ScrolledDock):
             settings.mirror,
             placement,
         )
-        query.region_and_mask()  # refuses at once what is no region of the image
+        query.region_and_polygon()  # refuses at once what is no region of the image
         return query
 
     def _repository(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QMenu, QPushButton
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.geometry import Region, cut
+from napari_cmrir.images.geometry import Region, cut, window_of
 from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
 from napari_cmrir.search.exports import affine_matrix, as_csv, as_geojson, as_itk, as_json, write_hits
 from napari_cmrir.search.hits import Hit
@@ -109,7 +110,10 @@ def write_registered_crop(path: Path, found: Found, rank: int | None = None) -> 
     hit = _hit(found, rank)
     step = float(np.linalg.norm(hit.box[3] - hit.box[0])) / found.region.height
     crop = cut_from_file(hit.image, hit.box, round(step, 6))
-    region, _ = cut(found.query.image.read(), found.region)
+    rows, columns = window_of(found.region, found.query.image.shape, 2)
+    y, x = found.region.centre
+    here = replace(found.region, centre=(y - rows.start, x - columns.start))
+    region, _ = cut(found.query.image.read_window(rows, columns).pixels, here)
     units, size = found.query.placement.units, found.query.placement.pixel_size
     names = (f"{Path(hit.image).name}, registered", f"{found.query.image.name}, region")
     try:

@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.geometry import Region, polygon_region
+from napari_cmrir.images.geometry import Region
+from napari_cmrir.images.polygons import polygon_bounds
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.napari.coordinates import ImageSnapshot, Plane, map_points, plane_of
 from napari_cmrir.napari.hit_placement import Placement
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.napari.summaries import read_repository_summary
+from napari_cmrir.search.query import pixels_per_searched, window_read
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ __all__ = [
     "chosen_shape",
     "drawn_outline",
     "find",
-    "region_and_mask",
+    "region_and_polygon",
     "with_modality",
 ]
 
@@ -117,7 +119,7 @@ def drawn_outline(shapes: Shapes, index: int, image: Image, dims: Dims) -> Outli
     return Outline(kind, points[:, shown.axes], Plane(shown.axes, tuple(at.tolist())))
 
 
-def region_and_mask(outline: Outline, shape: tuple[int, int]) -> tuple[Region, NDArray[np.bool_] | None]:
+def region_and_polygon(outline: Outline, shape: tuple[int, int]) -> tuple[Region, NDArray[np.float64] | None]:
     """Turn an outline into what a search takes.
 
     Parameters
@@ -130,9 +132,10 @@ def region_and_mask(outline: Outline, shape: tuple[int, int]) -> tuple[Region, N
     Returns
     -------
     region : Region
-        A rectangle as it is, by at most 45 degrees turned; for anything else the upright rectangle around it.
-    mask : ndarray of bool, (y, x), or None
-        True inside the outline, for the whole image; ``None`` for a rectangle.
+        A rectangle as it is, by at most 45 degrees turned; for anything else the upright rectangle around it,
+        as far as it lies inside the image. Nothing is drawn: it costs nothing, however large the outline is.
+    polygon : ndarray, (n, 2), or None
+        The corners of what is no rectangle; ``None`` for a rectangle.
 
     Raises
     ------
@@ -142,7 +145,7 @@ def region_and_mask(outline: Outline, shape: tuple[int, int]) -> tuple[Region, N
     Examples
     --------
     >>> corners = np.array([[9.5, 19.5], [9.5, 59.5], [49.5, 59.5], [49.5, 19.5]])
-    >>> region_and_mask(Outline("rectangle", corners, Plane((0, 1), (0, 0))), (100, 100))
+    >>> region_and_polygon(Outline("rectangle", corners, Plane((0, 1), (0, 0))), (100, 100))
     (Region(centre=(29.5, 39.5), height=40.0, width=40.0, rotation_degrees=0.0), None)
     """
     points = outline.points
@@ -151,7 +154,8 @@ def region_and_mask(outline: Outline, shape: tuple[int, int]) -> tuple[Region, N
         raise InputError("The region lies outside the image; draw it over the image that is searched with.")
     if outline.kind == "rectangle" and _is_rectangle(points):
         return _upright_as_can_be(points), None
-    return polygon_region(_polygon(outline), shape)
+    polygon, first, end = polygon_bounds(_polygon(outline), shape)
+    return Region.from_rectangle(*first, end[0] - first[0], end[1] - first[1]), polygon
 
 
 def _is_rectangle(points: NDArray[np.float64]) -> bool:
@@ -220,17 +224,17 @@ class Query:
     mirror: bool
     placement: Placement
 
-    def region_and_mask(self) -> tuple[Region, NDArray[np.bool_] | None]:
-        """Give the region in the pixels of the image, and what counts in the image.
+    def region_and_polygon(self) -> tuple[Region, NDArray[np.float64] | None]:
+        """Give the region in the pixels of the image, and the corners of what counts in it.
 
         Raises
         ------
         InputError
-            As `outlines.region_and_mask`.
+            As `outlines.region_and_polygon`.
         """
         if self.outline is None:
             return Region.whole(self.image.shape), None
-        return region_and_mask(self.outline, self.image.shape)
+        return region_and_polygon(self.outline, self.image.shape)
 
     @property
     def pixel_size(self) -> float | None:
@@ -240,7 +244,7 @@ class Query:
     @property
     def settings(self) -> SearchSettings:
         """How it is searched: tissue may be turned against the image, and the region already is."""
-        turned = abs(self.region_and_mask()[0].rotation_degrees)
+        turned = abs(self.region_and_polygon()[0].rotation_degrees)
         most = min(self.max_rotation + turned, 180.0)
         return SearchSettings(hits=self.hits, max_rotation=most, mirror=self.mirror)
 
@@ -307,9 +311,18 @@ def find(query: Query) -> Job[Found]:
     """
     yield Progress(0, None, "%", "Reading the region")
     query = with_modality(query)
-    pixels = query.image.read()
-    region, mask = query.region_and_mask()
+    region, polygon = query.region_and_polygon()
+    searched = read_repository_summary(query.repository).pixel_size
+    step = pixels_per_searched(searched, query.pixel_size)
+    window = query.image.read_window(*window_read(region, query.image.shape, step))
     result = yield from in_worker_process(
-        tasks.search, query.repository, pixels, query.modality, region, mask, query.pixel_size, query.settings
+        tasks.search,
+        query.repository,
+        window,
+        query.modality,
+        None if polygon is not None else region,
+        polygon,
+        query.pixel_size,
+        query.settings,
     )
-    return Found(query, region, result)
+    return Found(query, result.region or region, result)

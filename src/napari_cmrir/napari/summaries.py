@@ -35,12 +35,15 @@ class RepositorySummary:
         Both that its model knows.
     images, fields : int
         How many of each are searched.
+    pixel_size : float or None
+        That queries are brought to, in micrometres, as `search.query.searched_pixel_size`.
     """
 
     modality: str
     modalities: tuple[str, ...]
     images: int
     fields: int
+    pixel_size: float | None = None
 
     @property
     def other_modality(self) -> str:
@@ -129,11 +132,18 @@ def read_repository_summary(folder: Path) -> RepositorySummary:
 
     from napari_cmrir.repository.layout import MODEL_NAME
     from napari_cmrir.repository.repository import open_repository
+    from napari_cmrir.representations.model_file import read_header
 
     with open_repository(folder) as repository:
         images = len(np.unique(repository.fields["image"]))
+        header = read_header(folder / MODEL_NAME)
+        size = header.get("pixel_size")
         return RepositorySummary(
-            repository.modality, read_modalities(folder / MODEL_NAME), images, len(repository)
+            repository.modality,
+            tuple(header["modalities"]),
+            images,
+            len(repository),
+            repository.common_pixel_size if size is None else size,
         )
 
 

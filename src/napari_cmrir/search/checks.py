@@ -46,7 +46,7 @@ _KNOWN_QUANTILES: WeakKeyDictionary[Repository, NDArray[np.float64]] = WeakKeyDi
 
 
 def check_region(
-    region: Region | None, pixels: NDArray[Any], mask: NDArray[np.bool_] | None, step: float = 1.0
+    region: Region | None, shape: tuple[int, ...], mask: NDArray[np.bool_] | None, step: float = 1.0
 ) -> Region:
     """Give the region that is searched with.
 
@@ -54,8 +54,8 @@ def check_region(
     ----------
     region : Region or None
         All of the image if none.
-    pixels : (y, x) or (y, x, channel) array
-        The image.
+    shape : tuple of int
+        (y, x) or (y, x, channel) of the image.
     mask : (y, x) bool array or None
     step : float
         Pixels of the image to one of what is searched.
@@ -69,11 +69,11 @@ def check_region(
     InputError
         If the image has other axes, the mask another size, or the region is too small or lies outside.
     """
-    if pixels.ndim not in (2, 3):
+    if len(shape) not in (2, 3):
         raise InputError(
-            f"The image has {pixels.ndim} dimensions; give one plane of (y, x) or (y, x, channel)."
+            f"The image has {len(shape)} dimensions; give one plane of (y, x) or (y, x, channel)."
         )
-    height, width = pixels.shape[:2]
+    height, width = shape[:2]
     if mask is not None and mask.shape != (height, width):
         raise InputError(
             f"The mask is of {' x '.join(map(str, mask.shape))} pixels but the image of {height} x {width};"
@@ -192,7 +192,7 @@ def size_warnings(repository: Repository, region: Region, counts: NDArray[np.boo
 
 
 def swap_warnings(
-    model: Representation, modality: str, pixels: NDArray[Any], patch: NDArray[Any], counts: NDArray[np.bool_]
+    model: Representation, modality: str, patch: NDArray[Any], counts: NDArray[np.bool_]
 ) -> list[str]:
     """Warn of an image that looks like the model's other modality.
 
@@ -202,8 +202,6 @@ def swap_warnings(
         Knows the channels and the intensities of both modalities.
     modality : str
         Which the image is said to be.
-    pixels : (y, x) or (y, x, channel) array
-        The image.
     patch : (y, x, channel) array
         The region's pixels.
     counts : (y, x) bool array
@@ -215,7 +213,7 @@ def swap_warnings(
         None or one sentence.
     """
     other = next(name for name in model.modalities if name != modality)
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    channels = patch.shape[2]
     expected, others = (model.intensities[name].channels for name in (modality, other))
     advice = f"check that it is {modality} and not {other}."
     if channels != expected and channels == others:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.geometry import Region, cut
+from napari_cmrir.images.geometry import Region, cut, window_of
+from napari_cmrir.images.intensity import plain_type
+from napari_cmrir.images.lazy_image import LazyImage, lazy_array
+from napari_cmrir.images.polygons import polygon_bounds, polygon_region
+from napari_cmrir.images.readers import open_image
 from napari_cmrir.images.series import SAME_SIZE
 from napari_cmrir.jobs import Job, portion
 from napari_cmrir.search.checks import (
@@ -28,13 +33,14 @@ from napari_cmrir.search.settings import SearchSettings
 from napari_cmrir.search.shortlist import fill_outside
 
 if TYPE_CHECKING:
+    from napari_cmrir.images.settings import ReadingSettings
     from napari_cmrir.registration.prepared_query import Pose
     from napari_cmrir.repository.repository import Repository
     from napari_cmrir.search.calibration import Evidence
     from napari_cmrir.search.hits import Hit, SearchResult
     from napari_cmrir.search.rerankers import SearchState
 
-__all__ = ["pixel_step", "search", "searched_pixel_size"]
+__all__ = ["pixel_step", "pixels_per_searched", "search", "searched_pixel_size", "window_read"]
 
 
 def searched_pixel_size(repository: Repository) -> float | None:
@@ -90,21 +96,31 @@ def pixel_step(repository: Repository, pixel_size: float | None) -> tuple[float,
             "The pixel size of the images searched is not known and taken to be that of the region's image,"
             f" {pixel_size:.3g} µm; hits are wrong if it is another."
         ]
+    return pixels_per_searched(searched, pixel_size), []
+
+
+def pixels_per_searched(searched: float | None, pixel_size: float | None) -> float:
+    """Divide the pixel size searched by that of a query's image; 1 where one is unknown or they agree."""
+    if searched is None or pixel_size is None:
+        return 1.0
     step = searched / pixel_size
-    return (1.0 if abs(step - 1) <= SAME_SIZE else step), []
+    return 1.0 if abs(step - 1) <= SAME_SIZE else step
 
 
 _CONTEXT = 64
+_BESIDE = 3  # px that bilinear interpolation and the rounding of a window's size reach beside a region
 
 
 def search(
     repository: Repository,
-    pixels: NDArray[Any],
+    image: str | os.PathLike[str] | LazyImage | Any,
     modality: str,
     *,
     region: Region | None = None,
+    polygon: ArrayLike | None = None,
     mask: NDArray[np.bool_] | None = None,
     pixel_size: float | None = None,
+    reading: ReadingSettings | None = None,
     settings: SearchSettings | None = None,
 ) -> Job[SearchResult]:
     """Find the tissue of an image region in a repository.
@@ -113,18 +129,23 @@ def search(
     ----------
     repository : Repository
         Where to look; it brings the model.
-    pixels : (y, x) or (y, x, channel) array
-        The image that the query lies in.
+    image : path, LazyImage or (y, x) or (y, x, channel) array
+        The image that the query lies in, or anything sliced like an array, such as a dask array. Only the
+        region and 64 px around it (in pixels of what is searched) are read.
     modality : str
         The image's modality.
     region : Region, optional
         The part of the image to find, by default all of it. What lies outside the image does not count.
+    polygon : array_like, (n, 2), optional
+        (y, x) of the corners of the part to find, in px, instead of a region; only what lies inside counts.
     mask : (y, x) bool array, optional
         Of the image's size; only what is True counts, as for an ellipse or a polygon. (The network sees what
         is around, as in the images searched; nothing there is described or compared.)
     pixel_size : float, optional
         Side of the image's pixels, in micrometres. Where the images searched have pixels of another known
-        size, the region is resampled to it.
+        size, the region is resampled to it. By default as the file or `LazyImage` says.
+    reading : ReadingSettings, optional
+        Which series, level, planes and channels of a file are read, if a path is given.
     settings : SearchSettings, optional
 
     Yields
@@ -157,15 +178,23 @@ def search(
     settings = settings or SearchSettings()
     rerank = RERANKERS[settings.rerank]
     repository.model.require_modality(modality)
-    step, unknown = pixel_step(repository, pixel_size)
-    region = check_region(region, pixels, mask, step)
-    seen = replace(region, height=region.height / step, width=region.width / step)
-    check_size(repository, seen, settings.min_overlap)
     clock = _Clock()
+    with clock.stage("read"), _opened(image, reading) as opened:
+        step, unknown = pixel_step(repository, opened.pixel_size if pixel_size is None else pixel_size)
+        outline: _Outline | None = None
+        if polygon is not None:
+            if region is not None or mask is not None:
+                raise InputError("A polygon stands for itself; give no region and no mask with it.")
+            region, outline = _drawn(repository, polygon, opened.shape, step, settings.min_overlap)
+        elif mask is not None:
+            outline = _Outline(mask, (0, 0))
+        region = check_region(region, opened.shape, mask, step)
+        seen = replace(region, height=region.height / step, width=region.width / step)
+        check_size(repository, seen, settings.min_overlap)
+        patch, counts = _cut(opened, region, outline, step)
     with clock.stage("comir"):
-        patch, counts = _cut(pixels, region, mask, step)
         blank = shows_nothing(repository.model, modality, patch[_CORE], counts)
-        doubts = _doubts(repository, pixels, modality, seen, patch[_CORE], counts, blank)
+        doubts = _doubts(repository, modality, seen, patch[_CORE], counts, blank)
         comir = yield from portion(_represented(repository, patch, modality, counts, settings), 0, 20)
         if not doubts:
             doubts = tuple(likeness_warnings(repository, comir, modality))
@@ -311,27 +340,92 @@ class _Clock:
 _CORE = (slice(_CONTEXT, -_CONTEXT), slice(_CONTEXT, -_CONTEXT))
 
 
-def _cut(
-    pixels: NDArray[Any], region: Region, mask: NDArray[np.bool_] | None, step: float
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """The region's pixels, upright, with some of what surrounds it; and where the region counts."""
-    around = replace(
+@dataclass(frozen=True, eq=False)
+class _Outline:
+    """What counts of an image: a mask of a part of it, and where the part begins; nothing else counts."""
+
+    mask: NDArray[np.bool_]
+    first: tuple[int, int]
+
+    def of(self, rows: slice, columns: slice) -> NDArray[np.float32]:
+        """The mask of a window of the image, (y, x, 1)."""
+        window = np.zeros((rows.stop - rows.start, columns.stop - columns.start, 1), np.float32)
+        top, left = self.first[0] - rows.start, self.first[1] - columns.start
+        y, x = max(top, 0), max(left, 0)
+        part = self.mask[y - top : len(window) - top, x - left : window.shape[1] - left]
+        window[y : y + part.shape[0], x : x + part.shape[1], 0] = part
+        return window
+
+
+def _opened(image: Any, reading: ReadingSettings | None) -> AbstractContextManager[LazyImage]:
+    """A query's image, not yet read; closed afterwards if it is opened here."""
+    if isinstance(image, str | os.PathLike):
+        return closing(open_image(image, reading))
+    if isinstance(image, LazyImage):
+        return nullcontext(image)
+    if len(image.shape) not in (2, 3):
+        check_region(None, image.shape, None)
+    return nullcontext(lazy_array(image))
+
+
+def _drawn(
+    repository: Repository, polygon: ArrayLike, shape: tuple[int, ...], step: float, min_overlap: float
+) -> tuple[Region, _Outline]:
+    """The region and the outline of a polygon; one that is far too large is refused before it is drawn."""
+    _, first, end = polygon_bounds(polygon, shape)
+    # The pixels inside can begin and end two pixels from the corners' bounds.
+    height, width = (max(1.0, (last - start - 4) / step) for start, last in zip(first, end, strict=True))
+    check_size(repository, Region((0, 0), height, width), min_overlap)
+    region, mask = polygon_region(polygon, shape)
+    y, x, _, _ = region.rectangle
+    return region, _Outline(mask, (int(y), int(x)))
+
+
+def window_read(region: Region, shape: tuple[int, ...], step: float) -> tuple[slice, slice]:
+    """Find the rows and columns of an image that a search for a region, or for a smaller one in it, reads.
+
+    Parameters
+    ----------
+    region : Region
+    shape : tuple of int
+        (y, x, ...) of the image, in px.
+    step : float
+        Pixels of the image to one of what is searched, as `pixel_step`.
+
+    Returns
+    -------
+    rows, columns : slice
+    """
+    return window_of(_with_context(region, step), shape, 2 * step + _BESIDE)  # a smaller one is rounded apart
+
+
+def _with_context(region: Region, step: float) -> Region:
+    return replace(
         region,
         height=(round(region.height / step) + 2 * _CONTEXT) * step,
         width=(round(region.width / step) + 2 * _CONTEXT) * step,
     )
-    patch, inside = cut(pixels if pixels.ndim == 3 else pixels[..., np.newaxis], around, pixel_step=step)
-    if mask is not None:
-        inner, _ = cut(mask[..., np.newaxis].astype(np.float32), around, pixel_step=step)
+
+
+def _cut(
+    image: LazyImage, region: Region, outline: _Outline | None, step: float
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The region's pixels, upright, with some of what surrounds it; and where the region counts."""
+    around = _with_context(region, step)
+    rows, columns = window_of(around, image.shape, step + _BESIDE)
+    y, x = around.centre
+    here = replace(around, centre=(y - rows.start, x - columns.start))
+    patch, inside = cut(plain_type(image[rows, columns]), here, pixel_step=step)
+    if outline is not None:
+        inner, _ = cut(outline.of(rows, columns), here, pixel_step=step)
         inside = inside & (inner[..., 0] > 0.5)
     counts = inside[_CORE]
-    check_content(patch[_CORE], counts, outlined=mask is not None)
+    check_content(patch[_CORE], counts, outlined=outline is not None)
     return patch, counts
 
 
 def _doubts(
     repository: Repository,
-    pixels: NDArray[Any],
     modality: str,
     region: Region,
     patch: NDArray[Any],
@@ -345,7 +439,7 @@ def _doubts(
     return (
         *(warnings if blank else []),
         *size_warnings(repository, region, counts),
-        *swap_warnings(repository.model, modality, pixels, patch, counts),
+        *swap_warnings(repository.model, modality, patch, counts),
     )
 
 

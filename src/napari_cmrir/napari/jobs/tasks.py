@@ -16,6 +16,7 @@ from napari_cmrir.jobs import Job, Progress
 
 if TYPE_CHECKING:
     from napari_cmrir.images.geometry import Region
+    from napari_cmrir.images.lazy_image import ImageWindow
     from napari_cmrir.repository.repository import Repository
     from napari_cmrir.representations.base import Representation
     from napari_cmrir.representations.comir.training.pair_checks import PairProblem
@@ -374,10 +375,10 @@ def prune(repository: Path) -> Job[str]:
 
 def search(
     repository: Path,
-    pixels: NDArray[Any],
+    image: ImageWindow,
     modality: str,
-    region: Region,
-    mask: NDArray[np.bool_] | None,
+    region: Region | None,
+    polygon: NDArray[np.float64] | None,
     pixel_size: float | None,
     settings: SearchSettings,
 ) -> Job[SearchResult]:
@@ -387,7 +388,9 @@ def search(
     ----------
     repository : Path
         Where to look.
-    pixels, modality, region, mask, pixel_size, settings
+    image : ImageWindow
+        What `search.query.window_read` says of the image.
+    modality, region, polygon, pixel_size, settings
         As `search.query.search`.
     """
     yield Progress(0, None, "%", "Opening the repository")
@@ -396,10 +399,10 @@ def search(
     return (
         yield from search_in(
             kept_repository(repository),
-            pixels,
+            image.image(),
             modality,
             region=region,
-            mask=mask,
+            polygon=polygon,
             pixel_size=pixel_size,
             settings=settings,
         )

@@ -1,0 +1,98 @@
+"""Polygons in images: what they can reach, and the pixels inside them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from napari_cmrir.errors import InputError
+from napari_cmrir.images.geometry import Region
+
+__all__ = ["polygon_bounds", "polygon_region"]
+
+_DRAWN = 2**22
+"""Pixels of a polygon that are drawn at once: scikit-image holds two 64-bit coordinates of each."""
+
+
+def polygon_region(points: ArrayLike, shape: tuple[int, ...]) -> tuple[Region, NDArray[np.bool_]]:
+    """Find the upright rectangle around a polygon, and the pixels inside it.
+
+    Parameters
+    ----------
+    points : array_like, (n, 2)
+        (y, x) of at least three corners, in px, where pixel centres are integers.
+    shape : tuple of int
+        (y, x, ...) of the image, in px.
+
+    Returns
+    -------
+    region : Region
+        The smallest upright rectangle of whole pixels that holds those inside.
+    mask : ndarray of bool, (region.height, region.width)
+        True where the pixel's centre lies inside. Only the rectangle is drawn, however large the image is.
+
+    Raises
+    ------
+    InputError
+        The points are no polygon, or it holds no pixel of the image.
+
+    Examples
+    --------
+    >>> region, mask = polygon_region([(1, 1), (1, 4), (4, 1)], (6, 6))
+    >>> region.rectangle, mask.shape, int(mask.sum())
+    ((1.0, 1.0, 4, 4), (4, 4), 10)
+    """
+    from skimage.draw import polygon
+
+    corners, (top, left), (bottom, right) = polygon_bounds(points, shape)
+    mask = np.zeros((bottom - top, right - left), bool)
+    band = max(1, _DRAWN // max(1, right - left))
+    for start in range(0, len(mask), band):
+        part = mask[start : start + band]
+        y, x = (corners - (top + start, left)).T
+        part[polygon(y, x, part.shape)] = True  # type: ignore[no-untyped-call]
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        raise InputError("The region holds no pixel of the image; draw it larger.")
+    mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return Region.from_rectangle(top + int(rows[0]), left + int(columns[0]), *mask.shape), mask
+
+
+def polygon_bounds(
+    points: ArrayLike, shape: tuple[int, ...]
+) -> tuple[NDArray[np.float64], tuple[int, int], tuple[int, int]]:
+    """Find the pixels of an image that a polygon can reach, without drawing it.
+
+    Parameters
+    ----------
+    points : array_like, (n, 2)
+        (y, x) of at least three corners, in px.
+    shape : tuple of int
+        (y, x, ...) of the image, in px.
+
+    Returns
+    -------
+    corners : ndarray, (n, 2)
+        The points.
+    first, end : tuple of two int
+        (y, x) of the first pixel, and of that after the last.
+
+    Raises
+    ------
+    InputError
+        The points are no polygon, or lie beside the image.
+
+    Examples
+    --------
+    >>> polygon_bounds([(1, 1), (1, 4.5), (4, -3)], (6, 6))[1:]
+    ((1, 0), (5, 6))
+    """
+    corners = np.asarray(points, dtype=np.float64)
+    if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3 or not np.isfinite(corners).all():
+        raise InputError("A polygon takes at least three corners of (y, x); draw or give more.")
+    low, high = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0)) + 1
+    top, left = (int(max(value, 0)) for value in low)
+    bottom, right = (int(min(value, side)) for value, side in zip(high, shape[:2], strict=True))
+    if bottom <= top or right <= left:
+        raise InputError("The region holds no pixel of the image; draw it larger.")
+    return corners, (top, left), (bottom, right)
