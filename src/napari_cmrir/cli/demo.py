@@ -319,7 +319,7 @@ def _picture(query: NDArray[Any], result: SearchResult, repository: Repository, 
     from napari_cmrir.images.readers import read_image
 
     found = [
-        FoundImage(hit, Path(hit.image).name, read_image(hit.image), repository.comir(hit.field))
+        FoundImage(hit, Path(hit.image).name, read_image(hit.image, hit.reading), repository.comir(hit.field))
         for hit in result.hits[:_SHOWN_HITS]
     ]
     return draw_hits(query, "SHG", result.comir, found, truth)

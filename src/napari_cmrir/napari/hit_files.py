@@ -18,6 +18,7 @@ from qtpy.QtWidgets import QFileDialog, QMenu, QPushButton
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region, cut, window_of
+from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
 from napari_cmrir.search.exports import affine_matrix, as_csv, as_geojson, as_itk, as_json, write_hits
 from napari_cmrir.search.hits import Hit
@@ -109,7 +110,7 @@ def write_registered_crop(path: Path, found: Found, rank: int | None = None) -> 
 
     hit = _hit(found, rank)
     step = float(np.linalg.norm(hit.box[3] - hit.box[0])) / found.region.height
-    crop = cut_from_file(hit.image, hit.box, round(step, 6))
+    crop = cut_from_file(hit.image, hit.box, round(step, 6), hit.reading)
     rows, columns = window_of(found.region, found.query.image.shape, 2)
     y, x = found.region.centre
     here = replace(found.region, centre=(y - rows.start, x - columns.start))
@@ -137,7 +138,12 @@ def write_registered_crop(path: Path, found: Found, rank: int | None = None) -> 
     return path
 
 
-def cut_from_file(path: str, box: NDArray[np.float64], pixel_step: float = 1.0) -> NDArray[Any]:
+def cut_from_file(
+    path: str,
+    box: NDArray[np.float64],
+    pixel_step: float = 1.0,
+    reading: ReadingSettings | None = None,
+) -> NDArray[Any]:
     """Cut a match box out of an image file of any size, as `cut_upright`; only what is around it is read.
 
     Parameters
@@ -148,6 +154,8 @@ def cut_from_file(path: str, box: NDArray[np.float64], pixel_step: float = 1.0) 
         The corners, as `Hit.box`.
     pixel_step : float
         Distance of the samples in px.
+    reading : ReadingSettings, optional
+        `Hit.reading`: which series, planes and channels.
 
     Returns
     -------
@@ -161,7 +169,7 @@ def cut_from_file(path: str, box: NDArray[np.float64], pixel_step: float = 1.0) 
     from napari_cmrir.images.intensity import plain_type
     from napari_cmrir.images.readers import open_image
 
-    with closing(open_image(path)) as image:
+    with closing(open_image(path, reading)) as image:
         low, high, size = box.min(axis=0), box.max(axis=0), np.array(image.shape[:2])
         beyond = max(0.0, -low.min(), (high - size).max())  # which is filled by what lies within
         top, left = np.maximum(np.floor(low - beyond - 2), 0).astype(int).tolist()
@@ -211,7 +219,8 @@ def _hit_of(record: dict[str, Any]) -> Hit:
     """Read a hit from its record; the field and the stages' scores are not in it."""
     names = ("rank", "image", "score", "rotation_degrees", "confidence", "mirrored", "scale")
     known = {name: record[name] for name in names if name in record}
-    return Hit(**known, box=np.array(record["box"], dtype=np.float64), field=-1, scores={})
+    reading = ReadingSettings.model_validate(record.get("reading", {}))
+    return Hit(**known, reading=reading, box=np.array(record["box"], dtype=np.float64), field=-1, scores={})
 
 
 def _ome_unit(unit: str) -> str | None:

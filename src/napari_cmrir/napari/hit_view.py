@@ -435,6 +435,6 @@ class HitView(QWidget):
 
 def _read(hit: Hit) -> tuple[Hit, Picture]:
     try:
-        return hit, read_picture(hit.image)
+        return hit, read_picture(hit.image, hit.reading)
     except InputError as error:
         raise InputError(f"Hit {hit.rank} cannot be shown: {error}") from None

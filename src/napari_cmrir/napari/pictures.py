@@ -20,6 +20,7 @@ from napari_cmrir.napari.jobs.worker_process import in_worker_process
 
 if TYPE_CHECKING:
     from napari_cmrir.images.lazy_image import LazyImage
+    from napari_cmrir.images.settings import ReadingSettings
     from napari_cmrir.search.hits import Hit
 
 __all__ = [
@@ -113,13 +114,15 @@ class Thumbnail(Preview):
     reason: str = ""
 
 
-def read_picture(path: str) -> Picture:
+def read_picture(path: str, reading: ReadingSettings | None = None) -> Picture:
     """Read an image as a layer shows it; of a large one that holds its own levels, only what is in view.
 
     Parameters
     ----------
     path : str
         The file.
+    reading : ReadingSettings, optional
+        Which series, planes and channels; `Hit.reading` for the image of a hit.
 
     Raises
     ------
@@ -129,7 +132,7 @@ def read_picture(path: str) -> Picture:
     from napari_cmrir.images.intensity import plain_type
     from napari_cmrir.images.readers import open_image
 
-    image = open_image(path)
+    image = open_image(path, reading)
     is_large = max(image.shape[:2]) > _LARGE
     if is_large and image.coarser:
         levels: list[Any] = [LazyLevel(level) for level in (image, *image.coarser)]
@@ -178,13 +181,15 @@ def cut_thumbnails(hits: Sequence[Hit]) -> Job[None]:
     """
     for number, hit in enumerate(hits, 1):
         try:
-            cut = Thumbnail(hit.rank, thumbnail(hit.image, hit.box))
+            cut = Thumbnail(hit.rank, thumbnail(hit.image, hit.box, hit.reading))
         except InputError as error:
             cut = Thumbnail(hit.rank, None, str(error))
         yield Progress(number, len(hits), "hits", "", cut)
 
 
-def thumbnail(path: str, box: NDArray[np.float64]) -> NDArray[np.uint8]:
+def thumbnail(
+    path: str, box: NDArray[np.float64], reading: ReadingSettings | None = None
+) -> NDArray[np.uint8]:
     """Cut a match box out of an image, upright and small.
 
     Parameters
@@ -193,6 +198,8 @@ def thumbnail(path: str, box: NDArray[np.float64]) -> NDArray[np.uint8]:
         The file.
     box : ndarray, (4, 2)
         Its corners, as `Hit.box`.
+    reading : ReadingSettings, optional
+        `Hit.reading`: which series, planes and channels.
 
     Returns
     -------
@@ -207,7 +214,7 @@ def thumbnail(path: str, box: NDArray[np.float64]) -> NDArray[np.uint8]:
     from napari_cmrir.napari.hit_files import cut_from_file
 
     side = float(max(np.linalg.norm(box[3] - box[0]), np.linalg.norm(box[1] - box[0])))
-    patch = cut_from_file(path, box, side / _THUMBNAIL)
+    patch = cut_from_file(path, box, side / _THUMBNAIL, reading)
     shown = patch if patch.shape[2] == 3 else np.repeat(patch[..., :1], 3, axis=2)
     if shown.dtype == np.uint8 and patch.shape[2] == 3:
         return np.ascontiguousarray(shown)

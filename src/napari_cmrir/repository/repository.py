@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.images.discovery import is_remote
 from napari_cmrir.images.series import SAME_SIZE
 from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.repository.catalogue import FORMAT_VERSION, Catalogue, ImageRow
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from napari_cmrir.bag_of_words.bags import BagIndex
     from napari_cmrir.bag_of_words.settings import DescriptorSettings
     from napari_cmrir.bag_of_words.vocabulary import Vocabulary
+    from napari_cmrir.images.lazy_image import LazyImage
     from napari_cmrir.representations.base import Representation
 
 __all__ = [
@@ -344,6 +346,40 @@ class Repository:
         """Side of a pixel of a field's CoMIR, in micrometres; ``None`` if it is not known."""
         size = self._notes_of(field).get("pixel_size")
         return None if size is None else float(size)
+
+    @cached_property
+    def reading(self) -> ReadingSettings:
+        """How its images were read when they were indexed, at the finest level.
+
+        The boxes of hits are in pixels of the finest level, whichever level was indexed.
+        """
+        return self.settings.reading.model_copy(update={"level": None})
+
+    def open_image(self, field: int) -> LazyImage:
+        """Open the image that a field lies in as it was read when it was indexed.
+
+        Parameters
+        ----------
+        field : int
+            Row in `fields`.
+
+        Returns
+        -------
+        LazyImage
+            The finest level of the series, planes and channels that were indexed: the boxes of hits are in
+            its pixels. Close it when it is read.
+
+        Raises
+        ------
+        InputError
+            The image cannot be opened, or was indexed from an array.
+        """
+        from napari_cmrir.images.readers import open_image
+
+        name, path = self.image_name(field), self.image_path(field)
+        if path is None and not is_remote(name):
+            raise InputError(f"{name} was indexed from an array and has no file to open.")
+        return open_image(name if path is None else path, self.reading)
 
     @cached_property
     def common_pixel_size(self) -> float | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from napari_cmrir.images.settings import ReadingSettings
 
 if TYPE_CHECKING:
     from napari_cmrir.images.geometry import Region
@@ -44,6 +47,9 @@ class Hit:
         By how much the query was enlarged.
     runner_up : float
         Score of the next best, different pose in the same field; -inf if there is none.
+    reading : ReadingSettings
+        How the image was read when it was indexed: `open_image` of `image` with it opens the pixels in which
+        `box` lies.
     """
 
     rank: int
@@ -57,9 +63,11 @@ class Hit:
     mirrored: bool = False
     scale: float = 1.0
     runner_up: float = -np.inf
+    reading: ReadingSettings = dataclasses.field(default_factory=ReadingSettings)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the hit as the command line writes it to JSON."""
+        reading = self.reading.model_dump(mode="json", exclude_defaults=True)
         return {
             "rank": self.rank,
             "image": self.image,
@@ -69,6 +77,7 @@ class Hit:
             "confidence": round(self.confidence, 6),
             "mirrored": self.mirrored,
             "scale": round(self.scale, 6),
+            **({"reading": reading} if reading else {}),
         }
 
 
@@ -114,9 +123,9 @@ class SearchResult:
     timings: dict[str, float]
     comir: NDArray[np.uint8]
     mask: NDArray[np.bool_]
-    shortlist: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    ranking: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    words: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    shortlist: NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    ranking: NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    words: NDArray[np.float32] = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
     region: Region | None = None
     evidence: Evidence | None = None
     reliable: bool = True

@@ -305,6 +305,7 @@ def _hits(state: SearchState, chosen: list[int], evidence: Evidence, seen: Regio
                 pose.mirrored,
                 pose.scale,
                 pose.runner_up,
+                repository.reading,
             )
         )
     return tuple(hits)
