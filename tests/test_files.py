@@ -1,5 +1,6 @@
 import errno
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -60,7 +61,6 @@ def test_the_digest_of_a_folder_tells_contents_names_and_missing_files_apart(tmp
     ("error", "words"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "full"),
-        (sqlite3.OperationalError("database or disk is full"), "full"),
         (PermissionError(errno.EACCES, "Permission denied"), "cannot be written"),
         (OSError(errno.EROFS, "Read-only file system"), "cannot be written"),
     ],
@@ -68,6 +68,14 @@ def test_the_digest_of_a_folder_tells_contents_names_and_missing_files_apart(tmp
 def test_what_the_user_can_put_right_on_the_disk_is_said(tmp_path, error, words):
     with pytest.raises(InputError, match=words), explain_disk_errors(tmp_path):
         raise error
+
+
+def test_a_database_that_cannot_grow_is_a_full_disk(tmp_path):
+    with closing(sqlite3.connect(tmp_path / "small.sqlite")) as connection:
+        connection.execute("CREATE TABLE notes (text TEXT)")
+        connection.execute("PRAGMA max_page_count = 3")
+        with pytest.raises(InputError, match="is full"), explain_disk_errors(tmp_path):
+            connection.execute("INSERT INTO notes VALUES (?)", ["x" * 100_000])
 
 
 def test_a_fault_is_not_taken_for_a_full_disk(tmp_path):

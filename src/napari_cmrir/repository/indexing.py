@@ -121,8 +121,7 @@ def represent_images(indexing: Indexing, images: Sequence[tuple[int, AnySource]]
     catalogue, folder = indexing.catalogue, indexing.config.folder
     (folder / COMIRS).mkdir(exist_ok=True)
     tasks = [ImageTask(number, catalogue.image(number).name, source) for number, source in images]
-    size = _spread_evenly(len(tasks), indexing.executor, BATCH_IMAGES)
-    batches = [tasks[first : first + size] for first in range(0, len(tasks), size)]
+    batches = _consecutive(tasks, _spread_evenly(len(tasks), indexing.executor, BATCH_IMAGES))
     with closing(indexing.give_out(represent_batch, batches, 0, indexing.total)) as events:
         for event in events:
             if isinstance(event, Progress):
@@ -218,6 +217,21 @@ def _fields(
     tasks = [SegmentTask(segment.id, segment.file, rows[segment.id], "", {}) for segment in segments]
     fields = [field for task in tasks for field in task.fields(folder)]
     return sorted((one for one in fields if one.image.state == "indexed"), key=lambda one: one.image.id)
+
+
+def _consecutive(tasks: Sequence[ImageTask], size: int) -> list[list[ImageTask]]:
+    """Split images into batches of up to ``size`` whose numbers follow one another.
+
+    A segment then never reaches over an image of another one: segments can be put in the order of their
+    images, whichever of them was stopped and done later.
+    """
+    batches: list[list[ImageTask]] = []
+    for task in sorted(tasks, key=lambda one: one.image_id):
+        follows = batches and batches[-1][-1].image_id + 1 == task.image_id
+        if not follows or len(batches[-1]) == size:
+            batches.append([])
+        batches[-1].append(task)
+    return batches
 
 
 def _spread_evenly(number: int, executor: Executor, most: int) -> int:
