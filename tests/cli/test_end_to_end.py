@@ -2,13 +2,16 @@
 
 import json
 import re
+from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
 
 from napari_cmrir.images.geometry import Region
-from napari_cmrir.images.readers import read_image
+from napari_cmrir.images.readers import open_image, read_image
+from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.repository import open_repository
 from napari_cmrir.representations.base import load_model
@@ -52,6 +55,26 @@ def test_images_without_a_partner_are_named(call, tmp_path, pairs):
     assert ended.status == 0
     assert "without a partner: sample-001_BF.tif" in ended.err
     assert "1 pairs" in ended.out
+
+
+def test_represent_resamples_to_the_pixel_size_of_the_model_and_writes_it(call, tmp_path, model):
+    half = replace(load_model(model), pixel_size=0.5)
+    half.save(tmp_path / "half.safetensors")
+    image = tmp_path / "core_BF.tif"
+    pixels = sample_pair(110, 100).bf
+    tifffile.imwrite(image, pixels, photometric="rgb", resolution=(1e4, 1e4), resolutionunit="CENTIMETER")
+    ended = call("represent", tmp_path / "half.safetensors", image, "--modality", "BF", "-o", tmp_path)
+    assert ended.status == 0, ended.err
+    assert "resampled from 1 to 0.5" in ended.err
+    with tifffile.TiffFile(tmp_path / "core_BF_CoMIR.tif") as file:
+        assert file.pages[0].shape == (200, 200)
+        assert file.pages[0].get_resolution("MICROMETER") == (2.0, 2.0)
+    ended = call(
+        "represent", tmp_path / "half.safetensors", image, "--modality", "BF", "-o", tmp_path, "--pyramid"
+    )
+    assert ended.status == 0, ended.err
+    with closing(open_image(tmp_path / "core_BF_CoMIR.ome.zarr")) as comir:
+        assert (comir.shape, comir.pixel_size) == ((200, 200, 1), 0.5)
 
 
 def test_index_stores_what_represent_writes(call, tmp_path, pairs, model, repository):

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_cmrir.cli.options import READING, Device, settings_options
+from napari_cmrir.cli.options import READING, Device, saying_what_is_read, settings_options
 
 __all__ = ["represent"]
 
@@ -32,11 +32,20 @@ def represent(
     *,
     reading: dict[str, Any],
 ) -> None:
-    """Write the CoMIRs of images as 8-bit TIFF files or OME-Zarr pyramids."""
+    """Write the CoMIRs of images as 8-bit TIFF files or OME-Zarr pyramids.
+
+    Images of another known pixel size than the model's are resampled to it first, as `index` does.
+    """
+    import logging
+    import warnings
+    from contextlib import closing
+
+    import numpy as np
     import tifffile
 
     from napari_cmrir.cli.progress import draw
-    from napari_cmrir.images.readers import find_images, image_stem, read_image
+    from napari_cmrir.images.intensity import plain_type
+    from napari_cmrir.images.readers import find_images, image_stem, open_image
     from napari_cmrir.repository.pyramids import write_pyramid
     from napari_cmrir.representations.base import load_model
     from napari_cmrir.representations.base import represent as comir_of
@@ -46,13 +55,23 @@ def represent(
     loaded.require_modality(modality)
     found = find_images(images, modality)
     for path in found:
-        job = comir_of(loaded, read_image(path, read_as), modality, device=device.value, rotations=rotations)
+        with saying_what_is_read(), closing(open_image(path, read_as, pixel_size=loaded.pixel_size)) as image:
+            if image.assumption:
+                warnings.warn(image.assumption, stacklevel=1)
+            if image.reading_note:
+                logging.getLogger("napari_cmrir").info("%s: %s.", path.name, image.reading_note)
+            pixels, pixel_size = plain_type(np.ascontiguousarray(image[:, :])), image.pixel_size
+        job = comir_of(loaded, pixels, modality, device=device.value, rotations=rotations)
         comir = draw(job, path.name)
         output.mkdir(parents=True, exist_ok=True)
         target = output / f"{image_stem(path)}_CoMIR{'.ome.zarr' if pyramid else '.tif'}"
         if pyramid:
-            write_pyramid(target, comir, target.name.removesuffix(".ome.zarr"))
+            notes = {} if pixel_size is None else {"pixel_size": pixel_size}
+            write_pyramid(target, comir, target.name.removesuffix(".ome.zarr"), notes)
             typer.echo(str(target))
             continue
-        tifffile.imwrite(target, comir[0] if len(comir) == 1 else comir, photometric="minisblack")
+        size: dict[str, Any] = {}
+        if pixel_size is not None:
+            size = {"resolution": (1e4 / pixel_size, 1e4 / pixel_size), "resolutionunit": "CENTIMETER"}
+        tifffile.imwrite(target, comir[0] if len(comir) == 1 else comir, photometric="minisblack", **size)
         typer.echo(str(target))

@@ -59,7 +59,7 @@ def write_pyramid(
     name : str
         The name that viewers show.
     notes : mapping, optional
-        What `read_notes` shall return.
+        What `read_notes` shall return; a ``"pixel_size"`` in micrometres is also the scale of the image.
     """
     with atomic_path(path) as partial:
         for level in create_pyramid(partial, comir.shape, name, notes):
@@ -92,7 +92,9 @@ def create_pyramid(
     shapes = [(n_channels, height, width)]
     while min(shapes[-1][1:]) >= 2 * SMALLEST_SIDE:
         shapes.append((n_channels, shapes[-1][1] // 2, shapes[-1][2] // 2))
-    attributes = {"ome": _describe(name, n_channels, len(shapes))} | ({NOTES: dict(notes)} if notes else {})
+    attributes = {"ome": _describe(name, n_channels, len(shapes), (notes or {}).get("pixel_size"))} | (
+        {NOTES: dict(notes)} if notes else {}
+    )
     group = zarr.create_group(path, zarr_format=3, attributes=attributes)
     return [_create_level(group, str(number), each) for number, each in enumerate(shapes)]
 
@@ -220,15 +222,17 @@ def _create_level(group: zarr.Group, name: str, shape: tuple[int, ...]) -> zarr.
     )
 
 
-def _describe(name: str, n_channels: int, n_levels: int) -> dict[str, Any]:
-    axes = [{"name": "c", "type": "channel"}, {"name": "y", "type": "space"}, {"name": "x", "type": "space"}]
+def _describe(name: str, n_channels: int, n_levels: int, pixel_size: float | None) -> dict[str, Any]:
+    unit = {} if pixel_size is None else {"unit": "micrometer"}
+    axes = [{"name": "c", "type": "channel"}, *({"name": axis, "type": "space", **unit} for axis in "yx")]
+    size = 1.0 if pixel_size is None else pixel_size
     datasets = [
         {
             "path": str(level),
             "coordinateTransformations": [
-                {"type": "scale", "scale": [1.0, 2.0**level, 2.0**level]},
+                {"type": "scale", "scale": [1.0, *[size * 2.0**level] * 2]},
                 # The centre of an averaged pixel lies between those it covers.
-                {"type": "translation", "translation": [0.0, *[(2.0**level - 1) / 2] * 2]},
+                {"type": "translation", "translation": [0.0, *[size * (2.0**level - 1) / 2] * 2]},
             ],
         }
         for level in range(n_levels)
