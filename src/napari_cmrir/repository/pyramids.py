@@ -92,9 +92,9 @@ def create_pyramid(
     shapes = [(n_channels, height, width)]
     while min(shapes[-1][1:]) >= 2 * SMALLEST_SIDE:
         shapes.append((n_channels, shapes[-1][1] // 2, shapes[-1][2] // 2))
-    attributes = {"ome": _describe(name, n_channels, len(shapes), (notes or {}).get("pixel_size"))} | (
-        {NOTES: dict(notes)} if notes else {}
-    )
+    pixel_size = (notes or {}).get("pixel_size")
+    attributes = {"ome": _describe(name, n_channels, len(shapes), pixel_size)}
+    attributes |= {NOTES: dict(notes)} if notes else {}
     group = zarr.create_group(path, zarr_format=3, attributes=attributes)
     return [_create_level(group, str(number), each) for number, each in enumerate(shapes)]
 
