@@ -30,7 +30,6 @@ from napari_cmrir.search.checks import (
     swap_warnings,
 )
 from napari_cmrir.search.settings import SearchSettings
-from napari_cmrir.search.shortlist import fill_outside
 
 if TYPE_CHECKING:
     from napari_cmrir.images.settings import ReadingSettings
@@ -453,6 +452,7 @@ def _represented(
 ) -> Job[NDArray[np.uint8]]:
     """The region's CoMIR, upright; outside its outline it goes on as at the outline."""
     from napari_cmrir.representations.base import represent
+    from napari_cmrir.search.shortlist import fill_outside
 
     comir = yield from represent(repository.model, patch, modality, device=settings.device)
     return fill_outside(np.ascontiguousarray(comir[(slice(None), *_CORE)]), counts)
