@@ -35,8 +35,8 @@ from napari_cmrir.bag_of_words.settings import DescriptorSettings, VocabularySet
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.repository import indexing
-from napari_cmrir.repository.build import build_repository
-from napari_cmrir.repository.maintenance import compact_repository, rebuild_vocabulary
+from napari_cmrir.repository.build import build_index, build_repository
+from napari_cmrir.repository.maintenance import compact_repository
 from napari_cmrir.repository.repository import open_repository
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.representations.comir.inference import OutputScale
@@ -90,12 +90,15 @@ def write_images(folder: Path, seeds: range) -> None:
 
 def index(images: Path, path: Path, workers: int | None = None) -> None:
     indexing.BATCH_FIELDS = indexing.BATCH_IMAGES = 4  # publish often, to be killed in it
-    jobs.run(build_repository([images], make_model(), "BF", path, SETTINGS, workers=workers))
+    build = build_repository(
+        [images], make_model(), "BF", path, SETTINGS, workers=workers, indexes=("words",)
+    )
+    jobs.run(build)
 
 
 def rebuild(path: Path, workers: int | None = None) -> None:
     indexing.BATCH_FIELDS = 4
-    jobs.run(rebuild_vocabulary(path, workers=workers))
+    jobs.run(build_index(path, anew=True, workers=workers))
 
 
 def compact(path: Path) -> None:

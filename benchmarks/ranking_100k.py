@@ -17,9 +17,10 @@ import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from napari_cmrir.bag_of_words.bags import Bag
+from napari_cmrir.bag_of_words.bags import Bag, BagIndex
 from napari_cmrir.bag_of_words.settings import BagSettings
-from napari_cmrir.repository.segments import join_bags, map_segment, write_segment
+from napari_cmrir.repository.indexes.words import bag_index
+from napari_cmrir.repository.segments import map_tensors, write_tensors
 
 FIELDS_A_SEGMENT = 2048
 
@@ -43,7 +44,8 @@ def write_segments(folder: Path, n_fields: int, chances: np.ndarray) -> list[Pat
         numbers = range(first, min(first + FIELDS_A_SEGMENT, n_fields))
         bags = [draw_bag(generator, chances) for _ in numbers]
         paths.append(folder / f"{first:08d}.safetensors")
-        write_segment(paths[-1], [(number, 0, 0, 834, 834) for number in numbers], bags)
+        written = BagIndex.from_bags(bags, len(chances), BagSettings())
+        write_tensors(paths[-1], {"indptr": written.indptr, "words": written.words, "counts": written.counts})
     return paths
 
 
@@ -73,8 +75,9 @@ def main() -> None:
         size = sum(path.stat().st_size for path in paths)
         before = own_memory()
         started = time.perf_counter()
-        segments = [map_segment(path) for path in paths]
-        index = join_bags(segments, np.ones(options.fields, bool), options.words, BagSettings())
+        segments = [map_tensors(path) for path in paths]
+        parts = [(segment, np.ones(len(segment["indptr"]) - 1, bool)) for segment in segments]
+        index = bag_index(parts, options.words, BagSettings())
         opened = time.perf_counter() - started
         queries = [draw_bag(np.random.default_rng([2, n]), chances) for n in range(options.queries)]
         started = time.perf_counter()
@@ -92,8 +95,8 @@ def main() -> None:
 
         before = own_memory()
         indptr = np.asarray(index.indptr)
-        names = np.concatenate([segment.words for segment in segments]).astype(np.int32)
-        terms = np.concatenate([np.sqrt(segment.counts, dtype=np.float32) for segment in segments])
+        names = np.concatenate([segment["words"] for segment in segments]).astype(np.int32)
+        terms = np.concatenate([np.sqrt(segment["counts"], dtype=np.float32) for segment in segments])
         matrix = csr_array((terms, names, indptr), (options.fields, options.words))
         del terms, names
 
