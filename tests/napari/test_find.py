@@ -135,7 +135,7 @@ def test_a_region_is_found_listed_and_the_best_hit_shown_with_its_box(
     for row, hit in enumerate(result.hits):
         text = listed.item(row).text()
         assert text.startswith(f"{hit.rank} · {Path(hit.image).name}, score {hit.score:.3f}")
-        assert f"sure {hit.confidence:.0%}" in text
+        assert f"confidence {hit.confidence:.0%}" in text
         assert hit.image in listed.item(row).toolTip()
     wait_for(lambda: all(listed.item(row).data(Qt.ItemDataRole.DecorationRole) for row in range(3)))
 

@@ -86,7 +86,7 @@ class HitList(QListWidget):
             name = Path(hit.image).name
             lines = (
                 f"{hit.rank} · {name}",
-                f"score {hit.score:.3f} · {hit.rotation_degrees:+.0f}° · sure {hit.confidence:.0%}",
+                f"score {hit.score:.3f} · {hit.rotation_degrees:+.0f}° · confidence {hit.confidence:.0%}",
             )
             item = QListWidgetItem(f"{lines[0]}, {lines[1]}")
             item.setData(_RANK, hit.rank)
