@@ -118,7 +118,7 @@ def _settings(
     path: Path, preset: Preset | None, fields: dict[str, Any], reading: dict[str, Any]
 ) -> RepositorySettings | None:
     """Return the settings with the options that were given; ``None`` if none was."""
-    from napari_cmrir.repository.repository import own_settings
+    from napari_cmrir.repository.settings import own_settings
 
     if preset is None and not fields and not reading:
         return None
@@ -143,7 +143,7 @@ def _build(
     from napari_cmrir.images.discovery import find_images, is_remote
     from napari_cmrir.repository.build import build_repository
     from napari_cmrir.repository.layout import MODEL_NAME
-    from napari_cmrir.repository.repository import modality_of
+    from napari_cmrir.repository.settings import modality_of
     from napari_cmrir.representations.base import load_model
 
     if model is None and not (output / MODEL_NAME).is_file():

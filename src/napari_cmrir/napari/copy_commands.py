@@ -271,7 +271,7 @@ def index_text(
     if keep_glass or pixel_size is not None:
         imports = [
             "from pathlib import Path",
-            "from napari_cmrir.repository.repository import changed_settings",
+            "from napari_cmrir.repository.settings import changed_settings",
         ]
         changes = f"keep_glass={keep_glass}, pixel_size={pixel_size!r}"
         settings = [f"settings = changed_settings(Path({str(output)!r}), {changes})"]

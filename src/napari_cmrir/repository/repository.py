@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import closing
 from functools import cached_property
 from itertools import compress
 from pathlib import Path
@@ -22,7 +21,7 @@ from napari_cmrir.repository.indexes.thumbnails import THUMBNAIL_LEVEL, thumbnai
 from napari_cmrir.repository.layout import CATALOGUE_NAME, MODEL_NAME
 from napari_cmrir.repository.pyramids import open_level, read_notes
 from napari_cmrir.repository.segments import Tensors, map_fields, map_tensors
-from napari_cmrir.repository.settings import RepositorySettings, load_repository_settings
+from napari_cmrir.repository.settings import load_repository_settings
 
 if TYPE_CHECKING:
     from napari_cmrir.bag_of_words.bags import BagIndex
@@ -33,9 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Repository",
-    "changed_settings",
     "file_state",
-    "modality_of",
     "open_repository",
 ]
 
@@ -63,90 +60,6 @@ def open_repository(path: str | os.PathLike[str]) -> Repository:
         If it is not a repository, is unfinished, of a newer format, or misses a file.
     """
     return Repository(Path(os.path.abspath(path)))
-
-
-def own_settings(path: Path) -> RepositorySettings:
-    """Return the settings that a repository keeps, or the defaults where it keeps none.
-
-    Parameters
-    ----------
-    path : Path
-        The repository's folder, which need not exist.
-
-    Returns
-    -------
-    RepositorySettings
-
-    Examples
-    --------
-    >>> own_settings(Path("nothing.cmrir")) == RepositorySettings()
-    True
-    """
-    if (path / CATALOGUE_NAME).is_file():
-        try:
-            with closing(Catalogue(path)) as catalogue:
-                if catalogue.about("settings") is not None:
-                    return load_repository_settings(catalogue)
-        except InputError:  # nothing is noted yet
-            pass
-    return RepositorySettings()
-
-
-def modality_of(path: Path) -> str:
-    """Read the modality of a repository, also of one that cannot be opened to search.
-
-    Parameters
-    ----------
-    path : Path
-        The repository's folder.
-
-    Raises
-    ------
-    InputError
-        If it is no repository, or nothing was indexed into it yet.
-    """
-    with closing(Catalogue(path)) as catalogue:
-        modality: str | None = catalogue.about("modality")
-    if modality is None:
-        raise InputError(f"{path} has no modality yet; give the modality of the images.")
-    return modality
-
-
-def changed_settings(path: Path, *, keep_glass: bool = False, **reading: Any) -> RepositorySettings | None:
-    """Change the settings that what is added to a repository follows: its own, or the default ones.
-
-    Parameters
-    ----------
-    path : Path
-        The repository's folder, which need not be there yet.
-    keep_glass : bool
-        Whether fields that show no tissue are searched too.
-    **reading
-        `ReadingSettings` by name; ``None`` leaves one as it is.
-
-    Returns
-    -------
-    RepositorySettings or None
-        ``None`` where nothing is to be changed, as `build_repository` takes it.
-
-    Raises
-    ------
-    pydantic.ValidationError
-        If a value is out of its bounds.
-
-    Examples
-    --------
-    >>> changed_settings(Path("nothing.cmrir"), pixel_size=None) is None
-    True
-    >>> changed_settings(Path("nothing.cmrir"), keep_glass=True, pixel_size=0.5).reading.pixel_size
-    0.5
-    """
-    given = {name: value for name, value in reading.items() if value is not None}
-    if not given and not keep_glass:
-        return None
-    settings = own_settings(path)
-    update: dict[str, Any] = {"reading": ReadingSettings(**(settings.reading.model_dump() | given))}
-    return settings.model_copy(update=update | ({"least_tissue": 0.0} if keep_glass else {}))
 
 
 def file_state(path: Path) -> tuple[int, ...]:

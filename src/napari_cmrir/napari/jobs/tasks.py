@@ -331,7 +331,7 @@ def index(
     yield Progress(0, None, "images", "Loading the model")
     REPOSITORIES.forget()  # what is kept open could not be written everywhere
     from napari_cmrir.repository.build import build_repository
-    from napari_cmrir.repository.repository import changed_settings
+    from napari_cmrir.repository.settings import changed_settings
     from napari_cmrir.representations.base import load_model
 
     settings = changed_settings(output, keep_glass=keep_glass, pixel_size=pixel_size)
