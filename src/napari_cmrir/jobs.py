@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["Job", "Preview", "Progress", "portion", "run"]
+__all__ = ["Job", "Preview", "Progress", "portion", "run", "step_of"]
 
 Result = TypeVar("Result")
 
@@ -122,6 +122,47 @@ def portion(job: Job[Result], start: float, stop: float) -> Job[Result]:
     60.0 %
     4
     """
+    return (yield from _placed(job, start, stop, 100, "%"))
+
+
+def step_of(job: Job[Result], position: int, total: int, unit: str) -> Job[Result]:
+    """Run a job as one of the steps of a longer one, which is counted in steps.
+
+    Parameters
+    ----------
+    job : Job
+        The step.
+    position : int
+        Steps that are done before it.
+    total : int
+        Steps in all.
+    unit : str
+        What the steps are, in the plural.
+
+    Yields
+    ------
+    Progress
+        In steps, with the job's messages and previews.
+
+    Returns
+    -------
+    Result
+        What the job returns.
+
+    Examples
+    --------
+    >>> def double(n):
+    ...     yield Progress(1, 2, "numbers", "Doubling")
+    ...     return 2 * n
+    >>> run(step_of(double(2), 3, 8, "images"), lambda progress: print(progress.done, progress.unit))
+    3.5 images
+    4
+    """
+    return (yield from _placed(job, position, position + 1, total, unit))
+
+
+def _placed(job: Job[Result], start: float, stop: float, total: float, unit: str) -> Job[Result]:
+    """Run a job as the part of a longer one that leads from ``start`` to ``stop`` of ``total`` units."""
     try:
         while True:
             try:
@@ -131,6 +172,6 @@ def portion(job: Job[Result], start: float, stop: float) -> Job[Result]:
                 return result
             share = progress.done / progress.total if progress.total else 0.0
             done = start + (stop - start) * min(1.0, share)
-            yield Progress(done, 100, "%", progress.message, progress.preview)
+            yield Progress(done, total, unit, progress.message, progress.preview)
     finally:
         job.close()

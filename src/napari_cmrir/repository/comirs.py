@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -16,7 +15,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.files import atomic_path
 from napari_cmrir.images.lazy_image import LazyImage, overview
 from napari_cmrir.images.tissue_mask import find_tissue
-from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.jobs import Job, Progress, step_of
 from napari_cmrir.repository.pyramids import SHARD_SIDE, create_pyramid, fill_coarser, write_pyramid
 from napari_cmrir.repository.segments import cut_fields
 from napari_cmrir.repository.settings import RepositorySettings
@@ -127,7 +126,7 @@ def store_comir(
         for done, (y, x) in enumerate(blocks):
             sides = (min(SHARD_SIDE, height - y), min(SHARD_SIDE, width - x))
             job = _represent_block(model, image, modality, device, (y, x, *sides), rectangles)
-            block = yield from _counted(job, done, len(blocks))
+            block = yield from step_of(job, done, len(blocks), "blocks")
             if block is not None:
                 levels[0][:, y : y + sides[0], x : x + sides[1]] = block
         block = None
@@ -195,7 +194,7 @@ def _represent_block(
     comir = np.zeros((model.channels, height, width), np.uint8)
     for done, (top, left, rows, columns) in enumerate(needed):
         job = represent(model, pixels, modality, device=device, part=(top, left, rows, columns))
-        part = yield from _counted(job, done, len(needed))
+        part = yield from step_of(job, done, len(needed), "blocks")
         comir[:, top - y : top - y + rows, left - x : left - x + columns] = part
     return comir
 
@@ -204,16 +203,3 @@ def _touches(piece: Rectangle, rectangles: npt.NDArray[np.int64]) -> bool:
     y, x, height, width = piece
     starts, ends = rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]
     return bool(((starts < (y + height, x + width)) & (ends > (y, x))).all(axis=1).any())
-
-
-def _counted(job: Job[Result], position: int, total: int) -> Job[Result]:
-    """Run a job as the ``position``-th of ``total`` steps."""
-    with closing(job):
-        while True:
-            try:
-                progress = next(job)
-            except StopIteration as end:
-                result: Result = end.value
-                return result
-            share = min(1.0, progress.done / progress.total) if progress.total else 0.0
-            yield Progress(position + share, total, "blocks", progress.message)

@@ -205,6 +205,11 @@ class DaskExecutor:
 
     def do(self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]]) -> Events:
         """Do a task for every batch, in whatever order; at most two a worker wait at the scheduler."""
+        return self._do(task, context, batches, is_alone=False)
+
+    def _do(
+        self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]], *, is_alone: bool
+    ) -> Events:
         from distributed import KilledWorker
 
         waiting = deque(batches)
@@ -224,7 +229,10 @@ class DaskExecutor:
                     try:
                         yield batch, future.result()
                     except KilledWorker:
-                        yield from self._alone(task, context, batch)
+                        if is_alone:
+                            yield batch, TaskFailed()
+                        else:
+                            yield from self._one_by_one(task, context, batch)
         finally:
             if running:
                 self.client.cancel(list(running), force=True)
@@ -239,12 +247,14 @@ class DaskExecutor:
         except TimeoutError:
             return []
 
-    def _alone(self, task: Task, context: WorkerContext, batch: Sequence[Any]) -> Events:
-        """Do the items of a batch that killed its workers one by one, to find the one that does."""
-        if len(batch) == 1:
-            yield batch, TaskFailed()
-        else:
-            yield from self.do(task, context, [[item] for item in batch])
+    def _one_by_one(self, task: Task, context: WorkerContext, batch: Sequence[Any]) -> Events:
+        """Do the items of a batch that killed its workers one after the other, to find the one that does.
+
+        dask blames all tasks that wait at a worker for its death: an item is given out when the one before it
+        is done.
+        """
+        for item in batch:
+            yield from self._do(task, context, [[item]], is_alone=True)
 
     def _state(self) -> str:
         workers = len(self.client.nthreads())

@@ -19,7 +19,7 @@ import numpy as np
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.files import checksum
-from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.jobs import Job, Progress, step_of
 from napari_cmrir.repository.catalogue import ImageRow
 from napari_cmrir.repository.comirs import nothing_to_write, store_comir
 from napari_cmrir.repository.executors import WorkerContext
@@ -146,9 +146,7 @@ def write_index(
 ) -> Job[tuple[str, str]]:
     """Compute and write an index of a segment's fields, unless that was done; return file and checksum."""
     # The segment's name holds a digest of its CoMIRs, the shared values one of what was learned from them.
-    settings = context.config.settings
-    words = (settings.descriptor.model_dump_json(),) if name == "words" else ()
-    inputs = token(json.dumps(shared, sort_keys=True), *words)
+    inputs = token(json.dumps(shared, sort_keys=True))
     file = f"{INDEXES}/{name}/{Path(segment).stem}-{inputs}.safetensors"
     path = context.config.folder / file
     if not path.exists():
@@ -180,15 +178,7 @@ def index_batch(context: WorkerContext, batch: Sequence[SegmentTask]) -> Job[lis
         yield Progress(position, len(batch), "segments", f"{task.index}: {Path(task.file).name}")
         fields = task.fields(context.config.folder)
         job = write_index(context, task.index, task.file, fields, task.shared)
-        with closing(job):
-            while True:
-                try:
-                    progress = next(job)
-                except StopIteration as end:
-                    written.append(end.value)
-                    break
-                share = progress.done / progress.total if progress.total else 0.0
-                yield Progress(position + share, len(batch), "segments", progress.message)
+        written.append((yield from step_of(job, position, len(batch), "segments")))
     return written
 
 
