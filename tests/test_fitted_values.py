@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import napari_cmrir
-from napari_cmrir import fitted_values as module
-from napari_cmrir.fitted_values import FittedValues, fitted_values
+from napari_cmrir import settings as module
 from napari_cmrir.search.calibration import FEATURES, Calibration
+from napari_cmrir.settings import FittedValues, fitted_values
 
 FILE = Path(napari_cmrir.__file__).with_name("fitted_values.json")
 
@@ -33,7 +33,7 @@ def test_a_change_of_the_file_changes_the_confidence(tmp_path, monkeypatch):
     content["confidence"]["values"]["intercept"] = 5.0
     (tmp_path / "fitted_values.json").write_text(json.dumps(content))
     before = float(Calibration().probability(np.zeros(4)))
-    monkeypatch.setattr(module, "__file__", str(tmp_path / "fitted_values.py"))
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "settings.py"))
     module._read.cache_clear()
     try:
         assert Calibration().intercept == 5.0

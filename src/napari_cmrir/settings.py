@@ -1,21 +1,26 @@
-"""The base of every settings model, and how stored settings are read and written.
-
-A settings model is frozen and refuses unknown names where code constructs it. Stored settings are read more
-tolerantly: a newer napari-cmrir may have written settings that this one does not know.
-"""
+"""What a settings model is, and values fitted to data, which ship with their provenance."""
 
 from __future__ import annotations
 
 import copy
 import warnings
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from napari_cmrir.errors import InputError
 
-__all__ = ["SETTINGS_VERSION", "Settings", "dump_settings", "load_settings"]
+__all__ = [
+    "SETTINGS_VERSION",
+    "FittedValues",
+    "Settings",
+    "dump_settings",
+    "fitted_values",
+    "load_settings",
+]
 
 SETTINGS_VERSION = 1
 """Version of the stored settings. Raise it when a setting changes its name or its meaning."""
@@ -127,3 +132,49 @@ def load_settings(model_class: type[Model], data: Mapping[str, Any], where: str 
         f"{where} holds settings that this napari-cmrir does not know and leaves out: {names}.", stacklevel=2
     )
     return settings
+
+
+class FittedValues(BaseModel):
+    """Values of one subject and where they come from.
+
+    A provenance that nobody recorded is ``"unknown"``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    values: dict[str, float] = Field(min_length=1, description="Value by name.")
+    meaning: str = Field(min_length=1, description="What the values are, with units.")
+    fitted_to: str = Field(min_length=1, description="Data that the values were fitted to.")
+    date: str = Field(min_length=1, description="Date of the fit, YYYY-MM-DD.")
+    command: str = Field(min_length=1, description="Command that prints or repeats the fit.")
+
+
+@cache
+def _read() -> dict[str, FittedValues]:
+    """Read the shipped file once."""
+    file = Path(__file__).with_name("fitted_values.json")
+    return TypeAdapter(dict[str, FittedValues]).validate_json(file.read_bytes())
+
+
+def fitted_values(subject: str) -> FittedValues:
+    """Give the values of a subject.
+
+    Parameters
+    ----------
+    subject : {"confidence", "wrong_score_prior", "fine_scores", "contrast", "likeness"}
+
+    Returns
+    -------
+    FittedValues
+
+    Raises
+    ------
+    KeyError
+        If the file has no such subject.
+
+    Examples
+    --------
+    >>> fitted_values("fine_scores").values["gradient_weight"]
+    2.0
+    """
+    return _read()[subject]

@@ -15,7 +15,7 @@ PACKAGE = Path(napari_cmrir.__file__).parent
     "file",
     [
         "search/query.py",
-        "registration/fine_scores.py",
+        "registration/coarse_to_fine.py",
         "representations/comir/inference.py",
         "bag_of_words/descriptors/surf.py",
         "fitted_values.json",

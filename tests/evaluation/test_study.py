@@ -7,7 +7,7 @@ import tifffile
 
 from napari_cmrir import jobs
 from napari_cmrir.errors import InputError
-from napari_cmrir.evaluation.report.published import REPLACEMENT, RERANKING
+from napari_cmrir.evaluation.report.comparison import REPLACEMENT, RERANKING
 from napari_cmrir.evaluation.report.tables import study_tables
 from napari_cmrir.evaluation.study import StudyReport, StudySettings, Variant, study
 from napari_cmrir.representations.base import represent

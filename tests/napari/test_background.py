@@ -9,7 +9,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Progress
 from napari_cmrir.napari.dock import Dock
 from napari_cmrir.napari.jobs.job_panel import JobPanel
-from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
+from napari_cmrir.napari.jobs.workers import DebouncedQuery
 from napari_cmrir.napari.shared_state import shared_state_of
 
 

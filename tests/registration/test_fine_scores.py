@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
+from napari_cmrir.registration.coarse_to_fine import FineScores, gradient_agreement
 from napari_cmrir.registration.correlation import high_pass, turn
-from napari_cmrir.registration.fine_scores import FineScores, gradient_agreement
 from napari_cmrir.registration.refinement import pose_scores, with_gradients
 
 

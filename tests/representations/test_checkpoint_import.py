@@ -12,7 +12,7 @@ import torch
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.representations.base import load_model
-from napari_cmrir.representations.comir.checkpoint_import import import_checkpoint
+from napari_cmrir.representations.comir.model import import_checkpoint
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "comir_checkpoint"
 

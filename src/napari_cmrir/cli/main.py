@@ -8,18 +8,7 @@ import sys
 import typer
 
 from napari_cmrir import __version__
-from napari_cmrir.cli import (
-    datasets,
-    demo,
-    evaluate,
-    import_checkpoint,
-    index,
-    info,
-    query,
-    represent,
-    study,
-    train,
-)
+from napari_cmrir.cli import demo, evaluate, index, info, query, represent, train
 from napari_cmrir.errors import InputError, in_words
 
 __all__ = ["app", "main"]
@@ -35,10 +24,10 @@ app = typer.Typer(
 
 for verb in (demo.demo, train.train, represent.represent, index.index, query.query, info.info):
     app.command()(verb)
-app.command(name="import-checkpoint")(import_checkpoint.import_checkpoint)
+app.command(name="import-checkpoint")(train.import_checkpoint)
 app.command(cls=evaluate.evaluate_command)(evaluate.evaluate)
-app.command(cls=study.study_command)(study.study)
-app.add_typer(datasets.datasets)
+app.command(cls=evaluate.study_command)(evaluate.study)
+app.add_typer(evaluate.datasets)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""``napari-cmrir train``: pairs in, model out."""
+"""The verbs that write a model: ``napari-cmrir train`` and ``napari-cmrir import-checkpoint``."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from napari_cmrir.jobs import Job
     from napari_cmrir.representations.base import Representation
 
-__all__ = ["train"]
-
+__all__ = ["import_checkpoint", "train"]
 
 TRAINING = SettingsOptions(
     TrainingSettings, "How the networks are trained", flags={"channels": ("--comir-channels",)}
@@ -84,7 +83,7 @@ def train(
 
 def _with_notes(job: Job[Representation]) -> Job[Representation]:
     """Print a training's notes above its bar, and its figures into the bar."""
-    from napari_cmrir.representations.comir.training.preview import PairNotes, TrainingPreview
+    from napari_cmrir.representations.comir.training.settings import PairNotes, TrainingPreview
 
     figures = ""
     try:
@@ -111,3 +110,18 @@ def _kept(model: Representation) -> str:
         f"; kept step {model.score['step']:.0f}, which retrieves {model.score['retrieval']:.0%} of"
         f" {model.score['queries']:.0f} validation queries"
     )
+
+
+def import_checkpoint(
+    checkpoint: Annotated[Path, typer.Argument(help="Released checkpoint (.pt).")],
+    modalities: Annotated[
+        tuple[str, str], typer.Option(help="Modalities of its modelA and modelB.", metavar="A B")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write (.safetensors).")],
+) -> None:
+    """Turn a released CoMIR checkpoint into a model file; nothing in it is run."""
+    from napari_cmrir.representations.comir.model import import_checkpoint as read
+
+    model = read(checkpoint, modalities)
+    model.save(output)
+    typer.echo(f"Imported {checkpoint.name} for {' and '.join(modalities)}: {output}")

@@ -15,7 +15,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QApplication, QMenu, QPushButton
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
+from napari_cmrir.napari.jobs.workers import DebouncedQuery
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -330,7 +330,7 @@ def import_text(language: Language, checkpoint: Path, modalities: tuple[str, str
     if language == "command":
         return _line("import-checkpoint", checkpoint, "--modalities", *modalities, "--output", output)
     return _script(
-        "from napari_cmrir.representations.comir.checkpoint_import import import_checkpoint",
+        "from napari_cmrir.representations.comir.model import import_checkpoint",
         "",
         f"import_checkpoint({str(checkpoint)!r}, {modalities!r}).save({str(output)!r})",
     )

@@ -27,7 +27,7 @@ from napari_cmrir.napari.form_fields import LayerCombo, PathEdit
 from napari_cmrir.napari.hit_placement import Placement
 from napari_cmrir.napari.hit_view import HitView
 from napari_cmrir.napari.jobs.job_panel import JobPanel
-from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
+from napari_cmrir.napari.jobs.workers import DebouncedQuery
 from napari_cmrir.napari.region_query import (
     Found,
     Query,

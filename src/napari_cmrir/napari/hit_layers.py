@@ -26,8 +26,8 @@ from napari_cmrir.napari.hit_placement import (
     show_name,
 )
 from napari_cmrir.napari.jobs import tasks
-from napari_cmrir.napari.jobs.quick_queries import UiStepQueue
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
+from napari_cmrir.napari.jobs.workers import UiStepQueue
 
 if TYPE_CHECKING:
     from napari import Viewer

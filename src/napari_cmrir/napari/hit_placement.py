@@ -20,7 +20,16 @@ if TYPE_CHECKING:
     from napari_cmrir.napari.pictures import Picture
     from napari_cmrir.search.hits import Hit
 
-__all__ = ["Placement", "ShownHit", "View", "change_steps", "fits", "make_box", "make_image", "show_name"]
+__all__ = [
+    "Placement",
+    "ShownHit",
+    "View",
+    "change_steps",
+    "fits",
+    "make_box",
+    "make_image",
+    "show_name",
+]
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,7 +32,7 @@ from napari_cmrir.napari.form_fields import as_pixmap, draw_hint
 from napari_cmrir.napari.hit_files import ExportButton
 from napari_cmrir.napari.hit_layers import AddedLayers, Shown, explain
 from napari_cmrir.napari.hit_placement import ShownHit, View
-from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery, StreamWorker
+from napari_cmrir.napari.jobs.workers import DebouncedQuery, StreamWorker
 from napari_cmrir.napari.pictures import Picture, Thumbnail, read_picture, thumbnails
 from napari_cmrir.search.settings import untried
 

@@ -14,7 +14,7 @@ from qtpy.QtGui import QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
 from napari_cmrir.napari.form_fields import as_pixmap, draw_hint
-from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
+from napari_cmrir.napari.jobs.workers import DebouncedQuery
 from napari_cmrir.napari.pictures import comir_thumbnails
 
 if TYPE_CHECKING:

@@ -29,8 +29,8 @@ from napari_cmrir.napari.form_fields import Folded, PathEdit
 from napari_cmrir.napari.image_table import ImageTable, KnownImage, read_images
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.job_panel import JobPanel
-from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
+from napari_cmrir.napari.jobs.workers import DebouncedQuery
 from napari_cmrir.napari.settings_form import SettingsForm
 from napari_cmrir.napari.summaries import FoundImages, look_at_images, read_modalities
 from napari_cmrir.repository.build import Estimate

@@ -26,13 +26,13 @@ from napari_cmrir.napari.copy_commands import (
     kept_folder,
     represent_text,
 )
+from napari_cmrir.napari.dock import PluginLayers
 from napari_cmrir.napari.form_fields import LayerCombo, PathEdit
 from napari_cmrir.napari.hit_placement import Placement
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.job_panel import JobPanel
-from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
-from napari_cmrir.napari.plugin_layers import PluginLayers
+from napari_cmrir.napari.jobs.workers import DebouncedQuery
 from napari_cmrir.napari.shared_state import shared_state_of
 from napari_cmrir.napari.summaries import as_table, model_rows, read_modalities
 

@@ -25,9 +25,9 @@ from qtpy.QtWidgets import (
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.napari.coordinates import ImageSnapshot
+from napari_cmrir.napari.dock import PluginLayers
 from napari_cmrir.napari.form_fields import LayerCombo, PathEdit
-from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
-from napari_cmrir.napari.plugin_layers import PluginLayers
+from napari_cmrir.napari.jobs.workers import DebouncedQuery
 
 if TYPE_CHECKING:
     import napari.viewer

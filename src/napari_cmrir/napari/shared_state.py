@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QAbstractSpinBox, QCheckBox, QComboBox, QDoubleSpinBo
 from superqt.utils import create_worker as create_silent_worker
 
 from napari_cmrir.napari.form_fields import PathEdit
-from napari_cmrir.napari.jobs.quick_queries import DebouncedQuery
+from napari_cmrir.napari.jobs.workers import DebouncedQuery
 
 if TYPE_CHECKING:
     from napari import Viewer

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.fitted_values import fitted_values
-from napari_cmrir.settings import Settings, dump_settings, load_settings
+from napari_cmrir.settings import Settings, dump_settings, fitted_values, load_settings
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.repository import Repository

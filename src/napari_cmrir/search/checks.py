@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.fitted_values import fitted_values
 from napari_cmrir.images.geometry import Region
+from napari_cmrir.settings import fitted_values
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.repository import Repository

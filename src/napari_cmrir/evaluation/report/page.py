@@ -26,7 +26,15 @@ from napari_cmrir.images.intensity import choose_intensity
 from napari_cmrir.images.readers import read_image
 from napari_cmrir.jobs import Job, Progress
 
-__all__ = ["CSV_NAME", "HTML_NAME", "JSON_NAME", "Gallery", "as_json", "best_and_worst", "write_report"]
+__all__ = [
+    "CSV_NAME",
+    "HTML_NAME",
+    "JSON_NAME",
+    "Gallery",
+    "as_json",
+    "best_and_worst",
+    "write_report",
+]
 
 
 _SIDE = 176

@@ -7,7 +7,14 @@ from itertools import product
 from typing import Any
 
 from napari_cmrir.evaluation.metrics import Share
-from napari_cmrir.evaluation.report import published
+from napari_cmrir.evaluation.report.comparison import (
+    COLUMNS,
+    COMPETITORS,
+    MODALITIES,
+    REPLACEMENT,
+    RERANKING,
+    SUCCESS_RANKS,
+)
 from napari_cmrir.evaluation.study import StudyReport, Variant
 from napari_cmrir.evaluation.summaries import REFINED, ConditionSummary
 
@@ -15,7 +22,7 @@ __all__ = ["as_markdown", "evaluation_tables", "study_tables"]
 
 Table = list[list[str]]
 _TITLES = {"full": "full image", "patch": "image patch"}
-_RERANKING = {
+_TITLE_OF_RERANKING = {
     "none": "No re-ranking",
     "bow-15": "Re-ranking 15",
     "bow": "Re-ranking 30",
@@ -162,7 +169,7 @@ def _table_1(report: StudyReport) -> Iterator[tuple[str, Table]]:
             report.settings.descriptors, report.settings.representations
         ):
             variant = Variant(descriptor, representation, reranking)
-            paper = published.REPLACEMENT[size].get((descriptor, representation), {})
+            paper = REPLACEMENT[size].get((descriptor, representation), {})
             for repository in report.modalities:
                 ours = _ours(report, variant, repository, size)
                 if any(text != "-" for text in ours):
@@ -171,7 +178,7 @@ def _table_1(report: StudyReport) -> Iterator[tuple[str, Table]]:
                     if reranking == "none" and theirs in paper:
                         row = _in_our_order(report, paper[theirs])
                         rows.append([descriptor, representation, f"paper: {theirs}", *row])
-        yield f"Table 1: {_TITLES[size]}, top-10 success, {_RERANKING[reranking].lower()}", rows
+        yield f"Table 1: {_TITLES[size]}, top-10 success, {_TITLE_OF_RERANKING[reranking].lower()}", rows
 
 
 def _table_2(report: StudyReport) -> Iterator[tuple[str, Table]]:
@@ -183,15 +190,15 @@ def _table_2(report: StudyReport) -> Iterator[tuple[str, Table]]:
     ):
         repository = next(modality for modality in report.modalities if modality != query)
         rows = [["Re-ranking", *(f"top-{k}" for k in ranks)]]
-        paper = published.RERANKING[size][_theirs(report, query)]
+        paper = RERANKING[size][_theirs(report, query)]
         for reranking in report.settings.rerankings:
             variant = Variant(descriptor, representation, reranking)
             condition = report.condition(variant, query, repository, "transformed", size)
             if condition is None:
                 continue
-            rows.append([_RERANKING[reranking], *(_share(condition, k) for k in ranks)])
+            rows.append([_TITLE_OF_RERANKING[reranking], *(_share(condition, k) for k in ranks)])
             if (descriptor, representation) == ("surf", "comir") and reranking in paper:
-                by_rank = dict(zip(published.SUCCESS_RANKS, paper[reranking], strict=True))
+                by_rank = dict(zip(SUCCESS_RANKS, paper[reranking], strict=True))
                 name = f"paper: {_theirs(report, query)}(T)"
                 rows.append([name, *(by_rank.get(k, "-") for k in ranks)])
         where = f"{query}(T) in {repository}, {descriptor} on {representation}"
@@ -209,7 +216,7 @@ def _table_3(report: StudyReport) -> Iterator[tuple[str, Table]]:
                     rows.append([str(variant), repository, *ours])
         if not is_measured:
             continue
-        for method, by_repository in published.COMPETITORS[size].items():
+        for method, by_repository in COMPETITORS[size].items():
             for repository in report.modalities:
                 theirs = _theirs(report, repository)
                 row = _in_our_order(report, by_repository[theirs])
@@ -238,13 +245,13 @@ def _ours(
 
 def _theirs(report: StudyReport, modality: str) -> str:
     """The paper's modality of that name, or in that place."""
-    if {name.upper() for name in report.modalities} == set(published.MODALITIES):
+    if {name.upper() for name in report.modalities} == set(MODALITIES):
         return modality.upper()
-    return published.MODALITIES[report.modalities.index(modality)]
+    return MODALITIES[report.modalities.index(modality)]
 
 
 def _in_our_order(report: StudyReport, row: Sequence[str]) -> list[str]:
-    by_column = dict(zip(published.COLUMNS, row, strict=True))
+    by_column = dict(zip(COLUMNS, row, strict=True))
     names = [_theirs(report, modality) for modality in report.modalities]
     return [by_column[column] for name in names for column in (name, f"{name}(T)")]
 

@@ -297,7 +297,7 @@ def import_model(checkpoint: Path, modalities: tuple[str, str], output: Path) ->
         The model file to write.
     """
     yield Progress(0, None, "", "Reading the checkpoint")
-    from napari_cmrir.representations.comir.checkpoint_import import import_checkpoint
+    from napari_cmrir.representations.comir.model import import_checkpoint
 
     import_checkpoint(checkpoint, modalities).save(output)
     return output

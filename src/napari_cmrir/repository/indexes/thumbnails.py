@@ -20,7 +20,13 @@ from napari_cmrir.repository.indexes.base import FieldIndex, StoredField
 from napari_cmrir.repository.pyramids import coarsest_level, halve, open_level
 from napari_cmrir.repository.segments import Tensors
 
-__all__ = ["THUMBNAIL_LEVEL", "ThumbnailIndex", "read_thumbnail", "thumbnail_shape", "thumbnails_of"]
+__all__ = [
+    "THUMBNAIL_LEVEL",
+    "ThumbnailIndex",
+    "read_thumbnail",
+    "thumbnail_shape",
+    "thumbnails_of",
+]
 
 THUMBNAIL_LEVEL = 2
 """How often it is halved: to a quarter. A field of 256 px takes 4 kB a channel, one of 1,024 px 64 kB."""

@@ -22,8 +22,13 @@ from napari_cmrir.images.discovery import Pair
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.representations.base import RepresentationKind
 from napari_cmrir.representations.comir.model import ComirModel
-from napari_cmrir.representations.comir.training.preview import PairNotes, TrainingFigures, TrainingPreview
-from napari_cmrir.representations.comir.training.settings import PRESETS, TrainingSettings
+from napari_cmrir.representations.comir.training.settings import (
+    PRESETS,
+    PairNotes,
+    TrainingFigures,
+    TrainingPreview,
+    TrainingSettings,
+)
 from napari_cmrir.representations.comir.training.trainer import Trainer
 
 if TYPE_CHECKING:

@@ -19,9 +19,8 @@ from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import Tiramisu, build_network
 from napari_cmrir.representations.comir.training.loss import Objective
 from napari_cmrir.representations.comir.training.patches import PatchSampler
-from napari_cmrir.representations.comir.training.preview import TrainingFigures
 from napari_cmrir.representations.comir.training.recovery import Recovery
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.comir.training.settings import TrainingFigures, TrainingSettings
 from napari_cmrir.representations.comir.training.validation import RetrievalTest, Selection, measure_scale
 from napari_cmrir.representations.devices import (
     is_out_of_memory,

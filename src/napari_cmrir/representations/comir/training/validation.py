@@ -21,7 +21,14 @@ from napari_cmrir.representations.comir.inference import OutputScale, forward_in
 from napari_cmrir.representations.comir.networks import Tiramisu, UNet
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 
-__all__ = ["DEVIATIONS", "LEAST_SCALE", "RetrievalScore", "RetrievalTest", "Selection", "measure_scale"]
+__all__ = [
+    "DEVIATIONS",
+    "LEAST_SCALE",
+    "RetrievalScore",
+    "RetrievalTest",
+    "Selection",
+    "measure_scale",
+]
 
 
 DEVIATIONS = 2.0
