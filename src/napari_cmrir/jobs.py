@@ -91,20 +91,33 @@ def run(job: Job[Result], on_progress: Callable[[Progress], object] | None = Non
         job.close()
 
 
-def portion(job: Job[Result], start: float, stop: float) -> Job[Result]:
-    """Run a job as a part of a longer one, which is counted in percent.
+def portion(
+    job: Job[Result],
+    start: float,
+    stop: float,
+    total: float = 100,
+    unit: str = "%",
+    describe: Callable[[Progress], str] | None = None,
+) -> Job[Result]:
+    """Run a job as a part of a longer one.
 
     Parameters
     ----------
     job : Job
         The part.
     start, stop : float
-        Percentages of the whole at which the part begins and ends.
+        Units of the longer job that are done when the part begins, and when it ends.
+    total : float
+        Units of the longer job in all.
+    unit : str
+        What the longer job counts, in the plural.
+    describe : callable, optional
+        Makes the message from the part's own `Progress`; by default the message stays.
 
     Yields
     ------
     Progress
-        In percent of the whole, with the part's messages and previews.
+        Of the longer job, with the part's previews.
 
     Returns
     -------
@@ -122,11 +135,29 @@ def portion(job: Job[Result], start: float, stop: float) -> Job[Result]:
     60.0 %
     4
     """
-    return (yield from _placed(job, start, stop, 100, "%"))
+    try:
+        while True:
+            try:
+                progress = next(job)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            share = progress.done / progress.total if progress.total else 0.0
+            done = start + (stop - start) * min(1.0, share)
+            message = progress.message if describe is None else describe(progress)
+            yield Progress(done, total, unit, message, progress.preview)
+    finally:
+        job.close()
 
 
-def step_of(job: Job[Result], position: int, total: int, unit: str) -> Job[Result]:
-    """Run a job as one of the steps of a longer one, which is counted in steps.
+def step_of(
+    job: Job[Result],
+    position: int,
+    total: int,
+    unit: str,
+    describe: Callable[[Progress], str] | None = None,
+) -> Job[Result]:
+    """Run a job as one of the steps of a longer one: `portion` from ``position`` to ``position + 1``.
 
     Parameters
     ----------
@@ -138,16 +169,13 @@ def step_of(job: Job[Result], position: int, total: int, unit: str) -> Job[Resul
         Steps in all.
     unit : str
         What the steps are, in the plural.
-
-    Yields
-    ------
-    Progress
-        In steps, with the job's messages and previews.
+    describe : callable, optional
+        Makes the message from the step's own `Progress`; by default the message stays.
 
     Returns
     -------
-    Result
-        What the job returns.
+    Job
+        Yields `Progress` in steps, and returns what ``job`` returns.
 
     Examples
     --------
@@ -158,20 +186,4 @@ def step_of(job: Job[Result], position: int, total: int, unit: str) -> Job[Resul
     3.5 images
     4
     """
-    return (yield from _placed(job, position, position + 1, total, unit))
-
-
-def _placed(job: Job[Result], start: float, stop: float, total: float, unit: str) -> Job[Result]:
-    """Run a job as the part of a longer one that leads from ``start`` to ``stop`` of ``total`` units."""
-    try:
-        while True:
-            try:
-                progress = next(job)
-            except StopIteration as end:
-                result: Result = end.value
-                return result
-            share = progress.done / progress.total if progress.total else 0.0
-            done = start + (stop - start) * min(1.0, share)
-            yield Progress(done, total, unit, progress.message, progress.preview)
-    finally:
-        job.close()
+    return portion(job, position, position + 1, total, unit, describe)

@@ -9,7 +9,9 @@ from napari_cmrir import jobs
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.report.comparison import REPLACEMENT, RERANKING
 from napari_cmrir.evaluation.report.tables import study_tables
-from napari_cmrir.evaluation.study import StudyReport, StudySettings, Variant, study
+from napari_cmrir.evaluation.retrievers.base import RETRIEVERS, Retriever
+from napari_cmrir.evaluation.settings import StudySettings, Variant
+from napari_cmrir.evaluation.study import StudyReport, study
 from napari_cmrir.representations.base import represent
 from napari_cmrir.representations.original import fit_original
 
@@ -82,7 +84,7 @@ def test_a_variant_changes_its_own_stage_and_is_re_ranked_across_modalities(aske
     assert Variant("surf", "comir", "bow").settings(everywhere).kinds == ("cross", "within")
 
 
-@pytest.mark.parametrize("name", ["representations", "descriptors", "rerankings"])
+@pytest.mark.parametrize("name", ["representations", "descriptors", "rerankings", "retrievers"])
 def test_unknown_names_are_refused(grey_model, pairs, tmp_path, name):
     settings = StudySettings(**{name: ("magic",)})
     with pytest.raises(InputError, match=r"There is no .* 'magic'; choose from"):
@@ -187,3 +189,51 @@ def test_the_published_tables_agree_with_each_other():
         assert proposed["SHG"][1] == RERANKING[size]["BF"]["none"][2]
         assert proposed["BF"][3] == RERANKING[size]["SHG"]["none"][2]
     assert json.dumps(REPLACEMENT["full"]["surf", "comir"]["BF"]) == '["100.0", "93.8", "71.4", "61.2"]'
+
+
+class MeanGrey(Retriever):
+    """Ranks images by how near their mean grey value is, mapped as a line through the training pairs."""
+
+    def fit(self, pairs, modalities):
+        means = np.array([[tifffile.imread(path).mean() for path in pair.paths] for pair in pairs])
+        self.lines = {}
+        for query, (first, second) in zip(modalities, ((0, 1), (1, 0)), strict=True):
+            self.lines[query] = np.polyfit(means[:, first], means[:, second], 1)
+        yield from ()
+
+    def index(self, images, modality):
+        self.means = {name: pixels.mean() for name, pixels in images.items()}
+        yield from ()
+
+    def rank(self, pixels, modality, *, region=None, mask=None):
+        expected = np.polyval(
+            self.lines[modality], pixels[mask].mean() if mask is not None else pixels.mean()
+        )
+        yield from ()
+        return {name: -abs(mean - expected) for name, mean in self.means.items()}
+
+
+def test_whole_systems_are_asked_the_same_queries(grey_model, pairs, asked, tmp_path):
+    if "mean grey" not in RETRIEVERS:
+        RETRIEVERS.register("mean grey")(MeanGrey)
+    settings = asked.model_copy(
+        update={"representations": ("comir",), "rerankings": ("none",), "retrievers": ("mean grey",)}
+    )
+    output = tmp_path / "study"
+
+    def run_study():
+        job = study(grey_model, pairs[:2], BOTH, settings, output=output, training_pairs=pairs[2:])
+        return jobs.run(job)
+
+    report = run_study()
+    variant = next(iter(report.variants))
+    for query, repository in (("SHG", "BF"), ("BF", "SHG")):
+        place = (query, repository, "transformed", "full")
+        figures = report.condition("mean grey", *place)
+        assert len(figures["ranks"]) == report.condition(variant, *place)["queries"]
+        assert figures["success"]["1"]["count"] == figures["ranks"].count(1)
+    assert any(row[0] == "mean grey" for row in rows_of(study_tables(report), "Table 3: full image"))
+    file = next((output / "retrievers").glob("*.json"))
+    written = file.stat().st_mtime_ns
+    assert run_study().retrievers == report.retrievers
+    assert file.stat().st_mtime_ns == written

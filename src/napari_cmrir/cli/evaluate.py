@@ -9,10 +9,19 @@ import typer
 
 from napari_cmrir.cli.options import READING, Device, Lists, Preset, SettingsOptions, settings_options
 from napari_cmrir.cli.query import require_reranker
-from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.settings import EvaluationSettings, StudySettings
 from napari_cmrir.search.settings import SearchSettings
 
-__all__ = ["PROTOCOL", "STUDY_PROTOCOL", "datasets", "evaluate", "evaluate_command", "study", "study_command"]
+__all__ = [
+    "PROTOCOL",
+    "STUDY",
+    "STUDY_PROTOCOL",
+    "datasets",
+    "evaluate",
+    "evaluate_command",
+    "study",
+    "study_command",
+]
 
 evaluate_command = Lists.of("--k", "--distractor-images")
 
@@ -145,9 +154,15 @@ def evaluate(
         typer.echo("\n".join(str(path) for path in files.values()))
 
 
-study_command = Lists.of("--representations", "--descriptors", "--rerankers")
+study_command = Lists.of("--representations", "--descriptors", "--rerankers", "--retrievers")
 
 
+STUDY = SettingsOptions(
+    StudySettings,
+    "What is compared",
+    fields=("representations", "descriptors", "rerankings", "retrievers", "rerank_within"),
+    flags={"rerankings": ("--rerankers",)},
+)
 STUDY_PROTOCOL = SettingsOptions(
     EvaluationSettings,
     "What is asked",
@@ -155,7 +170,7 @@ STUDY_PROTOCOL = SettingsOptions(
 )
 
 
-@settings_options(protocol=STUDY_PROTOCOL, reading=READING)
+@settings_options(compared=STUDY, protocol=STUDY_PROTOCOL, reading=READING)
 def study(
     model: Annotated[Path, typer.Argument(help="Model file that 'train' wrote.")],
     pairs: Annotated[
@@ -166,14 +181,13 @@ def study(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder of the study: a run that was broken off goes on.")
     ],
-    representations: Annotated[list[str] | None, typer.Option(help="original comir")] = None,
-    descriptors: Annotated[list[str] | None, typer.Option(help="sift surf")] = None,
-    rerankers: Annotated[list[str] | None, typer.Option(help="none bow-15 bow registration")] = None,
+    training_pairs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Folder of the pairs that the retrievers learn from. Repeat the option for two folders."
+        ),
+    ] = None,
     within: Annotated[bool, typer.Option(help="Also search each modality with itself.")] = True,
-    rerank_within: Annotated[
-        bool,
-        typer.Option("--rerank-within", help="Re-rank within a modality, too, as the paper does not."),
-    ] = False,
     untransformed: Annotated[bool, typer.Option(help="Also ask untransformed queries.")] = True,
     preset: Annotated[
         Preset,
@@ -185,13 +199,13 @@ def study(
     ] = True,
     device: Annotated[Device, typer.Option(help="Where CoMIRs are computed.")] = Device.auto,
     *,
+    compared: dict[str, Any],
     protocol: dict[str, Any],
     reading: dict[str, Any],
 ) -> None:
     """Evaluate representations x descriptors x re-rankings, beside the paper's Tables 1 to 3."""
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.evaluation.report.tables import study_tables
-    from napari_cmrir.evaluation.study import StudySettings
     from napari_cmrir.evaluation.study import study as run_study
     from napari_cmrir.files import atomic_write
     from napari_cmrir.images.discovery import find_pairs
@@ -210,16 +224,19 @@ def study(
             "search": SearchSettings(bow_vocabulary="new" if new_vocabulary else "repository"),
         }
     )
-    chosen = {"representations": representations, "descriptors": descriptors, "rerankings": rerankers}
-    settings = StudySettings(
-        evaluation=evaluation,
-        rerank_within=rerank_within,
-        **{name: tuple(names) for name, names in chosen.items() if names},
-    )
+    settings = STUDY.settings(compared, StudySettings(evaluation=evaluation))
     found = find_pairs(pairs, modalities, read_as)
-    report = draw(
-        run_study(load_model(model), found, modalities, settings, output=output, device=device.value)
+    learned = find_pairs(training_pairs, modalities, read_as) if training_pairs else ()
+    job = run_study(
+        load_model(model),
+        found,
+        modalities,
+        settings,
+        output=output,
+        training_pairs=learned,
+        device=device.value,
     )
+    report = draw(job)
     tables = study_tables(report)
     typer.echo(tables)
     atomic_write(output / "study.md", (tables + "\n").encode())

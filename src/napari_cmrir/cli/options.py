@@ -186,7 +186,7 @@ class SettingsOptions:
             help=f"{info.description}{repeat}",
             rich_help_panel=self.panel,
             show_default=_as_text(info.default) or False,
-            metavar="|".join(map(str, choices)) if choices and kind is int else None,
+            metavar="|".join(map(str, choices)) if choices and kind in (int, str) else None,
             **bounds,
         )
         return Annotated[kind | None, option]
@@ -241,6 +241,8 @@ def _option_type(name: str, annotation: Any) -> tuple[Any, tuple[Any, ...]]:
         return _option_type(name, get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         parts = [part for part in get_args(annotation) if part is not type(None)]
+        if len(parts) == 2 and get_origin(parts[0]) is Literal and parts[1] is str:
+            return str, (*get_args(parts[0]), "NAME")  # the built-in names, or one that a package adds
         return _option_type(name, parts[0]) if len(parts) == 1 else (str, ())
     if get_origin(annotation) is tuple:
         return types.GenericAlias(list, (_option_type(name, get_args(annotation)[0])[0],)), ()

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,7 +36,7 @@ from napari_cmrir.evaluation.summaries import EvaluationReport
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.images.geometry import Region, corner_error, rotation_difference
 from napari_cmrir.images.readers import read_image, read_pair
-from napari_cmrir.jobs import Job, Progress, portion, run
+from napari_cmrir.jobs import Job, Progress, portion, run, step_of
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -419,15 +420,16 @@ def evaluate(
         repositories: dict[str, Repository] = {}
         for done, modality in enumerate(searched):
             building = evaluation_run.build(modality, folder / "repositories")
-            before = done * len(evaluation_run.fields)
-            repository = yield from _within(building, before, len(evaluation_run.fields), total)
+            n_fields = len(evaluation_run.fields)
+            repository = yield from portion(building, done * n_fields, (done + 1) * n_fields, total, "steps")
             repositories[modality] = stack.enter_context(repository)
         unindexed = {modality: opened.failures for modality, opened in repositories.items()}
         before = len(searched) * len(evaluation_run.fields)
         for condition in conditions:
             for query in evaluation_run.queries(condition):
                 asking = evaluation_run.search(query, repositories[condition.repository])
-                results.append((yield from _within(asking, before + len(results), 1, total, str(condition))))
+                step = step_of(asking, before + len(results), total, "steps", partial(_name, condition))
+                results.append((yield from step))
     refusals = [result.refusal for result in results if result.refusal is not None]
     if len(refusals) == len(results):
         raise InputError(f"No query could be asked: {refusals[0]}")
@@ -444,17 +446,10 @@ def evaluate(
     )
 
 
+def _name(condition: Condition, _: Progress) -> str:
+    """Return the message of all queries of a condition."""
+    return str(condition)
+
+
 def _temporary() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="napari-cmrir-")
-
-
-def _within(job: Job[Result], before: float, weight: float, total: float, message: str = "") -> Job[Result]:
-    """Run a job as ``weight`` of the steps of this one."""
-    while True:
-        try:
-            progress = next(job)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
-        share = min(1.0, progress.done / progress.total) if progress.total else 0.0
-        yield Progress(before + weight * share, total, "steps", message or progress.message)

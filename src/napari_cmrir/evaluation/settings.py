@@ -1,8 +1,11 @@
-"""The settings of an evaluation."""
+"""The settings of an evaluation, and of the replacement study, which evaluates variants of the search."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -10,7 +13,7 @@ from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.search.settings import SearchSettings
 from napari_cmrir.settings import Settings
 
-__all__ = ["EvaluationSettings"]
+__all__ = ["RERANKINGS", "EvaluationSettings", "StudySettings", "Variant"]
 
 
 class EvaluationSettings(Settings):
@@ -95,3 +98,85 @@ class EvaluationSettings(Settings):
         if self.query == "both":
             return ("full", "patch")
         return (self.query,)
+
+
+RERANKINGS: dict[str, dict[str, Any]] = {
+    "none": {"rerank": "none", "word_rotation_step": 0, "max_rotation": 0.0},  # a study asks for ranks only
+    "bow-15": {"rerank": "bow", "shortlist": 15, "word_rotation_step": 0},
+    "bow": {"rerank": "bow", "shortlist": 30, "word_rotation_step": 0},
+    "registration": {"rerank": "registration"},
+}
+"""Stage III of a study, by name: changes to the `SearchSettings`."""
+
+
+class StudySettings(Settings):
+    """Variants that a study compares, and the protocol of their evaluation.
+
+    Examples
+    --------
+    >>> len(list(StudySettings().variants()))
+    16
+    """
+
+    representations: tuple[str, ...] = Field(
+        ("original", "comir"),
+        min_length=1,
+        description="Stage I: names of representations.",
+    )
+    descriptors: tuple[str, ...] = Field(
+        ("sift", "surf"), min_length=1, description="Stage II: names of descriptors."
+    )
+    rerankings: tuple[str, ...] = Field(
+        ("none", "bow-15", "bow", "registration"),
+        min_length=1,
+        description="Stage III: none; bow, the paper's, of the first 30; bow-15, of 15; or registration.",
+    )
+    retrievers: tuple[str, ...] = Field(
+        (),
+        description="Whole systems that are asked the same queries; names of `RETRIEVERS`.",
+    )
+    rerank_within: bool = Field(
+        False,
+        description="Re-rank within a modality, too; the paper re-ranks across modalities only.",
+    )
+    evaluation: EvaluationSettings = Field(
+        EvaluationSettings(hits=1), description="The protocol, the same for every variant."
+    )
+
+    def variants(self) -> Iterator[Variant]:
+        """Iterate over all combinations, those of one repository together."""
+        for names in product(self.descriptors, self.representations, self.rerankings):
+            yield Variant(*names)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One choice for every stage.
+
+    Parameters
+    ----------
+    descriptor, representation, reranking : str
+        Names in `DESCRIPTORS`, `REPRESENTATIONS` and `RERANKINGS`.
+    """
+
+    descriptor: str
+    representation: str
+    reranking: str
+
+    def __str__(self) -> str:
+        return f"{self.descriptor} on {self.representation}, re-ranking {self.reranking}"
+
+    def settings(self, study: StudySettings) -> EvaluationSettings:
+        """Give the settings of the evaluation with this variant's choices."""
+        common = study.evaluation
+        kinds = common.kinds
+        if self.reranking != "none" and not study.rerank_within and "cross" in kinds:
+            kinds = ("cross",)
+        descriptor = common.repository.descriptor.model_copy(update={"name": self.descriptor})
+        changed = {
+            **common.model_dump(),
+            "kinds": kinds,
+            "repository": {**common.repository.model_dump(), "descriptor": descriptor.model_dump()},
+            "search": {**common.search.model_dump(), **RERANKINGS[self.reranking]},
+        }
+        return EvaluationSettings.model_validate(changed)

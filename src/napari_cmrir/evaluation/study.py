@@ -5,100 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
 from napari_cmrir.errors import InputError
-from napari_cmrir.evaluation.protocol import evaluate
+from napari_cmrir.evaluation.metrics import share_at_most
+from napari_cmrir.evaluation.protocol import EvaluationRun, evaluate
 from napari_cmrir.evaluation.results import code_digest
-from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.settings import RERANKINGS, EvaluationSettings, StudySettings, Variant
 from napari_cmrir.files import atomic_write
 from napari_cmrir.images.discovery import Pair
-from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.settings import Settings, dump_settings
+from napari_cmrir.jobs import Job, Progress, portion, step_of
+from napari_cmrir.settings import dump_settings
 
 if TYPE_CHECKING:
     from napari_cmrir.representations.base import Representation
 
-__all__ = ["RERANKINGS", "StudyReport", "StudySettings", "Variant", "study"]
-
-RERANKINGS: dict[str, dict[str, Any]] = {
-    "none": {"rerank": "none", "word_rotation_step": 0, "max_rotation": 0.0},  # a study asks for ranks only
-    "bow-15": {"rerank": "bow", "shortlist": 15, "word_rotation_step": 0},
-    "bow": {"rerank": "bow", "shortlist": 30, "word_rotation_step": 0},
-    "registration": {"rerank": "registration"},
-}
-"""Stage III of a study, by name: changes to the `SearchSettings`."""
-
-
-class StudySettings(Settings):
-    """Variants that a study compares, and the protocol of their evaluation.
-
-    Examples
-    --------
-    >>> len(list(StudySettings().variants()))
-    16
-    """
-
-    representations: tuple[str, ...] = Field(
-        ("original", "comir"), min_length=1, description="Stage I: images as they are, or their CoMIRs."
-    )
-    descriptors: tuple[str, ...] = Field(("sift", "surf"), min_length=1, description="Stage II's features.")
-    rerankings: tuple[str, ...] = Field(
-        ("none", "bow-15", "bow", "registration"),
-        min_length=1,
-        description="Stage III: none; bow, the paper's, of the first 30; bow-15, of 15; or registration.",
-    )
-    rerank_within: bool = Field(
-        False,
-        description="Re-rank within a modality, too; the paper re-ranks across modalities only.",
-    )
-    evaluation: EvaluationSettings = Field(
-        EvaluationSettings(hits=1), description="The protocol, the same for every variant."
-    )
-
-    def variants(self) -> Iterator[Variant]:
-        """Iterate over all combinations, those of one repository together."""
-        for names in product(self.descriptors, self.representations, self.rerankings):
-            yield Variant(*names)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One choice for every stage.
-
-    Parameters
-    ----------
-    descriptor, representation, reranking : str
-        Names in `DESCRIPTORS`, `REPRESENTATIONS` and `RERANKINGS`.
-    """
-
-    descriptor: str
-    representation: str
-    reranking: str
-
-    def __str__(self) -> str:
-        return f"{self.descriptor} on {self.representation}, re-ranking {self.reranking}"
-
-    def settings(self, study: StudySettings) -> EvaluationSettings:
-        """Give the settings of the evaluation with this variant's choices."""
-        common = study.evaluation
-        kinds = common.kinds
-        if self.reranking != "none" and not study.rerank_within and "cross" in kinds:
-            kinds = ("cross",)
-        descriptor = common.repository.descriptor.model_copy(update={"name": self.descriptor})
-        changed = {
-            **common.model_dump(),
-            "kinds": kinds,
-            "repository": {**common.repository.model_dump(), "descriptor": descriptor.model_dump()},
-            "search": {**common.search.model_dump(), **RERANKINGS[self.reranking]},
-        }
-        return EvaluationSettings.model_validate(changed)
+__all__ = ["StudyReport", "study"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,18 +37,22 @@ class StudyReport:
     settings : StudySettings
     variants : mapping of Variant to dict
         The evaluation of each, as JSON holds it.
+    retrievers : mapping of str to dict
+        The figures of each whole system, by its name.
     """
 
     modalities: tuple[str, str]
     settings: StudySettings
     variants: Mapping[Variant, dict[str, Any]]
+    retrievers: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     def condition(
-        self, variant: Variant, query: str, repository: str, pose: str, size: str
+        self, system: Variant | str, query: str, repository: str, pose: str, size: str
     ) -> dict[str, Any] | None:
-        """Give the figures of a condition, ``None`` if the study has none."""
+        """Return the figures of a variant or a retriever under a condition, ``None`` if there are none."""
         wanted = {"query": query, "repository": repository, "pose": pose, "size": size}
-        conditions = self.variants[variant]["conditions"] if variant in self.variants else []
+        evaluated = self.retrievers if isinstance(system, str) else self.variants
+        conditions = evaluated[system]["conditions"] if system in evaluated else []  # type: ignore[index]
         return next((condition for condition in conditions if wanted.items() <= condition.items()), None)
 
 
@@ -133,9 +63,12 @@ def study(
     settings: StudySettings | None = None,
     *,
     output: str | os.PathLike[str],
+    training_pairs: Sequence[Pair] = (),
     device: str = "auto",
 ) -> Job[StudyReport]:
-    """Evaluate all combinations of representations, descriptors and re-rankings on the same queries.
+    """Evaluate all combinations of representations, descriptors and re-rankings, and whole systems.
+
+    All are asked the same queries.
 
     An interrupted study resumes with the same call: evaluations with equal settings, model, images and code
     are read from ``output``.
@@ -150,13 +83,15 @@ def study(
     settings : StudySettings, optional
     output : path-like
         Folder that keeps the evaluations and the repositories.
+    training_pairs : sequence of Pair, optional
+        What the retrievers learn from; none of ``pairs``.
     device : str
         Where CoMIRs are computed.
 
     Yields
     ------
     Progress
-        In variants.
+        In variants; a retriever counts as one.
 
     Returns
     -------
@@ -167,46 +102,106 @@ def study(
     InputError
         If a name is unknown, or as `evaluate`.
     """
-    from napari_cmrir.representations.base import REPRESENTATIONS
-
     settings = settings or StudySettings()
     _require_names(settings)
     folder, variants = Path(output), list(settings.variants())
-    yield Progress(0, len(variants), "variants", "Reading the pairs")
-    content = yield from _digest(pairs, len(variants))
+    total = len(variants) + len(settings.retrievers)
+    yield Progress(0, total, "variants", "Reading the pairs")
+    content = yield from _digest(pairs, total)
+    shared = {"code": code_digest(), "modalities": modalities, "pairs": content, "model": model.fingerprint}
     models: dict[str, Representation] = {model.name: model}
     found: dict[Variant, dict[str, Any]] = {}
     for done, variant in enumerate(variants):
-        yield Progress(done, len(variants), "variants", str(variant))
         asked = variant.settings(settings)
-        file = folder / "conditions" / f"{_key(model, modalities, variant, asked, content)}.json"
-        if not file.exists():
-            if variant.representation not in models:
-                training = REPRESENTATIONS[variant.representation].train(
-                    pairs, modalities, None, pixel_size=model.pixel_size, device=device
-                )
-                models[variant.representation] = yield from _as_variant(
-                    training, done, len(variants), str(variant)
-                )
-            job = evaluate(
-                models[variant.representation], pairs, modalities, asked, output=folder, device=device
-            )
-            report = yield from _as_variant(job, done, len(variants), str(variant))
-            evaluation = {"variant": vars(variant), **report.as_dict()}
-            atomic_write(file, json.dumps(evaluation).encode())
-        found[variant] = json.loads(file.read_bytes())
-    yield Progress(len(variants), len(variants), "variants", f"{len(variants)} variants evaluated")
-    return StudyReport(modalities, settings, found)
+        key = _key(shared, variant=vars(variant), settings=dump_settings(asked))
+        name = f"{variant.descriptor}-{variant.representation}-{variant.reranking}-{key}"
+        job = _evaluate_variant(models, variant, pairs, modalities, asked, model.pixel_size, folder, device)
+        describe = partial(_describe, str(variant))
+        stored = _stored(folder / "conditions" / f"{name}.json", job)
+        found[variant] = yield from step_of(stored, done, total, "variants", describe)
+    retrieved: dict[str, dict[str, Any]] = {}
+    learned = (yield from _digest(training_pairs, total)) if settings.retrievers else ""
+    for done, name in enumerate(settings.retrievers, len(variants)):
+        key = _key(shared, retriever=name, learned=learned, settings=dump_settings(settings.evaluation))
+        evaluation = EvaluationRun(model, modalities, settings.evaluation, device)
+        job = _evaluate_retriever(name, evaluation, pairs, training_pairs, folder)
+        stored = _stored(folder / "retrievers" / f"{name}-{key}.json", job)
+        retrieved[name] = yield from step_of(stored, done, total, "variants", partial(_describe, name))
+    yield Progress(total, total, "variants", f"{total} variants evaluated")
+    return StudyReport(modalities, settings, found, retrieved)
+
+
+def _describe(name: str, progress: Progress) -> str:
+    return f"{name}: {progress.message}" if progress.message else name
+
+
+def _stored(file: Path, job: Job[dict[str, Any]]) -> Job[dict[str, Any]]:
+    """Run an evaluation unless its file is there, and return what the file holds."""
+    if file.exists():
+        job.close()
+    else:
+        evaluation = yield from job
+        atomic_write(file, json.dumps(evaluation).encode())
+    stored: dict[str, Any] = json.loads(file.read_bytes())
+    return stored
+
+
+def _evaluate_variant(
+    models: dict[str, Representation],
+    variant: Variant,
+    pairs: Sequence[Pair],
+    modalities: tuple[str, str],
+    settings: EvaluationSettings,
+    pixel_size: float | None,
+    folder: Path,
+    device: str,
+) -> Job[dict[str, Any]]:
+    """Evaluate one variant. ``models`` gains the representation that is fitted for it."""
+    from napari_cmrir.representations.base import REPRESENTATIONS
+
+    if variant.representation not in models:
+        models[variant.representation] = yield from REPRESENTATIONS[variant.representation].train(
+            pairs, modalities, None, pixel_size=pixel_size, device=device
+        )
+    model = models[variant.representation]
+    report = yield from evaluate(model, pairs, modalities, settings, output=folder, device=device)
+    return {"variant": vars(variant), **report.as_dict()}
+
+
+def _evaluate_retriever(
+    name: str, evaluation: EvaluationRun, pairs: Sequence[Pair], training_pairs: Sequence[Pair], folder: Path
+) -> Job[dict[str, Any]]:
+    """Fit a whole system on the training pairs, and count how often it finds the right image."""
+    from napari_cmrir.evaluation.retrievers.base import RETRIEVERS, compare_retrievers
+
+    retriever = RETRIEVERS[name](folder / "retrievers" / name, evaluation.device)
+    yield from portion(retriever.fit(training_pairs, evaluation.modalities), 0, 50)
+    for pair in pairs:
+        evaluation.add(pair)
+    ranks = yield from portion(compare_retrievers({name: retriever}, evaluation), 50, 100)
+    conditions = [
+        {
+            **vars(condition),
+            "kind": condition.kind,
+            "fields": len(evaluation.fields),
+            "success": {str(k): share_at_most(found, k).as_dict() for k in evaluation.settings.ranks},
+            "ranks": found,
+        }
+        for condition, found in ranks[name].items()
+    ]
+    return {"retriever": name, "conditions": conditions}
 
 
 def _require_names(settings: StudySettings) -> None:
     from napari_cmrir.bag_of_words.descriptors.features import DESCRIPTORS
+    from napari_cmrir.evaluation.retrievers.base import RETRIEVERS
     from napari_cmrir.representations.base import REPRESENTATIONS
 
     for what, given, known in (
         ("representation", settings.representations, REPRESENTATIONS),
         ("descriptor", settings.descriptors, DESCRIPTORS),
         ("re-ranking", settings.rerankings, RERANKINGS),
+        ("retriever", settings.retrievers, RETRIEVERS),
     ):
         for name in given:
             if name not in known:
@@ -224,33 +219,7 @@ def _digest(pairs: Sequence[Pair], total: int) -> Job[str]:
     return digest.hexdigest()
 
 
-def _key(
-    model: Representation,
-    modalities: tuple[str, str],
-    variant: Variant,
-    settings: EvaluationSettings,
-    content: str,
-) -> str:
-    """Name of a variant's file. It depends on settings, model, images and code."""
-    key = {
-        "format": 1,
-        "code": code_digest(),
-        "model": model.fingerprint,
-        "modalities": modalities,
-        "variant": vars(variant),
-        "settings": dump_settings(settings),
-        "pairs": content,
-    }
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return f"{variant.descriptor}-{variant.representation}-{variant.reranking}-{digest[:16]}"
-
-
-def _as_variant(job: Job[Any], done: int, total: int, message: str) -> Job[Any]:
-    """Run an evaluation as one of the variants."""
-    while True:
-        try:
-            progress = next(job)
-        except StopIteration as end:
-            return end.value
-        share = min(1.0, progress.done / progress.total) if progress.total else 0.0
-        yield Progress(done + share, total, "variants", f"{message}: {progress.message}")
+def _key(shared: Mapping[str, Any], **own: Any) -> str:
+    """Name what decides an evaluation: code, model, images and settings."""
+    key = {"format": 1, **shared, **own}
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]

@@ -113,7 +113,8 @@ def represent_batch(context: WorkerContext, batch: Sequence[ImageTask]) -> Job[R
             message = f"CoMIR of {image.name}"
             yield Progress(position, len(batch), "images", message)
             job = _represent(context, image, writer)
-            waiting.append((yield from _within(job, position, len(batch), message)))
+            describe = partial(_describe_image, message)
+            waiting.append((yield from step_of(job, position, len(batch), "images", describe)))
             if position:
                 waiting[position - 1].result()  # one at most is kept waiting, and a full disk said at once
         noted = [future.result() for future in waiting]
@@ -270,16 +271,6 @@ def _plain(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)[:60]
 
 
-def _within(job: Job[Any], position: int, total: int, message: str) -> Job[Any]:
-    """Run a job as the ``position``-th of ``total`` steps."""
-    try:
-        while True:
-            try:
-                progress = next(job)
-            except StopIteration as end:
-                return end.value
-            share = min(1.0, progress.done / progress.total) if progress.total else 0.0
-            detail = f"{message}: {progress.message}" if progress.unit == "blocks" else message
-            yield Progress(position + share, total, "images", detail)
-    finally:
-        job.close()
+def _describe_image(message: str, progress: Progress) -> str:
+    """Add the block to the message of an image that is represented block by block."""
+    return f"{message}: {progress.message}" if progress.unit == "blocks" else message

@@ -15,7 +15,8 @@ from napari_cmrir.evaluation.report.comparison import (
     RERANKING,
     SUCCESS_RANKS,
 )
-from napari_cmrir.evaluation.study import StudyReport, Variant
+from napari_cmrir.evaluation.settings import Variant
+from napari_cmrir.evaluation.study import StudyReport
 from napari_cmrir.evaluation.summaries import REFINED, ConditionSummary
 
 __all__ = ["as_markdown", "evaluation_tables", "study_tables"]
@@ -214,6 +215,11 @@ def _table_3(report: StudyReport) -> Iterator[tuple[str, Table]]:
                     ours = _ours(report, variant, repository, size, kinds=("cross",))
                     is_measured |= any(text != "-" for text in ours)
                     rows.append([str(variant), repository, *ours])
+        for name in report.retrievers:
+            for repository in report.modalities:
+                ours = _ours(report, name, repository, size, kinds=("cross",))
+                is_measured |= any(text != "-" for text in ours)
+                rows.append([name, repository, *ours])
         if not is_measured:
             continue
         for method, by_repository in COMPETITORS[size].items():
@@ -231,14 +237,14 @@ def _columns(report: StudyReport) -> list[str]:
 
 def _ours(
     report: StudyReport,
-    variant: Variant,
+    system: Variant | str,
     repository: str,
     size: str,
     kinds: tuple[str, ...] = ("cross", "within"),
 ) -> list[str]:
     texts = []
     for query, pose in product(report.modalities, ("untransformed", "transformed")):
-        condition = report.condition(variant, query, repository, pose, size)
+        condition = report.condition(system, query, repository, pose, size)
         texts.append("-" if condition is None or condition["kind"] not in kinds else _share(condition, 10))
     return texts
 

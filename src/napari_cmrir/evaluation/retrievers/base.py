@@ -106,7 +106,7 @@ def rank_of(right: str, scores: Mapping[str, float]) -> int | None:
     """
     if right not in scores:
         return None
-    return sum(score >= scores[right] for score in scores.values())
+    return sum(bool(score >= scores[right]) for score in scores.values())
 
 
 def compare_retrievers(
