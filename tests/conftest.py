@@ -1,8 +1,9 @@
-"""Which tests can be collected where napari and Qt are not installed."""
+"""Which tests can be collected where napari and Qt are not installed, and which run in one process."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +26,11 @@ def pytest_configure(config: pytest.Config) -> None:
     present = [name for name in WITHOUT if find_spec(name) is not None]
     if config.getoption("--no-napari") and present:
         raise pytest.UsageError(f"The core must be tested without {', '.join(present)}.")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process for their fixtures, and the windows for their display."""
+    folder = Path(__file__).parent / "napari"
+    for item in items:
+        group = "napari" if folder in item.path.parents else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
