@@ -1,4 +1,4 @@
-"""Masked correlation against its definition, written out."""
+"""Masked correlation against its definition, computed pixel by pixel."""
 
 import numpy as np
 import pytest
@@ -12,12 +12,12 @@ from napari_cmrir.registration.correlation import correlate, turn
 
 def literal_score(query: np.ndarray, mask: np.ndarray, field: np.ndarray, y: int, x: int) -> float:
     """Correlation of the overlap at one shift, pixel by pixel, times its share of the mask."""
-    ours, theirs = [], []
+    query_values, field_values = [], []
     for row, column in zip(*np.nonzero(mask), strict=True):
         if 0 <= row + y < field.shape[1] and 0 <= column + x < field.shape[2]:
-            ours.append(query[:, row, column])
-            theirs.append(field[:, row + y, column + x])
-    a, b = np.array(ours), np.array(theirs)
+            query_values.append(query[:, row, column])
+            field_values.append(field[:, row + y, column + x])
+    a, b = np.array(query_values), np.array(field_values)
     a, b = a - a.mean(0), b - b.mean(0)
     return float((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum())) * len(a) / mask.sum()
 
@@ -46,7 +46,7 @@ def test_equals_the_definition_at_every_shift(size: tuple[int, int], channels: i
     assert seen > 10
 
 
-def test_what_lies_outside_the_mask_does_not_matter() -> None:
+def test_pixels_outside_the_mask_do_not_matter() -> None:
     g = torch.Generator().manual_seed(0)
     query, fields = torch.rand(1, 9, 9, generator=g), torch.rand(1, 1, 20, 20, generator=g)
     mask = torch.ones(9, 9)

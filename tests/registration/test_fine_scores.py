@@ -19,8 +19,8 @@ def texture(seed, side=96):
     return torch.from_numpy(100 * gaussian_filter(noise, (0, 2, 2))).float()
 
 
-def voted(query, mask, fields, poses):
-    """Score of poses with the votes, of CoMIRs."""
+def scores_of(query, mask, fields, poses):
+    """Scores of poses with and without the fine scores."""
     query = high_pass(query[None], mask, 8.0)[0]
     fields = high_pass(fields, None, 8.0)
     scores = pose_scores(query, mask, fields, poses, 0.5)
@@ -30,14 +30,14 @@ def voted(query, mask, fields, poses):
 def test_a_query_agrees_with_itself_and_not_with_another():
     fields = torch.stack([texture(0), texture(1)])
     poses = torch.tensor([[0.0, 47.5, 47.5]] * 2)
-    (same, other), _ = voted(fields[0], torch.ones(96, 96), fields, poses)
+    (same, other), _ = scores_of(fields[0], torch.ones(96, 96), fields, poses)
     assert same == pytest.approx(1, abs=0.01)
     assert abs(other) < 0.1
 
 
 @settings(deadline=None, max_examples=15)
 @given(degrees=st.floats(-180, 180), outlined=st.booleans())
-def test_the_directions_turn_with_the_pose(degrees, outlined):
+def test_gradient_directions_turn_with_the_pose(degrees, outlined):
     """A turned query agrees under its own pose, and less under one that lies 3 px away."""
     field = texture(2, 160)
     y, x = torch.meshgrid(torch.arange(160.0), torch.arange(160.0), indexing="ij")
@@ -45,35 +45,35 @@ def test_the_directions_turn_with_the_pose(degrees, outlined):
     mask[55:105, 55:105] = 1
     query, inside = turn(field, mask, -degrees)
     poses = torch.tensor([[degrees, 79.5, 79.5], [degrees, 82.5, 79.5]])
-    (right, wrong), (correlation, _) = voted(query, inside, torch.stack([field, field]), poses)
+    (right, wrong), (correlation, _) = scores_of(query, inside, torch.stack([field, field]), poses)
     assert right > 0.75
     assert right > correlation - 0.2
     assert wrong < right / 2
 
 
-def test_what_lies_outside_the_mask_changes_nothing():
+def test_pixels_outside_the_mask_change_nothing():
     field, mask = texture(3), torch.zeros(96, 96)
     mask[20:70, 30:80] = 1
     poses = torch.tensor([[0.0, 47.5, 47.5]])
     other = torch.where(mask > 0, field, texture(4))
-    one, two = (voted(query, mask, field[None], poses)[0] for query in (field, other))
-    torch.testing.assert_close(one, two)
-    assert one.item() == pytest.approx(1, abs=0.05)
+    score, changed = (scores_of(query, mask, field[None], poses)[0] for query in (field, other))
+    torch.testing.assert_close(score, changed)
+    assert score.item() == pytest.approx(1, abs=0.05)
 
 
 def test_too_little_overlap_stays_minus_infinity():
     poses = torch.tensor([[0.0, -40.0, 47.5]])
-    assert voted(texture(5), torch.ones(96, 96), texture(5)[None], poses)[0].item() == -math.inf
+    assert scores_of(texture(5), torch.ones(96, 96), texture(5)[None], poses)[0].item() == -math.inf
 
 
-def test_agreement_is_that_of_numpy():
+def test_gradient_agreement_equals_a_numpy_implementation():
     rng = np.random.default_rng(6)
-    ours, theirs = rng.normal(size=(2, 2, 50)) * 30, rng.normal(size=(2, 3, 2, 50)) * 30
+    query, fields = rng.normal(size=(2, 2, 50)) * 30, rng.normal(size=(2, 3, 2, 50)) * 30
     weight = rng.random((3, 1, 50)) < 0.7
-    a, b = np.hypot(*ours), np.hypot(*theirs)
-    between = np.arctan2(ours[0], ours[1]) - np.arctan2(theirs[0], theirs[1])
+    a, b = np.hypot(*query), np.hypot(*fields)
+    between = np.arctan2(query[0], query[1]) - np.arctan2(fields[0], fields[1])
     expected = (np.cos(2 * between) * np.minimum(a, b) * weight).sum((1, 2))
     expected /= (np.maximum(a, b) * weight).sum((1, 2))
-    one, other = (tuple(torch.from_numpy(axis) for axis in both) for both in (ours, theirs))
-    found = gradient_agreement(one, other, torch.from_numpy(weight.astype(float)))
+    gradients = (tuple(torch.from_numpy(axis) for axis in axes) for axes in (query, fields))
+    found = gradient_agreement(*gradients, torch.from_numpy(weight.astype(float)))
     np.testing.assert_allclose(found, expected, atol=5e-3)

@@ -1,4 +1,4 @@
-"""Detail: what is left when the neighbourhood's mean is gone."""
+"""The high pass: an image without the Gaussian mean of its neighbourhood."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 from napari_cmrir.registration.correlation import high_pass
 
 
-def test_equals_the_gaussian_of_what_counts() -> None:
+def test_equals_scipys_gaussian_of_the_pixels_that_count() -> None:
     rng = np.random.default_rng(0)
     image = rng.random((30, 40))
     mask = rng.random((30, 40)) < 0.7

@@ -1,4 +1,4 @@
-"""Registration of a query's CoMIR with those of fields, coarse to fine: poses and their scores."""
+"""Registration of a query's CoMIR with the CoMIRs of fields, coarse to fine: poses and their scores."""
 
 from __future__ import annotations
 
@@ -29,26 +29,29 @@ from napari_cmrir.settings import fitted_values
 __all__ = ["FineScores", "gradient_agreement", "register"]
 
 _FITTED = fitted_values("fine_scores").values
-_LEAST = 0.05  # product of two gradients' lengths, squared steps of 8 bits, that is hardly a direction
-_POINTS = 20_000
+# Added to the product of two gradients' lengths (grey levels of 255 per pixel, squared), so that gradients
+# of rounding noise have no direction. Not measured.
+_GRADIENT_FLOOR = 0.05
+_FINE_SCORE_POINTS = 20_000  # pixels of the query that the fine scores sample; more cost time, not measured
 
 
 class FineScores:
-    """Scores the fine structures of a query and of fields under poses that are already found.
+    """Scores the fine structures of a query and of fields under known poses.
 
-    Registration finds a pose by blobs of some ten pixels, which agree by chance more often than edges do. Two
-    scores of edges are added: the zero-normalised correlation of the band of 2 px, and the agreement of
-    gradient directions (after Pluim et al., "Image registration by maximization of
-    combined mutual information and gradient information", IEEE TMI 19, 2000, doi:10.1109/42.876307).
+    Registration finds a pose by blobs of some ten pixels. Blobs agree by chance more often than edges do, so
+    two scores of edges join the correlation: the zero-normalised correlation of the 2 px band, and the
+    agreement of gradient directions (after Pluim et al., "Image registration by maximization of combined
+    mutual information and gradient information", IEEE TMI 19, 2000, doi:10.1109/42.876307).
+    `benchmarks/fine_scores.py` compares them with other scores; docs/searching.md holds the table.
 
     Parameters
     ----------
     query : (channel, h, w) float tensor
-        Detail of its CoMIR.
+        The query's high-passed CoMIR.
     mask : (h, w) float tensor
         1 where the query counts.
     fields : (n, channel, y, x) float tensor
-        Detail of theirs.
+        The fields' high-passed CoMIRs.
     gradients : (n, 3 * channel, y, x) tensor
         `with_gradients` of the fields.
     side : int
@@ -59,61 +62,60 @@ class FineScores:
         self._channels = channels = len(query)
         deviation = _FITTED["band"] / side
         band = high_pass(query[None], mask, deviation)
-        inner = 1 - F.max_pool2d(
-            1 - mask[None], 3, stride=1, padding=1
-        )  # whose gradients are the query's own
-        ours = torch.cat((band[0], with_gradients(query[None])[0, channels:], inner))
-        self._points = Points(ours, mask, _POINTS)
+        # Pixels whose central differences see no pixel outside the mask.
+        inner = 1 - F.max_pool2d(1 - mask[None], 3, stride=1, padding=1)
+        features = torch.cat((band[0], with_gradients(query[None])[0, channels:], inner))
+        self._points = Points(features, mask, _FINE_SCORE_POINTS)
         self._fields = torch.cat((high_pass(fields, None, deviation), gradients[:, channels:]), 1)
 
     def add_to(self, scores: Tensor, poses: Tensor) -> Tensor:
-        """Average the correlations of the CoMIRs with the fine scores.
+        """Average correlations with the two fine scores.
 
         Parameters
         ----------
         scores : (n,) tensor
-            The correlations, times the overlap.
+            Correlation times overlap of each field.
         poses : (n, 3) tensor
             The pose in each field: degrees, and (y, x) of the query's centre.
 
         Returns
         -------
         (n,) tensor
-            Weighted mean of the three, in [-1, 1]; -inf where the score is.
+            Weighted mean of the three scores, in [-1, 1]; -inf where the correlation is -inf.
         """
         seen, weight, _ = self._points.sample(self._fields, poses)
-        ours, inner = self._points.values[:-1], self._points.values[-1]
+        query, inner = self._points.values[:-1], self._points.values[-1]
         c = self._channels
         overlap = weight.sum((1, 2)) / max(1, weight.shape[-1])
-        fine = _correlation(ours[:c], seen[:, :c], weight)
+        band = _correlation(query[:c], seen[:, :c], weight)
         angle = torch.deg2rad(poses[:, 0])[:, None, None]
         cos, sin = angle.cos(), angle.sin()
-        down, right = seen[:, c : 2 * c], seen[:, 2 * c :]  # as the field's axes lie
-        theirs = (cos * down + sin * right, cos * right - sin * down)
-        steps = gradient_agreement((ours[c : 2 * c], ours[2 * c :]), theirs, weight * inner)
+        down, right = seen[:, c : 2 * c], seen[:, 2 * c :]  # along the field's axes
+        turned = (cos * down + sin * right, cos * right - sin * down)  # along the query's axes
+        directions = gradient_agreement((query[c : 2 * c], query[2 * c :]), turned, weight * inner)
         weights = (_FITTED["correlation_weight"], _FITTED["band_weight"], _FITTED["gradient_weight"])
-        fine_scores = weights[1] * fine + weights[2] * steps
+        fine_scores = weights[1] * band + weights[2] * directions
         return (weights[0] * scores + fine_scores * overlap) / sum(weights)
 
 
-def gradient_agreement(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
-    """Compare gradients by their directions, each as much as the weaker of the two is strong.
+def gradient_agreement(query: tuple[Tensor, Tensor], fields: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
+    """Compare the directions of gradients, each pair weighted by the shorter of its two gradients.
 
     Parameters
     ----------
-    ours : two (channel, point) tensors
-        Gradients along y and x.
-    theirs : two (n, channel, point) tensors
-        Those of the fields at the same points and along the same axes.
+    query : two (channel, point) tensors
+        The query's gradients along y and x.
+    fields : two (n, channel, point) tensors
+        The fields' gradients at the same points and along the same axes.
     weight : (n, 1, point) tensor
-        1 where they count.
+        1 for points that count.
 
     Returns
     -------
     (n,) tensor
-        Sum of the cosines of twice the angles between them, times the weaker length, over the sum of the
-        stronger lengths: 1 where they are equal, -1 where they are perpendicular and of equal length, about
-        0 by chance.
+        Sum over the points of cos(2 * angle) times the shorter length, divided by the sum of the longer
+        lengths. It is 1 for equal gradients, -1 for perpendicular gradients of equal length, and about 0 by
+        chance. Opposite gradients agree, because contrast may differ between modalities.
 
     Examples
     --------
@@ -122,27 +124,29 @@ def gradient_agreement(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor
     >>> round(gradient_agreement(along_y, across, torch.ones(1, 1, 2)).item(), 2)
     -0.6
     """
-    lengths = torch.hypot(*ours), torch.hypot(*theirs)
-    cosine = (ours[0] * theirs[0] + ours[1] * theirs[1]) / (lengths[0] * lengths[1] + _LEAST)
-    weaker, stronger = torch.minimum(*lengths), torch.maximum(*lengths)
-    agreement = ((2 * cosine.square() - 1) * weaker * weight).sum((1, 2))
-    return agreement / (stronger * weight).sum((1, 2)).clamp_min(1e-6)
+    lengths = torch.hypot(*query), torch.hypot(*fields)
+    cosine = (query[0] * fields[0] + query[1] * fields[1]) / (lengths[0] * lengths[1] + _GRADIENT_FLOOR)
+    shorter, longer = torch.minimum(*lengths), torch.maximum(*lengths)
+    agreement = ((2 * cosine.square() - 1) * shorter * weight).sum((1, 2))  # cos(2a) = 2 cos(a)^2 - 1
+    return agreement / (longer * weight).sum((1, 2)).clamp_min(1e-6)
 
 
-def _correlation(ours: Tensor, theirs: Tensor, weight: Tensor) -> Tensor:
-    """Zero-normalised correlation (n,) of (channel, point) with (n, channel, point)."""
+def _correlation(query: Tensor, fields: Tensor, weight: Tensor) -> Tensor:
+    """Correlate (channel, point) with (n, channel, point), zero-normalised: (n,)."""
     total = weight.sum(-1, keepdim=True).clamp_min(1)
 
     def centred(values: Tensor) -> Tensor:
         return (values - (values * weight).sum(-1, keepdim=True) / total) * weight
 
-    one, other = centred(ours[None]), centred(theirs)
-    lengths = one.square().sum((1, 2)) * other.square().sum((1, 2))
-    return (one * other).sum((1, 2)) / lengths.sqrt().clamp_min(1e-6)
+    query, fields = centred(query[None]), centred(fields)
+    lengths = query.square().sum((1, 2)) * fields.square().sum((1, 2))
+    return (query * fields).sum((1, 2)) / lengths.sqrt().clamp_min(1e-6)
 
 
-_KEPT = 2  # peaks of a field that are refined
-_BATCH_PIXELS = 2**22
+# Coarse peaks of a field that are refined: the second may be the right pose, and its score is the runner-up.
+# Each one more costs as much time as the first; not measured.
+_REFINED_PEAKS = 2
+_BATCH_PIXELS = 2**22  # pixels of fields registered at once, at full resolution: bounds memory; not measured
 
 
 class FieldComirs(Protocol):
@@ -150,29 +154,29 @@ class FieldComirs(Protocol):
 
     @property
     def fields(self) -> NDArray[np.void]:
-        """Structured (n,) array with the height and the width of every field in pixels."""
+        """Give a structured (n,) array with the height and the width of every field in pixels."""
 
     def comir(self, field: int, level: int = 0) -> NDArray[np.uint8]:
-        """CoMIR (channel, y, x) of a field, each level half as large as the one before."""
+        """Read the CoMIR (channel, y, x) of a field; each level halves the side of the previous one."""
 
 
 def register(
     query: PreparedQuery, comirs: FieldComirs, fields: Sequence[int], settings: RegistrationSettings
 ) -> Job[dict[int, Pose]]:
-    """Find the best pose of a query in each of some fields, coarse to fine.
+    """Find the best pose of a query in each field, coarse to fine.
 
-    At the coarse level every rotation is correlated at every shift by FFT; the peaks of the best fields are
-    then moved to sub-pixel and sub-degree precision at the fine level, whose correlation, with the second
-    vote, is their score. A field that is not refined keeps its coarse pose, and scores no higher than those
-    that are.
+    At the coarse level every rotation is correlated at every shift by FFT. At the fine level the peaks of the
+    best fields are moved to sub-pixel and sub-degree precision, and their score is the correlation there,
+    averaged with the fine scores. A field that is not refined keeps its coarse pose; its score is at most the
+    lowest refined score.
 
     Parameters
     ----------
     query : PreparedQuery
     comirs : FieldComirs
-        The fields' CoMIRs; a repository is one.
+        Source of the fields' CoMIRs, such as a repository.
     fields : sequence of int
-        Their numbers.
+        Numbers of the fields to register.
     settings : RegistrationSettings
 
     Yields
@@ -182,8 +186,8 @@ def register(
 
     Returns
     -------
-    dict
-        `Pose` of each field.
+    dict of int to Pose
+        Pose by field number.
     """
     total = len(fields) + min(len(fields), settings.refine)
     starts: dict[int, Tensor] = {}
@@ -210,7 +214,7 @@ def register(
 
 
 def _batches(comirs: FieldComirs, fields: Sequence[int]) -> list[list[int]]:
-    """Fields of equal size, few enough to be held at once."""
+    """Group fields of equal size into batches of at most `_BATCH_PIXELS`."""
     by_size = defaultdict(list)
     for field in fields:
         by_size[tuple(comirs.fields[["height", "width"]][field].item())].append(int(field))
@@ -222,7 +226,7 @@ def _batches(comirs: FieldComirs, fields: Sequence[int]) -> list[list[int]]:
 
 
 def _stack(comirs: FieldComirs, fields: Sequence[int], level: int, query: PreparedQuery) -> Tensor:
-    """CoMIRs of fields of equal size at a level, (n, channel, y, x) float."""
+    """Read and high-pass the CoMIRs of fields of equal size at a level: (n, channel, y, x) float."""
     stored = max(0, min(level, _stored_level(comirs, fields[0])))
     stacked = np.stack([comirs.comir(field, stored) for field in fields])
     images = torch.from_numpy(stacked).to(query.device).float()
@@ -232,7 +236,7 @@ def _stack(comirs: FieldComirs, fields: Sequence[int], level: int, query: Prepar
 
 
 def _stored_level(comirs: FieldComirs, field: int) -> int:
-    """The coarsest level that a field's pyramid is sure to hold."""
+    """Give the coarsest level that a field's pyramid holds: pyramids stop at a side of 64 px."""
     smallest = min(comirs.fields[["height", "width"]][field].item())
     return int(math.log2(max(1, smallest / 64)))
 
@@ -240,11 +244,11 @@ def _stored_level(comirs: FieldComirs, field: int) -> int:
 def _coarse_poses(
     query: PreparedQuery, fields: Tensor, settings: RegistrationSettings
 ) -> tuple[Tensor, Tensor]:
-    """The best peaks of each field, and the score of the best.
+    """Find the best peaks of each field, and the highest score.
 
     Returns
     -------
-    poses : (n, _KEPT, 3) tensor
+    poses : (n, _REFINED_PEAKS, 3) tensor
         Degrees, and the query's centre (y, x) at full resolution.
     scores : (n,) tensor
     """
@@ -259,7 +263,7 @@ def _coarse_poses(
     places = (torch.stack(centres, 1) + 0.5) * side - 0.5  # (n, angle, 2)
     degrees = torch.tensor(rotations(settings), device=places.device)
     by_angle = torch.stack(scores, 1)
-    distinct = [
+    distinct = [  # peaks within 4 coarse pixels and 1.5 rotation steps are one pose; not measured
         _distinct(torch.cat((degrees[:, None], place), 1), score, 4.0 * side, settings.rotation_step)
         for place, score in zip(places, by_angle, strict=True)
     ]
@@ -267,7 +271,7 @@ def _coarse_poses(
 
 
 def _distinct(poses: Tensor, scores: Tensor, distance: float, step: float) -> Tensor:
-    """The best poses (_KEPT, 3) that are not neighbours of one another in place and angle."""
+    """Keep the best poses (_REFINED_PEAKS, 3) that are not neighbours in place and angle."""
     kept: list[Tensor] = []
     order = scores.argsort(descending=True).tolist()
     for index in order:
@@ -279,9 +283,9 @@ def _distinct(poses: Tensor, scores: Tensor, distance: float, step: float) -> Te
         )
         if not near:
             kept.append(pose)
-        if len(kept) == _KEPT:
+        if len(kept) == _REFINED_PEAKS:
             break
-    return torch.stack(kept + [kept[0]] * (_KEPT - len(kept)))
+    return torch.stack(kept + [kept[0]] * (_REFINED_PEAKS - len(kept)))
 
 
 def _fine_poses(
@@ -291,6 +295,7 @@ def _fine_poses(
     starts: Tensor,
     settings: RegistrationSettings,
 ) -> dict[int, Pose]:
+    """Refine the coarse poses (n, _REFINED_PEAKS, 3) of fields of equal size; give each field's best."""
     comir, mask = query.level(query.fine)
     side = 2**query.fine
     images = _stack(comirs, fields, query.fine, query)
@@ -299,6 +304,7 @@ def _fine_poses(
     poses, scores = [], []
     for start in starts.unbind(1):
         start = torch.cat((start[:, :1], (start[:, 1:] + 0.5) / side - 0.5), 1)
+        # Start from the best of three angles, so that no peak is further than a sixth of a rotation step.
         nearby = [start + torch.tensor([d * settings.rotation_step / 3, 0, 0]).to(start) for d in (-1, 0, 1)]
         tried = torch.stack(
             [
@@ -315,7 +321,7 @@ def _fine_poses(
     results = {}
     for field, pose, score in zip(fields, found.unbind(), values.unbind(), strict=True):
         best = int(score.argmax())
-        others = score[(pose - pose[best]).abs().amax(1) > 1]
+        others = score[(pose - pose[best]).abs().amax(1) > 1]  # more than 1 degree or 1 fine pixel away
         degrees, y, x = pose[best].tolist()
         results[field] = Pose(
             float(score[best]),

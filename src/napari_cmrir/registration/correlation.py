@@ -1,4 +1,4 @@
-"""Masked, zero-normalised correlation of a turned query with images by FFT, and the high pass before it."""
+"""Masked, zero-normalised correlation of a turned query with fields by FFT, and the high pass before it."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from torch.nn import functional as F
 __all__ = ["RotatedTemplates", "correlate", "high_pass", "peaks", "turn"]
 
 
-_FILTERED = (torch.float32, torch.float64)
+_OPENCV_TYPES = (torch.float32, torch.float64)  # float types that OpenCV filters
 
 
 def high_pass(images: Tensor, mask: Tensor | None, deviation: float) -> Tensor:
-    """Subtract the mean of its neighbourhood from every pixel.
+    """Subtract from every pixel the Gaussian mean of its neighbourhood.
 
-    Slow variation agrees by chance between any two tissues; the remaining detail distinguishes them.
+    Slow variation agrees by chance between any two tissues. The remaining detail distinguishes them.
 
     Parameters
     ----------
     images : (n, channel, y, x) float tensor
     mask : (y, x) float tensor or None
-        1 where the images count; the mean is that of these pixels. ``None`` where all do, which is faster.
+        1 where the images count, 0 elsewhere. Only pixels that count enter the mean. ``None`` if all pixels
+        count, which is faster.
     deviation : float
-        Standard deviation of the Gaussian neighbourhood, in pixels; 0 applies the mask only.
+        Standard deviation of the Gaussian, in pixels; 0 applies the mask only.
 
     Returns
     -------
@@ -45,8 +46,8 @@ def high_pass(images: Tensor, mask: Tensor | None, deviation: float) -> Tensor:
     if deviation <= 0:
         return images if mask is None else images * mask
     if mask is None:
-        if images.device.type == "cpu" and not images.requires_grad and images.dtype in _FILTERED:
-            return _filtered(images, deviation)
+        if images.device.type == "cpu" and not images.requires_grad and images.dtype in _OPENCV_TYPES:
+            return _high_pass_opencv(images, deviation)
         mask = torch.ones_like(images[0, 0])
     down, across = (_smoothing(side, deviation, images) for side in images.shape[-2:])
 
@@ -58,17 +59,17 @@ def high_pass(images: Tensor, mask: Tensor | None, deviation: float) -> Tensor:
 
 
 def _smoothing(side: int, deviation: float, like: Tensor) -> Tensor:
-    """The convolution with a Gaussian, cut at three deviations, as a symmetric (side, side) matrix.
+    """Write the convolution with a Gaussian, cut at three deviations, as a symmetric (side, side) matrix.
 
-    Products of matrices are many times faster than convolutions with a kernel this long.
+    A matrix product is many times faster in torch than a convolution with a kernel of about 100 px.
     """
-    at = torch.arange(side, device=like.device, dtype=like.dtype)
-    apart = (at[:, None] - at).abs()
-    return torch.exp(-0.5 * (apart / deviation).square()) * (apart <= math.ceil(3 * deviation))
+    position = torch.arange(side, device=like.device, dtype=like.dtype)
+    distance = (position[:, None] - position).abs()
+    return torch.exp(-0.5 * (distance / deviation).square()) * (distance <= math.ceil(3 * deviation))
 
 
-def _filtered(images: Tensor, deviation: float) -> Tensor:
-    """The detail of whole images on the CPU, by OpenCV's filters."""
+def _high_pass_opencv(images: Tensor, deviation: float) -> Tensor:
+    """Subtract the Gaussian mean of whole images (n, channel, y, x) on the CPU by OpenCV."""
     import cv2
 
     side = 2 * math.ceil(3 * deviation) + 1
@@ -84,7 +85,9 @@ def _filtered(images: Tensor, deviation: float) -> Tensor:
     return torch.from_numpy(result)
 
 
-_FLAT = 1e-3  # share of an image's variance under which an overlap counts as flat
+# Smallest variance of an overlap, as a share of the whole image's variance: the correlation divides by no
+# less, so that rounding noise in a flat overlap does not correlate. Not measured.
+_FLAT = 1e-3
 
 
 def turn(query: Tensor, mask: Tensor, degrees: float) -> tuple[Tensor, Tensor]:
@@ -96,12 +99,11 @@ def turn(query: Tensor, mask: Tensor, degrees: float) -> tuple[Tensor, Tensor]:
     mask : (y, x) float tensor
         1 where the query counts, 0 elsewhere.
     degrees : float
-        The angle.
 
     Returns
     -------
     turned : (channel, y', x') float tensor
-        The query in the smallest frame that holds it, centre on centre; 0 outside.
+        The turned query in the smallest frame that holds it, both centres at one point; 0 outside.
     turned_mask : (y', x') float tensor
         1 where the turned query counts.
 
@@ -118,9 +120,8 @@ def turn(query: Tensor, mask: Tensor, degrees: float) -> tuple[Tensor, Tensor]:
     columns = max(1, math.ceil(abs(width * cos) + abs(height * sin) - 1e-6))
     y = torch.arange(rows, device=query.device, dtype=query.dtype)[:, None] - (rows - 1) / 2
     x = torch.arange(columns, device=query.device, dtype=query.dtype)[None, :] - (columns - 1) / 2
-    grid = torch.stack(
-        ((x * cos - y * sin) * (2 / width), (y * cos + x * sin) * (2 / height)), -1
-    )  # where each output pixel comes from, in [-1, 1] over the cells' borders
+    # Source (x, y) of each output pixel; -1 and 1 are the outer borders of the first and the last pixel.
+    grid = torch.stack(((x * cos - y * sin) * (2 / width), (y * cos + x * sin) * (2 / height)), -1)
     stacked = torch.cat((query * mask, mask[None]))[None]
     sampled = F.grid_sample(stacked, grid[None], align_corners=False, padding_mode="zeros")[0]
     inside = (sampled[-1] > 0.5).to(query.dtype)
@@ -128,21 +129,29 @@ def turn(query: Tensor, mask: Tensor, degrees: float) -> tuple[Tensor, Tensor]:
 
 
 class RotatedTemplates:
-    """Versions of one query, such as turned ones, made ready for correlation with fields of one size.
+    """Versions of one query, such as rotations, prepared for correlation with fields of one size.
 
-    Only the shifts at which enough of the query can lie on a field are computed.
+    The spectra and norms of each version are computed once. Only shifts at which enough of the query can lie
+    on a field are computed.
 
     Parameters
     ----------
     versions : sequence of ((channel, y, x) tensor, (y, x) tensor)
-        Each version, and its mask: 1 where it counts, 0 elsewhere.
+        Each version and its mask: 1 where the version counts, 0 elsewhere.
     shape : (int, int)
-        Height and width of the fields that will come.
+        Height and width of the fields.
     min_overlap : float
-        Smallest share of the mask that has to lie on the field, in (0, 1].
+        Smallest share of the mask that must lie on the field, in (0, 1].
     centred : bool
-        Take from the fields their mean in each overlap. Without, it is a third of the work less, or more than
-        half for several channels; right where every neighbourhood has a mean of about 0, as `high_pass` has.
+        Subtract from the fields their mean in each overlap. False saves a third of the transforms, or more
+        than half with several channels. It is correct for fields whose mean is about 0 in every
+        neighbourhood, which `high_pass` gives.
+
+    Examples
+    --------
+    >>> templates = RotatedTemplates([(torch.rand(1, 8, 8), torch.ones(8, 8))], (20, 30))
+    >>> next(templates.correlate(torch.rand(2, 1, 20, 30))).shape
+    torch.Size([2, 21, 31])
     """
 
     def __init__(
@@ -169,13 +178,13 @@ class RotatedTemplates:
         ]
 
     def _transform(self, fields: Tensor) -> Tensor:
-        """Spectra of fields that are moved so that the first shift of all is at index 0."""
+        """Transform fields, padded so that the first shift of all versions is at index 0."""
         moved = F.pad(fields, (self._before[1], 0, self._before[0], 0))
         spectra: Tensor = torch.fft.rfft2(moved, s=self._size)
         return spectra
 
     def _at_shifts(self, product: Tensor, window: tuple[slice, slice]) -> Tensor:
-        """A product of spectra at the shifts of a version, (..., sy, sx)."""
+        """Transform a product of spectra back, and cut out the shifts of a version, (..., sy, sx)."""
         full: Tensor = torch.fft.irfft2(product, s=self._size)
         return full[..., window[0], window[1]]
 
@@ -219,7 +228,13 @@ class RotatedTemplates:
         )
 
     def correlate(self, fields: Tensor) -> Iterator[Tensor]:
-        """Correlate each version with every field (n, channel, Y, X) at every shift; see `correlate`."""
+        """Correlate each version with every field (n, channel, Y, X) at every shift.
+
+        Yields
+        ------
+        (n, sy, sx) tensor
+            Scores of one version, as of `correlate`; `versions` holds each version's shape and origin.
+        """
         if self.centred:
             fields = fields - fields.mean((-2, -1), keepdim=True)
         squares = fields.square().sum(1)
@@ -239,7 +254,7 @@ class RotatedTemplates:
 
 @dataclass(frozen=True, eq=False)
 class _Version:
-    """What is known of a version of the query before any field comes; ``(sy, sx)`` are its shifts.
+    """The parts of a version's correlation that do not depend on the field; ``(sy, sx)`` are its shifts.
 
     `origin` is the position in a field of the query's first pixel at the first shift.
     """
@@ -257,7 +272,7 @@ class _Version:
 
 
 def _overhangs(mask: Tensor, min_overlap: float) -> tuple[tuple[int, int], tuple[int, int]]:
-    """How many rows, and columns, can lie off the field, first and last ones, with enough left on it."""
+    """Count the (first, last) rows and columns that can lie off the field at the smallest overlap."""
 
     def leading(counts: Tensor) -> int:
         allowed = (1 - min_overlap) * counts.sum() + 1e-3
@@ -273,13 +288,13 @@ def _overhangs(mask: Tensor, min_overlap: float) -> tuple[tuple[int, int], tuple
 def correlate(
     query: Tensor, mask: Tensor, fields: Tensor, *, min_overlap: float = 0.5
 ) -> tuple[Tensor, tuple[int, int]]:
-    """Zero-normalised correlation of a query with every field at every shift, times the overlap.
+    """Correlate a query with every field at every shift: zero-normalised correlation times the overlap.
 
-    The correlation of a small overlap is high by chance more often than that of a large one; weighted by the
-    share of the query that lies on the field, the two compare. Means and variances are those of the overlap
-    alone (Padfield, "Masked object registration in the Fourier domain", IEEE TIP 21, 2012,
-    doi:10.1109/TIP.2011.2181402); channels are pooled after each has lost its own mean. Where either image
-    is all but flat, the correlation goes to 0.
+    A small overlap correlates highly by chance more often than a large overlap. The factor (share of the
+    query that lies on the field) makes the scores of both comparable. Means and variances are computed over
+    the overlap (Padfield, "Masked object registration in the Fourier domain", IEEE TIP 21, 2012,
+    doi:10.1109/TIP.2011.2181402). Each channel loses its own mean; then the channels are pooled. The
+    correlation goes to 0 where either image is nearly flat.
 
     Parameters
     ----------
@@ -289,14 +304,15 @@ def correlate(
         1 where the query counts, 0 elsewhere.
     fields : (n, channel, Y, X) float tensor
     min_overlap : float
-        Smallest share of the mask that has to lie on the field, in (0, 1].
+        Smallest share of the mask that must lie on the field, in (0, 1].
 
     Returns
     -------
     scores : (n, sy, sx) tensor
-        In [-1, 1]; 1 is perfect correlation of all of the query; -inf where the overlap is too small.
+        In [-1, 1]; 1 is perfect correlation of the whole query; -inf where the overlap is too small.
     origin : (int, int)
-        Position (y, x) in the field of the query's first pixel for ``scores[:, 0, 0]``; one pixel a step.
+        Position (y, x) in the field of the query's first pixel for ``scores[:, 0, 0]``. The next score is
+        one pixel further.
 
     Examples
     --------
@@ -313,7 +329,7 @@ def correlate(
 
 
 def peaks(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Highest score of every field and its index.
+    """Find the highest score of every field and its index.
 
     Parameters
     ----------

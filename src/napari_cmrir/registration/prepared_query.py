@@ -1,4 +1,4 @@
-"""A query prepared for registration: its variants, levels and rotated templates; and the pose found."""
+"""A query prepared for registration (mirrored, scaled, in levels, rotated), and the `Pose` of a hit."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ from napari_cmrir.registration.settings import HIGH_PASS_PX, RegistrationSetting
 
 __all__ = ["Pose", "PreparedQuery", "resized", "rotations", "scales"]
 
-_COARSE, _FINE = 2, 1  # pyramid levels: quarter and half resolution
-_SMALLEST_SIDE = 20  # pixels that a query keeps at the coarse level
-_ALIGNMENT = 2**_COARSE
+# Pyramid levels of the coarse and the fine registration: quarter and half resolution. A finer level costs
+# four times the time; other levels are not measured.
+_COARSE, _FINE = 2, 1
+# Pixels that the query's smaller side keeps at the coarse level, else the level is made finer. Fewer pixels
+# correlate by chance; not measured.
+_SMALLEST_SIDE = 20
+_ALIGNMENT = 2**_COARSE  # padded sides divide by it, so that every level has whole pixels
 
 
 @dataclass(frozen=True)
@@ -28,18 +32,18 @@ class Pose:
     Parameters
     ----------
     score : float
-        How well the CoMIRs agree under the pose, times the share of the query that lies on the field, in
-        [-1, 1]; -inf if there is no pose.
+        Correlation (with the fine scores, if they are on) times the share of the query that lies on the
+        field, in [-1, 1]; -inf if there is no pose.
     rotation_degrees : float
-        How far the query is turned counter-clockwise.
+        Counter-clockwise rotation of the query.
     centre : (float, float)
-        (y, x) in the field's pixels of the centre of the query's frame.
+        Centre (y, x) of the query's frame, in the field's pixels.
     runner_up : float
-        Score of the next best, different pose in the same field; -inf if there is none.
+        Score of the second best pose in the same field; -inf if there is none.
     mirrored : bool
         Whether the query was mirrored left to right before it was turned.
     scale : float
-        By how much the query was enlarged.
+        Factor by which the query was enlarged.
     """
 
     score: float
@@ -57,14 +61,22 @@ class PreparedQuery:
     ----------
     comir : (channel, y, x) uint8 array
     mask : (y, x) bool array
+        True where the query counts.
     device : torch.device
+        Device of the registration.
     mirrored : bool
-        Mirror it left to right.
+        Mirror the query left to right.
     scale : float
-        Enlarge it by this factor.
+        Enlarge the query by this factor.
     high_pass_px : float
-        Standard deviation of the `high_pass` before every comparison, in pixels of full resolution, as the
-        model was trained; 0 compares the CoMIRs unfiltered.
+        Standard deviation of the `high_pass` before every comparison, in pixels of full resolution; 0
+        compares the CoMIRs unfiltered. It must equal the model's.
+
+    Examples
+    --------
+    >>> query = PreparedQuery(np.zeros((1, 90, 101), np.uint8), np.ones((90, 101), bool), torch.device("cpu"))
+    >>> query.coarse, query.fine, query.level(2)[0].shape
+    (2, 1, torch.Size([1, 23, 26]))
     """
 
     def __init__(
@@ -93,11 +105,11 @@ class PreparedQuery:
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device of the query's tensors."""
         return self._comir.device
 
     def level(self, level: int) -> tuple[Tensor, Tensor]:
-        """High-passed CoMIR (channel, y, x) and mask (y, x), averaged over squares of ``2**level`` px."""
+        """Give the high-passed CoMIR (channel, y, x) and mask (y, x), averaged over ``2**level`` px."""
         side = 2**level
         weight = F.avg_pool2d(self._mask[None], side)[0]
         comir = F.avg_pool2d(self._comir * self._mask, side) / weight.clamp_min(1e-6)
@@ -105,18 +117,18 @@ class PreparedQuery:
         return high_pass(comir[None], mask, self.high_pass_px / side)[0], mask
 
     def rotated_templates(self, shape: tuple[int, int], settings: RegistrationSettings) -> RotatedTemplates:
-        """The query at the coarse level under every rotation, ready for fields of a shape (made once)."""
+        """Give the query at the coarse level under every rotation, for fields of a shape; cached."""
         if shape not in self._templates:
             comir, mask = self.level(self.coarse)
             turned = [turn(comir, mask, angle) for angle in rotations(settings)]
-            # A high-passed field has a mean of about 0 everywhere; an unfiltered one must be centred.
+            # A high-passed field has a mean of about 0 everywhere; an unfiltered field must be centred.
             self._templates[shape] = RotatedTemplates(
                 turned, shape, min_overlap=settings.min_overlap, centred=not self.high_pass_px
             )
         return self._templates[shape]
 
     def corners(self, pose: Pose) -> NDArray[np.float64]:
-        """Corners (4, 2) of the query, without its padding, in the field's pixels."""
+        """Give the corners (4, 2) of the query, without its padding, in the field's pixels."""
         top, left = (-(side + (-side % _ALIGNMENT)) / 2 for side in (self.height, self.width))
         bottom, right = top + self.height, left + self.width
         if self.mirrored:
@@ -131,7 +143,26 @@ class PreparedQuery:
 def resized(
     comir: NDArray[np.uint8], mask: NDArray[np.bool_], scale: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Enlarge a CoMIR (channel, y, x) and its mask (y, x) by a factor, to whole pixels."""
+    """Enlarge a CoMIR (channel, y, x) and its mask (y, x) by a factor, to whole pixels.
+
+    Parameters
+    ----------
+    comir : (channel, y, x) uint8 array
+    mask : (y, x) bool array
+    scale : float
+        Factor of the side lengths, above 0.
+
+    Returns
+    -------
+    comir : (channel, y', x') uint8 array
+    mask : (y', x') bool array
+
+    Examples
+    --------
+    >>> comir, mask = resized(np.zeros((1, 10, 20), np.uint8), np.ones((10, 20), bool), 1.5)
+    >>> comir.shape, mask.shape
+    ((1, 15, 30), (15, 30))
+    """
     if scale == 1:
         return comir, mask
     import cv2
@@ -144,7 +175,16 @@ def resized(
 
 
 def rotations(settings: RegistrationSettings) -> list[float]:
-    """Angles tried first, in degrees, symmetric about 0.
+    """List the angles of the coarse search, in degrees, symmetric about 0.
+
+    Parameters
+    ----------
+    settings : RegistrationSettings
+        `max_rotation` and `rotation_step` are used.
+
+    Returns
+    -------
+    list of float
 
     Examples
     --------
@@ -161,7 +201,16 @@ def rotations(settings: RegistrationSettings) -> list[float]:
 
 
 def scales(settings: RegistrationSettings) -> list[float]:
-    """Sizes that are tried, as factors of the query's own, which is the first.
+    """List the factors by which the query is enlarged, the query's own size (1) first.
+
+    Parameters
+    ----------
+    settings : RegistrationSettings
+        `max_scale` and `scale_step` are used.
+
+    Returns
+    -------
+    list of float
 
     Examples
     --------

@@ -9,16 +9,18 @@ from napari_cmrir.settings import Settings
 __all__ = ["HIGH_PASS_PX", "RegistrationSettings"]
 
 HIGH_PASS_PX = 16.0
-"""Default standard deviation, in pixels of full resolution, of the neighbourhood whose mean is subtracted.
+"""Default standard deviation of the high pass, in pixels of full resolution.
 
-The default training minimises its loss on CoMIRs filtered so; a search compares the same frequencies.
+Training minimises its loss on CoMIRs under this filter, so a search compares CoMIRs under the same filter.
+The value 16 is not measured; a larger one keeps coarser structure, which agrees more often by chance.
 """
 
 
 class RegistrationSettings(Settings):
-    """How a query is registered with the images that it is compared with.
+    """How a query is registered with fields.
 
-    A default that names no source is this package's own; `benchmarks/search_ablation.py` varies them.
+    A default whose description names no source is this package's own. `benchmarks/search_ablation.py`
+    measures the search without rotations, with a doubled rotation step and without refinement.
 
     Examples
     --------
@@ -31,38 +33,38 @@ class RegistrationSettings(Settings):
         ge=0,
         le=180,
         json_schema_extra={"unit": "°", "decimals": 0},
-        description="Rotations looked for, in degrees either way; 180 is the full circle (paper: up to 30).",
+        description="Largest rotation tried, in degrees either way; 180 is the full circle (paper: 30).",
     )
     rotation_step: float = Field(
-        6.0, gt=0, le=45, description="Distance between the rotations tried first, in degrees."
+        6.0, gt=0, le=45, description="Distance between the rotations of the coarse search, in degrees."
     )
     mirror: bool = Field(
-        False, description="Also try the query mirrored left to right: sections are mounted either way."
+        False,
+        description="Also try the query mirrored left to right, for sections mounted upside down.",
     )
     max_scale: float = Field(
         1.0,
         ge=1,
         le=2,
-        description="Sizes looked for: the query shrunk and enlarged by up to this factor; 1 is its own"
-        " only.",
+        description="Largest factor by which the query is shrunk and enlarged; 1 tries its own size only.",
     )
     scale_step: float = Field(
-        1.06, gt=1, le=1.5, description="Ratio of the sizes that are tried, where max_scale is above 1."
+        1.06, gt=1, le=1.5, description="Ratio of successive sizes, if max_scale is above 1."
     )
     min_overlap: float = Field(
         0.5,
         gt=0,
         le=1,
-        description="Share of the query that has to lie on a field; whole images may hang over the edge.",
+        description="Smallest share of the query that must lie on a field; the rest may hang over its edge.",
     )
     refine: int = Field(
         30,
         ge=0,
-        description="Fields whose pose is refined, the best at the coarse level of the registration; 0 keeps"
-        " the coarse poses.",
+        description="Number of fields whose pose is refined, best coarse scores first; 0 keeps the coarse"
+        " poses.",
     )
     fine_rescore: bool = Field(
         True,
-        description="Add to the correlation of a refined pose how well the finest structures agree, in value"
-        " and in direction.",
+        description="Average the correlation of a refined pose with two scores of the finest structures: the"
+        " correlation of the 2 px band and the agreement of gradient directions.",
     )
