@@ -1,4 +1,4 @@
-"""What every representation has: its file, its fingerprint, its tiles; and originals as a real one."""
+"""File, fingerprint and tiles of any representation, and the representation "original" end to end."""
 
 from __future__ import annotations
 

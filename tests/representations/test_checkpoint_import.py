@@ -1,4 +1,4 @@
-"""Released checkpoints are read; what could run something is refused with nothing run."""
+"""Released checkpoints are imported; files that could run code are refused without running it."""
 
 import io
 import os
@@ -33,8 +33,8 @@ def archive(path: Path, content: object) -> Path:
     return path
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared checkpoint is not at hand")
-def test_the_comirs_are_those_of_the_original_network(tmp_path) -> None:
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared checkpoint is missing")
+def test_comirs_equal_those_of_the_original_network(tmp_path) -> None:
     model = import_checkpoint(SHARED / "model_original_layout.pt", ("SHG", "BF"))
     model.save(tmp_path / "m.safetensors")
     model = load_model(tmp_path / "m.safetensors")
@@ -54,7 +54,7 @@ def test_the_comirs_are_those_of_the_original_network(tmp_path) -> None:
         (lambda f: Bomb(getattr, Bomb(__import__, "os"), "system"), "getattr"),
     ],
 )
-def test_bombs_are_refused_by_name_and_nothing_is_run(tmp_path, make, named) -> None:
+def test_malicious_pickles_are_refused_and_nothing_is_run(tmp_path, make, named) -> None:
     fuse = tmp_path / "ran"
     path = archive(tmp_path / "bomb.pt", make(fuse))
     with pytest.raises(InputError, match=f"asks for the global .*({named}).*nothing was run"):
@@ -63,7 +63,7 @@ def test_bombs_are_refused_by_name_and_nothing_is_run(tmp_path, make, named) -> 
 
 
 @pytest.mark.parametrize("kept", [0, 10, 100])
-def test_truncated_archives_are_told(tmp_path, kept) -> None:
+def test_truncated_archives_are_reported(tmp_path, kept) -> None:
     whole = archive(tmp_path / "whole.pt", {"modelA": 1}).read_bytes()
     (tmp_path / "cut.pt").write_bytes(whole[:kept])
     with pytest.raises(InputError, match="not a released CoMIR checkpoint, or is damaged"):
@@ -82,12 +82,12 @@ def test_an_oversized_archive_is_refused(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("content", [{"a": 1}, {"modelA": 1, "modelB": 2}, [1, 2]])
-def test_other_pickles_are_told(tmp_path, content) -> None:
+def test_other_pickles_are_reported(tmp_path, content) -> None:
     with pytest.raises(InputError, match="not a released CoMIR checkpoint"):
         import_checkpoint(archive(tmp_path / "other.pt", content), ("SHG", "BF"))
 
 
-def test_bare_tensors_instead_of_modules_are_told(tmp_path) -> None:
+def test_bare_tensors_instead_of_modules_are_reported(tmp_path) -> None:
     buffer = io.BytesIO()
     torch.save({"modelA": torch.zeros(4), "modelB": torch.zeros(4)}, buffer)
     raw = buffer.getvalue()
@@ -97,7 +97,7 @@ def test_bare_tensors_instead_of_modules_are_told(tmp_path) -> None:
         import_checkpoint(path, ("SHG", "BF"))
 
 
-def test_a_missing_file_and_equal_modalities_are_told(tmp_path) -> None:
+def test_a_missing_file_and_equal_modalities_are_reported(tmp_path) -> None:
     with pytest.raises(InputError, match="There is no checkpoint"):
         import_checkpoint(tmp_path / "none.pt", ("SHG", "BF"))
     with pytest.raises(InputError, match="name both"):

@@ -1,4 +1,4 @@
-"""A dense block in training, all at once, against the same layer by layer."""
+"""A training step of a dense block against the same block computed layer by layer."""
 
 import copy
 
@@ -51,7 +51,7 @@ def one_by_one(layers, x, dropout):
     ("dropout", "scales", "shape"),
     [(0.0, "any", FEW), (0.2, "any", FEW), (0.2, "some zero", FEW), (0.2, "some zero", MANY)],
 )
-def test_block_is_the_layers_one_by_one(keep_input, dropout, scales, shape) -> None:
+def test_block_equals_its_layers_one_by_one(keep_input, dropout, scales, shape) -> None:
     torch.manual_seed(0)
     layers = nn.ModuleList(Layer(9 + 5 * i, scales) for i in range(3)).double()
     expecting = copy.deepcopy(layers)
@@ -73,7 +73,7 @@ def test_block_is_the_layers_one_by_one(keep_input, dropout, scales, shape) -> N
     torch.testing.assert_close(variances, 10 * last.running_var - 9)
 
 
-def test_gradients_in_bfloat16_are_as_good_as_one_by_one() -> None:
+def test_gradients_in_bfloat16_are_as_accurate_as_layer_by_layer() -> None:
     torch.manual_seed(0)
     layers = nn.ModuleList(Layer(9 + 5 * i, "any") for i in range(3))
     x = torch.randn(8, 9, 32, 32)
@@ -88,7 +88,7 @@ def test_gradients_in_bfloat16_are_as_good_as_one_by_one() -> None:
     assert F.cosine_similarity(answers[0], answers[1], dim=0) > 0.999
 
 
-def test_tiramisu_in_training_is_the_tiramisu() -> None:
+def test_tiramisu_in_training_equals_the_plain_tiramisu() -> None:
     """In the first step, and in the second, whose memory has been used before."""
     torch.manual_seed(0)
     network = Tiramisu(1, 1).double().train()
@@ -118,7 +118,7 @@ def layer_by_layer(network, image, generator):
     return network.final_conv(x)
 
 
-def test_two_images_before_the_way_back_do_not_share_memory() -> None:
+def test_two_forward_passes_before_a_backward_pass_do_not_share_memory() -> None:
     torch.manual_seed(0)
     layers = nn.ModuleList(Layer(9 + 5 * i, "any") for i in range(3)).double()
     memory = TensorPool()
@@ -135,7 +135,7 @@ def test_two_images_before_the_way_back_do_not_share_memory() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_public_operations_stand_in_for_the_private_ones_of_torch(monkeypatch, dtype) -> None:
+def test_public_operations_replace_missing_private_ones_of_torch(monkeypatch, dtype) -> None:
     torch.manual_seed(0)
     layers = nn.ModuleList(Layer(9 + 5 * i, "some zero") for i in range(3)).to(dtype)
     x = torch.randn(FEW, dtype=dtype)

@@ -9,7 +9,7 @@ from napari_cmrir.representations.comir.networks import mix_channels
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_mixing_is_a_convolution_of_what_is_seen(channels, memory_format) -> None:
+def test_mixing_channels_equals_a_convolution(channels, memory_format) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 20, 250, 260).bfloat16().contiguous(memory_format=memory_format).requires_grad_()
     weight = torch.randn(channels, 20, requires_grad=True)

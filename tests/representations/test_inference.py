@@ -43,7 +43,7 @@ def test_tiles_leave_no_seam(model, monkeypatch, shape, rotations) -> None:
     assert np.abs(tiled.astype(int) - whole.astype(int)).max() <= 1
 
 
-def test_a_part_is_what_lies_there_in_the_whole(model) -> None:
+def test_a_part_equals_that_part_of_the_whole(model) -> None:
     pixels = sample_pair(10, 304).bf[:301, :275]
     whole = run(represent(model, pixels, "BF"))
     part = run(represent(model, pixels, "BF", part=(103, 50, 111, 225)))
@@ -51,7 +51,7 @@ def test_a_part_is_what_lies_there_in_the_whole(model) -> None:
     assert np.abs(part.astype(int) - whole[:, 103:214, 50:]).max() <= 1
 
 
-def test_the_model_says_how_many_turns_are_averaged(model) -> None:
+def test_the_model_decides_how_many_rotations_are_averaged(model) -> None:
     pixels = sample_pair(11, 96).bf
     assert model.settings.rotations == 4
     chosen = run(represent(model, pixels, "BF"))
@@ -70,7 +70,7 @@ def test_the_comirs_of_a_pair_look_alike_and_turn_with_the_image(model) -> None:
     assert back > 0.6 > 0.3 > np.corrcoef(turned.ravel(), bf.ravel())[0, 1]
 
 
-def test_eight_bits_are_well_used(model) -> None:
+def test_comirs_use_most_of_the_8_bit_range(model) -> None:
     comir = run(represent(model, sample_pair(12, 192).shg, "SHG"))
     low, high = np.percentile(comir, (5, 95))
     assert high - low > 60
@@ -187,7 +187,7 @@ def test_too_small_a_memory_makes_the_tiles_smaller(model, monkeypatch, error) -
     assert np.abs(comir.astype(int) - expected).max() <= 1
 
 
-def test_a_memory_too_small_for_any_tile_ends_in_words(model, monkeypatch) -> None:
+def test_a_memory_too_small_for_any_tile_ends_with_a_clear_error(model, monkeypatch) -> None:
     def full(network, images):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 

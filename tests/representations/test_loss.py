@@ -1,4 +1,4 @@
-"""The loss against the paper's double sum, written out."""
+"""The loss against the double sum of the paper's equation."""
 
 import math
 
@@ -50,7 +50,7 @@ def test_partners_that_agree_cost_less_than_partners_that_do_not() -> None:
     assert contrastive_loss(comirs, comirs) < contrastive_loss(comirs, comirs.roll(1, 0))
 
 
-def test_only_the_local_discs_tell_comirs_that_repeat_within_a_patch() -> None:
+def test_only_local_discs_penalise_comirs_that_repeat_within_a_patch() -> None:
     tiles = torch.randn(6, 1, 26, 26, generator=torch.manual_seed(0))
     repeating = torch.nn.functional.pad(tiles.repeat(1, 1, 2, 2), (6, 6, 6, 6))
     varied = torch.randn(repeating.shape, generator=torch.manual_seed(1))

@@ -1,4 +1,4 @@
-"""The model file: what goes in comes out, and what is not ours is refused."""
+"""The model file: a saved model loads unchanged, and other files are refused."""
 
 import json
 import struct
@@ -21,7 +21,7 @@ def model_file(tmp_path, tissue_pairs, small_settings):
     return path
 
 
-def test_a_saved_model_answers_the_same(tmp_path, model_file) -> None:
+def test_a_saved_model_gives_the_same_comirs(tmp_path, model_file) -> None:
     model = load_model(model_file)
     model.save(tmp_path / "copy.safetensors")
     copy = load_model(tmp_path / "copy.safetensors")
@@ -34,7 +34,7 @@ def test_a_saved_model_answers_the_same(tmp_path, model_file) -> None:
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
-def test_the_header_tells_what_the_model_is(model_file, small_settings) -> None:
+def test_the_header_describes_the_model(model_file, small_settings) -> None:
     header = read_header(model_file)
     assert header["modalities"] == ["SHG", "BF"]
     assert header["settings"]["steps"] == small_settings.steps

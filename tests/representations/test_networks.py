@@ -1,4 +1,4 @@
-"""The networks: sizes, names and equivalence with what was published."""
+"""The networks: sizes, parameter names and equivalence with the published network."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from napari_cmrir.representations.comir.networks import Tiramisu, UNet
 
 
 @pytest.mark.parametrize("stem", [1, 2, 4])
-def test_unet_keeps_the_size_and_looks_no_further_than_its_halo(stem: int) -> None:
+def test_unet_keeps_the_size_and_sees_no_further_than_its_halo(stem: int) -> None:
     network = UNet(1, 2, (4, 8, 8), stem).eval()
     side = 8 * network.halo
     side -= side % network.stride

@@ -1,4 +1,4 @@
-"""What is wrong with pairs is found and named before hours go into training on them."""
+"""Problems of training pairs are found and reported before training starts."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def the(found, path: Path):
     return problem
 
 
-def test_good_pairs_have_no_problem_but_being_few(folder) -> None:
+def test_good_pairs_have_no_problem_except_their_number(folder) -> None:
     (few,) = problems(folder)
     assert (
         few.sentence == "3 pairs of 0.12 megapixels in all are little to learn from; give ten pairs or more."
@@ -76,7 +76,7 @@ def test_one_image_as_both_partners_is_fatal(folder) -> None:
     assert problem.severity == "fatal"
 
 
-def test_one_image_in_two_pairs_is_told(folder) -> None:
+def test_one_image_in_two_pairs_is_reported(folder) -> None:
     one, other = (folder / f"sample-00{i}_BF.tif" for i in (0, 2))
     tifffile.imwrite(other, tifffile.imread(one), photometric="rgb", compression="zlib")  # another file
     problem = the(problems(folder), one)
@@ -92,7 +92,7 @@ def test_a_constant_image_is_useless(folder, change) -> None:
     assert problem.severity == "useless"
 
 
-def test_a_saturated_image_is_told(folder) -> None:
+def test_a_saturated_image_is_reported(folder) -> None:
     path = changed(
         folder / "sample-001_SHG.tif",
         lambda pixels: np.where(np.arange(200) < 60, 65535, pixels).astype(np.uint16),
@@ -100,12 +100,12 @@ def test_a_saturated_image_is_told(folder) -> None:
     assert "is saturated: 30% of it has its highest value" in the(problems(folder), path).sentence
 
 
-def test_images_without_a_partner_are_told(folder) -> None:
+def test_images_without_a_partner_are_reported(folder) -> None:
     alone = folder / "sample-009_BF.tif"
     assert the(problems(folder, alone=[alone]), alone).sentence == f"{alone} has no partner; it is left out."
 
 
-def test_a_shifted_partner_is_told(tmp_path) -> None:
+def test_a_shifted_partner_is_reported(tmp_path) -> None:
     pair = sample_pair(2, 400)
     folder = tmp_path / "shifted"
     folder.mkdir()
@@ -140,13 +140,13 @@ def test_aligned_modalities_are_not_called_shifted(seed) -> None:
     assert estimate_shift(pair.shg, pair.bf) is None
 
 
-def test_large_images_are_looked_at_in_small() -> None:
+def test_large_images_are_checked_at_low_resolution() -> None:
     image = np.random.default_rng(0).random((60, 70)).repeat(24, 0).repeat(24, 1)
     y, x = estimate_shift(image[48:, :-96], 1 - image[:-48, 96:])
     assert (y, x) == (pytest.approx(48, abs=4), pytest.approx(-96, abs=4))
 
 
-def test_training_refuses_what_is_fatal_by_name(folder, small_settings) -> None:
+def test_training_refuses_fatal_problems_and_names_the_file(folder, small_settings) -> None:
     path = changed(folder / "sample-001_BF.tif", lambda pixels: pixels[:-3])
     changed(folder / "sample-002_BF.tif", lambda pixels: pixels[:-3])
     with pytest.raises(InputError, match=r"1 more like this") as refused:
@@ -154,7 +154,7 @@ def test_training_refuses_what_is_fatal_by_name(folder, small_settings) -> None:
     assert str(path) in str(refused.value)
 
 
-def test_training_leaves_out_what_is_useless_and_says_so(folder, small_settings) -> None:
+def test_training_leaves_out_useless_pairs_and_reports_them(folder, small_settings) -> None:
     path = changed(folder / "sample-001_SHG.tif", np.zeros_like)
     notes: list[str] = []
     job = train(find_pairs(folder, SHG_BF), SHG_BF, small_settings)

@@ -1,4 +1,4 @@
-"""Training patches: both modalities show the same place, turned as said, and nothing is reflected."""
+"""Training patches: both modalities show the same place at the reported rotation, without reflections."""
 
 import numpy as np
 import pytest
@@ -62,7 +62,7 @@ def test_local_discs_lie_side_by_side_within_the_disc(side: int) -> None:
     assert parts.numel() > 0.55 * circular_mask(side).sum()  # four of radius R / (1 + sqrt 2) cover 69 %
 
 
-def test_variation_says_how_much_intensities_change() -> None:
+def test_variation_scales_the_change_of_intensities() -> None:
     flat = torch.full((400, 3, 8, 8), 0.5)
     none, modest, strong = (
         vary(flat, torch.Generator().manual_seed(1), factor) for factor in (0.0, 1.0, 2.0)

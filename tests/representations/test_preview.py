@@ -1,4 +1,4 @@
-"""Previews cross from the worker process to the window: they can be pickled, and bring no torch with them."""
+"""Previews go from the worker process to the window: they can be pickled, and unpickling imports no torch."""
 
 import pickle
 import subprocess

@@ -1,4 +1,4 @@
-"""Which networks are kept, from the scores of one validation after the other."""
+"""Which networks are kept, given the scores of successive validations."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ def test_the_best_mean_of_three_decides(retrievals, kept) -> None:
     assert restored["SHG"].weight.item() == kept
 
 
-def test_what_was_gone_back_from_does_not_count() -> None:
+def test_scores_before_a_return_do_not_count() -> None:
     retrievals = [0.5, 0.1, 0.1, 0.6]
     selection = Selection(networks(0), Given(retrievals))
     offer_all(selection, retrievals[:3])
@@ -56,7 +56,7 @@ def test_what_was_gone_back_from_does_not_count() -> None:
     assert selection.step == 4
 
 
-def test_a_selection_goes_on_from_its_state() -> None:
+def test_a_selection_resumes_from_its_state() -> None:
     retrievals = [0.5, 0.9, 0.5, 0.7, 0.7, 0.75]
     whole, first = (Selection(networks(0), Given(retrievals)) for _ in range(2))
     offer_all(whole, retrievals)

@@ -1,4 +1,4 @@
-"""Which images train and which choose: never the same pixels."""
+"""The split into training and validation images, which never share pixels."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_every_image_is_on_one_side(count, share, seed) -> None:
 
 
 @pytest.mark.parametrize("shape", [(500, 300), (300, 500), (512, 512)])
-def test_of_few_pairs_a_strip_is_kept(shape) -> None:
+def test_few_pairs_give_a_strip_each(shape) -> None:
     split = split_pairs(pairs([shape] * 3), TrainingSettings())
     assert split.manner == "A strip of each image is kept for validation."
     for kept, strip in zip(split.training, split.validation, strict=True):
@@ -38,7 +38,7 @@ def test_of_few_pairs_a_strip_is_kept(shape) -> None:
 @pytest.mark.parametrize(
     ("count", "shape"), [(1, (160, 160)), (3, (190, 190)), (6, (160, 180)), (1, (300, 80))]
 )
-def test_too_little_to_validate_on_is_said(count, shape) -> None:
+def test_too_little_to_validate_on_is_reported(count, shape) -> None:
     split = split_pairs(pairs([shape] * count), TrainingSettings())
     assert split.validation == []
     assert len(split.training) == count

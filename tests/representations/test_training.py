@@ -1,4 +1,4 @@
-"""Training as users meet it: it learns, it can be stopped, it goes on as if nothing had happened."""
+"""The training job: it learns, can be stopped, and resumes with the same result."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_same_seed_same_model(tissue_pairs, small_settings) -> None:
     assert one.fingerprint == two.fingerprint != other.fingerprint
 
 
-def test_a_stopped_training_resumes_as_if_nothing_had_happened(
+def test_a_resumed_training_gives_the_model_of_an_uninterrupted_one(
     tmp_path, tissue_pairs, small_settings
 ) -> None:
     whole = run(train(tissue_pairs, SHG_BF, small_settings))
@@ -66,7 +66,7 @@ def test_a_stopped_training_with_dropout_resumes_too(tmp_path, tissue_pairs, sma
     assert resumed.fingerprint == whole.fingerprint
 
 
-def test_what_a_stopped_training_has_learnt_can_be_kept_and_it_still_goes_on(
+def test_the_best_model_of_a_stopped_training_can_be_kept_and_the_training_resumed(
     tmp_path, tissue_pairs, small_settings
 ) -> None:
     whole = run(train(tissue_pairs, SHG_BF, small_settings))
@@ -100,7 +100,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path, tissue_pairs, sma
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
-def test_a_damaged_checkpoint_is_told(tmp_path, tissue_pairs, small_settings, content) -> None:
+def test_a_damaged_checkpoint_is_reported(tmp_path, tissue_pairs, small_settings, content) -> None:
     output = tmp_path / "model.safetensors"
     (tmp_path / "model.safetensors.checkpoint").write_bytes(content)
     with pytest.raises(InputError, match="cannot be read"):
@@ -131,7 +131,7 @@ def test_images_smaller_than_a_patch_are_refused(tissue_pairs, small_settings) -
         run(train([(shg[:50], bf[:50])], SHG_BF, small_settings))
 
 
-def test_a_diverging_training_stops_in_words(tissue_pairs, small_settings) -> None:
+def test_a_diverging_training_stops_with_a_clear_error(tissue_pairs, small_settings) -> None:
     wild = small_settings.model_copy(update={"learning_rate": 1e30, "steps": 200})
     with pytest.raises(InputError, match="does not converge"):
         run(train(tissue_pairs, SHG_BF, wild))
@@ -145,7 +145,7 @@ def test_pairs_from_files_are_named_in_the_provenance(tmp_path, small_settings) 
     assert model.intensities["BF"].channels == 3
 
 
-def test_the_paper_preset_is_the_papers() -> None:
+def test_the_paper_preset_has_the_published_settings() -> None:
     paper = PRESETS["paper"]
     assert (paper.network, paper.critic, paper.temperature) == ("tiramisu", "mse", 0.5)
     assert (paper.batch_size, paper.patch_size, paper.steps) == (24, 128, 736)

@@ -1,4 +1,4 @@
-"""What goes wrong in a training is noticed, said and recovered from; each fault is provoked here."""
+"""Faults of a training are detected, reported and recovered from; each test provokes one."""
 
 import os
 import subprocess
@@ -76,7 +76,7 @@ def test_too_small_a_memory_halves_the_batch_and_says_so(monkeypatch, pairs, set
     assert np.isfinite(model.history[-1]["loss"])
 
 
-def test_a_memory_too_small_for_two_pairs_ends_in_words(monkeypatch, pairs, settings) -> None:
+def test_a_memory_too_small_for_two_pairs_ends_with_a_clear_error(monkeypatch, pairs, settings) -> None:
     def too_large(forward, network, images):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
 
@@ -111,7 +111,7 @@ def test_other_errors_are_not_taken_for_a_full_memory(monkeypatch, pairs, settin
 
 
 @pytest.mark.parametrize("poisoned", [range(4, 5), range(4, 20)])
-def test_not_a_number_leads_back_to_the_best_model(monkeypatch, pairs, settings, poisoned) -> None:
+def test_a_loss_that_is_not_a_number_restores_the_best_model(monkeypatch, pairs, settings, poisoned) -> None:
     cut, cuts = PatchBatch.cut, []
 
     def cut_poison(self, side):
@@ -135,7 +135,7 @@ def test_not_a_number_leads_back_to_the_best_model(monkeypatch, pairs, settings,
     assert all(np.isfinite(entry["loss"]) for entry in model.history)
 
 
-def test_collapsed_comirs_lead_back_to_the_best_model(monkeypatch, pairs, settings) -> None:
+def test_collapsed_comirs_restore_the_best_model(monkeypatch, pairs, settings) -> None:
     fault, notes = Faulty(monkeypatch, flat), []
     longer = settings.model_copy(update={"steps": 30, "validation_every": 5, "local_weight": 0.0})
     job = train(pairs, SHG_BF, longer)
@@ -184,7 +184,7 @@ def test_patience_ends_a_training_that_gets_no_better(monkeypatch, pairs, settin
     assert model.history[-1]["step"] == 3
 
 
-def test_the_best_model_is_kept_and_its_score_told(pairs, settings) -> None:
+def test_the_best_model_is_kept_and_its_score_is_reported(pairs, settings) -> None:
     model = run(train(pairs, SHG_BF, settings.model_copy(update={"steps": 20})))
     tried = {entry["step"]: entry for entry in model.history if "retrieval" in entry}
     assert sorted(tried) == list(range(2, 21, 2))
@@ -201,7 +201,7 @@ def test_the_best_model_is_kept_and_its_score_told(pairs, settings) -> None:
     assert model.provenance["validation"] == "One of 5 pairs is kept for validation."
 
 
-def test_killed_by_the_system_a_training_goes_on_as_if_nothing_had_happened(tmp_path, settings) -> None:
+def test_a_killed_training_resumes_with_the_same_result(tmp_path, settings) -> None:
     folder, output = tmp_path / "pairs", tmp_path / "model.safetensors"
     files = write_sample_folder(folder, range(5), 200)
     longer = settings.model_copy(update={"steps": 9})

@@ -1,4 +1,4 @@
-"""The small search among validation fields: it tells good CoMIRs from bad ones."""
+"""The retrieval test on validation fields separates good CoMIRs from bad ones."""
 
 import numpy as np
 import pytest
@@ -111,7 +111,7 @@ def test_the_best_networks_are_kept_not_the_last(test) -> None:
 
 
 @pytest.mark.parametrize(("high_pass_px", "lowest", "highest"), [(0.0, 0.0, 1.8), (16.0, 2.4, 2.8)])
-def test_validation_compares_what_the_loss_compares(
+def test_validation_uses_the_high_pass_of_the_loss(
     high_pass_px: float, lowest: float, highest: float
 ) -> None:
     """Fields that differ by a slow variation only, under a fine texture that they share."""

@@ -38,10 +38,10 @@ __all__ = [
     "train",
 ]
 
-_TILE = 1024  # side of a tile, px: a float32 RGB tile is 12 MiB
+_TILE = 1024  # side of a tile in px; bounds memory: a float32 RGB tile takes 12 MiB; not measured
 
 Rectangle = tuple[int, int, int, int]
-"""y, x, height, width."""
+"""(y, x, height, width) in pixels."""
 
 ArrayPair = tuple[NDArray[Any], NDArray[Any]]
 """Two aligned images, (y, x) or (y, x, channel)."""
@@ -50,26 +50,28 @@ ArrayPair = tuple[NDArray[Any], NDArray[Any]]
 class Representation(ABC):
     """Turns images of two modalities into one common kind of image, uint8 (channel, y, x).
 
-    A subclass gives `name`, `channels`, `decisive` and `from_file`, and either `represent_tile` or its own
+    A subclass defines `name`, `channels`, `decisive` and `from_file`, and either `represent_tile` or its own
     `represent`. Indexing, queries and evaluation need nothing else.
 
     Attributes
     ----------
     name : str
-        The name in the registry.
+        Name in the registry.
     halo : int
-        Pixels around a tile that decide its representation, for `represent_tile`.
+        Pixels around a tile that influence its representation; `represent` reads them for `represent_tile`.
     modalities : (str, str)
-    intensities : dict
-        `Intensity` of each modality: its channels and its range of values.
+        Names of the two modalities.
+    intensities : dict of str to Intensity
+        Channels and value range of each modality.
     history : list of dict
-        ``{"step": int, "loss": float, "seconds": float}``, in order; empty without steps.
+        ``{"step": int, "loss": float, "seconds": float}``, in order; empty if the representation is not
+        trained in steps.
     provenance : dict
-        Where it comes from: versions, training images, date.
+        Versions, training images and date.
     score : dict
-        How it retrieves among the validation fields; empty where nothing was validated.
+        Retrieval scores on the validation fields; empty if nothing was validated.
     pixel_size : float or None
-        Side of a pixel in micrometres to which images are resampled first, if it is known.
+        Side of a pixel in micrometres, if known. Images are resampled to it before they are represented.
     """
 
     name: ClassVar[str]
@@ -89,27 +91,41 @@ class Representation(ABC):
 
     @property
     def high_pass_px(self) -> float:
-        """Standard deviation, in pixels, of the high pass under which images are compared; 0 for none."""
+        """Standard deviation, in pixels, of the high pass before images are compared; 0 for no high pass."""
         return HIGH_PASS_PX
 
     @abstractmethod
     def decisive(self) -> dict[str, Any]:
-        """Give all values that decide the answers, beside `tensors`, as JSON holds them.
+        """Give all values that determine a represented image, except `tensors`, as JSON values.
 
-        ``"modalities"`` and ``"intensities"`` are among them.
+        They include ``"modalities"`` and ``"intensities"``. The fingerprint is computed from them.
         """
 
     @classmethod
     @abstractmethod
     def from_file(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> Representation:
-        """Make the representation of `decisive`, `described` and `tensors`.
+        """Build the representation from a model file.
 
-        ``header["file"]`` is the path, for messages. `load_model` sets pixel size, history, provenance and
-        score. A `KeyError`, `TypeError`, `ValueError` or `RuntimeError` means that the file is damaged.
+        Parameters
+        ----------
+        header : dict
+            What `decisive` and `described` returned; ``header["file"]`` is the path, for messages.
+        tensors : dict of str to Tensor
+            What `tensors` returned.
+
+        Returns
+        -------
+        Representation
+            Without pixel size, history, provenance and score, which `load_model` sets.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError, RuntimeError
+            If the file is damaged; `load_model` turns these into an `InputError`.
         """
 
     def described(self) -> dict[str, Any]:
-        """Give what the file says beside `decisive`, such as ``{"settings": ...}`` of a training."""
+        """Give the values of the header that do not determine the result, such as training settings."""
         return {}
 
     def tensors(self) -> dict[str, Tensor]:
@@ -117,7 +133,7 @@ class Representation(ABC):
         return {}
 
     def represent_tile(self, pixels: NDArray[Any], modality: str) -> NDArray[np.uint8]:
-        """Represent a (y, x, channel) piece of an image: (channel, y, x), of equal height and width."""
+        """Represent a tile (y, x, channel) as (channel, y, x) of equal height and width."""
         raise NotImplementedError(f"{type(self).__name__} has neither represent_tile nor represent.")
 
     def represent(
@@ -136,21 +152,20 @@ class Representation(ABC):
         Parameters
         ----------
         pixels : (y, x) or (y, x, channel) array
-            The image, of any size; of a lazy, dask or zarr array only the tile at hand is read.
+            The image, of any size. A lazy, dask or zarr array is read tile by tile.
         modality : str
-            Which of the two modalities it is.
+            Modality of the image.
         mask : (y, x) bool array, optional
-            Where the image counts; the answer is 0 elsewhere.
+            True where the image counts; the result is 0 elsewhere.
         device : {"auto", "cpu", "cuda", "mps"}
-            Where to compute.
+            Device to compute on.
         rotations : {1, 4}, optional
-            With 4, the mean over the image turned by each multiple of 90 degrees, turned back: an image
-            turned by one gives exactly the turned answer, for four times the time. By default as trained.
+            4 averages over the four quarter turns of the image, each turned back. The result of a turned
+            image then equals the turned result, at four times the cost. Default: as trained.
         part : (y, x, height, width), optional
-            Compute this rectangle only; what lies around it is seen.
+            Compute this rectangle only; its halo is read from the image around it.
         out : (channel, y, x) uint8 array, optional
-            Where to write the answer, such as a zarr array: with a lazy image, the memory needed is that of a
-            tile, whatever the image's size.
+            Array to write to, such as a zarr array. With a lazy image, memory then holds one tile only.
 
         Yields
         ------
@@ -160,12 +175,12 @@ class Representation(ABC):
         Returns
         -------
         (channel, y, x) uint8 array
-            `out` where it is given.
+            The represented image, or `out` if it is given.
 
         Raises
         ------
         InputError
-            The modality is unknown, or the image has another number of channels.
+            If the modality is unknown, or the image has another number of channels.
         """
         self.require_modality(modality)
         if rotations not in (None, 1):
@@ -176,8 +191,8 @@ class Representation(ABC):
         for done, (y, x, rows, columns) in enumerate(tiles):
             yield Progress(done, len(tiles), "tiles", "Representing the image")
             y0, x0 = max(0, y - self.halo), max(0, x - self.halo)
-            seen = np.asarray(pixels[y0 : y + rows + self.halo, x0 : x + columns + self.halo])
-            tile = self.represent_tile(seen[..., None] if seen.ndim == 2 else seen, modality)
+            source = np.asarray(pixels[y0 : y + rows + self.halo, x0 : x + columns + self.halo])
+            tile = self.represent_tile(source[..., None] if source.ndim == 2 else source, modality)
             tile = tile[:, y - y0 : y - y0 + rows, x - x0 : x - x0 + columns]
             if mask is not None:
                 tile = tile * mask[y : y + rows, x : x + columns]
@@ -185,12 +200,12 @@ class Representation(ABC):
         return answer
 
     def require_modality(self, modality: str) -> None:
-        """Make sure that the model knows a modality.
+        """Refuse a modality that the model was not trained on.
 
         Raises
         ------
         InputError
-            If it does not; the message names those that it knows.
+            If the model does not know the modality; the message names the two that it knows.
         """
         if modality not in self.modalities:
             first, second = self.modalities
@@ -200,7 +215,10 @@ class Representation(ABC):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256, in hexadecimal, of all that decides the answers: the pixel size is part of it."""
+        """SHA-256, in hexadecimal, of name, pixel size, `decisive` and `tensors`.
+
+        Two representations with equal fingerprints give equal images.
+        """
         decisive = {"representation": self.name, "pixel_size": self.pixel_size, **self.decisive()}
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())
         for name, tensor in sorted(self.tensors().items()):
@@ -209,12 +227,17 @@ class Representation(ABC):
         return digest.hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model file, whole or not at all.
+        """Write the model file atomically.
 
         Parameters
         ----------
         path : path-like
-            The ``.safetensors`` file to write; one that exists is replaced.
+            The ``.safetensors`` file; an existing file is replaced.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
         """
         from safetensors.torch import save
 
@@ -234,17 +257,17 @@ class Representation(ABC):
 
 @dataclass(frozen=True)
 class RepresentationKind:
-    """One kind of representation, as the registry holds it.
+    """An entry of the registry: how to load and train one kind of representation.
 
     Parameters
     ----------
     load : callable
-        `Representation.from_file` of its class.
+        `Representation.from_file` of the class.
     train : callable
         ``train(pairs, modalities, settings, *, output, device, resume, pixel_size)``, a job that returns the
         `Representation`; see `train`.
     presets : mapping of str to settings
-        Settings of `train` by name. `fast` is the default of the command line.
+        Settings of `train` by name. The command line uses ``fast`` by default.
     """
 
     load: Callable[[dict[str, Any], dict[str, Tensor]], Representation]
@@ -281,19 +304,19 @@ def train(
     pairs : sequence of Pair or of (first, second) arrays
         At least one. Arrays are ``(y, x)`` or ``(y, x, channel)``, of equal height and width.
     modalities : (str, str)
-        Their names, in the order of the pairs.
+        Names of the first and the second modality of the pairs.
     settings : optional
-        Settings of that kind of representation, such as `TrainingSettings`.
+        Settings of the representation, such as `TrainingSettings`.
     representation : str
         A name in `REPRESENTATIONS`.
     output : path-like, optional
-        The model file to write at the end.
+        Model file to write at the end.
     device : {"auto", "cpu", "cuda", "mps"}
-        Where to compute.
+        Device to compute on.
     resume : bool
         Continue an interrupted training of the same output.
     pixel_size : float, optional
-        Side of a pixel of the images in micrometres, to be noted in the model.
+        Side of a pixel of the images in micrometres; the model stores it.
 
     Yields
     ------
@@ -306,7 +329,7 @@ def train(
     Raises
     ------
     InputError
-        The representation is unknown, or the pairs cannot be used.
+        If the representation is unknown, or the pairs cannot be used.
 
     Examples
     --------
@@ -333,7 +356,35 @@ def represent(
     part: Rectangle | None = None,
     out: Any = None,
 ) -> Job[NDArray[np.uint8]]:
-    """Represent an image by a model; a job, with the parameters of `Representation.represent`."""
+    """Represent an image by a model, as a job.
+
+    Parameters
+    ----------
+    model : Representation
+    pixels, modality, mask, device, rotations, part, out
+        See `Representation.represent`.
+
+    Yields
+    ------
+    Progress
+        In tiles.
+
+    Returns
+    -------
+    (channel, y, x) uint8 array
+
+    Raises
+    ------
+    InputError
+        See `Representation.represent`.
+
+    Examples
+    --------
+    >>> from napari_cmrir.jobs import run
+    >>> from napari_cmrir.representations.model_file import sample_model
+    >>> run(represent(load_model(sample_model()), np.zeros((64, 48)), "SHG")).shape
+    (1, 64, 48)
+    """
     return (
         yield from model.represent(
             pixels, modality, mask=mask, device=device, rotations=rotations, part=part, out=out
@@ -342,7 +393,19 @@ def represent(
 
 
 def cut_tiles(whole: Rectangle, side: int) -> list[Rectangle]:
-    """Cut a rectangle into tiles of at most a side.
+    """Cut a rectangle into square tiles of at most ``side`` pixels a side.
+
+    Parameters
+    ----------
+    whole : (y, x, height, width)
+        The rectangle, in pixels.
+    side : int
+        Longest side of a tile, in pixels.
+
+    Returns
+    -------
+    list of (y, x, height, width)
+        Row by row.
 
     Examples
     --------
@@ -373,8 +436,8 @@ def load_model(path: str | os.PathLike[str]) -> Representation:
     Raises
     ------
     InputError
-        If the file is missing, damaged, not ours, of a newer format, or of an
-        unknown representation.
+        If the file is missing, damaged, not a napari-cmrir model, of a newer format, or of an unknown
+        representation.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Where the networks compute, and at which precision."""
+"""Devices: which one computes, its number format and its memory."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device of that name, or the fastest available for ``"auto"``.
+    """Return the named device, or the fastest available device for ``"auto"``.
 
     Parameters
     ----------
     name : {"auto", "cpu", "cuda", "mps"}
+
+    Returns
+    -------
+    torch.device
 
     Raises
     ------
@@ -39,27 +43,33 @@ def choose_device(name: str = "auto") -> torch.device:
     >>> choose_device("cpu")
     device(type='cpu')
     """
-    available = {
+    devices = {  # fastest first
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
+    available = [device for device, is_available in devices.items() if is_available]
     if name == "auto":
-        return torch.device(next(device for device, there in available.items() if there))
-    if not available.get(name, False):
-        there = ", ".join(device for device, is_there in available.items() if is_there)
-        raise InputError(f"This machine has no device {name!r}; choose auto or one of: {there}.")
+        return torch.device(available[0])
+    if name not in available:
+        raise InputError(
+            f"This machine has no device {name!r}; choose auto or one of: {', '.join(available)}."
+        )
     return torch.device(name)
 
 
 def training_precision(device: torch.device) -> torch.dtype:
-    """Return the number format in which a training step computes fastest on a device.
+    """Return the number format in which convolutions run fastest on a device.
 
-    bfloat16 where the hardware multiplies matrices of it (CUDA, processors with AMX), else float32.
+    It is bfloat16 if the hardware multiplies bfloat16 matrices (CUDA, processors with AMX), else float32.
 
     Parameters
     ----------
     device : torch.device
+
+    Returns
+    -------
+    torch.dtype
 
     Examples
     --------
@@ -74,14 +84,18 @@ def training_precision(device: torch.device) -> torch.dtype:
 
 
 def tell_device(name: str, chosen: torch.device) -> str:
-    """Say where is computed and, for ``"auto"``, why there.
+    """Describe the chosen device in words; for ``"auto"``, say why it was chosen.
 
     Parameters
     ----------
     name : str
-        Device name that was asked for.
+        The requested device name.
     chosen : torch.device
         Device that `choose_device` returned for it.
+
+    Returns
+    -------
+    str
 
     Examples
     --------
@@ -104,6 +118,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     ----------
     error : BaseException
 
+    Returns
+    -------
+    bool
+
     Examples
     --------
     >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
@@ -115,7 +133,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    # torch's CPU allocator raises a plain RuntimeError without a type or code of its own.
+    # torch's CPU allocator raises a plain RuntimeError; only its message says what happened.
     message = str(error)
     return isinstance(error, RuntimeError) and (
         "out of memory" in message or "can't allocate memory" in message
@@ -123,7 +141,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give memory that is held but not used back to a device.
+    """Return torch's cached, unused memory to a device.
 
     Parameters
     ----------
@@ -136,11 +154,16 @@ def release_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most memory, in bytes, that this process has used: on the GPU, or else altogether.
+    """Return this process's peak memory in bytes: on the GPU for CUDA, else in total.
 
     Parameters
     ----------
     device : torch.device
+
+    Returns
+    -------
+    int
+        Bytes.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The model file: its header, where it can be written, and the one that is shipped."""
+"""The model file: its header, whether it can be written, and the shipped sample model."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from napari_cmrir.errors import InputError
 __all__ = ["FORMAT", "KEY", "read_header", "require_writable", "sample_model"]
 
 KEY = "napari-cmrir"
-"""Name of the header in the metadata of the file; its value is JSON."""
+"""Key of the header in the file's metadata; the header is JSON."""
 
 FORMAT = 1
-"""Version of the header; a file of a later one is refused."""
+"""Version of the header. A file of a newer version is refused."""
 
 
 def require_writable(path: Path) -> None:
-    """Refuse a model file that could not be written, before anything is computed for it.
+    """Refuse a model path that cannot be written, before training spends time on it.
 
     Parameters
     ----------
     path : Path
-        Where to; folders that are missing will be made.
+        The model file. Missing folders are accepted, because writing creates them.
 
     Raises
     ------
     InputError
-        It is a folder, or lies where nothing can be written.
+        If the path is a folder, or its folder is not writable.
     """
     if path.is_dir():
         raise InputError(f"{path} is a folder; give a model file such as {path / 'model.safetensors'}.")
@@ -39,7 +39,7 @@ def require_writable(path: Path) -> None:
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read what a model file says of itself, without its weights.
+    """Read the header of a model file without its weights.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If the file is missing or is no model of napari-cmrir, or of a newer format.
+        If the file is missing, is not a model of napari-cmrir, or has a newer format.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -80,7 +80,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def sample_model() -> Path:
-    """Give the path of the small model that comes with the package: a CoMIR of generated SHG and BF.
+    """Give the path of the shipped sample model, a small CoMIR model of generated SHG and BF images.
 
     Returns
     -------

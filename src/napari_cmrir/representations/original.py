@@ -1,4 +1,4 @@
-"""The originals: an image represented by itself, grey (Breznik et al. 2024, Table 1, "Originals")."""
+"""The representation "original": the grey image itself (Breznik et al. 2024, Table 1, "Originals")."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ArrayPair = tuple[NDArray[Any], NDArray[Any]]
 
 @dataclass
 class OriginalImages(Representation):
-    """Represents an image by the mean of its channels, brought to 8 bits by its modality's range.
+    """Represents an image by the mean of its channels, scaled to 8 bits by its modality's value range.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class OriginalImages(Representation):
     intensities : dict
         `Intensity` of each modality.
     history, provenance, score, pixel_size
-        As of `Representation`.
+        See `Representation`.
 
     Examples
     --------
@@ -58,41 +58,45 @@ class OriginalImages(Representation):
 
     @property
     def channels(self) -> int:
-        """One: grey."""
+        """Number of channels: 1."""
         return 1
 
     def represent_tile(self, pixels: NDArray[Any], modality: str) -> NDArray[np.uint8]:
-        """Give the grey values, (1, y, x)."""
+        """Convert a tile (y, x, channel) to grey values (1, y, x)."""
         grey = self.intensities[modality].apply(pixels).mean(axis=0, keepdims=True)
         answer: NDArray[np.uint8] = np.rint(255 * grey.clip(0, 1)).astype(np.uint8)
         return answer
 
     def decisive(self) -> dict[str, Any]:
-        """Give the modalities and their ranges."""
+        """Give the modalities and their value ranges."""
         ranges = {name: value.model_dump(mode="json") for name, value in self.intensities.items()}
         return {"modalities": self.modalities, "intensities": ranges}
 
     @classmethod
     def from_file(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> OriginalImages:
-        """Make the representation of a file."""
+        """Build the representation from a file's header; it has no tensors."""
         first, second = header["modalities"]
         ranges = {name: Intensity.model_validate(header["intensities"][name]) for name in (first, second)}
         return cls((first, second), ranges)
 
 
 def fit_original(images: Mapping[str, Sequence[NDArray[Any]]], modalities: tuple[str, str]) -> OriginalImages:
-    """Choose each modality's range of grey values, linear.
+    """Choose each modality's value range; the transform is linear.
 
     Parameters
     ----------
     images : mapping of str to sequence of ndarray, (y, x, channel)
-        Those of each modality.
+        Images by modality.
     modalities : (str, str)
+
+    Returns
+    -------
+    OriginalImages
 
     Raises
     ------
     InputError
-        The images of a modality differ in their channels.
+        If the images of a modality differ in their number of channels.
     """
     ranges = {name: choose_intensity(images[name]) for name in modalities}
     linear = {name: value.model_copy(update={"transform": "linear"}) for name, value in ranges.items()}
@@ -109,12 +113,12 @@ def train_original(
     resume: bool = False,
     pixel_size: float | None = None,
 ) -> Job[OriginalImages]:
-    """Fit the ranges of grey values to pairs; `settings`, `device` and `resume` change nothing.
+    """Fit the value ranges to pairs. `settings`, `device` and `resume` have no effect.
 
     Parameters
     ----------
     pairs, modalities, settings, output, device, resume, pixel_size
-        As of `napari_cmrir.train`.
+        See `napari_cmrir.train`.
 
     Yields
     ------
@@ -128,7 +132,7 @@ def train_original(
     Raises
     ------
     InputError
-        There is no pair, or an image cannot be read.
+        If there is no pair, or an image cannot be read.
     """
     if output is not None:
         require_writable(Path(output))
@@ -144,13 +148,13 @@ def train_original(
 def read_images(
     pairs: Sequence[Pair | ArrayPair], modalities: tuple[str, str]
 ) -> Job[dict[str, list[NDArray[Any]]]]:
-    """Read all images of some pairs, to fit ranges or statistics to them.
+    """Read the images of all pairs.
 
     Parameters
     ----------
     pairs : sequence of Pair or of (first, second) arrays
     modalities : (str, str)
-        In the order of the pairs.
+        Names of the first and the second image of each pair.
 
     Yields
     ------
@@ -160,12 +164,12 @@ def read_images(
     Returns
     -------
     dict of str to list of ndarray, (y, x, channel)
-        By modality.
+        Images by modality.
 
     Raises
     ------
     InputError
-        There is no pair, or an image cannot be read.
+        If there is no pair, or an image cannot be read.
     """
     if not pairs:
         raise InputError("Training needs at least one pair of images; give a folder that holds pairs.")
@@ -179,7 +183,7 @@ def read_images(
 
 
 def _name(pair: Pair | ArrayPair, number: int) -> str:
-    """Name a pair in a model's provenance."""
+    """Name a pair for the model's provenance."""
     return pair.identifier if isinstance(pair, Pair) else f"pair {number}"
 
 

@@ -1,11 +1,12 @@
-"""A training step of the tiramisu's dense block on a processor, with half the passes over memory.
+"""A training step of the tiramisu's dense block on a CPU, with half the passes over memory.
 
-A layer of a dense block normalises all that the layers before it gave, scales it by weights of its own,
-rectifies it, convolves it to a few new channels and adds these. Layer by layer, most of the time goes into
-concatenating, and into normalising the same channels again and again. Their batch statistics are the same
-for every layer, though: here each channel is normalised once, into one buffer, and each layer only scales it,
-a few images at a time. What is scaled and rectified is forgotten and computed again in the backward pass:
-that takes less time than to get memory for it from the system. The rest lies in memory of the step before.
+A layer of a dense block normalises the outputs of all previous layers, scales and rectifies them, convolves
+them to a few new channels and appends these. Computed layer by layer, most time goes into concatenation and
+into normalising the same channels repeatedly. The batch statistics of a channel are the same for every layer,
+so this module normalises each channel once, into one buffer ("hat", as x-hat in the batch normalisation
+paper, arXiv:1502.03167). Each layer then only scales the buffer, a few images at a time. The backward pass
+computes the scaled and rectified channels again, which takes less time than allocating memory for them.
+A `TensorPool` passes the other buffers from one step to the next. `benchmarks/training_step.py` measures it.
 """
 
 from __future__ import annotations
@@ -38,16 +39,16 @@ _LAST = torch.channels_last
 
 
 class Answer(NamedTuple):
-    """What a dense block makes of its input.
+    """The output of a dense block.
 
     Parameters
     ----------
-    out : (n, ..., y, x) tensor
-        What the layers gave, after the input if that is kept.
+    out : (n, c, y, x) tensor
+        The layers' outputs, preceded by the input if ``keep_input``.
     led : (n, k, y, x) tensor or None
-        What the layer gave that leads on from the block, if there is one.
+        Output of the layer ``onward``, if there is one.
     means, variances : (c,) tensor
-        Of all channels that are normalised, without gradient; the variances are the unbiased ones.
+        Batch statistics of all normalised channels, without gradient. The variances are unbiased.
     """
 
     out: Tensor
@@ -66,24 +67,24 @@ def dense_block(
     onward: LayerWeights | None = None,
     memory: TensorPool | None = None,
 ) -> Answer:
-    """Compute a dense block, normalising by the statistics of the batch.
+    """Compute a dense block that normalises by the statistics of the batch.
 
     Parameters
     ----------
     inputs : sequence of (n, c, y, x) tensor
-        In the precision that is computed in; taken as one image of all their channels.
+        Concatenated along the channels; their number format is that of the computation.
     layers : sequence of LayerWeights
-        Each sees the input and what the layers before it gave.
+        The input of each layer is the block's input and the outputs of all previous layers.
     noises : sequence of (n, k, 1, 1) tensor
-        What a layer's new channels are multiplied by; see `dropout_noise`.
+        Factor of each layer's output; see `dropout_noise`.
     epsilon : float
         Added to the variances.
     keep_input : bool
-        Return the input, too, before what the layers gave.
+        Put the input before the layers' outputs in the result.
     onward : LayerWeights, optional
-        One more layer, with a kernel of a single pixel, that sees all and leads on from the block.
+        The transition that follows the block: a layer with a 1 x 1 kernel on all channels.
     memory : TensorPool, optional
-        What is needed until the gradients are computed lies there.
+        Pool of the buffers that the backward pass needs.
 
     Returns
     -------
@@ -107,17 +108,17 @@ def dense_block(
 
 
 def dropout_noise(x: Tensor, channels: int, share: float, generator: torch.Generator | None) -> Tensor:
-    """Draw what the channels of each image are multiplied by: zero, or that which keeps their mean.
+    """Draw the factor of each channel of each image: 0, or ``1 / (1 - share)``, which keeps the mean.
 
     Parameters
     ----------
     x : (n, c, y, x) tensor
-        Images of the same number and type.
+        Images whose number, type and device the factors take.
     channels : int
     share : float
-        Of the channels that are set to zero, below 1.
+        Share of channels set to zero, in [0, 1).
     generator : torch.Generator, optional
-        Draws them; torch's own by default.
+        Source of the draws; the default is torch's own.
 
     Returns
     -------
@@ -134,7 +135,7 @@ def dropout_noise(x: Tensor, channels: int, share: float, generator: torch.Gener
 
 
 class _Plan(NamedTuple):
-    """What else a block needs to know; the memory is that of the images."""
+    """The arguments of a block that are not tensors with gradients."""
 
     inputs: int
     noises: tuple[Tensor, ...]
@@ -204,23 +205,27 @@ class _DenseBlock(torch.autograd.Function):
 
 
 class _Back:
-    """The way back through a block: the gradient of all its channels, gathered from layer to layer."""
+    """The backward pass of a block: collects the gradient of all its channels, last layer first."""
 
     def __init__(self, memory: TensorPool, hat: Tensor, inverse: Tensor, channels: int) -> None:
         self.hat, self.inverse = hat, inverse
-        self.total = images(memory, hat, channels)  # without what normalising makes vain
+        # Gradient by the raw channels, before the terms through the batch's mean and variance are subtracted.
+        self.total = images(memory, hat, channels)
         self.scratch = Scratch(memory, hat)
-        self.mean = torch.zeros_like(inverse)  # over the pixels, of the gradient of the normalised channels
-        self.slope = torch.zeros_like(inverse)  # the same of its product with them
+        self.mean = torch.zeros_like(inverse)  # mean gradient of each normalised channel over the pixels
+        self.slope = torch.zeros_like(inverse)  # mean of that gradient times the normalised channel
 
     def start(self, of_out: Tensor) -> None:
-        """From the gradient of the last channels."""
+        """Start from the gradient of the block's output, which holds the last channels."""
         left_out = self.total.shape[1] - of_out.shape[1]
         self.total[:, :left_out] = 0
         self.total[:, left_out:] = of_out
 
     def through(self, layer: LayerWeights, gradient: Tensor) -> LayerWeights:
-        """Gradients of a layer's weights, from that of what it gave; that of what it saw is added."""
+        """Compute the gradients of a layer's weights from the gradient of its output.
+
+        The gradient of the layer's input is added to `total`.
+        """
         channels = len(layer.scale)
         seen, inverse = self.hat[:, :channels], self.inverse[:channels]
         answer = see_back(gradient, seen, layer, self.total, inverse, self.scratch)
@@ -230,19 +235,22 @@ class _Back:
         return answer
 
     def of_raw(self, piece: slice, memory: TensorPool, noise: Tensor | None = None) -> Tensor:
-        """Gradient of some channels before they were multiplied by noise and normalised."""
+        """Compute the gradient of channels as they were before noise and normalisation.
+
+        The gradient of a normalisation is ``inverse * (g - mean(g) - hat * mean(g * hat))``.
+        """
         gradient = images(memory, self.hat, piece.stop - piece.start).copy_(self.total[:, piece])
         is_normalised = piece.stop <= self.hat.shape[1]
         mean, slope = ((self.inverse * x)[piece] for x in (self.mean, self.slope))
         for part in chunks(gradient):
-            given = long_rows(gradient[part])
+            rows = long_rows(gradient[part])
             if is_normalised:
                 normal = long_rows(self.scratch.first(gradient[part]).copy_(self.hat[part, piece]))
-                vain = long_rows(self.scratch.second(gradient[part]))
-                torch.addcmul(repeated(mean, normal), normal, repeated(slope, normal), out=vain)
-                given.sub_(vain)
+                by_statistics = long_rows(self.scratch.second(gradient[part]))
+                torch.addcmul(repeated(mean, normal), normal, repeated(slope, normal), out=by_statistics)
+                rows.sub_(by_statistics)
             if noise is not None:
-                given.mul_(repeated(noise[part, :, 0, 0], given))
+                rows.mul_(repeated(noise[part, :, 0, 0], rows))
         return gradient
 
 

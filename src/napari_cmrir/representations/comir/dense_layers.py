@@ -1,4 +1,8 @@
-"""The layers of a dense block on a processor, forward and backward, and the memory they reuse."""
+"""The layers of a dense block on a CPU, forward and backward, and the memory that they reuse.
+
+`dense_backward` combines them. Each function works on images (n, c, y, x) in channels-last order and
+processes a few images at a time, so that intermediate results stay in the processor's cache.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +31,9 @@ __all__ = [
 
 
 class TensorPool:
-    """A pool of image memory: allocation from the system takes longer than filling the memory.
+    """A pool of image memory, because allocation from the system takes longer than filling the memory.
 
-    The pool forgets memory that is not given back; its last tensor frees it.
+    Memory that is not given back is freed with its last tensor.
 
     Examples
     --------
@@ -45,7 +49,7 @@ class TensorPool:
         self._free: list[torch.UntypedStorage] = []
 
     def take(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """Return a tensor of any content.
+        """Return an uninitialised tensor.
 
         Parameters
         ----------
@@ -55,7 +59,7 @@ class TensorPool:
         Returns
         -------
         (n, c, y, x) tensor
-            On the processor, in the order channels last.
+            On the CPU, in channels-last order.
         """
         n, channels, height, width = shape
         count = n * channels * height * width
@@ -69,7 +73,7 @@ class TensorPool:
         return image
 
     def give_back(self, *taken: Tensor) -> None:
-        """Return memory to the pool; these tensors must not be read afterwards.
+        """Return memory to the pool; the caller must not read these tensors afterwards.
 
         Parameters
         ----------
@@ -79,18 +83,20 @@ class TensorPool:
         self._free += [tensor.untyped_storage() for tensor in taken]
 
 
-_CHUNK = 2**22  # bytes that a layer sees at once
-_SMALL_SCALE = 0.05  # below, the sum over the kernel is divided by too little
+_CHUNK = 2**22  # bytes of input that a layer processes at once, for the processor's cache; not measured
+# Smallest scale by which `see_back` divides: below it, rounding errors of the quotient exceed the savings.
+# Not measured.
+_SMALL_SCALE = 0.05
 _LAST = torch.channels_last
 
 
 class LayerWeights(NamedTuple):
-    """Parameters of a layer.
+    """Parameters of a layer: batch normalisation, rectifier, convolution.
 
     Parameters
     ----------
     scale, shift : (c,) tensor
-        Of the batch normalisation of the c channels that it sees.
+        Parameters of the batch normalisation of the layer's c input channels.
     kernel : (k, c, 3, 3) or (k, c, 1, 1) tensor
     bias : (k,) tensor
     """
@@ -102,24 +108,27 @@ class LayerWeights(NamedTuple):
 
 
 def images(memory: TensorPool, like: Tensor, channels: int) -> Tensor:
-    """Take memory for images of the same number, size and type as others, with ``channels`` channels."""
+    """Take memory for images of the same number, size and type as ``like``, with ``channels`` channels."""
     return memory.take((len(like), channels, *like.shape[2:]), like.dtype)
 
 
 def long_rows(x: Tensor) -> Tensor:
-    """A row for as many pixels as fit 8 times into one of the image: torch is faster on long rows."""
+    """View images as (n, rows, values) with an eighth of an image row in each: torch is faster on long rows.
+
+    A row holds one pixel if the image's width is not a multiple of 8.
+    """
     n, channels, _, width = x.shape
     return x.permute(0, 2, 3, 1).view(n, -1, channels * (width // 8 if width % 8 == 0 else 1))
 
 
 def repeated(values: Tensor, rows: Tensor) -> Tensor:
-    """Values a channel, (c,) or (n, c), for each pixel of a row."""
+    """Repeat one value per channel, (c,) or (n, c), for each pixel of a long row."""
     values = values.to(rows.dtype)
     return values.repeat(*[1] * (values.ndim - 1), rows.shape[-1] // values.shape[-1]).unsqueeze(-2)
 
 
 def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each channel."""
+    """Compute mean and biased variance of each channel, (c,) each, at least in float32."""
     precise = torch.promote_types(x.dtype, torch.float32)
     update = private_op("batch_norm_update_stats")
     if update is None:
@@ -131,7 +140,7 @@ def statistics(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalise(x: Tensor, mean: Tensor, variance: Tensor, epsilon: float, out: Tensor) -> None:
-    """Take the mean of each channel away and divide by its standard deviation."""
+    """Subtract each channel's mean and divide by its standard deviation, into ``out``."""
     for part in chunks(x):
         out[part] = F.batch_norm(x[part], mean, variance, training=False, eps=epsilon)
 
@@ -143,7 +152,7 @@ class Scratch:
     ----------
     memory : TensorPool
     hat : (n, c, y, x) tensor
-        As many channels as the widest layer's input.
+        Normalised channels: the widest layer's input.
 
     Attributes
     ----------
@@ -156,15 +165,18 @@ class Scratch:
         self.parts = [memory.take((1, size, 1, 1), hat.dtype) for _ in range(2)]
 
     def first(self, like: Tensor) -> Tensor:
-        """An image of any content, like another."""
+        """Give the first uninitialised buffer, in the shape of ``like``."""
         return _shaped(self.parts[0], like)
 
     def second(self, like: Tensor) -> Tensor:
-        """Another one, which may be used beside the first."""
+        """Give the second uninitialised buffer, in the shape of ``like``."""
         return _shaped(self.parts[1], like)
 
     def active(self, seen: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """Scale and rectify channels, each by a value of its own; where oneDNN can, in one go."""
+        """Scale, shift and rectify each channel.
+
+        In bfloat16 oneDNN does all three in one pass, as a 1 x 1 convolution with one channel per group.
+        """
         convolve = private_op("ops.mkldnn._convolution_pointwise")
         if convolve is not None and seen.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             whole = self.first(seen).copy_(seen)
@@ -172,10 +184,10 @@ class Scratch:
             active: Tensor = convolve(whole, kernel, shift, [0, 0], [1, 1], [1, 1], each, "relu", [], "")
             return active
         scaled = torch.addcmul(shift[:, None, None], seen, scale[:, None, None], out=self.first(seen))
-        return torch.clamp_min(scaled, 0, out=self.second(seen))  # in place, it takes torch twice as long
+        return torch.clamp_min(scaled, 0, out=self.second(seen))  # in place, torch takes twice as long
 
     def masked(self, gradient: Tensor, active: Tensor) -> Tensor:
-        """The gradient where it is active."""
+        """Copy the gradient where the layer was active, 0 elsewhere."""
         out = self.first(gradient)
         mask = private_op("ops.aten.threshold_backward.grad_input")
         if mask is None:
@@ -187,9 +199,9 @@ class Scratch:
 
 @cache
 def private_op(name: str) -> Callable[..., Any] | None:
-    """Look up an operation of torch that its documentation does not promise.
+    """Look up an undocumented operation of torch.
 
-    They are used for speed only: where one is missing, public operations give the same result.
+    Such operations are used for speed only. If one is missing, public operations give the same result.
 
     Parameters
     ----------
@@ -199,7 +211,7 @@ def private_op(name: str) -> Callable[..., Any] | None:
     Returns
     -------
     callable or None
-        None where this version of torch lacks it.
+        None if this version of torch lacks it.
 
     Examples
     --------
@@ -219,7 +231,24 @@ def _shaped(memory: Tensor, like: Tensor) -> Tensor:
 
 
 def see(seen: Tensor, layer: LayerWeights, noise: Tensor | None, scratch: Scratch, out: Tensor) -> Tensor:
-    """Output of a layer for normalised channels."""
+    """Compute a layer's output from its normalised input channels ``seen``, into ``out``.
+
+    Parameters
+    ----------
+    seen : (n, c, y, x) tensor
+        Normalised input channels.
+    layer : LayerWeights
+    noise : (n, k, 1, 1) tensor or None
+        Dropout factors of the output; see `dropout_noise`.
+    scratch : Scratch
+    out : (n, k, y, x) tensor
+        Overwritten by the output.
+
+    Returns
+    -------
+    (n, k, y, x) tensor
+        ``out``.
+    """
     shift, scale = layer.shift.to(seen.dtype), layer.scale.to(seen.dtype)
     kernel, bias = _kernel(layer, seen), layer.bias.to(seen.dtype)
     for part in chunks(seen):
@@ -236,10 +265,34 @@ def see(seen: Tensor, layer: LayerWeights, noise: Tensor | None, scratch: Scratc
 def see_back(
     gradient: Tensor, seen: Tensor, layer: LayerWeights, total: Tensor, inverse: Tensor, scratch: Scratch
 ) -> LayerWeights:
-    """Gradients of a layer's weights; that of what it saw is added to the total."""
+    """Compute the gradients of a layer's weights, and add the gradient of its input to ``total``.
+
+    Parameters
+    ----------
+    gradient : (n, k, y, x) tensor
+        Gradient of the layer's output.
+    seen : (n, c, y, x) tensor
+        Normalised input channels.
+    layer : LayerWeights
+    total : (n, C, y, x) tensor
+        Gradient of all channels before normalisation, up to the terms through mean and variance. The
+        gradient of the layer's input is added to its first c channels.
+    inverse : (c,) tensor
+        Reciprocal standard deviations of the input channels.
+    scratch : Scratch
+
+    Returns
+    -------
+    LayerWeights
+        Gradients of the layer's parameters.
+    """
     shift, scale = layer.shift.to(seen.dtype), layer.scale.to(seen.dtype)
     kernel, onward = _kernel(layer, seen), _row(layer.scale * inverse, seen)
     answer = LayerWeights(*(torch.zeros_like(tensor) for tensor in layer))
+    # The gradient of a channel's scale would need a pass over all pixels. But the convolution's input is
+    # relu(scale * x + shift), so sum(kernel * kernel's gradient) is
+    # scale * scale's gradient + shift * shift's gradient, and a division gives the scale's gradient.
+    # Channels of a small scale take the pass instead.
     is_small = layer.scale.abs() < _SMALL_SCALE
     small = is_small.nonzero()[:, 0]
     for part in chunks(seen):
@@ -259,7 +312,7 @@ def see_back(
 
 
 def _convolution_gradients(gradient: Tensor, seen: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of what a convolution saw, of its kernel and of its bias, in one pass where torch can."""
+    """Compute the gradients of a convolution's input, kernel and bias, in one pass if torch offers it."""
     backward = private_op("ops.aten.convolution_backward")
     if backward is not None:
         of_seen, of_kernel, of_bias = backward(
@@ -273,12 +326,12 @@ def _convolution_gradients(gradient: Tensor, seen: Tensor, kernel: Tensor) -> tu
 
 
 def _plain(kernel: Tensor) -> tuple[Any, ...]:
-    """Stride, padding, dilation and further arguments of a convolution that keeps the size."""
+    """Give stride, padding, dilation and further arguments of a convolution that keeps the image's size."""
     return [1, 1], [side // 2 for side in kernel.shape[2:]], [1, 1], False, [0, 0], 1
 
 
 def chunks(x: Tensor) -> list[slice]:
-    """Slices of a batch, small enough that intermediate results stay in the processor's cache."""
+    """Split a batch into slices of at most `_CHUNK` bytes, at least one image each."""
     count = max(1, _CHUNK // (x[0].numel() * x.element_size()))
     return [slice(at, at + count) for at in range(0, len(x), count)]
 
@@ -288,12 +341,12 @@ def _kernel(layer: LayerWeights, like: Tensor) -> Tensor:
 
 
 def _row(values: Tensor, like: Tensor) -> Tensor:
-    """A value a channel, to be broadcast."""
+    """Shape one value per channel for broadcasting over (n, c, y, x)."""
     return values.to(like.dtype)[:, None, None]
 
 
 def _sums(x: Tensor) -> Tensor:
-    """Sum of each channel, as a matrix product: many times faster than a reduction in bfloat16."""
+    """Sum each channel by a matrix product, which is many times faster than a reduction in bfloat16."""
     rows = x.permute(0, 2, 3, 1).flatten(0, 2)
     sums = rows.new_ones(1).expand(1, len(rows)) @ rows
     return sums[0].to(torch.promote_types(x.dtype, torch.float32))

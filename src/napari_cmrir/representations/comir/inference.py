@@ -1,4 +1,4 @@
-"""From an image to its CoMIR."""
+"""Inference: from an image to its CoMIR, tile by tile."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
 
 __all__ = ["OutputScale", "as_bytes", "forward_in_batches", "infer"]
 
+# Side of a tile in px; larger tiles need more memory, smaller ones repeat more halo; not measured
 _TILE = 1024
 
 
 @dataclass(frozen=True)
 class OutputScale:
-    """What is taken from a network's output, and what it is divided by, before the sigmoid.
+    """Offset and divisor of a network's output before the sigmoid: ``(output - mean) / deviation``.
 
     Parameters
     ----------
     mean, deviation : tuple of float
-        One value a CoMIR channel. The published networks use 0 and 1.
+        One value per CoMIR channel. The published networks use 0 and 1.
     """
 
     mean: tuple[float, ...]
@@ -50,20 +51,19 @@ def infer(
     part: Rectangle | None = None,
     out: Any = None,
 ) -> Job[NDArray[np.uint8]]:
-    """Turn an image into its CoMIR by the network of its modality.
+    """Compute the CoMIR of an image by the network of its modality.
 
-    Images of more than 1,024 pixels a side are computed in tiles. Each tile includes the network's halo, so
-    tiles join without a seam. Tiles shrink when memory runs out. Convolutions are computed in bfloat16 where
-    the hardware multiplies bfloat16 matrices.
+    Images larger than 1,024 pixels a side are computed in tiles. Each tile includes the network's halo, so
+    tiles join without a seam. Tiles shrink when memory runs out. Convolutions use `training_precision`.
 
     Parameters
     ----------
     network : UNet or Tiramisu
     intensity : Intensity
-        Brings the image's values to those that the network knows.
+        Scales the image's values to the network's input range.
     scale : OutputScale
     pixels, mask, device, rotations, part, out
-        As of `Representation.represent`.
+        See `Representation.represent`.
 
     Yields
     ------
@@ -73,13 +73,13 @@ def infer(
     Returns
     -------
     (channel, y, x) uint8 array
-        ``round(255 * sigmoid(CoMIR))``, as the published export; `out` where it is given.
+        ``round(255 * sigmoid(scaled output))``, as in the published export; `out` if it is given.
 
     Raises
     ------
     InputError
-        The image has another number of channels, the machine has no such device, or its memory does not hold
-        the smallest tile.
+        If the image has another number of channels, the machine lacks the device, or its memory does not
+        hold the smallest tile.
     """
     import torch
 
@@ -131,10 +131,10 @@ def _tile(
     tile: Rectangle,
     rotations: int,
 ) -> NDArray[np.uint8]:
-    """The CoMIR of one tile, (channel, y, x), from what the network sees around it.
+    """Compute the CoMIR of one tile, (channel, y, x), from the tile and its halo.
 
-    Each turn of the image is cut at whole strides from the corner that it then begins at, as the whole image
-    would be, so that tiles have no seam.
+    The network's grid of strides starts at the first corner of the turned image. Each turn is therefore cut
+    at whole strides from that corner, so that a tile equals the same part of the whole image.
     """
     y, x, rows, columns = tile
     height, width = pixels.shape[:2]
@@ -148,11 +148,11 @@ def _tile(
         view = image[:, y0 - top : y1 - top, x0 - left : x1 - left]
         answer = np.rot90(_forward(network, np.rot90(view, turn, (1, 2))), -turn, (1, 2))
         raw += answer[:, y - y0 : y - y0 + rows, x - x0 : x - x0 + columns] / np.float32(rotations)
-    return _pressed(raw, scale)
+    return _to_uint8(raw, scale)
 
 
 def _seen(first: int, count: int, whole: int, network: UNet | Tiramisu, *, from_end: bool) -> tuple[int, int]:
-    """Start and stop of the network's input for ``count`` rows, at whole strides from one end."""
+    """Give start and stop of the network's input for ``count`` rows, at whole strides from one end."""
     if from_end:
         start, stop = _seen(whole - first - count, count, whole, network, from_end=False)
         return whole - stop, whole - start
@@ -161,7 +161,7 @@ def _seen(first: int, count: int, whole: int, network: UNet | Tiramisu, *, from_
 
 
 def _forward(network: UNet | Tiramisu, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The raw CoMIR of an image, reflected to whole strides at its lower and right border."""
+    """Compute the unscaled CoMIR of an image, reflected to whole strides below and to the right."""
     import torch
 
     from napari_cmrir.representations.devices import training_precision
@@ -175,34 +175,35 @@ def _forward(network: UNet | Tiramisu, image: NDArray[np.float32]) -> NDArray[np
     return answer
 
 
-def _pressed(raw: NDArray[np.float32], scale: OutputScale) -> NDArray[np.uint8]:
+def _to_uint8(raw: NDArray[np.float32], scale: OutputScale) -> NDArray[np.uint8]:
+    """Scale a network's output and map it by the sigmoid to 0 to 255."""
     import torch
 
     mean, deviation = (torch.tensor(values)[:, None, None] for values in (scale.mean, scale.deviation))
     scaled = (torch.from_numpy(np.ascontiguousarray(raw)) - mean) / deviation
-    pressed: NDArray[np.uint8] = scaled.sigmoid().mul(255).round().to(torch.uint8).numpy()
-    return pressed
+    comir: NDArray[np.uint8] = scaled.sigmoid().mul(255).round().to(torch.uint8).numpy()
+    return comir
 
 
 def forward_in_batches(
     network: UNet | Tiramisu, images: torch.Tensor, device: torch.device, precision: torch.dtype
 ) -> torch.Tensor:
-    """CoMIRs of images of equal size, as many at once as the memory holds.
+    """Compute the CoMIRs of images of equal size, in batches as large as the memory holds.
 
     Parameters
     ----------
     network : UNet or Tiramisu
         On the device, in evaluation mode.
     images : (n, channel, y, x) tensor
-        Anywhere; replicated to whole strides at their lower and right border.
+        On any device. The lower and right border are replicated to whole strides.
     device : torch.device
     precision : torch.dtype
-        In which convolutions are computed.
+        Number format of the convolutions.
 
     Returns
     -------
     (n, channel, y, x) float32 tensor
-        Not scaled.
+        The network's output, not scaled.
 
     Examples
     --------
@@ -242,12 +243,16 @@ def forward_in_batches(
 
 
 def as_bytes(comir: torch.Tensor) -> NDArray[np.uint8]:
-    """Stretch a CoMIR over 8 bits by its own mean and deviation, to be looked at.
+    """Scale a CoMIR to 8 bits by its own mean and standard deviation, for display.
 
     Parameters
     ----------
     comir : (channel, y, x) tensor
+
+    Returns
+    -------
+    (channel, y, x) uint8 array
     """
     mean, deviation = comir.mean((-2, -1), keepdim=True), comir.std((-2, -1), keepdim=True).clamp_min(1e-6)
-    pressed: NDArray[np.uint8] = ((comir - mean) / deviation).sigmoid().mul(255).round().byte().cpu().numpy()
-    return pressed
+    shown: NDArray[np.uint8] = ((comir - mean) / deviation).sigmoid().mul(255).round().byte().cpu().numpy()
+    return shown

@@ -1,4 +1,4 @@
-"""A CoMIR model: two networks that were trained here, or come from a released checkpoint."""
+"""A CoMIR model: two networks, trained by this package or imported from a released checkpoint."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ __all__ = ["ComirModel", "import_checkpoint"]
 
 @dataclass
 class ComirModel(Representation):
-    """Two networks that turn two modalities into one common kind of image.
+    """Two networks that turn images of two modalities into CoMIRs (Pielawski, Wetzer et al., NeurIPS 2020).
 
     Parameters
     ----------
     modalities : (str, str)
         Names of the two modalities.
     settings : TrainingSettings
-        How it was trained.
+        Settings of the training.
     intensities : dict
         `Intensity` of each modality.
     networks : dict
@@ -50,15 +50,15 @@ class ComirModel(Representation):
     scales : dict
         `OutputScale` of each modality.
     history : list of dict
-        ``{"step": int, "loss": float, "seconds": float}``, in order; where it was validated, also
+        ``{"step": int, "loss": float, "seconds": float}``, in order. Entries of a validated step also have
         ``"retrieval"`` (0 to 1) and ``"validation_loss"``.
     provenance : dict
-        Where it comes from: versions, training images, date.
+        Versions, training images and date.
     score : dict
-        How it retrieves among the validation fields: ``{"retrieval": 0 to 1, "validation_loss": float,
-        "step": int, "fields": int, "queries": int}``; empty where nothing was validated.
+        Retrieval on the validation fields: ``{"retrieval": 0 to 1, "validation_loss": float, "step": int,
+        "fields": int, "queries": int}``; empty if nothing was validated.
     pixel_size : float or None
-        Side of a pixel of the training images in micrometres, if it is known.
+        Side of a pixel of the training images in micrometres, if known.
     """
 
     name: ClassVar[str] = "comir"
@@ -80,15 +80,15 @@ class ComirModel(Representation):
 
     @property
     def high_pass_px(self) -> float:
-        """Standard deviation, in pixels, of the high pass that training compared CoMIRs under; 0 for none.
+        """Standard deviation, in pixels, of the high pass of the training loss; 0 for no high pass.
 
-        A search of the model's CoMIRs compares them under the same filter.
+        A search compares the model's CoMIRs under the same filter.
         """
         return self.settings.high_pass
 
     @property
     def rotations(self) -> int:
-        """Turns that a CoMIR is the mean of, 1 or 4."""
+        """Number of quarter turns that a CoMIR is averaged over, 1 or 4."""
         return self.settings.rotations
 
     def represent(
@@ -117,7 +117,7 @@ class ComirModel(Representation):
         )
 
     def decisive(self) -> dict[str, Any]:
-        """Give the values that decide the CoMIRs, beside the weights."""
+        """Give the values that determine the CoMIRs, except the weights."""
         return {
             "modalities": self.modalities,
             "network": self.settings.model_dump(
@@ -141,7 +141,7 @@ class ComirModel(Representation):
 
     @classmethod
     def from_file(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> ComirModel:
-        """Make the model of a file, on the CPU and in evaluation mode."""
+        """Build the model from a file, on the CPU and in evaluation mode."""
         from napari_cmrir.representations.comir.networks import build_network
 
         first, second = header["modalities"]
@@ -161,9 +161,11 @@ class ComirModel(Representation):
         return cls((first, second), settings, intensities, networks, scales)
 
 
-_MOST_BYTES = 2**30  # unpacked; a crafted archive must not fill the memory
-_MOST_PICKLE_BYTES = 2**26  # the pickle describes modules; tensors lie in files of their own
-_MODULES = ("torch.nn.modules.", "models.tiramisu")  # classes whose instances become inert holders
+# Largest unpacked size of a checkpoint: a crafted archive must not fill the memory. The published networks
+# have about 1 million weights each, 4 MiB.
+_MOST_BYTES = 2**30
+_MOST_PICKLE_BYTES = 2**26  # largest pickle; it describes modules only, tensors are separate files
+_MODULES = ("torch.nn.modules.", "models.tiramisu")  # instances of their classes become inert holders
 _STORAGES = {
     "FloatStorage": torch.float32,
     "DoubleStorage": torch.float64,
@@ -176,11 +178,11 @@ _STORAGES = {
 
 
 class _RefusalError(Exception):
-    """The file wants something that no checkpoint needs."""
+    """The file needs an object that no checkpoint contains."""
 
 
 class _Holder:
-    """Stands for an object of any module class: keeps its attributes, does nothing."""
+    """Replaces an object of any module class: keeps its attributes, does nothing."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -233,11 +235,11 @@ class _Reader(pickle.Unpickler):
 
 
 def import_checkpoint(path: str | os.PathLike[str], modalities: tuple[str, str]) -> ComirModel:
-    """Turn a released CoMIR checkpoint into a model of ours.
+    """Convert a released CoMIR checkpoint into a `ComirModel`.
 
     The published checkpoints (Pielawski, Wetzer et al., NeurIPS 2020) are pickles of whole modules,
-    ``{"modelA": module, "modelB": module}``. Nothing in the file is run: only tensors and plain containers
-    are read, modules become inert holders, and a file that names anything else is refused.
+    ``{"modelA": module, "modelB": module}``. No code in the file is run: only tensors and plain containers
+    are read, modules become inert holders, and a file that names any other object is refused.
 
     Parameters
     ----------
@@ -249,12 +251,12 @@ def import_checkpoint(path: str | os.PathLike[str], modalities: tuple[str, str])
     Returns
     -------
     ComirModel
-        Takes 8-bit images as published: values over 255, and ln(1 + x) of them for one channel (SHG).
+        It takes 8-bit images as published: values divided by 255; one channel (SHG) as ln(1 + x) of that.
 
     Raises
     ------
     InputError
-        If the file is missing, damaged, too large, wants to run something, or is another network.
+        If the file is missing, damaged, too large, needs code to be run, or holds another network.
     """
     path = Path(path)
     if not path.is_file():
@@ -309,7 +311,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _tensors(module: Any, prefix: str = "") -> dict[str, Tensor]:
-    """Parameters and buffers of a held module, by the names of its state dict."""
+    """Collect the parameters and buffers of a held module, by the names of its state dict."""
     if not isinstance(module, _Holder):
         raise ValueError("a module is missing")
     held = vars(module)

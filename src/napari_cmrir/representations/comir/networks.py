@@ -1,4 +1,4 @@
-"""The networks that turn one modality into CoMIRs: the paper's Tiramisu and a small U-Net."""
+"""The networks that compute CoMIRs: the paper's Tiramisu and a small U-Net."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["Tiramisu", "UNet", "build_network", "mix_channels"]
 
 
 def mix_channels(x: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sums of channels, as a 1 x 1 convolution, in the precision of the weights.
+    """Apply a 1 x 1 convolution in the precision of its weights to an input of lower precision.
 
-    Rounded to bfloat16, a CoMIR would lose faint detail. Some pixels are converted after the others:
-    that takes little memory, and on a processor less time.
+    In bfloat16 a CoMIR would lose faint detail. Pixels are converted in parts: this takes little memory, and
+    on a CPU less time.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ def mix_channels(x: Tensor, weight: Tensor) -> Tensor:
     Returns
     -------
     (n, k, y, x) tensor
-        Of the weights' type.
+        In the weights' number format.
 
     Examples
     --------
@@ -66,12 +66,14 @@ class _Mix(torch.autograd.Function):
 
 
 def _parts(rows: Tensor) -> list[slice]:
-    count = max(1, (2**20 if rows.device.type == "cpu" else 2**27) // rows.shape[1])
+    """Split rows so that a float32 part fits the cache of a CPU (4 MiB) or the memory of a GPU (512 MiB)."""
+    values = 2**20 if rows.device.type == "cpu" else 2**27  # not measured
+    count = max(1, values // rows.shape[1])
     return [slice(at, at + count) for at in range(0, len(rows), count)]
 
 
 def _rows(x: Tensor) -> Tensor:
-    """A row a pixel."""
+    """Arrange images (n, c, y, x) as one row per pixel, (n * y * x, c)."""
     return x.permute(0, 2, 3, 1).flatten(0, 2)
 
 
@@ -80,7 +82,9 @@ def _image(rows: Tensor, like: Tensor) -> Tensor:
 
 
 class UNet(nn.Module):
-    """A U-Net of 3 x 3 convolutions with batch normalisation, mean-pooled down and interpolated up.
+    """A U-Net (Ronneberger et al., MICCAI 2015, arXiv:1505.04597) of 3 x 3 convolutions.
+
+    It uses batch normalisation, mean pooling on the way down and interpolation on the way up.
 
     Parameters
     ----------
@@ -89,12 +93,15 @@ class UNet(nn.Module):
     widths : tuple of int
         Feature maps at each resolution, finest first.
     stem : int
-        Side in pixels of the square that the first convolution takes together. The CoMIR is computed at
-        that coarser resolution and interpolated back to the image's.
+        Stride of the first convolution in pixels. The CoMIR is computed at that coarser resolution and
+        interpolated back to the image's.
 
-    Notes
-    -----
-    Height and width of the input must be multiples of `stride`.
+    Attributes
+    ----------
+    stride : int
+        Height and width of the input must be multiples of it, in pixels.
+    halo : int
+        Distance in pixels beyond which the input does not change an output pixel, at whole strides.
 
     Examples
     --------
@@ -106,8 +113,10 @@ class UNet(nn.Module):
         super().__init__()
         self.stem_stride = stem
         self.stride = stem * 2 ** (len(widths) - 1)
-        seen = sum(stem * 2**level * (4 if level < len(widths) - 1 else 2) for level in range(len(widths)))
-        self.halo = -(-(seen + 2 * self.stride) // self.stride) * self.stride  # pixels that an output sees
+        # Each 3 x 3 convolution reaches one pixel of its level further: two on the way down, two on the way
+        # up, and only two at the coarsest level. Two strides more cover the stem, pooling and interpolation.
+        reach = sum(stem * 2**level * (4 if level < len(widths) - 1 else 2) for level in range(len(widths)))
+        self.halo = -(-(reach + 2 * self.stride) // self.stride) * self.stride
         kernel = 3 if stem == 1 else 2 * stem
         self.stem = nn.Conv2d(in_channels, widths[0], kernel, stride=stem, padding=(kernel - stem + 1) // 2)
         self.down = nn.ModuleList(
@@ -150,7 +159,7 @@ def _double_convolution(before: int, after: int) -> nn.Sequential:
 
 
 class _Dropout(nn.Module):
-    """Sets whole channels to zero while training, drawn by a generator of the caller's choice."""
+    """Sets random channels to zero while training; the caller may pass the random generator."""
 
     def __init__(self, share: float) -> None:
         super().__init__()
@@ -193,7 +202,10 @@ class _DenseBlock(nn.Module):
     def all_at_once(
         self, inputs: list[Tensor], generator: torch.Generator | None, onward: _TransitionDown | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """The same in training, in less time and memory; and what leads down from it, not yet pooled."""
+        """Compute `forward` in training with less time and memory, by `dense_block`.
+
+        The second result is the output of the transition ``onward`` before pooling, if one is given.
+        """
         layers = [layer for layer in self.layers if isinstance(layer, _DenseLayer)]
         norms = [layer.batchnorm for layer in layers]
         x = inputs[0]
@@ -224,7 +236,7 @@ def _bias(convolution: nn.Conv2d) -> Tensor:
 
 
 def _keep_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
-    """Take a batch's statistics into the running ones."""
+    """Update the running statistics by those of a batch."""
     kept_mean, kept_variance, count = norm.running_mean, norm.running_var, norm.num_batches_tracked
     if kept_mean is None or kept_variance is None or count is None or norm.momentum is None:
         return
@@ -244,7 +256,7 @@ class _TransitionDown(nn.Module):
         return self.pooled(self.conv(F.relu(self.batchnorm(x))), generator)
 
     def pooled(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """What goes down, of what is convolved; dropping after pooling is the same, of fewer pixels."""
+        """Pool and drop out a convolved image; dropout of whole channels commutes with pooling."""
         out: Tensor = self.dropout(F.max_pool2d(x, 2), generator)
         return out
 
@@ -262,23 +274,30 @@ class _TransitionUp(nn.Module):
         return torch.cat((skip, self.upsampled(x, skip)), 1)
 
     def upsampled(self, x: Tensor, skip: Tensor) -> Tensor:
-        """The image at twice the resolution, cropped as what it is put beside."""
+        """Enlarge an image twice and crop it to the size of the skip connection."""
         x = self.upsampling_layer(x)
         top, left = (x.shape[-2] - skip.shape[-2]) // 2, (x.shape[-1] - skip.shape[-1]) // 2
         return x[..., top : top + skip.shape[-2], left : left + skip.shape[-1]]
 
 
 class Tiramisu(nn.Module):
-    """The fully convolutional DenseNet of the published CoMIRs, parameter for parameter.
+    """The fully convolutional DenseNet of the published CoMIRs.
 
     Jégou et al., "The one hundred layers tiramisu", arXiv:1611.09326, with the sizes of Pielawski,
-    Wetzer et al., NeurIPS 2020: 32 first filters, six blocks of four layers of growth 12 each way,
-    compression 0.75. Parameter names are those of the released checkpoints.
+    Wetzer et al., NeurIPS 2020: 32 first filters, six dense blocks down and six up, each of four layers of
+    growth 12, compression 0.75. Parameter names are those of the released checkpoints.
 
     Parameters
     ----------
     in_channels, out_channels : int
         Channels of the image and of its CoMIR.
+
+    Attributes
+    ----------
+    stride : int
+        Height and width of the input must be multiples of it, in pixels.
+    halo : int
+        Distance in pixels beyond which the input hardly changes an output pixel.
 
     Examples
     --------
@@ -287,9 +306,9 @@ class Tiramisu(nn.Module):
     """
 
     stride = 64
-    halo = (
-        256  # px: a CoMIR changes by less than 0.02 grey levels where more is cut off; 824 can matter at all
-    )
+    # The receptive field reaches 824 px, but a CoMIR changes by less than 0.02 grey levels of 255 if the
+    # input is cut off at 256 px.
+    halo = 256
     depth, layers, growth, compression, dropout = 6, 4, 12, 0.75, 0.2
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -318,7 +337,7 @@ class Tiramisu(nn.Module):
     def forward(self, image: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return the CoMIR, (batch, out_channels, y, x), of an image (batch, in_channels, y, x).
 
-        While training, the generator draws what is dropped; by default, it is torch's own.
+        While training, the generator draws the dropout; the default is torch's own generator.
         """
         if self.training and torch.is_grad_enabled() and image.device.type == "cpu":
             return self._all_at_once(image, generator)
@@ -334,7 +353,7 @@ class Tiramisu(nn.Module):
         return _in_full_precision(self.final_conv, x)
 
     def _all_at_once(self, image: Tensor, generator: torch.Generator | None) -> Tensor:
-        """The same in training, faster and in less memory; see `dense_training`."""
+        """Compute `forward` in training on a CPU, faster and in less memory; see `dense_backward`."""
         x: Tensor = self.conv_init(image)
         down = cast(
             "Iterable[tuple[_DenseBlock, _TransitionDown]]",
@@ -357,7 +376,7 @@ class Tiramisu(nn.Module):
 
 
 def _in_full_precision(head: nn.Conv2d, x: Tensor) -> Tensor:
-    """The last, 1 x 1 convolution: rounded to bfloat16, its output would lose faint detail."""
+    """Apply the last, 1 x 1 convolution in float32: in bfloat16 a CoMIR would lose faint detail."""
     with torch.autocast(x.device.type, enabled=False):
         if x.dtype == head.weight.dtype:
             comir: Tensor = head(x)
@@ -372,9 +391,13 @@ def build_network(settings: TrainingSettings, in_channels: int) -> UNet | Tirami
     Parameters
     ----------
     settings : TrainingSettings
-        Chooses the network, its size and the channels of its CoMIR.
+        Network, its size, and the channels of its CoMIR.
     in_channels : int
         Channels of the modality's images.
+
+    Returns
+    -------
+    UNet or Tiramisu
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The contrastive loss over a batch of pairs, and the objective that a training minimises."""
+"""The contrastive loss of a batch of pairs, and the objective that training minimises."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["Objective", "contrastive_loss", "similarities"]
 
 
 def similarities(comirs: Tensor, others: Tensor, critic: Literal["mse", "cosine"]) -> Tensor:
-    """Similarity of every CoMIR with every one of others, by one matrix product.
+    """Compute the similarity of every CoMIR with every other CoMIR, by one matrix product.
 
     Parameters
     ----------
     comirs, others : (n, ...) and (m, ...) tensors
-        One CoMIR an entry.
+        One CoMIR per entry.
     critic : {"mse", "cosine"}
-        ``"mse"``: the negative mean squared difference, in (-inf, 0]; ``"cosine"``: the cosine after each
-        CoMIR's mean is taken away, that is their zero-normalised correlation, in [-1, 1].
+        ``"mse"``: negative mean squared difference, in (-inf, 0]. ``"cosine"``: zero-normalised correlation
+        (cosine after each CoMIR's mean is subtracted), in [-1, 1].
 
     Returns
     -------
@@ -35,12 +35,12 @@ def similarities(comirs: Tensor, others: Tensor, critic: Literal["mse", "cosine"
     >>> similarities(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0], [1.0, 3.0]]), "mse")
     tensor([[-0., -5.]])
     """
-    one, other = comirs.flatten(1), others.flatten(1)
+    a, b = comirs.flatten(1), others.flatten(1)
     if critic == "cosine":
-        one, other = (F.normalize(x - x.mean(1, keepdim=True), dim=1) for x in (one, other))
-        return one @ other.T
-    distances = one.square().sum(1)[:, None] + other.square().sum(1) - 2 * one @ other.T
-    return -distances.clamp_min(0) / one.shape[1]
+        a, b = (F.normalize(x - x.mean(1, keepdim=True), dim=1) for x in (a, b))
+        return a @ b.T
+    distances = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T
+    return -distances.clamp_min(0) / a.shape[1]
 
 
 def contrastive_loss(
@@ -50,9 +50,9 @@ def contrastive_loss(
     critic: Literal["mse", "cosine"] = "mse",
     temperature: float = 0.5,
 ) -> Tensor:
-    """InfoNCE over the 2N CoMIRs of N pairs: each has to pick its partner among all the others.
+    """Compute InfoNCE over the 2N CoMIRs of N pairs: each CoMIR must pick its partner among all others.
 
-    Pielawski, Wetzer et al., CoMIR, NeurIPS 2020, equation 2, made symmetric as in their code.
+    Pielawski, Wetzer et al., CoMIR, NeurIPS 2020, equation 2, symmetric as in the authors' code.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def contrastive_loss(
     Returns
     -------
     scalar tensor
-        Mean cross entropy, in nats; ``log(2N - 1)`` when nothing is learnt.
+        Mean cross entropy, in nats; ``log(2N - 1)`` for networks that have learnt nothing.
 
     Examples
     --------
@@ -83,13 +83,15 @@ def contrastive_loss(
 
 
 class Objective:
-    """The loss of a batch's CoMIRs.
+    """The loss of a batch of CoMIRs: contrastive loss of patches and of local discs, and activation decay.
+
+    Local contrastive losses follow Chaitanya et al., NeurIPS 2020, arXiv:2006.10511.
 
     Parameters
     ----------
     settings : TrainingSettings
     device : torch.device
-        Where the CoMIRs are.
+        Device of the CoMIRs.
 
     Examples
     --------
@@ -106,14 +108,14 @@ class Objective:
         self._counts = counts.to(device)
 
     def __call__(self, first: Tensor, second: Tensor, turned: Tensor) -> Tensor:
-        """Return the loss.
+        """Compute the loss.
 
         Parameters
         ----------
         first, second : (n, channel, y, x) tensor
-            CoMIRs of the same places.
+            CoMIRs of the two modalities at the same places.
         turned : (n,) tensor
-            Degrees by which the second is turned against the first.
+            Rotation of the second CoMIR against the first, in degrees.
 
         Returns
         -------
@@ -123,21 +125,21 @@ class Objective:
         step = settings.comparison_step
         if step > 1:
             first, second = F.avg_pool2d(first, step), F.avg_pool2d(second, step)
-        compared = [self._compared(first), self._compared(rotate(second, -turned))]
+        filtered = [self._filtered(first), self._filtered(rotate(second, -turned))]
         critic, temperature = settings.critic, settings.temperature
-        one, other = (comir[..., self._counts] for comir in compared)
-        loss = contrastive_loss(one, other, critic=critic, temperature=temperature)
+        patches, partners = (comir[..., self._counts] for comir in filtered)
+        loss = contrastive_loss(patches, partners, critic=critic, temperature=temperature)
         if settings.local_weight:
-            here, there = (local_circles(comir) for comir in compared)
-            local = contrastive_loss(here, there, critic=critic, temperature=temperature)
+            discs, disc_partners = (local_circles(comir) for comir in filtered)
+            local = contrastive_loss(discs, disc_partners, critic=critic, temperature=temperature)
             loss = loss + settings.local_weight * local
         if settings.activation_decay:
-            counted = torch.cat((one, other))
-            loss = loss + settings.activation_decay * (counted.abs().mean() + counted.square().mean())
+            values = torch.cat((patches, partners))
+            loss = loss + settings.activation_decay * (values.abs().mean() + values.square().mean())
         return loss
 
-    def _compared(self, comir: Tensor) -> Tensor:
-        """The high-passed CoMIR, (n, channel, y, x); unfiltered if the setting is 0."""
+    def _filtered(self, comir: Tensor) -> Tensor:
+        """High-pass a CoMIR (n, channel, y, x); leave it unfiltered if the setting is 0."""
         if not self.settings.high_pass:
             return comir
         step = self.settings.comparison_step

@@ -1,4 +1,4 @@
-"""Training pairs: problems found before training, and the split into training and validation."""
+"""Training pairs: checks before training, and the split into training and validation."""
 
 from __future__ import annotations
 
@@ -21,31 +21,34 @@ from napari_cmrir.representations.comir.training.settings import TrainingSetting
 __all__ = ["PairProblem", "Split", "check_pairs", "estimate_shift", "read_pairs", "split_pairs"]
 
 
-_SATURATED_SHARE = 0.25
-_ENOUGH_PIXELS = 2**20
-_LOOKED_AT = 512  # px a side at which the alignment is looked at
-_SMALLEST_SHIFT = 4  # px of these
-_CLEAR_PEAK = 8.0  # deviations
+_SATURATED_SHARE = 0.25  # share of pixels at the highest value above which a warning helps; not measured
+_ENOUGH_PIXELS = 2**20  # pixels of all pairs below which a warning says that they are few; not measured
+# `estimate_shift`: longest side in px of the images correlated, for speed; smallest shift reported, in these
+# pixels; and smallest height of the peak in robust standard deviations. The last two trade missed shifts for
+# false warnings; not measured beyond the seeds of tests/representations/test_pair_checks.py.
+_COMPARED_SIDE = 512
+_SMALLEST_SHIFT = 4
+_CLEAR_PEAK = 8.0
 
 ArrayPair = tuple[NDArray[Any], NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class PairProblem:
-    """What is wrong with a pair, or with all of them.
+    """A problem of a pair, or of all pairs.
 
     Parameters
     ----------
     number : int
-        Which of the pairs given; -1 if it concerns none or all.
+        Index of the pair; -1 for a problem of no pair or of all pairs.
     identifier : str
-        Its name; empty if it concerns all.
+        Name of the pair; empty for a problem of all pairs.
     paths : tuple of Path
-        The files concerned; none for arrays.
+        Files concerned; empty for arrays.
     sentence : str
-        What is wrong and what to do, naming the files.
+        What is wrong and what to do, with the names of the files.
     severity : {"fatal", "useless", "doubtful"}
-        Whether training refuses to start, leaves the pair out, or goes on with it.
+        Training refuses to start, leaves the pair out, or continues.
     """
 
     number: int
@@ -56,10 +59,10 @@ class PairProblem:
 
 
 def check_pairs(pairs: Sequence[Pair | ArrayPair], *, alone: Sequence[Path] = ()) -> Job[list[PairProblem]]:
-    """Look for what would spoil a training: see `PairProblem`.
+    """Find problems of pairs that would spoil a training.
 
-    Unreadable files, unequal sizes, one image twice, constant and saturated images, pairs that are visibly
-    shifted against each other, too little to learn from, and images without a partner.
+    The checks find unreadable files, unequal sizes, duplicated images, constant and saturated images, pairs
+    that are visibly shifted against each other, too few pixels, and images without a partner.
 
     Parameters
     ----------
@@ -76,7 +79,7 @@ def check_pairs(pairs: Sequence[Pair | ArrayPair], *, alone: Sequence[Path] = ()
     Returns
     -------
     list of PairProblem
-        In the order of the pairs; empty if all is well.
+        In the order of the pairs.
 
     Examples
     --------
@@ -92,12 +95,22 @@ def check_pairs(pairs: Sequence[Pair | ArrayPair], *, alone: Sequence[Path] = ()
 def read_pairs(
     pairs: Sequence[Pair | ArrayPair], *, alone: Sequence[Path] = ()
 ) -> Job[tuple[list[ArrayPair], list[PairProblem]]]:
-    """Read the pairs while looking at them, as `check_pairs` does.
+    """Read the pairs and check them as `check_pairs` does.
+
+    Parameters
+    ----------
+    pairs, alone
+        See `check_pairs`.
+
+    Yields
+    ------
+    Progress
+        In pairs.
 
     Returns
     -------
     images : list of (first, second)
-        ``(y, x, channel)`` arrays; empty ones for a pair that cannot be read.
+        ``(y, x, channel)`` arrays; empty arrays for a pair that cannot be read.
     problems : list of PairProblem
     """
     images: list[ArrayPair] = []
@@ -115,10 +128,10 @@ def read_pairs(
         yield Progress(number + 0.5, len(pairs), "pairs", "Reading and checking the pairs")
         for side in (0, 1):
             holders[_digest(read[side])].append((number, side))
-        for severity, sentence in _look(read, [_name(pair, number, side) for side in (0, 1)]):
+        for severity, sentence in _check_pair(read, [_name(pair, number, side) for side in (0, 1)]):
             problems.append(PairProblem(number, _identifier(pair, number), _paths(pair), sentence, severity))
-    problems += _twice(pairs, list(holders.values()))
-    problems += _too_little(images)
+    problems += _duplicates(pairs, list(holders.values()))
+    problems += _too_few_pixels(images)
     for path in alone:
         sentence = f"{path} has no partner; it is left out."
         problems.append(PairProblem(-1, "", (path,), sentence, "doubtful"))
@@ -144,10 +157,10 @@ def _read(pair: Pair | ArrayPair) -> ArrayPair:
     return first, second
 
 
-def _look(
+def _check_pair(
     images: ArrayPair, names: Sequence[str]
 ) -> list[tuple[Literal["fatal", "useless", "doubtful"], str]]:
-    """What is wrong with one pair that could be read."""
+    """Find the problems of one pair of images; give severity and sentence of each."""
     for image, name in zip(images, names, strict=True):
         finite = image[np.isfinite(image)] if image.dtype.kind == "f" else image
         if finite.size == 0 or finite.min() == finite.max():
@@ -162,37 +175,38 @@ def _look(
             )
     shift = estimate_shift(*images)
     if shift is not None:
-        (y, x), ways = shift, (("down", "up"), ("right", "left"))
-        moves = [f"{abs(v):.0f} px {way[v < 0]}" for v, way in zip((y, x), ways, strict=True) if v]
-        told = f"{names[1]} looks shifted against {names[0]} by {' and '.join(moves)}; align the pair."
-        found.append(("doubtful", told))
+        directions = (("down", "up"), ("right", "left"))
+        moves = [f"{abs(v):.0f} px {words[v < 0]}" for v, words in zip(shift, directions, strict=True) if v]
+        sentence = f"{names[1]} looks shifted against {names[0]} by {' and '.join(moves)}; align the pair."
+        found.append(("doubtful", sentence))
     return found
 
 
 def _saturated_share(image: NDArray[Any]) -> float:
-    """Share of pixels at the image's highest value; of white light images, whose glass is white, none."""
+    """Give the share of pixels at the image's highest value; 0 for colour images, whose glass is white."""
     if image.shape[2] > 1:
         return 0.0
     return float((image == np.nanmax(image)).mean())
 
 
 def estimate_shift(first: NDArray[Any], second: NDArray[Any]) -> tuple[float, float] | None:
-    """Estimate how far two images of one tissue are shifted against each other, if that is clear.
+    """Estimate the shift of two images of one tissue against each other.
 
-    Half-whitened phase correlation (Kuglin & Hines 1975) of the square root of the gradients' magnitude, at
-    no more than 512 px a side. Borders of tissue lie in one place in most modalities whatever their grey
-    values; a shift is reported only where its peak stands out from all other shifts and from about none.
+    The method is half-whitened phase correlation (Kuglin & Hines, "The phase correlation image alignment
+    method", 1975) of the square root of the gradients' magnitude, at no more than 512 px a side. Borders of
+    tissue lie at the same place in most modalities, independent of grey values. A shift is reported only if
+    its peak exceeds the peaks of all other shifts and of shifts near zero.
 
     Parameters
     ----------
     first, second : (y, x) or (y, x, channel) array
-        Of equal height and width.
+        Equal height and width.
 
     Returns
     -------
     (float, float) or None
-        How far down and right the second shows what the first shows, in px, up to a quarter of the smaller
-        side; ``None`` where they are aligned or nothing stands out.
+        Shift (down, right) of the second image against the first, in px, at most a quarter of the smaller
+        side; ``None`` if the images are aligned or no peak is clear.
 
     Examples
     --------
@@ -204,11 +218,12 @@ def estimate_shift(first: NDArray[Any], second: NDArray[Any]) -> tuple[float, fl
     """
     import scipy.fft
 
-    step = max(1, -(-max(first.shape) // _LOOKED_AT))
+    step = max(1, -(-max(first.shape) // _COMPARED_SIDE))
     outlines = [_outlines(np.atleast_3d(image), step) for image in (first, second)]
-    one, other = (scipy.fft.rfft2(outline) for outline in outlines)
-    product = one.conj() * other
+    spectra = [scipy.fft.rfft2(outline) for outline in outlines]
+    product = spectra[0].conj() * spectra[1]
     magnitude = np.abs(product)
+    # Half-whitening: full whitening would raise noise at weak frequencies to the height of the signal.
     product /= np.sqrt(np.maximum(magnitude, 1e-3 * magnitude.max() + 1e-12))
     shape = outlines[0].shape
     correlation = np.fft.fftshift(scipy.fft.irfft2(product, s=shape))
@@ -217,17 +232,19 @@ def estimate_shift(first: NDArray[Any], second: NDArray[Any]) -> tuple[float, fl
         return None
     window = correlation[tuple(slice(m - reach, m + reach + 1) for m in middle)]
     median = np.median(window)
-    deviation = 1.4826 * np.median(np.abs(window - median)) + 1e-12
+    deviation = (
+        1.4826 * np.median(np.abs(window - median)) + 1e-12
+    )  # of a Gaussian, from the median deviation
     y, x = (int(i) - reach for i in np.unravel_index(window.argmax(), window.shape))
     near = slice(reach - _SMALLEST_SHIFT + 1, reach + _SMALLEST_SHIFT)
-    peak, none = (window.max() - median) / deviation, (window[near, near].max() - median) / deviation
-    if peak < _CLEAR_PEAK or none > 0.6 * peak:
+    peak, unshifted = (window.max() - median) / deviation, (window[near, near].max() - median) / deviation
+    if peak < _CLEAR_PEAK or unshifted > 0.6 * peak:  # 0.6: not measured
         return None
     return float(y * step), float(x * step)
 
 
 def _outlines(image: NDArray[Any], step: int) -> NDArray[np.float32]:
-    """Where grey values change, for phase correlation: without their local mean, fading to the borders."""
+    """Draw where grey values change, for phase correlation, without local mean and faded at the borders."""
     from scipy import ndimage
 
     grey = np.nan_to_num(image.astype(np.float32).mean(2))
@@ -241,10 +258,10 @@ def _outlines(image: NDArray[Any], step: int) -> NDArray[np.float32]:
     return outlines
 
 
-def _twice(
+def _duplicates(
     pairs: Sequence[Pair | ArrayPair], holders: Sequence[Sequence[tuple[int, int]]]
 ) -> list[PairProblem]:
-    """Images that occur more than once."""
+    """Report images that occur more than once; ``holders`` lists the (pair, side) of each image."""
     problems = []
     for places in holders:
         if len(places) < 2:
@@ -253,13 +270,13 @@ def _twice(
         paths = tuple(_paths(pairs[number])[side] for number, side in places if _paths(pairs[number]))
         numbers = [number for number, _ in places]
         same_pair = len(set(numbers)) < len(numbers)
-        told = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         problems.append(
             PairProblem(
                 numbers[0],
                 _identifier(pairs[numbers[0]], numbers[0]),
                 paths,
-                f"{told} hold the same image; "
+                f"{shown} hold the same image; "
                 + ("a pair needs two modalities." if same_pair else "give every tissue once."),
                 "fatal" if same_pair else "doubtful",
             )
@@ -267,7 +284,8 @@ def _twice(
     return problems
 
 
-def _too_little(images: Sequence[ArrayPair]) -> list[PairProblem]:
+def _too_few_pixels(images: Sequence[ArrayPair]) -> list[PairProblem]:
+    """Warn if all pairs together are small."""
     pixels = sum(first.shape[0] * first.shape[1] for first, _ in images)
     if not images or pixels >= _ENOUGH_PIXELS:
         return []
@@ -297,9 +315,10 @@ def _name(pair: Pair | ArrayPair, number: int, side: int) -> str:
     return f"The {('first', 'second')[side]} image of pair {number + 1}"
 
 
+# With fewer images each gives a strip: a whole image would take too much from training. Not measured.
 _FEWEST_IMAGES = 4
-_FEWEST_FIELDS = 4
-_SMALLEST_FIELD = 96  # px
+_FEWEST_FIELDS = 4  # with fewer validation fields, retrieval says little; not measured
+_SMALLEST_FIELD = 96  # px; the smallest side of `validation.RetrievalTest`
 _TOO_SMALL = "The images are too few and too small to validate on; the last model is kept."
 
 
@@ -312,9 +331,9 @@ class Split:
     training, validation : list of (first, second)
         ``(y, x, channel)`` arrays.
     held_out : tuple of int
-        Which of the pairs given are kept for validation, whole.
+        Indexes of the pairs that are held out whole.
     manner : str
-        One sentence on what is validated on.
+        One sentence for the user on what is validated on.
     """
 
     training: list[ArrayPair]
@@ -324,19 +343,19 @@ class Split:
 
 
 def split_pairs(images: Sequence[ArrayPair], settings: TrainingSettings) -> Split:
-    """Keep some images for validation: whole ones of four or more, else a strip of each.
+    """Hold out images for validation: whole images of four or more, else a strip of each.
 
     Parameters
     ----------
     images : sequence of (first, second)
         ``(y, x, channel)`` arrays, aligned.
     settings : TrainingSettings
-        ``validation_share``, ``patch_size`` and ``seed`` count.
+        ``validation_share``, ``patch_size`` and ``seed`` are used.
 
     Returns
     -------
     Split
-        With nothing to validate on where the images are too few and too small, or the share is 0.
+        Without validation if the images are too few and too small, or the share is 0.
 
     Examples
     --------
@@ -383,7 +402,7 @@ def _by_strip(images: Sequence[ArrayPair], settings: TrainingSettings) -> Split:
 
 
 def _strip(pair: ArrayPair, share: float, patch_size: int) -> tuple[ArrayPair, ArrayPair | None]:
-    """Cut a pair in two across its longer side, if both parts are large enough to be of use."""
+    """Cut a pair in two across its longer side; the second part is None if a part would be too small."""
     shape = pair[0].shape[:2]
     axis = int(shape[1] > shape[0])
     width = max(_SMALLEST_FIELD, round(share * shape[axis]))

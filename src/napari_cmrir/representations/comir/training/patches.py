@@ -1,4 +1,4 @@
-"""Batches of training patches: cut, turned and varied for a whole batch at once."""
+"""Training patches: cut, turned and varied, a batch at once."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from torch.nn import functional as F
 
 __all__ = ["PatchBatch", "PatchSampler", "circular_mask", "local_circles", "rotate"]
 
+# Random windows per patch, of which the one of most contrast is cut: fewer patches show empty glass. More
+# would bias training to a few places; not measured.
 _CANDIDATES = 3
 
 
 class PatchSampler:
-    """Draws random patches of aligned pairs; the same seed draws the same patches.
+    """Draws random patches of aligned pairs; equal seeds draw equal patches.
 
     Parameters
     ----------
@@ -25,7 +27,7 @@ class PatchSampler:
     size : int
         Side of a patch in pixels.
     free_rotation : float
-        See `TrainingSettings.free_rotation`; degrees.
+        In degrees; see `TrainingSettings.free_rotation`.
     seed : int
         Seed of every draw.
     variation : float
@@ -61,36 +63,39 @@ class PatchSampler:
         Parameters
         ----------
         count : int
-            How many.
 
         Returns
         -------
         first, second : (count, channel, size, size) tensors
             Patches of the same places.
         turned : (count,) tensor
-            How far each second patch is turned counter-clockwise against the first, in degrees.
+            Counter-clockwise rotation of each second patch against the first, in degrees.
         """
         chosen = self.choose(count)
         return chosen.cut(0), chosen.cut(1), chosen.turned
 
     def choose(self, count: int) -> PatchBatch:
-        """Draw places and variations without cutting the patches yet; see `draw`."""
+        """Draw places and variations; `PatchBatch.cut` cuts the patches. See `draw`."""
         g = self.generator
         angle = torch.rand(count, generator=g) * 360
         free = (torch.rand(count, generator=g) * 2 - 1) * self.free_rotation
         turned = 90.0 * torch.randint(4, (count,), generator=g) + free
-        scale = torch.exp((torch.rand(count, generator=g) * 2 - 1) * 0.1 * self.variation)
+        scale = torch.exp((torch.rand(count, generator=g) * 2 - 1) * 0.1 * self.variation)  # within 10 %
         flip = torch.rand(count, generator=g) < 0.5
         windows = [self._window(float(scale[i])) for i in range(count)]
-        square = torch.tensor([fits for _, _, fits in windows])
-        angle = torch.where(square, angle, (angle / 90).round() * 90)
-        turned = torch.where(square, turned, (turned / 90).round() * 90)
+        # A window too small to be turned in is turned by quarters, which reflects no pixel into the patch.
+        fits = torch.tensor([window_fits for _, _, window_fits in windows])
+        angle = torch.where(fits, angle, (angle / 90).round() * 90)
+        turned = torch.where(fits, turned, (turned / 90).round() * 90)
         seeds = torch.randint(2**62, (2,), generator=g).tolist()
         sides = ([w[0] for w in windows], [w[1] for w in windows])
         return PatchBatch(sides, angle, scale, flip, turned, (seeds[0], seeds[1]), self.size, self.variation)
 
     def _window(self, scale: float) -> tuple[Tensor, Tensor, bool]:
-        """A square window around a random place, large enough to be turned in where the image allows."""
+        """Choose a square window at a random place of a random pair, in both modalities.
+
+        The third result is whether the window is large enough to turn the patch in it by any angle.
+        """
         g = self.generator
         pick = int(torch.multinomial(self._shares, 1, generator=g))
         first, second = self.pairs[pick]
@@ -99,15 +104,15 @@ class PatchSampler:
         fits = side <= min(height, width)
         if not fits:
             side = min(height, width)
-        best, content = (0, 0), -1.0
+        best, highest = (0, 0), -1.0
         for _ in range(_CANDIDATES):
             y = int(torch.randint(height - side + 1, (1,), generator=g))
             x = int(torch.randint(width - side + 1, (1,), generator=g))
-            found = min(
+            contrast = min(
                 float(image[:, y : y + side : 4, x : x + side : 4].std()) for image in (first, second)
             )
-            if found > content:
-                best, content = (y, x), found
+            if contrast > highest:
+                best, highest = (y, x), contrast
         y, x = best
         return first[:, y : y + side, x : x + side], second[:, y : y + side, x : x + side], fits
 
@@ -119,17 +124,17 @@ class PatchBatch:
     Parameters
     ----------
     windows : (list of tensor, list of tensor)
-        By modality, what each patch is cut from.
+        Windows of the first and of the second modality that patches are cut from.
     angle, scale, flip : (n,) tensors
-        How the first patch of each pair is turned, enlarged and mirrored.
+        Rotation in degrees, enlargement and mirroring of the first patch of each pair.
     turned : (n,) tensor
-        How far the second is turned against the first, in degrees.
+        Rotation of the second patch against the first, in degrees.
     seeds : (int, int)
-        By modality, of the variations of intensity.
+        Seeds of the variations of intensity of each modality.
     size : int
         Side of a patch in pixels.
     variation : float
-        How much intensity varies.
+        Strength of the variations of intensity.
     """
 
     windows: tuple[list[Tensor], list[Tensor]]
@@ -142,7 +147,7 @@ class PatchBatch:
     variation: float
 
     def cut(self, side: int) -> Tensor:
-        """Patches (n, channel, size, size) of the first (0) or second (1) modality."""
+        """Cut the patches (n, channel, size, size) of the first (0) or second (1) modality."""
         windows = self.windows[side]
         largest = max(w.shape[-1] for w in windows)
         stacked = torch.stack([_pad(w, largest) for w in windows])
@@ -155,13 +160,13 @@ class PatchBatch:
 
 
 def _pad(window: Tensor, side: int) -> Tensor:
-    """Pad to a square of the given side, centre on centre; what is added is never sampled."""
+    """Pad a window to a side, both centres at one point; the padding is never sampled."""
     extra = side - window.shape[-1]
     return F.pad(window, (extra // 2, extra - extra // 2, extra // 2, extra - extra // 2))
 
 
 def _sample(windows: Tensor, degrees: Tensor, share: Tensor, flip: Tensor, size: int) -> Tensor:
-    """The central share of each window, seen with its content turned counter-clockwise."""
+    """Sample the central share of each window, its content turned counter-clockwise."""
     radians = torch.deg2rad(degrees).to(windows)
     cos, sin = radians.cos() * share.to(windows), radians.sin() * share.to(windows)
     mirror = torch.where(flip, -1.0, 1.0).to(windows)
@@ -174,12 +179,16 @@ def _sample(windows: Tensor, degrees: Tensor, share: Tensor, flip: Tensor, size:
 
 
 def rotate(images: Tensor, degrees: Tensor) -> Tensor:
-    """Turn the content of square images counter-clockwise about their centres, keeping the frame.
+    """Turn the content of square images counter-clockwise about their centres, within the same frame.
 
     Parameters
     ----------
     images : (n, channel, side, side) tensor
     degrees : (n,) tensor
+
+    Returns
+    -------
+    (n, channel, side, side) tensor
 
     Examples
     --------
@@ -192,7 +201,12 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
 
 
 def circular_mask(side: int) -> Tensor:
-    """The largest disc in a square: what stays inside whatever the rotation.
+    """Mask the largest disc in a square: the pixels that stay inside under every rotation.
+
+    Parameters
+    ----------
+    side : int
+        Side of the square, in pixels.
 
     Returns
     -------
@@ -213,7 +227,7 @@ def local_circles(images: Tensor) -> Tensor:
     Parameters
     ----------
     images : (n, channel, side, side) tensor
-        Of an even side.
+        The side must be even.
 
     Returns
     -------
@@ -236,6 +250,8 @@ def local_circles(images: Tensor) -> Tensor:
 def vary(patches: Tensor, generator: torch.Generator, variation: float = 1.0) -> Tensor:
     """Vary gamma, sharpness, contrast, brightness, colour and noise of patches, each by its own draw.
 
+    The widths of the draws at ``variation`` 1 are not measured; docs/training.md compares strengths.
+
     Parameters
     ----------
     patches : (n, channel, y, x) tensor
@@ -243,7 +259,7 @@ def vary(patches: Tensor, generator: torch.Generator, variation: float = 1.0) ->
     generator : torch.Generator
         Source of the draws.
     variation : float
-        How much, as a factor; 0 changes nothing but the sharpness.
+        Factor of all variations except sharpness; 0 changes the sharpness only.
 
     Returns
     -------

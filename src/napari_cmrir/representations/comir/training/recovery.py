@@ -1,4 +1,4 @@
-"""A training that goes wrong is noticed, and led back to the networks that were kept."""
+"""Recovery: detects a diverging training and returns it to the kept networks."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ from napari_cmrir.representations.comir.training.validation import Selection
 
 __all__ = ["Recovery"]
 
-_MOST_BAD_STEPS = 5  # consecutive steps without a finite loss before training returns to kept networks
-_MOST_RETURNS = 5  # each halves the learning rate: to 1/32 at the last
-_FLAT = 1e-3  # share of the CoMIRs' first contrast under which they have collapsed
+# Consecutive steps without a finite loss before training returns to the kept networks; a single one may be
+# an unlucky batch. Not measured.
+_MOST_BAD_STEPS = 5
+_MOST_RETURNS = 5  # each halves the learning rate, to 1/32 in the end; not measured
+_FLAT = 1e-3  # share of the CoMIRs' initial contrast at which they count as collapsed; not measured
 
 
 class Recovery:
-    """Watches over the networks of a training.
+    """Detects loss or weights that are not numbers and flat CoMIRs, and restores the kept networks.
 
     Parameters
     ----------
     networks : mapping of str to Module
-        Each modality's.
+        Network of each modality.
     optimiser : Optimizer
-        Of their parameters.
+        Optimiser of the networks' parameters; its state is cleared on a return.
     selection : Selection
-        Keeps the networks that are gone back to.
+        Holds the kept networks.
 
     Attributes
     ----------
     rate : float
-        What the learning rate is multiplied with: halved at each return.
+        Factor of the learning rate, halved at each return.
     returned : int
         Step of the latest return, 0 before the first.
     """
@@ -52,24 +54,24 @@ class Recovery:
         self._first_contrast = 0.0
 
     def reason_in_loss(self, loss: float) -> str:
-        """Why to go back after a step of that loss; empty where there is no reason.
+        """Give the reason to return to the kept networks after a step with this loss; empty if none.
 
         Parameters
         ----------
         loss : float
-            Not a number where the step could not be done.
+            Loss of the step; not a number if the step was skipped.
         """
         self._bad_steps = 0 if math.isfinite(loss) else self._bad_steps + 1
-        gone = self._bad_steps >= _MOST_BAD_STEPS or (self._bad_steps > 0 and not self._are_finite())
-        return "the loss is not a number" if gone else ""
+        failed = self._bad_steps >= _MOST_BAD_STEPS or (self._bad_steps > 0 and not self._are_finite())
+        return "the loss is not a number" if failed else ""
 
     def reason_in_networks(self, comirs: Sequence[Tensor]) -> str:
-        """Reason to return to the kept networks, from the current weights and CoMIRs; empty if none.
+        """Give the reason to return to the kept networks, from weights and CoMIRs; empty if none.
 
         Parameters
         ----------
         comirs : sequence of (n, channel, y, x) tensor
-            The latest, of each modality.
+            The latest CoMIRs of each modality.
         """
         if not self._are_finite():
             return "the weights are not numbers"
@@ -78,12 +80,12 @@ class Recovery:
         return "the CoMIRs have become flat" if contrast <= _FLAT * self._first_contrast else ""
 
     def _are_finite(self) -> bool:
-        """Whether all weights and running means are numbers."""
+        """Tell whether all weights and running statistics are finite."""
         tensors = (tensor for network in self.networks.values() for tensor in network.state_dict().values())
         return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
     def go_back(self, step: int, reason: str) -> str | None:
-        """Return to the networks that were kept, to go on with half the learning rate.
+        """Restore the kept networks and halve the learning rate.
 
         Parameters
         ----------
@@ -100,7 +102,7 @@ class Recovery:
         Raises
         ------
         InputError
-            If it has, and nothing worth keeping has been learnt.
+            After too many returns, if the kept networks are those before the first step.
         """
         self._returns += 1
         self.returned, self._bad_steps = step, 0
@@ -119,15 +121,15 @@ class Recovery:
 
     @property
     def times(self) -> str:
-        """How often it was gone back, as in "for the 6th time"."""
+        """Number of returns in words, such as "for the 6th time"."""
         return f"for the {self._returns}th time"
 
     def state(self) -> dict[str, Any]:
-        """Plain values from which `load_state` goes on."""
+        """Give the state as plain values, for `load_state`."""
         return {name: getattr(self, name) for name in _STATE}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Restore a `state`."""
         for name in _STATE:
             setattr(self, name, state[name])
 

@@ -1,4 +1,4 @@
-"""What a training is given and what it shows; no torch is imported, as the napari window reads both."""
+"""Settings and previews of a training. This module imports no torch, because the napari window reads both."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ __all__ = ["PRESETS", "PairNotes", "TrainingFigures", "TrainingPreview", "Traini
 class TrainingSettings(Settings):
     """How two networks are trained together to give one common representation.
 
-    The defaults are the preset ``fast``, made for a laptop; `PRESETS` holds the published one too.
-    A default that names no source is this package's own; `benchmarks/which_network.py` compares networks.
+    The defaults are the preset ``fast``, for a laptop. `PRESETS` also holds the published preset ``paper``.
+    A default whose description names no source is this package's own. `benchmarks/which_network.py` compares
+    networks, channels, rotations and local discs after equal CPU time; docs/training.md holds the table.
+    Commit 7993d43 compared variation 1 with 2, and fc8f496 local discs with none, on validation fields.
 
     Examples
     --------
@@ -35,7 +37,7 @@ class TrainingSettings(Settings):
 
     network: Literal["unet", "tiramisu"] = Field(
         "unet",
-        description="Network of each modality: unet (small, fast) or paper's tiramisu, arXiv:1611.09326.",
+        description="Network of each modality: unet (small, fast) or the paper's tiramisu, arXiv:1611.09326.",
     )
     widths: tuple[int, ...] = Field(
         (16, 32, 64, 96),
@@ -45,19 +47,21 @@ class TrainingSettings(Settings):
     )
     stem: Literal[1, 2, 4] = Field(
         2,
-        description="Side in pixels that the unet's first layer takes as one; its CoMIR is enlarged back.",
+        description="Stride in pixels of the unet's first layer; its CoMIR is enlarged back.",
     )
     channels: int = Field(1, ge=1, le=8, description="Channels of a CoMIR; the paper uses 1.")
     rotations: Literal[1, 4] = Field(
         4,
-        description="Quarter turns of an image over which its CoMIR is averaged: 4 makes the CoMIR of a"
-        " turned image the turned CoMIR, 1 represents the upright image only (paper).",
+        description="Quarter turns of an image over which its CoMIR is averaged: with 4, the CoMIR of a"
+        " turned image equals the turned CoMIR; 1 represents the upright image only (paper).",
     )
+    # More than 1,500 steps overfit road scenes: at about 2,300, retrieval on vis_ir/val falls from 0.92 to
+    # 0.80 (docs/training.md).
     steps: int = Field(1500, ge=1, description="Optimisation steps; the paper takes 23 x 32.")
     batch_size: int = Field(
         24,
         ge=2,
-        description="Pairs of patches a step, N; 2N - 2 are the negatives of each (paper: 46, N = 24).",
+        description="Pairs of patches per step, N; each patch has 2N - 2 negatives (paper: 46, N = 24).",
     )
     patch_size: int = Field(
         128, ge=32, multiple_of=16, description="Side of a training patch, in pixels (paper: 128)."
@@ -72,20 +76,21 @@ class TrainingSettings(Settings):
     local_weight: float = Field(
         1.0,
         ge=0,
-        description="Weight of the same loss between the four discs that fit into a patch: their negatives"
-        " are all other discs of the batch, neighbours in the same patch among them; 0: none (paper).",
+        description="Weight of the same loss between the four discs that fit into a patch; their negatives"
+        " are all other discs of the batch, including those of the same patch; 0: none (paper).",
     )
     activation_decay: float = Field(
         1e-4, ge=0, description="Weight of the L1 and of the L2 norm of the CoMIRs in the loss (paper: 1e-4)."
     )
     optimiser: Literal["adamw", "sgd"] = Field(
-        "adamw", description="AdamW with a one-cycle rate, or the paper's SGD with momentum 0.9."
+        "adamw",
+        description="AdamW with a one-cycle learning rate, or the paper's SGD with momentum 0.9.",
     )
     learning_rate: float = Field(2e-3, gt=0, description="Highest learning rate (paper: 1e-2 with SGD).")
     weight_decay: float = Field(1e-4, ge=0, description="Weight decay of the optimiser (paper: 1e-5).")
     comparison_step: Literal[1, 2, 4] = Field(
         2,
-        description="CoMIRs are averaged over squares of this many pixels a side before they are compared.",
+        description="CoMIRs are averaged over squares of this side, in pixels, before they are compared.",
     )
     high_pass: float = Field(
         HIGH_PASS_PX,
@@ -98,25 +103,23 @@ class TrainingSettings(Settings):
         45.0,
         ge=0,
         le=45,
-        description="The two inputs are turned against each other by up to this many degrees, on top of the"
-        " quarter turns of the paper, and their CoMIRs turned back before the loss.",
+        description="Largest rotation, in degrees, of the two inputs against each other, in addition to the"
+        " quarter turns of the paper; the CoMIRs are turned back before the loss.",
     )
     variation: float = Field(
         2.0,
         ge=0,
         le=4,
-        description="How much patches vary in size, gamma, contrast, brightness, colour and noise: 1 is"
-        " modest, 2 makes up for few images, of stains and exposures that differ.",
+        description="Strength of the variation of patches in size, gamma, contrast, brightness, colour and"
+        " noise: 1 is modest; 2 suits few images with different stains and exposures.",
     )
     validation_share: float = Field(
         0.15,
         ge=0,
         le=0.5,
-        description="Share of the pairs kept from training to choose the model by; 0 keeps the last model.",
+        description="Share of the pairs held out to choose the best model; 0 keeps the last model.",
     )
-    validation_every: int = Field(
-        100, ge=1, description="Steps after which retrieval is tried on the validation fields."
-    )
+    validation_every: int = Field(100, ge=1, description="Steps between two validations.")
     patience: int = Field(
         0, ge=0, description="Validations without a better model after which training stops; 0 never stops."
     )
@@ -145,7 +148,7 @@ PRESETS: dict[str, TrainingSettings] = {
 
 @dataclass(frozen=True)
 class PairNotes(Preview):
-    """Doubts about the pairs, before the first step. The dock shows them beside its list of pairs.
+    """Doubts about the pairs, shown before the first step.
 
     Parameters
     ----------
@@ -158,7 +161,7 @@ class PairNotes(Preview):
 
 @dataclass(frozen=True, eq=False)
 class TrainingFigures:
-    """The latest figures of a training, and what its networks make of one pair.
+    """The latest figures of a training, and the CoMIRs of one pair.
 
     Parameters
     ----------
@@ -167,14 +170,14 @@ class TrainingFigures:
     eta_seconds : float
         Expected time to the last step.
     device : str
-        Where the networks are trained, in words.
+        Device of the training, in words.
     peak_memory_bytes : float
         Largest memory use so far.
     comirs : mapping of str to (channel, y, x) uint8 array
         CoMIR of one validation field, by modality.
     retrieval, best_retrieval : float or None
-        Share of validation queries that the latest and the kept networks rank first, in [0, 1]; ``None``
-        before the first validation.
+        Share of validation queries whose own field ranks first, in [0, 1], for the latest and for the kept
+        networks; ``None`` before the first validation.
     """
 
     loss: float
@@ -188,12 +191,12 @@ class TrainingFigures:
 
 @dataclass(frozen=True, eq=False)
 class TrainingPreview(Preview):
-    """What a training shows: figures every few seconds, and sentences for the user as they come.
+    """A preview of a training: figures every few seconds, and new sentences for the user at once.
 
     Parameters
     ----------
     figures : TrainingFigures or None
-        ``None`` where the preview only carries notes.
+        ``None`` if the preview carries notes only.
     notes : tuple of str
         New sentences for the user.
     """

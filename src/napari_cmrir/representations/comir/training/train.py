@@ -1,4 +1,4 @@
-"""The training job: two networks trained together, checkpointed, resumed, and saved as a model."""
+"""The training job: train two networks together, write checkpoints, resume, and save the model."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
 __all__ = ["COMIR", "Checkpoint", "keep_best", "train"]
 
 
-_LAYOUT = b"2"  # of the state: another version's is not gone on from
+_LAYOUT = b"2"  # version of the stored state; a checkpoint of another version is refused
 
 
 class Checkpoint:
-    """Writes and restores the state of a training; tensors and plain values only.
+    """Writes and restores the state of a training, as tensors and plain values only.
 
     Parameters
     ----------
     path : Path
-        The file.
+        The checkpoint file.
     trainer : Trainer
-        Whose state it is.
+        The training whose state is stored.
     """
 
     def __init__(self, path: Path, trainer: Trainer) -> None:
@@ -66,13 +66,13 @@ class Checkpoint:
         self._training = digest.hexdigest()
 
     def write(self) -> None:
-        """Write the state as it is between two steps."""
+        """Write the state; call it between two steps."""
         content = io.BytesIO()
         torch.save({"training": self._training, "state": self.trainer.state()}, content)
         atomic_write(self.path, content.getvalue())
 
     def restore(self) -> None:
-        """Bring the trainer to the stored state, if there is one.
+        """Load the stored state into the trainer, if the file exists.
 
         Raises
         ------
@@ -97,13 +97,13 @@ class Checkpoint:
         self.trainer.load_state(state)
 
     def remove(self) -> None:
-        """Delete the file: the training is finished."""
+        """Delete the file after the training has finished."""
         self.path.unlink(missing_ok=True)
 
 
-_PREVIEW_SECONDS = 5.0
-_CHECKPOINT_SECONDS = 10.0
-_CHECKPOINT_SHARE = 0.02  # of the time that may go into checkpoints
+_PREVIEW_SECONDS = 5.0  # between two previews; a preview takes the time of an inference; not measured
+_CHECKPOINT_SECONDS = 10.0  # shortest time between two checkpoints: the work that a kill may lose
+_CHECKPOINT_SHARE = 0.02  # largest share of the time that goes into checkpoints
 
 ArrayPair = tuple[NDArray[Any], NDArray[Any]]
 
@@ -120,36 +120,36 @@ def train(
 ) -> Job[ComirModel]:
     """Train a CoMIR model on aligned image pairs.
 
-    Breznik et al. 2024, Stage I; Pielawski, Wetzer et al., CoMIR, NeurIPS 2020. The pairs are looked at first
-    (`check_pairs`); some are kept for validation (`split_pairs`), and the model is the one that retrieved
-    best among their fields. Training that goes wrong (a loss that is not a number, CoMIRs without contrast)
-    goes back to that model with half the learning rate, and where the memory is too small the batch is
-    halved.
+    Breznik et al. 2024 (doi:10.1038/s41598-024-68800-1), Stage I; Pielawski, Wetzer et al., CoMIR,
+    NeurIPS 2020. The pairs are checked first (`check_pairs`), and some are held out for validation
+    (`split_pairs`). The result is the model that retrieved best among the validation fields. If the loss is
+    not a number or the CoMIRs lose their contrast, training returns to that model with half the learning
+    rate. If memory runs out, the batch is halved.
 
     Parameters
     ----------
     pairs : sequence of Pair or of (first, second) arrays
         At least one. Arrays are ``(y, x)`` or ``(y, x, channel)``, of equal height and width.
     modalities : (str, str)
-        Their names, in the order of the pairs.
+        Names of the first and the second modality of the pairs.
     settings : TrainingSettings, optional
-        By default the preset ``fast``.
+        Default: the preset ``fast``.
     output : path-like, optional
-        The model file to write at the end. While training, ``<output>.checkpoint`` beside it keeps the
-        state, from the first step on; it stays there when the job is cancelled or its process killed.
-        `keep_best` makes a model of it.
+        Model file to write at the end. During training, ``<output>.checkpoint`` holds the state from the
+        first step on. It remains if the job is cancelled or its process killed; `keep_best` makes a model
+        from it.
     device : {"auto", "cpu", "cuda", "mps"}
-        Where to compute.
+        Device to compute on.
     resume : bool
-        Go on from the checkpoint of an interrupted training of the same pairs and settings, if there is one.
+        Continue from the checkpoint of an interrupted training of the same pairs and settings, if it exists.
     pixel_size : float, optional
-        Side of a pixel in micrometres, to be noted in the model.
+        Side of a pixel in micrometres; the model stores it.
 
     Yields
     ------
     Progress
-        In pairs while they are read, then in steps. `PairNotes` follow the pairs; a `TrainingPreview` comes
-        every few seconds with figures, and at once with new sentences for the user.
+        In pairs while they are read, then in steps. `PairNotes` come after the last pair. A `TrainingPreview`
+        comes every few seconds with figures, and at once with new sentences for the user.
 
     Returns
     -------
@@ -173,7 +173,7 @@ def train(
         model = course.finish(output, pixel_size)
     except BaseException:
         if checkpoint is not None and trainer.step > 0:
-            with contextlib.suppress(OSError):  # the first error is the one to tell
+            with contextlib.suppress(OSError):  # report the first error, not this one
                 checkpoint.write()
         raise
     if checkpoint is not None:
@@ -190,14 +190,14 @@ def keep_best(
     device: str = "auto",
     pixel_size: float | None = None,
 ) -> Job[ComirModel]:
-    """Make a model of what an interrupted training has learnt so far, from its checkpoint.
+    """Write the best model so far of an interrupted training, from its checkpoint.
 
-    The checkpoint stays, so that the training can still go on.
+    The checkpoint remains, so that the training can be resumed.
 
     Parameters
     ----------
     pairs, modalities, settings, output, device, pixel_size
-        As they were given to `train`.
+        The same values as for `train`.
 
     Yields
     ------
@@ -207,7 +207,7 @@ def keep_best(
     Returns
     -------
     ComirModel
-        The one that retrieved best so far, or the latest where none has been validated.
+        The model that retrieved best so far, or the latest model if none was validated.
 
     Raises
     ------
@@ -226,7 +226,7 @@ def keep_best(
 
 @dataclass(frozen=True, eq=False)
 class _Course:
-    """A training that is ready to begin or to go on."""
+    """A training that is ready to start or to resume."""
 
     trainer: Trainer
     checkpoint: Checkpoint | None
@@ -235,7 +235,7 @@ class _Course:
     split: Split
 
     def finish(self, output: str | os.PathLike[str] | None, pixel_size: float | None) -> ComirModel:
-        """Give the model, and write it."""
+        """Return the model with its provenance, and write it if ``output`` is given."""
         model = self.trainer.finish()
         model.pixel_size = pixel_size
         model.provenance.update(_provenance(self.names, self.images, self.split, self.trainer))
@@ -251,7 +251,7 @@ def _prepare(
     output: str | os.PathLike[str] | None,
     device: str,
 ) -> Job[tuple[_Course, list[str]]]:
-    """Read the pairs, and tell what is doubtful about them."""
+    """Read and check the pairs and build the trainer; give it with sentences on doubtful pairs."""
     from napari_cmrir.representations.comir.training.pair_checks import split_pairs
     from napari_cmrir.representations.comir.training.trainer import Trainer
     from napari_cmrir.representations.devices import choose_device
@@ -271,7 +271,7 @@ def _prepare(
 
 
 def _usable(pairs: Sequence[Pair | ArrayPair]) -> Job[tuple[list[str], list[ArrayPair], list[str]]]:
-    """Names and images of the pairs to train on, and what is doubtful about them."""
+    """Read the pairs; give names and images of the usable pairs, and a sentence for each problem."""
     from napari_cmrir.representations.comir.training.pair_checks import read_pairs
 
     if not pairs:
@@ -294,9 +294,11 @@ def _usable(pairs: Sequence[Pair | ArrayPair]) -> Job[tuple[list[str], list[Arra
 
 
 def _steps(trainer: Trainer, checkpoint: Checkpoint | None, device: str) -> Job[None]:
-    """Train from where the trainer is to the end."""
+    """Train from the trainer's current step to the end."""
     start = shown = time.monotonic()
-    save_at = start  # after the first step already: from then on it can be resumed
+    save_at = (
+        start  # write a checkpoint after the first step, so that the training can be resumed from then on
+    )
     first_step, n_notes = trainer.step, len(trainer.notes)
     total = trainer.settings.steps
     while trainer.step < total and not trainer.stopped:
@@ -330,7 +332,7 @@ def _message(trainer: Trainer, loss: float) -> str:
 def _provenance(
     names: Sequence[str], images: Sequence[ArrayPair], split: Split, trainer: Trainer
 ) -> dict[str, Any]:
-    """What the model was made from and with."""
+    """Collect the pairs, the device, the versions and the date that the model was made with."""
     import datetime
     import hashlib
     import platform

@@ -1,4 +1,4 @@
-"""One training in progress: its networks, optimiser, random draws and history."""
+"""A training in progress: networks, optimiser, random draws and history."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["History", "Trainer", "build_optimiser", "learning_rate"]
 
 
 class History:
-    """Mean loss and seconds of every few steps, and how the networks retrieved.
+    """Mean loss and seconds of every few steps, and the retrieval at validations.
 
     Attributes
     ----------
@@ -58,12 +58,12 @@ class History:
         self._clock = time.monotonic()
 
     def add(self, loss: float) -> None:
-        """Count in the loss of a step, if it is a number."""
+        """Add the loss of a step; a loss that is not finite is ignored."""
         if math.isfinite(loss):
             self._recent.append(loss)
 
     def take_down(self, step: int, **more: float) -> None:
-        """Make an entry of the steps since the last one, and add more to the latest."""
+        """Make an entry of the steps since the last one, and add more values to the latest entry."""
         if self._recent:
             now = time.monotonic()
             mean, seconds = float(np.mean(self._recent)), round(now - self._clock, 3)
@@ -74,21 +74,21 @@ class History:
 
     @property
     def loss(self) -> float:
-        """Of the latest entry; not a number before the first."""
+        """Loss of the latest entry; not a number before the first."""
         return self.entries[-1]["loss"] if self.entries else math.nan
 
     @property
     def retrieval(self) -> float | None:
-        """Share of the validation queries retrieved the last time, 0 to 1; ``None`` before the first."""
+        """Share of queries retrieved at the latest validation, 0 to 1; ``None`` before the first."""
         scores = [entry["retrieval"] for entry in self.entries if "retrieval" in entry]
         return scores[-1] if scores else None
 
     def state(self) -> dict[str, Any]:
-        """Plain values from which `load_state` goes on."""
+        """Give the state as plain values, for `load_state`."""
         return {"entries": self.entries, "recent": self._recent}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Restore a `state`."""
         self.entries, self._recent = state["entries"], state["recent"]
 
 
@@ -100,8 +100,13 @@ def build_optimiser(
     Parameters
     ----------
     parameters : iterable of Parameter
-        Of both networks.
+        Parameters of both networks.
     settings : TrainingSettings
+
+    Returns
+    -------
+    torch.optim.Optimizer
+        SGD with momentum 0.9 as published, or AdamW.
     """
     if settings.optimiser == "sgd":
         return torch.optim.SGD(
@@ -111,15 +116,20 @@ def build_optimiser(
 
 
 def learning_rate(step: int, settings: TrainingSettings) -> float:
-    """Return the rate of a step: for SGD constant, as published; for AdamW up and down.
+    """Return the learning rate of a step.
 
-    AdamW's rises over the first 15 % of the steps, then falls along a cosine.
+    SGD's rate is constant, as published. AdamW's rate rises over the first 15 % of the steps, then falls
+    along a cosine to 0 (one cycle, Smith & Topin, arXiv:1708.07120). The 15 % are not measured.
 
     Parameters
     ----------
     step : int
         Steps done before.
     settings : TrainingSettings
+
+    Returns
+    -------
+    float
 
     Examples
     --------
@@ -139,38 +149,38 @@ def learning_rate(step: int, settings: TrainingSettings) -> float:
 
 Result = TypeVar("Result")
 
-_HISTORY_STEPS = 10
-_PREVIEW_SIDE = 192
+_HISTORY_STEPS = 10  # steps per history entry: fine enough for a plot of 1,500 steps
+_PREVIEW_SIDE = 192  # px of the pair shown while training; larger ones take time from training; not measured
 
 
 class Trainer:
-    """The state of a training, a step at a time.
+    """The state of a training, advanced one step at a time.
 
     Parameters
     ----------
     images : sequence of (first, second)
         ``(y, x, channel)`` arrays of equal height and width.
     modalities : (str, str)
-        Their names.
+        Names of the first and the second modality.
     settings : TrainingSettings
     device : torch.device
     validation : sequence of (first, second)
-        Images not trained on, by which the model is chosen; with less than two fields the last is taken.
+        Held-out images by which the model is chosen. With less than two fields the last model is kept.
 
     Attributes
     ----------
     step : int
         Steps done.
     batch_size : int
-        Pairs of patches a step; less than the settings' where the memory did not hold these.
+        Pairs of patches per step; halved from the setting when memory runs out.
     selection : Selection
-        The best networks so far; the latest, where nothing is validated.
+        The best networks so far; the latest networks if nothing is validated.
     history : History
         Losses and validations.
     stopped : str
-        Why training ended early; empty while it goes on.
+        Reason why training ended early; empty otherwise.
     notes : list of str
-        What happened that the user has to know, a sentence each.
+        Sentences for the user on what happened.
     """
 
     def __init__(
@@ -199,9 +209,9 @@ class Trainer:
             .to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             for modality in modalities
         }
-        one, other = (self.intensities[modality] for modality in modalities)
+        first_intensity, second_intensity = (self.intensities[modality] for modality in modalities)
         scaled = [
-            (torch.from_numpy(one.apply(first)), torch.from_numpy(other.apply(second)))
+            (torch.from_numpy(first_intensity.apply(first)), torch.from_numpy(second_intensity.apply(second)))
             for first, second in images
         ]
         self.sampler = PatchSampler(
@@ -214,7 +224,12 @@ class Trainer:
         self.precision = training_precision(device)
         self.objective = Objective(settings, device)
         test = (
-            RetrievalTest(validation, (one, other), settings.seed, high_pass_px=settings.high_pass)
+            RetrievalTest(
+                validation,
+                (first_intensity, second_intensity),
+                settings.seed,
+                high_pass_px=settings.high_pass,
+            )
             if validation
             else None
         )
@@ -227,7 +242,7 @@ class Trainer:
         self.notes: list[str] = []
 
     def advance(self) -> float:
-        """Do one step, with half the pairs if the memory does not hold them, and return its loss.
+        """Do one step and return its loss; halve the batch if memory runs out.
 
         Raises
         ------
@@ -265,13 +280,14 @@ class Trainer:
         Raises
         ------
         InputError
-            If training has gone wrong again and again; see `go_back`.
+            If training does not converge; see `Recovery.go_back`.
         """
         settings = self.settings
         for group in self.optimiser.param_groups:
             group["lr"] = self.recovery.rate * learning_rate(self.step, settings)
         chosen = self.sampler.choose(self.batch_size)
         comirs = self._side_by_side(lambda side: self._comir(side, chosen.cut(side)))
+        # The loss sees detached CoMIRs, so that both networks' backward passes can run in parallel.
         self._comirs = [comir.detach().requires_grad_() for comir in comirs]
         loss = self.objective(self._comirs[0], self._comirs[1], chosen.turned.to(self.device))
         self.optimiser.zero_grad()
@@ -280,7 +296,7 @@ class Trainer:
             loss.backward()  # type: ignore[no-untyped-call]
             self._side_by_side(lambda side: comirs[side].backward(self._comirs[side].grad))  # type: ignore[no-untyped-call]
             parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
-            if torch.nn.utils.clip_grad_norm_(parameters, 1.0).isfinite():
+            if torch.nn.utils.clip_grad_norm_(parameters, 1.0).isfinite():  # norm 1: not measured
                 self.optimiser.step()
             else:
                 value = float("nan")
@@ -295,7 +311,9 @@ class Trainer:
         patches = patches.to(self.device).contiguous(memory_format=torch.channels_last)
         network = self.networks[self.modalities[side]]
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
-            if isinstance(network, Tiramisu):  # its dropout: every step and network draws anew
+            if isinstance(
+                network, Tiramisu
+            ):  # its dropout draws from seed, step and side, so resuming repeats it
                 seed = np.random.SeedSequence((self.settings.seed, self.step, side)).generate_state(1)
                 comir: Tensor = network(patches, torch.Generator(self.device).manual_seed(int(seed[0])))
             else:
@@ -303,7 +321,7 @@ class Trainer:
         return comir.float()
 
     def _notice(self, loss: float) -> None:
-        """Take down the loss of the step just done, and go back where training went wrong."""
+        """Record the loss of the latest step, and return to the kept networks if training went wrong."""
         self.history.add(loss)
         reason = self.recovery.reason_in_loss(loss)
         if not reason and (self.step % _HISTORY_STEPS == 0 or self.step == self.settings.steps):
@@ -313,12 +331,12 @@ class Trainer:
             self.go_back(reason)
 
     def go_back(self, reason: str) -> None:
-        """Return to the networks that were kept with half the learning rate, or stop; see `Recovery`."""
-        told = self.recovery.go_back(self.step, reason)
-        if told is None:
+        """Return to the kept networks with half the learning rate, or stop; see `Recovery`."""
+        message = self.recovery.go_back(self.step, reason)
+        if message is None:
             self._stop(f"{reason} {self.recovery.times}")
         else:
-            self.notes.append(told)
+            self.notes.append(message)
 
     def _stop(self, reason: str) -> None:
         self.stopped = (
@@ -328,13 +346,13 @@ class Trainer:
 
     @property
     def is_validation_due(self) -> bool:
-        """Whether to `validate` before the next step."""
+        """Whether to call `validate` before the next step."""
         every = self.settings.validation_every
         at_end = self.step == self.settings.steps
         return (self.step % every == 0 or at_end) and self.recovery.returned != self.step
 
     def validate(self) -> None:
-        """Keep the networks if they retrieve better than those kept; stop if they have not for long."""
+        """Keep the networks if they retrieve better than the kept ones; stop when patience is used up."""
         reason = self.recovery.reason_in_networks(self._comirs)
         if reason:
             self.go_back(reason)
@@ -346,17 +364,18 @@ class Trainer:
             self._stop(f"no better for {self.selection.worse} validations")
 
     def represent(self, side: int, images: Tensor) -> Tensor:
-        """CoMIRs of images of the first (0) or second (1) modality, by the networks as they are now.
+        """Compute CoMIRs by the current networks.
 
         Parameters
         ----------
         side : int
+            0 for the first modality, 1 for the second.
         images : (n, channel, y, x) tensor
 
         Returns
         -------
-        (n, channel, y, x) tensor
-            Not scaled, float32.
+        (n, channel, y, x) float32 tensor
+            The network's output, not scaled.
         """
         network = self.networks[self.modalities[side]]
         network.eval()
@@ -365,7 +384,7 @@ class Trainer:
         return comirs
 
     def _shown_pair(self) -> tuple[Tensor, Tensor]:
-        """The places whose CoMIRs are shown while training, (1, channel, y, x) each."""
+        """Give the pair of images (1, channel, y, x) whose CoMIRs are shown while training."""
         if self.selection.test is not None:
             first, second = (images[:1] for images in self.selection.test.fields)
             return first, second
@@ -375,12 +394,12 @@ class Trainer:
         return first[window], second[window]
 
     def figures(self, device: str, eta_seconds: float) -> TrainingFigures:
-        """Give the latest figures, and the CoMIRs of one pair by the networks of this step.
+        """Give the latest figures, and the CoMIRs of one pair by the current networks.
 
         Parameters
         ----------
         device : str
-            Where the networks are trained, in words.
+            Device of the training, in words.
         eta_seconds : float
             Expected time to the last step.
         """
@@ -399,10 +418,11 @@ class Trainer:
         )
 
     def finish(self) -> ComirModel:
-        """Return the best model, or the last if nothing is validated, its output scaled to fill 8 bits."""
+        """Return the best model, or the last if nothing is validated, with its output scaled to 8 bits."""
         if self.selection.score is not None or self.stopped:
             self.selection.restore(self.networks)
         size, seed = self.settings.patch_size, self.settings.seed
+        # 64 patches estimate mean and deviation of the output; not measured.
         patches = PatchSampler(self.sampler.pairs, size, 0.0, seed, variation=0.0).draw(64)
         scales = {
             modality: measure_scale(self.networks[modality], patches[side], self.settings, self.device)
@@ -419,7 +439,7 @@ class Trainer:
         )
 
     def state(self) -> dict[str, Any]:
-        """All that a resumed training needs to go on as if nothing had happened."""
+        """Give all values that a resumed training needs to repeat the steps of an uninterrupted one."""
         return {
             "step": self.step,
             "networks": {m: network.state_dict() for m, network in self.networks.items()},
@@ -434,7 +454,7 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Restore a `state`."""
         for modality, network in self.networks.items():
             network.load_state_dict(state["networks"][modality])
         self.optimiser.load_state_dict(state["optimiser"])

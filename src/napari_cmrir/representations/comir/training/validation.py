@@ -1,4 +1,4 @@
-"""Validation in training: retrieval among validation fields, output scale, and which model is kept."""
+"""Validation during training: retrieval among validation fields, output scale, choice of the model."""
 
 from __future__ import annotations
 
@@ -32,27 +32,35 @@ __all__ = [
 
 
 DEVIATIONS = 2.0
-"""Standard deviations to a unit of the scaled output: room for images of more contrast."""
+"""Standard deviations of the output per unit of the scaled output.
+
+2 leaves room in the 8 bits for images of more contrast: commit 7993d43 saw fewer saturated pixels and, with
+stronger variation of patches, more first hits on shg_bf/val.
+"""
 
 LEAST_SCALE = 2e-6
-"""Of a flat output."""
+"""Smallest divisor of an output, so that a flat output does not divide by 0."""
 
 
 def measure_scale(
     network: UNet | Tiramisu, patches: torch.Tensor, settings: TrainingSettings, device: torch.device
 ) -> OutputScale:
-    """Mean and `DEVIATIONS` standard deviations of each channel.
+    """Measure the output scale: mean and `DEVIATIONS` standard deviations of each channel.
 
-    The published export, for the mse critic, takes the plain output.
+    The mse critic takes the plain output, as in the published export.
 
     Parameters
     ----------
     network : UNet or Tiramisu
         On the device.
     patches : (n, channel, y, x) tensor
-        Of the network's modality.
+        Patches of the network's modality.
     settings : TrainingSettings
     device : torch.device
+
+    Returns
+    -------
+    OutputScale
     """
     channels = settings.channels
     if settings.critic == "mse":
@@ -68,17 +76,20 @@ def measure_scale(
 def _turned_back(
     network: UNet | Tiramisu, patches: torch.Tensor, turn: int, device: torch.device
 ) -> torch.Tensor:
-    """CoMIRs of patches turned by quarters, turned back."""
+    """Compute the CoMIRs of patches turned by quarters, and turn the CoMIRs back."""
     turned = torch.rot90(patches, turn, (2, 3))
     return torch.rot90(forward_in_batches(network, turned, device, torch.float32), -turn, (2, 3))
 
 
+# Sides of a field in px, and the number of fields: the largest side that gives 16 fields. More fields make
+# the test harder and slower; not measured.
 _FIELD_SIDES = (256, 224, 192, 160, 128, 96)
 _MOST_FIELDS = 16
+# Twice the first choice, with the mean of three tests (commit c512a3a): less noise
 _QUERIES_PER_DIRECTION = 64
-_MOST_ROTATION = 30.0  # degrees, as a search tries by default
-_STEP = 2  # CoMIRs are compared at half resolution
-_TEMPERATURE = 0.1
+_MOST_ROTATION = 30.0  # degrees; the default of a search
+_STEP = 2  # CoMIRs are compared at half resolution, as `comparison_step` of the default training
+_TEMPERATURE = 0.1  # of the validation loss, which only breaks ties of retrieval; not measured
 
 ArrayPair = tuple[NDArray[Any], NDArray[Any]]
 Represent = Callable[[int, Tensor], Tensor]
@@ -86,21 +97,21 @@ Represent = Callable[[int, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class RetrievalScore:
-    """How a model did.
+    """Scores of a model in a `RetrievalTest`.
 
     Parameters
     ----------
     retrieval : float
-        Share of the queries whose own field correlates highest, 0 to 1.
+        Share of queries whose own field correlates highest, 0 to 1.
     loss : float
-        Mean cross entropy of the own field among all, in nats, at a temperature of 0.1.
+        Mean cross entropy of the own field among all fields, in nats, at a temperature of 0.1.
     """
 
     retrieval: float
     loss: float
 
     def is_better_than(self, other: RetrievalScore | None) -> bool:
-        """More queries retrieved; of equally many, those with the lower loss."""
+        """Compare by retrieval, then by loss; any score is better than None."""
         return other is None or (self.retrieval, -self.loss) > (other.retrieval, -other.loss)
 
 
@@ -114,28 +125,28 @@ class _Query:
 
 
 class RetrievalTest:
-    """Fields of both modalities, and queries of each to be found among those of the other.
+    """A small search: queries of one modality among fields of the other, both ways.
 
-    Up to 16 fields that do not overlap are cut from the images. A query is a patch of about 0.6 times their
-    side, turned by up to 30 degrees and shifted. Its CoMIR, turned back by the known angle, is correlated
-    with the CoMIR of every field at every shift, as the registration does (`RotatedTemplates`).
+    Up to 16 fields that do not overlap are cut from the images. A query is a patch of about 0.6 times a
+    field's side, turned by up to 30 degrees and shifted. Its CoMIR, turned back by the known angle, is
+    correlated with the CoMIR of every field at every shift by `RotatedTemplates`, as in registration.
 
     Parameters
     ----------
     pairs : sequence of (first, second)
         ``(y, x, channel)`` arrays, aligned.
     intensities : (Intensity, Intensity)
-        Of the two modalities.
+        Intensities of the two modalities.
     seed : int
-        Of the queries' places and rotations.
+        Seed of the queries' places and rotations.
     high_pass_px : float
-        Standard deviation of the `high_pass` of the CoMIRs, in pixels, as the loss and a search use; 0 for
-        none.
+        Standard deviation of the `high_pass` of the CoMIRs, in pixels, equal to that of the loss and the
+        search; 0 for no high pass.
 
     Attributes
     ----------
     fields : (Tensor, Tensor)
-        ``(n, channel, side, side)``, what the networks see; n is 0 or 1 where the images are too small.
+        ``(n, channel, side, side)`` inputs of each network; n is 0 or 1 if the images are too small.
     """
 
     def __init__(
@@ -149,13 +160,13 @@ class RetrievalTest:
         self.high_pass_px = high_pass_px
         side, places = _choose_fields([pair[0].shape[:2] for pair in pairs])
         self.side, self.query_side = side, min(128, round(0.6 * side / 16) * 16)
-        one, other = (
+        cut_fields = [
             [i.apply(pairs[p][k][y : y + side, x : x + side]) for p, y, x in places]
             for k, i in enumerate(intensities)
-        )
+        ]
         self.fields = tuple(
             torch.from_numpy(np.stack(images)) if images else torch.empty(0, i.channels, side, side)
-            for images, i in zip((one, other), intensities, strict=True)
+            for images, i in zip(cut_fields, intensities, strict=True)
         )
         rng = np.random.default_rng(seed)
         self.queries: list[_Query] = []
@@ -181,6 +192,10 @@ class RetrievalTest:
             ``represent(modality, images)`` gives the CoMIRs, (n, channel, y, x), of images of the first
             (0) or second (1) modality.
 
+        Returns
+        -------
+        RetrievalScore
+
         Examples
         --------
         >>> rng = np.random.default_rng(0)
@@ -198,21 +213,24 @@ class RetrievalTest:
         for k in (0, 1):
             own = [i for i, query in enumerate(self.queries) if query.side == k]
             answers = represent(k, torch.stack([self.queries[i].image for i in own]))
-            for i, answer in zip(own, _pressed(answers, *scales[k]), strict=True):
+            for i, answer in zip(own, _scaled(answers, *scales[k]), strict=True):
                 comirs[i] = answer
-        details = [self._compared(_pressed(c, *s)) for c, s in zip(fields, scales, strict=True)]
+        filtered = [self._filtered(_scaled(c, *s)) for c, s in zip(fields, scales, strict=True)]
         logits = torch.stack(
-            [self._correlations(q, c, details[1 - q.side]) for q, c in zip(self.queries, comirs, strict=True)]
+            [
+                self._correlations(query, comir, filtered[1 - query.side])
+                for query, comir in zip(self.queries, comirs, strict=True)
+            ]
         )
         own_fields = torch.tensor([query.field for query in self.queries], device=logits.device)
         hits = (logits.argmax(1) == own_fields).float().mean()
         return RetrievalScore(float(hits), float(F.cross_entropy(logits / _TEMPERATURE, own_fields)))
 
     def _correlations(self, query: _Query, comir: Tensor, fields: Tensor) -> Tensor:
-        """Highest correlation of a query's CoMIR with each field, (n,)."""
+        """Give the highest correlation of a query's CoMIR with each field, (n,)."""
         mask = query.mask.to(comir.device)
         coarse_mask = (F.avg_pool2d(mask[None], _STEP)[0] > 0.99).float()
-        coarse = self._compared(comir[None], coarse_mask)[0]
+        coarse = self._filtered(comir[None], coarse_mask)[0]
         turned, turned_mask = turn(coarse, coarse_mask, query.degrees)
         templates = RotatedTemplates(
             [(turned, turned_mask)], (fields.shape[-2], fields.shape[-1]), centred=not self.high_pass_px
@@ -220,13 +238,13 @@ class RetrievalTest:
         (scores,) = templates.correlate(fields)
         return scores.flatten(1).amax(1)
 
-    def _compared(self, comirs: Tensor, mask: Tensor | None = None) -> Tensor:
-        """CoMIRs as a search compares them: averaged and high-passed."""
+    def _filtered(self, comirs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Halve and high-pass CoMIRs, as a search does."""
         return high_pass(F.avg_pool2d(comirs, _STEP), mask, self.high_pass_px / _STEP)
 
 
 def _choose_fields(shapes: Sequence[tuple[int, ...]]) -> tuple[int, list[tuple[int, int, int]]]:
-    """Side of the fields, and image, y and x of each: large ones, but enough of them."""
+    """Choose the largest field side that gives enough fields; give it, and (image, y, x) of each field."""
     grids = [_grid(shapes, side) for side in _FIELD_SIDES]
     enough = [i for i, grid in enumerate(grids) if len(grid) >= _MOST_FIELDS]
     best = enough[0] if enough else max(range(len(grids)), key=lambda i: len(grids[i]))
@@ -237,6 +255,7 @@ def _choose_fields(shapes: Sequence[tuple[int, ...]]) -> tuple[int, list[tuple[i
 
 
 def _grid(shapes: Sequence[tuple[int, ...]], side: int) -> list[tuple[int, int, int]]:
+    """List (image, y, x) of the fields of a side that fit into the images without overlap, centred."""
     return [
         (image, height % side // 2 + row * side, width % side // 2 + column * side)
         for image, (height, width) in enumerate(shapes)
@@ -245,37 +264,37 @@ def _grid(shapes: Sequence[tuple[int, ...]], side: int) -> list[tuple[int, int, 
     ]
 
 
-def _pressed(comirs: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """As the 8-bit export presses CoMIRs into a range, without the rounding."""
+def _scaled(comirs: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
+    """Map CoMIRs to [0, 1] as the 8-bit export does, without rounding."""
     return ((comirs - mean) / (DEVIATIONS * deviation).clamp_min(LEAST_SCALE)).sigmoid()
 
 
-_CALM = 3  # tests whose mean decides: the luck of a single one does not
+_AVERAGED_TESTS = 3  # tests whose mean decides, so that chance in one does not; not measured against others
 
 States = dict[str, dict[str, Tensor]]
 
 
 class Selection:
-    """The networks that a training goes back to when it goes wrong, and ends with.
+    """The kept networks: training returns to them when it goes wrong, and ends with them.
 
-    Kept are those at the end of the three tests that were the best on the mean: few queries and
-    a high learning rate make a single test good or bad by chance.
+    Networks are kept if the mean score of the latest three tests is the best so far. Few queries and a high
+    learning rate make a single test good or bad by chance.
 
     Parameters
     ----------
     networks : mapping of str to Module
-        Each modality's, as they are before the first step.
+        Network of each modality before the first step.
     test : RetrievalTest or None
-        How to choose; the latest networks are kept where there is none.
+        Test that decides; without one the latest networks are kept.
 
     Attributes
     ----------
     step : int
-        Steps after which the kept networks were met.
+        Step of the kept networks.
     score : RetrievalScore or None
-        How these retrieve, in the last of the three tests.
+        Score of the kept networks in the last of the three tests.
     worse : int
-        Tests since then that did not make the mean better.
+        Number of tests since then.
     """
 
     def __init__(self, networks: Mapping[str, torch.nn.Module], test: RetrievalTest | None) -> None:
@@ -289,7 +308,7 @@ class Selection:
     def offer(
         self, step: int, networks: Mapping[str, torch.nn.Module], represent: Represent
     ) -> RetrievalScore | None:
-        """Keep networks if they make the mean of the latest tests better, and return how they do.
+        """Test networks, and keep them if the mean score of the latest tests improves.
 
         Parameters
         ----------
@@ -298,11 +317,16 @@ class Selection:
         networks : mapping of str to Module
         represent : callable
             See `RetrievalTest.score`.
+
+        Returns
+        -------
+        RetrievalScore or None
+            Score of the networks; None without a test.
         """
         score = None if self.test is None else self.test.score(represent)
         mean = None
         if score is not None:
-            self._recent = [*self._recent, score][-_CALM:]
+            self._recent = [*self._recent, score][-_AVERAGED_TESTS:]
             mean = _mean(self._recent)
         if mean is None or mean.is_better_than(self._mean):
             self.step, self.score, self._mean, self.worse = step, score, mean, 0
@@ -312,13 +336,13 @@ class Selection:
         return score
 
     def restore(self, networks: Mapping[str, torch.nn.Module]) -> None:
-        """Bring networks back to those kept."""
+        """Load the weights of the kept networks."""
         for modality, network in networks.items():
             network.load_state_dict(self._states[modality])
         self._recent = []
 
     def card(self) -> dict[str, float]:
-        """What a model says of how it was chosen; see `ComirModel.score`."""
+        """Summarise the kept networks' validation, for `ComirModel.score`."""
         if self.test is None or self.score is None:
             return {}
         return {
@@ -330,13 +354,13 @@ class Selection:
         }
 
     def state(self) -> dict[str, Any]:
-        """Plain values and tensors from which `load_state` goes on."""
+        """Give the state as plain values and tensors, for `load_state`."""
         scores = [self.score, self._mean, *self._recent]
         plain = [(score.retrieval, score.loss) if score else None for score in scores]
         return {"step": self.step, "worse": self.worse, "scores": plain, "networks": self._states}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state`."""
+        """Restore a `state`."""
         self.step, self.worse, self._states = state["step"], state["worse"], state["networks"]
         scores = [RetrievalScore(*plain) if plain else None for plain in state["scores"]]
         self.score, self._mean = scores[:2]
