@@ -1,4 +1,4 @@
-"""Regions of every kind of file agree with the whole image, and the parts chosen are those asked for."""
+"""Reading by region equals reading the whole image, for every format and every choice of planes."""
 
 import struct
 from contextlib import closing
@@ -95,7 +95,7 @@ def test_a_region_is_that_part_of_the_whole(path, whole_bytes, monkeypatch, data
             np.testing.assert_array_equal(part, whole[rows, columns])
 
 
-def test_windows_lie_where_they_say(path):
+def test_windows_equal_that_part_of_the_image(path):
     with closing(open_image(path)) as image:
         np.testing.assert_array_equal(image.window(-5, 20, 30, 400)[3:], np.asarray(image)[3:25, 20:])
 
@@ -122,7 +122,7 @@ def stack(request, tmp_path_factory):
         ({"z": "max", "channels": (1, "DAPI")}, STACK[0, ::-1].max(1), "channels SHG, DAPI"),
     ],
 )
-def test_planes_times_and_channels_are_chosen_and_said(stack, asked, expected, choice):
+def test_planes_times_and_channels_are_chosen_and_reported(stack, asked, expected, choice):
     with closing(open_image(stack, ReadingSettings(**asked))) as image:
         np.testing.assert_array_equal(image[:, :], np.moveaxis(expected, 0, -1))
         assert choice in image.reading_note
@@ -142,7 +142,7 @@ def test_planes_times_and_channels_are_chosen_and_said(stack, asked, expected, c
         ({"level": 1}, "has 1 levels"),
     ],
 )
-def test_what_is_not_there_is_refused(stack, asked, reason):
+def test_a_part_that_does_not_exist_is_refused(stack, asked, reason):
     with pytest.raises(InputError, match=reason):
         open_image(stack, ReadingSettings(**asked))
 
@@ -180,7 +180,7 @@ def pyramid(request, tmp_path_factory):
         (2.0, 2, (32, 40, 1), 8),
     ],
 )
-def test_the_level_that_suits_is_read_and_resampled(pyramid, wanted, level, shape, step):
+def test_the_best_level_is_read_and_resampled(pyramid, wanted, level, shape, step):
     path, levels = pyramid
     with closing(open_image(path, pixel_size=wanted)) as image:
         assert image.shape == shape
@@ -192,20 +192,20 @@ def test_the_level_that_suits_is_read_and_resampled(pyramid, wanted, level, shap
         assert centre == pytest.approx(float(levels[level][middle]), abs=6)
 
 
-def test_a_level_that_is_asked_for_is_read(pyramid):
+def test_the_given_level_is_read(pyramid):
     path, levels = pyramid
     with closing(open_image(path, ReadingSettings(level=2))) as image:
         np.testing.assert_array_equal(image[:, :][..., 0], levels[2])
         assert image.pixel_size == pytest.approx(1.0)
 
 
-def test_a_pixel_size_that_is_given_counts_more_than_the_files(pyramid):
+def test_a_given_pixel_size_overrides_the_files(pyramid):
     with closing(open_image(pyramid[0], ReadingSettings(pixel_size=0.5), pixel_size=1.0)) as image:
         assert image.shape == (128, 160, 1)
         assert "level 1" in image.reading_note
 
 
-def test_without_a_pixel_size_it_says_what_it_assumes(tmp_path):
+def test_an_unknown_pixel_size_is_reported_as_an_assumption(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", RGB, resolution=(72, 72))
     with closing(open_image(tmp_path / "a.tif", pixel_size=0.5)) as image:
         assert image.shape == RGB.shape
@@ -227,7 +227,7 @@ def test_pixel_sizes_of_tiffs(tmp_path, options, expected):
         assert image.pixel_size == (None if expected is None else pytest.approx(expected))
 
 
-def test_a_slides_finest_series_is_read_and_its_label_is_not(tmp_path):
+def test_a_slides_largest_series_is_read_not_its_label(tmp_path):
     path = tmp_path / "slide.svs"
     with tifffile.TiffWriter(path) as file:
         description = "Aperio Image Library v12\r\n130x90 (32x32)|AppMag = 20|MPP = 0.5"
@@ -303,7 +303,7 @@ def _write_scn(path):
 
 
 @pytest.mark.parametrize(("name", "write"), [("a.ndpi", _write_ndpi), ("a.scn", _write_scn)])
-def test_slides_of_other_makers_are_read_at_the_level_that_suits(tmp_path, name, write):
+def test_slides_of_other_makers_are_read_at_the_best_level(tmp_path, name, write):
     path = tmp_path / name
     write(path)
     with closing(open_image(path)) as image:

@@ -1,4 +1,4 @@
-"""OME-Zarr at addresses and in layouts beyond one image in a folder."""
+"""OME-Zarr at web addresses, and folders that are not a single image."""
 
 import http.server
 import threading
@@ -69,7 +69,7 @@ def test_an_image_over_http_that_is_not_there_is_refused(address):
         open_image("http://127.0.0.1:9/a.ome.zarr")
 
 
-def test_the_description_of_an_address_tells_a_changed_image(address, folder):
+def test_the_metadata_of_an_address_identify_a_changed_image(address, folder):
     before, n_bytes = describe_zarr(f"{address}/a.ome.zarr")
     assert n_bytes == PIXELS.nbytes
     assert describe_zarr(f"{address}/a.ome.zarr")[0] == before

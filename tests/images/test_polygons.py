@@ -1,4 +1,4 @@
-"""Regions of any shape: the rectangle around a polygon, and what lies inside it."""
+"""Polygons: the rectangle around a polygon, and the pixels inside it."""
 
 import numpy as np
 import pytest
@@ -25,6 +25,6 @@ def test_a_disc_holds_the_pixels_nearer_than_its_radius():
         ([(50, 50), (60, 60), (50, 60)], "holds no pixel"),
     ],
 )
-def test_what_is_no_polygon_of_the_image_is_refused(points, sentence):
+def test_points_that_are_no_polygon_in_the_image_are_refused(points, sentence):
     with pytest.raises(InputError, match=sentence):
         polygon_region(points, (20, 20))

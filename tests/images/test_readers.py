@@ -174,7 +174,7 @@ def test_a_damaged_file_is_named(tmp_path, name, keep):
     assert "\n" not in str(error.value)
 
 
-def test_what_is_no_image_is_named(tmp_path):
+def test_a_file_that_is_no_image_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("not an image")
     tifffile.imwrite(tmp_path / "line.tif", np.zeros((1, 9), np.uint8))
     tifffile.imwrite(tmp_path / "complex.tif", np.zeros((9, 9), np.complex64))
@@ -214,7 +214,7 @@ def test_a_modality_selects_within_each_folder(tmp_path):
     assert _names(tmp_path, find_images([tmp_path / "three"], "BF")) == ["three/a_bf.png"]
 
 
-def test_files_are_taken_as_they_are_and_once(tmp_path):
+def test_files_are_listed_once_in_the_given_order(tmp_path):
     _touch(tmp_path, "a_SHG.tif", "notes.txt")
     paths = [
         tmp_path / "notes.txt",

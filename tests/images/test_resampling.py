@@ -20,7 +20,7 @@ def test_regions_agree_with_the_whole_to_the_bit(factor, data):
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.6, 2.0, 4.0, 8.0])
-def test_it_is_pillows_antialiased_bilinear_resize(factor):
+def test_resampling_equals_pillows_antialiased_bilinear_resize(factor):
     size = round(160 / factor), round(120 / factor)
     expected = np.asarray(Image.fromarray(PIXELS[..., 0]).resize(size, Image.Resampling.BILINEAR))
     found = resample(lazy_array(PIXELS), factor)[:, :][..., 0]

@@ -1,4 +1,4 @@
-"""OME-Zarr on s3, against a server that answers as s3 does, of an open and a private bucket."""
+"""OME-Zarr on s3: an open and a private bucket of a local server that imitates s3."""
 
 import http.server
 import threading
@@ -78,7 +78,7 @@ def s3(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("s3")
-def test_what_anybody_may_read_is_read_a_region_at_a_time():
+def test_an_open_bucket_is_read_by_region():
     with closing(open_image("s3://open/a.ome.zarr")) as image:
         assert image.pixel_size == 0.5
         np.testing.assert_array_equal(image[33:60, 70:][..., 0], PIXELS[33:60, 70:])
@@ -98,6 +98,6 @@ def test_a_private_bucket_is_read_with_the_environments_credentials(monkeypatch)
     ("address", "reason"),
     [("s3://open/nothing.ome.zarr", "NoSuchKey|No |group"), ("s3://private/a.ome.zarr", "credentials")],
 )
-def test_what_is_not_there_or_not_open_is_said(address, reason):
+def test_a_missing_or_private_image_is_reported(address, reason):
     with pytest.raises(InputError, match=f"{address} is not an image that can be read .*({reason})"):
         open_image(address)

@@ -86,7 +86,7 @@ def test_the_modalities_look_different(samples):
     assert choose_intensity([sample.bf for sample in samples]).transform == "linear"
 
 
-def test_fibres_run_along_the_border_of_what_is_in_their_way():
+def test_fibres_run_along_the_border_of_obstacles():
     y, x = np.mgrid[:200, :200] - 100.0
     disc = (np.hypot(y, x) < 40).astype(np.float32)
     direction = lay_fibres(np.random.default_rng(0), disc).direction
@@ -132,6 +132,6 @@ def test_files_are_the_same_bytes_on_each_run(tmp_path):
         (lambda folder: write_sample_folder(folder, [0], 64, ("IR", "VIS")), "IR and VIS"),
     ],
 )
-def test_what_cannot_be_generated(tmp_path, make, message):
+def test_unusable_sizes_seeds_and_modalities_are_refused(tmp_path, make, message):
     with pytest.raises(InputError, match=message):
         make(tmp_path)

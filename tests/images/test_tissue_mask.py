@@ -24,7 +24,7 @@ def test_glass_is_found_in_bright_and_dark_field(glass, dark, bright):
     assert tissue[~patch].mean() < 0.1
 
 
-def test_uneven_light_makes_no_tissue_go():
+def test_uneven_light_hides_no_tissue():
     slide, patch = _slide(240, 80, 220)
     slide *= 1 - 0.05 * (np.mgrid[:80, :100][1] / 100)[..., None]
     assert find_tissue(slide)[patch].all()
@@ -38,6 +38,6 @@ def test_without_glass_all_is_tissue():
     assert find_tissue(halves).all()
 
 
-def test_one_value_and_not_a_number_are_no_tissue():
+def test_constant_images_and_nan_are_no_tissue():
     assert not find_tissue(np.full((9, 9, 3), 7)).any()
     assert not find_tissue(np.full((9, 9, 1), np.nan)).any()

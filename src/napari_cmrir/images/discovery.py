@@ -1,4 +1,4 @@
-"""Which files are images, in what order, and which two of them show the same tissue."""
+"""Finding image files in folders, their order, and the pairs among them."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ IMAGE_SUFFIXES = (
     *(".ome.tif", ".ome.tiff", ".ome.btf", ".ome.zarr"),
     *(".tif", ".tiff", ".btf", ".zarr", ".svs", ".ndpi", ".scn", ".png", ".jpg", ".jpeg"),
 )
-"""Endings, in lower case, by which a folder's images are recognised."""
+"""Lower-case suffixes by which images in a folder are recognised."""
 
 
 BIOIO_SUFFIXES = (".czi", ".dv", ".lif", ".lsm", ".nd2", ".oib", ".sld", ".vsi")
-"""Further suffixes if bioio is installed. A file with another suffix that bioio reads must be named."""
+"""Further suffixes if bioio is installed. Files of other suffixes are read only if they are named."""
 
 
 def find_images(paths: Sequence[str | os.PathLike[str]], modality: str | None = None) -> list[Path]:
-    """List the image files among files and folders.
+    """List the image files in files and folders.
 
     Files and OME-Zarr folders are returned unchanged. Other folders are searched recursively, without
-    hidden files and ``*.cmrir`` repositories; links to folders are not followed. Where a folder
-    holds ``*_<modality>.<ext>`` files, only these are taken (upper and lower case matter only if there are
-    files for both), else all images.
+    hidden files and ``*.cmrir`` repositories; links to folders are not followed. If a folder holds
+    ``*_<modality>.<ext>`` files, only these are listed, else all its images. Case is ignored if no file
+    matches exactly.
 
     Parameters
     ----------
     paths : sequence of path-like
         Files and folders.
     modality : str, optional
-        The modality wanted, as in the file names: ``"BF"``.
+        Modality as it appears in the file names, such as ``"BF"``.
 
     Returns
     -------
     list of Path
-        Each file once, in the order given, a folder's in natural order (``a2`` before ``a10``).
+        Each file once, in the order of ``paths``; files of a folder in natural order (``a2`` before ``a10``).
 
     Raises
     ------
     InputError
-        A path does not exist, or a folder holds no image.
+        If a path does not exist, or a folder holds no image.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def images_in(folder: Path) -> list[Path]:
     Parameters
     ----------
     folder : Path
-        The folder; hidden files and ``*.cmrir`` repositories in it are left out.
+        Hidden files and ``*.cmrir`` repositories in it are left out.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def images_in(folder: Path) -> list[Path]:
     Raises
     ------
     InputError
-        The folder does not exist, is no folder of images, or holds no image.
+        If the folder does not exist, is not a folder of images, or holds no image.
 
     Examples
     --------
@@ -121,7 +121,7 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
-    """Tell an address, such as ``https://...`` or ``s3://...``, from a path.
+    """Tell whether a path is an address such as ``https://...`` or ``s3://...``.
 
     Examples
     --------
@@ -132,7 +132,16 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 def is_zarr(path: Path) -> bool:
-    """Tell whether a folder is a Zarr image rather than a folder of images."""
+    """Tell whether a folder is a Zarr image rather than a folder of images.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    bool
+    """
     if not path.is_dir() or path.suffix.lower() == ".cmrir":
         return False
     return path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in ("zarr.json", ".zattrs"))
@@ -163,17 +172,16 @@ def image_stem(path: str | os.PathLike[str]) -> str:
 
 
 def natural_order(path: str | os.PathLike[str]) -> tuple[object, ...]:
-    """Sort key by which numbers in names count as numbers.
+    """Make a sort key that compares numbers in names by value.
 
     Parameters
     ----------
     path : path-like
-        The path to sort.
 
     Returns
     -------
     tuple
-        A key to compare with others of this function.
+        Key for `sorted`.
 
     Examples
     --------
@@ -211,11 +219,11 @@ class Pair:
     Parameters
     ----------
     identifier : str
-        What the two file names share, compared whole.
+        Common part of the two file names.
     paths : tuple of two Path
         The files, in the order of the modalities.
     reading : ReadingSettings
-        Series, level, planes and channels to read of both files.
+        Series, level, planes and channels to read from both files.
     """
 
     identifier: str
@@ -230,19 +238,19 @@ def find_pairs(
 ) -> list[Pair]:
     """Find the image pairs in folders.
 
-    One or more folders (with all they contain) of ``<identifier>_<MODALITY>.<ext>`` files, or exactly two
-    folders with equal file names, the first of the first modality. Images without a partner are left out:
-    `unpaired_images` names them.
+    The folders, searched recursively, hold ``<identifier>_<MODALITY>.<ext>`` files. Alternatively exactly two
+    folders hold files of equal names, the first folder those of the first modality. Images without a partner
+    are left out; `unpaired_images` lists them.
 
     Parameters
     ----------
     folders : path-like or sequence of path-like
-        Where to look.
+        Folders to search.
     modalities : tuple of two str
-        The modalities as they stand in the file names, such as ``("SHG", "BF")``. Upper and lower case
-        matter only if there are files for both.
+        The modalities as they appear in the file names, such as ``("SHG", "BF")``. Case is ignored if no
+        file matches exactly.
     reading : ReadingSettings, optional
-        Series, level, planes and channels to read of every file.
+        Series, level, planes and channels to read from every file.
 
     Returns
     -------
@@ -252,8 +260,8 @@ def find_pairs(
     Raises
     ------
     InputError
-        A folder is missing or without images, there is no pair, two files claim the same place in a pair, or
-        the modalities are equal.
+        If a folder is missing or without images, there is no pair, two files have the same identifier and
+        modality, or the modalities are equal.
 
     Examples
     --------
@@ -279,14 +287,12 @@ def find_pairs(
 def unpaired_images(
     folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], modalities: tuple[str, str]
 ) -> list[Path]:
-    """List the images of either modality that `find_pairs` leaves out for want of a partner.
+    """List the images that `find_pairs` leaves out because they have no partner.
 
     Parameters
     ----------
-    folders : path-like or sequence of path-like
-        As given to `find_pairs`.
-    modalities : tuple of two str
-        As given to `find_pairs`.
+    folders, modalities
+        See `find_pairs`.
 
     Returns
     -------
@@ -296,7 +302,7 @@ def unpaired_images(
     Raises
     ------
     InputError
-        As `find_pairs`, except that having no pair at all is fine.
+        See `find_pairs`; folders without any pair are accepted.
 
     Examples
     --------
@@ -314,7 +320,7 @@ def _as_list(folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
 
 
 def _sides(folders: list[Path], modalities: tuple[str, str]) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Files of each modality by identifier, from the names or else from two folders."""
+    """Map identifiers to the files of each modality, by file name or else by two folders."""
     if len(modalities) != 2 or modalities[0] == modalities[1] or not all(modalities):
         raise InputError(f"Give two different modalities, such as SHG and BF, not {list(modalities)}.")
     if not folders:
@@ -324,19 +330,19 @@ def _sides(folders: list[Path], modalities: tuple[str, str]) -> tuple[dict[str, 
     )
     first, second = (_named(images, modality, modalities) for modality in modalities)
     if len(folders) == 2 and not (first.keys() & second.keys()):
-        one, other = (_by_relative_name(folder) for folder in folders)
-        if one.keys() & other.keys():
-            return one, other
+        in_first, in_second = (_by_relative_name(folder) for folder in folders)
+        if in_first.keys() & in_second.keys():
+            return in_first, in_second
     return first, second
 
 
 def _named(images: list[Path], modality: str, modalities: tuple[str, str]) -> dict[str, Path]:
-    """Images of one modality by the rest of their names."""
+    """Map the file names without their modality to the images of one modality."""
 
     def ends(stem: str, ending: str) -> bool:
         return stem.endswith(f"_{ending}") and len(stem) > len(ending) + 1
 
-    # "x_BF" also ends with "_BF": the longer of two modalities wins
+    # With the modalities "BF" and "x_BF", a file "a_x_BF" belongs to the longer one.
     rivals = [other for other in modalities if len(other) > len(modality)]
     exactly = [p for p in images if ends(image_stem(p), modality)]
     loosely = [p for p in images if ends(image_stem(p).lower(), modality.lower())]

@@ -1,4 +1,4 @@
-"""Regions of images: turned rectangles and polygons, their corners, and the pixels in them."""
+"""Regions of images: turned rectangles, their corners, and the pixels in them."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class Region:
     Parameters
     ----------
     centre : tuple of two float
-        (y, x) in px, where pixel centres are integers.
+        (y, x) in px; pixel centres are integers.
     height, width : float
         Size before turning, in px, above 0.
     rotation_degrees : float
-        Turned counter-clockwise as seen on the screen.
+        Counter-clockwise rotation, as seen on the screen.
 
     Raises
     ------
     InputError
-        The size is not above 0, or a value is not finite.
+        If the size is not above 0, or a value is not finite.
 
     Examples
     --------
@@ -72,12 +72,12 @@ class Region:
         Returns
         -------
         Region
-            Its corners are the outer borders of the corner pixels.
+            Its corners are the outer corners of the corner pixels.
 
         Raises
         ------
         InputError
-            The size is not above 0, or a value is not finite.
+            If the size is not above 0, or a value is not finite.
 
         Examples
         --------
@@ -88,7 +88,7 @@ class Region:
 
     @property
     def rectangle(self) -> tuple[float, float, float, float]:
-        """``(y, x, height, width)`` before it is turned: what `from_rectangle` makes it of.
+        """``(y, x, height, width)`` before turning: the arguments of `from_rectangle`.
 
         Examples
         --------
@@ -115,7 +115,7 @@ class Region:
         Raises
         ------
         InputError
-            The image is empty.
+            If the image is empty.
 
         Examples
         --------
@@ -126,23 +126,23 @@ class Region:
 
     @classmethod
     def from_corners(cls, box: ArrayLike) -> Region:
-        """Find the region that has these corners.
+        """Make the region of a box.
 
         Parameters
         ----------
         box : array_like, (4, 2)
-            (y, x) of the top-left, top-right, bottom-right and bottom-left corner of the region before it
-            was turned. Where they make no exact rectangle, opposite sides are averaged.
+            (y, x) of the corners that were top-left, top-right, bottom-right and bottom-left before turning.
+            If they are not exactly a rectangle, opposite sides are averaged.
 
         Returns
         -------
         Region
-            With a rotation in (-180, 180] degrees.
+            Its rotation is in (-180, 180] degrees.
 
         Raises
         ------
         InputError
-            The box has another shape or no area.
+            If the box has another shape or no area.
 
         Examples
         --------
@@ -161,12 +161,12 @@ class Region:
         )
 
     def corners(self) -> NDArray[np.float64]:
-        """Give the four corners.
+        """Compute the four corners.
 
         Returns
         -------
         ndarray, (4, 2)
-            (y, x) of the top-left, top-right, bottom-right and bottom-left corner before turning.
+            (y, x) of the corners that were top-left, top-right, bottom-right and bottom-left before turning.
 
         Examples
         --------
@@ -189,21 +189,21 @@ def cut(
     pixels : ndarray, (y, x, channel)
         uint8, uint16, float32 or float64; other types become float32.
     region : Region
-        Where to cut; it may reach beyond the image, which is mirrored there.
+        It may reach beyond the image; the image is mirrored there.
     pixel_step : float
-        Distance of the samples in px, above 0; where above 1, the pixels between are averaged.
+        Distance of the samples in px, above 0. Above 1, each sample is the mean of the pixels around it.
 
     Returns
     -------
     patch : ndarray, (height / pixel_step, width / pixel_step, channel), rounded
-        Bilinear samples about the region's centre, exact copies where the samples fall on pixels.
+        Bilinear samples, or exact copies if all samples fall on pixels.
     mask : ndarray of bool, (height / pixel_step, width / pixel_step)
         True where the sample lies inside the image.
 
     Raises
     ------
     InputError
-        The step is not above 0.
+        If the step is not above 0.
 
     Examples
     --------
@@ -227,7 +227,7 @@ def cut(
 
 
 def corner_error(box_a: ArrayLike, box_b: ArrayLike) -> float:
-    """Measure how far two boxes lie apart.
+    """Measure the mean distance of the corners of two boxes.
 
     Parameters
     ----------
@@ -237,12 +237,12 @@ def corner_error(box_a: ArrayLike, box_b: ArrayLike) -> float:
     Returns
     -------
     float
-        Mean distance of the corners, in px, at least 0.
+        In the unit of the corners, at least 0.
 
     Raises
     ------
     InputError
-        A box has another shape.
+        If a box has another shape.
 
     Examples
     --------
@@ -259,7 +259,7 @@ def rotation_difference(degrees_a: float, degrees_b: float) -> float:
     Parameters
     ----------
     degrees_a, degrees_b : float
-        Rotations in degrees, any number of turns.
+        Rotations in degrees, not limited to one turn.
 
     Returns
     -------
@@ -282,7 +282,7 @@ def _as_box(box: ArrayLike) -> NDArray[np.float64]:
 
 
 def _turn(degrees: float) -> NDArray[np.float64]:
-    """Matrix that turns (y, x) offsets counter-clockwise on the screen, exact at quarter turns."""
+    """Make the matrix that turns (y, x) offsets counter-clockwise on the screen, exact at quarter turns."""
     quarters, rest = divmod(degrees + 45, 90)
     c, s = cos(radians(rest - 45)), sin(radians(rest - 45))
     for _ in range(int(quarters) % 4):
@@ -290,7 +290,7 @@ def _turn(degrees: float) -> NDArray[np.float64]:
     return np.array([[c, -s], [s, c]])
 
 
-_BLOCK = 8192  # OpenCV warps at most 32767 px a side
+_BLOCK = 8192  # px a side warped at once: OpenCV's limit is 32,767, and smaller blocks need less memory
 
 
 def inside(
@@ -307,7 +307,7 @@ def inside(
     steps : ndarray, (2, 2)
         The sample (row, column) lies at ``first + steps @ (row, column)``.
     height, width : int
-        Samples.
+        Number of samples along each axis.
 
     Returns
     -------
@@ -329,7 +329,7 @@ def inside(
 def sample(
     pixels: NDArray[Any], first: NDArray[np.float64], steps: NDArray[np.float64], height: int, width: int
 ) -> NDArray[Any]:
-    """Sample an image, mirrored beyond its border, bilinearly, in blocks that OpenCV can take.
+    """Sample an image bilinearly on a turned grid; the image is mirrored beyond its border.
 
     Parameters
     ----------
@@ -340,12 +340,12 @@ def sample(
     steps : ndarray, (2, 2)
         The sample (row, column) lies at ``first + steps @ (row, column)``.
     height, width : int
-        Samples.
+        Number of samples along each axis.
 
     Returns
     -------
     ndarray, (height, width, channel)
-        Of the same type; exact copies where all samples fall on pixels.
+        Of the image's type; exact copies if all samples fall on pixels.
 
     Examples
     --------
@@ -415,7 +415,7 @@ def averaged(fine: NDArray[Any], factor: int) -> NDArray[Any]:
     Returns
     -------
     ndarray, (height, width, channel)
-        Of the same type, rounded for integers.
+        Of the input's type; integers are rounded.
 
     Examples
     --------
@@ -430,7 +430,7 @@ def averaged(fine: NDArray[Any], factor: int) -> NDArray[Any]:
 
 
 def window_of(region: Region, shape: tuple[int, ...], margin: float) -> tuple[slice, slice]:
-    """Find the rows and columns of an image that a cut of a region needs.
+    """Find the rows and columns of an image that `cut` reads for a region.
 
     Parameters
     ----------
@@ -438,12 +438,12 @@ def window_of(region: Region, shape: tuple[int, ...], margin: float) -> tuple[sl
     shape : tuple of int
         (y, x, ...) of the image, in px.
     margin : float
-        Further pixels on every side, for the samples beside the region that interpolation needs.
+        Additional pixels on every side, such as those that interpolation needs.
 
     Returns
     -------
     rows, columns : slice
-        A cut from these pixels is the same as a cut from the image, mirrored beyond the same borders.
+        They include the pixels that mirroring at the image's border reads.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Pixel values: palettes, CMYK and alpha become grey or RGB, then the numbers that a network sees."""
+"""Pixel values: conversion of palettes, CMYK and alpha to grey or RGB, and scaling for a network."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = [
 
 
 def without_alpha(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Drop the alpha channel of grey (of 2 channels) or RGB (of 4), (y, x, channel)."""
+    """Drop the alpha channel of a grey (2 channels) or RGB image (4 channels), (y, x, channel)."""
     return {2: pixels[..., :1], 4: pixels[..., :3]}.get(pixels.shape[2], pixels)
 
 
 def rgb_from_cmyk(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Mix cyan, magenta, yellow and black of an unsigned type to RGB of the same.
+    """Convert CMYK of an unsigned integer type, (y, x, 4), to RGB of the same type, (y, x, 3).
 
     Examples
     --------
@@ -43,7 +43,7 @@ def rgb_from_cmyk(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def from_palette(pixels: NDArray[Any], colormap: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Look up the colours, (3, n) of 16 bit, of a palette's numbers, (y, x, 1).
+    """Look up palette indexes (y, x, 1) in a colormap of 16 bit, (3, n): RGB of 8 bit, (y, x, 3).
 
     Examples
     --------
@@ -55,19 +55,27 @@ def from_palette(pixels: NDArray[Any], colormap: NDArray[np.uint16]) -> NDArray[
 
 
 def inverted(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Make white of zero and black of the highest; masks of bool stay, whatever their tag says."""
+    """Invert unsigned integers (white is zero); other types, such as boolean masks, stay unchanged."""
     return ~pixels if pixels.dtype.kind == "u" else pixels
 
 
 def plain_type(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Turn any real type into the smallest of uint8, uint16 and float32 that holds the values.
+    """Convert any real type to the smallest of uint8, uint16 and float32 that holds the values.
 
-    Black-and-white becomes 0 and 255.
+    Booleans become 0 and 255.
+
+    Parameters
+    ----------
+    pixels : ndarray
+
+    Returns
+    -------
+    ndarray, uint8, uint16 or float32
 
     Raises
     ------
     ValueError
-        If the pixels are complex or no numbers.
+        If the pixels are complex or not numbers.
 
     Examples
     --------
@@ -88,22 +96,26 @@ def plain_type(pixels: NDArray[Any]) -> NDArray[Any]:
     return pixels.astype(np.uint16 if native else np.float32, copy=False)
 
 
+# Scaled values are clipped to this range: an image brighter than the training images keeps its contrast, and
+# a dead pixel does not dominate. Not measured.
 _LOWEST, _HIGHEST = -0.5, 2.0
+# Pixels per image that `choose_intensity` samples: 0.1 and 99.9 percentiles then rest on 16 pixels each.
 _SAMPLES_PER_IMAGE = 2**14
 
 
 class Intensity(Settings):
     """A fixed mapping of a modality's pixel values to about 0 to 1.
 
-    ``low`` becomes 0 and ``high`` becomes 1. Values beyond are kept up to -0.5 and 2, so that a brighter
-    image than those it was chosen from is not flattened, while a dead pixel cannot drown the rest. ``log``
-    then takes log2(1 + x), which is the paper's log(1 + x) of SHG scaled to [0, 1], rescaled to [0, 1]
-    (Breznik et al. 2024, doi:10.1038/s41598-024-68800-1, Methods).
+    ``low`` becomes 0 and ``high`` becomes 1. Values outside are clipped at -0.5 and 2: an image brighter than
+    the training images keeps its contrast, and a dead pixel does not dominate. ``log`` then takes
+    log2(1 + x), the paper's log(1 + x) of SHG in [0, 1], rescaled to [0, 1] (Breznik et al. 2024,
+    doi:10.1038/s41598-024-68800-1, Methods).
     """
 
     transform: Literal["linear", "log", "ln"] = Field(
         default="linear",
-        description="linear, log2(1 + x) of the scaled value, or ln(1 + x) as the released models take SHG",
+        description="linear; log: log2(1 + x) of the scaled value; ln: ln(1 + x), as the released models"
+        " take SHG",
     )
     low: tuple[float, ...] = Field(
         min_length=1, description="Pixel value that becomes 0, for each channel", examples=[(0.0,)]
@@ -133,8 +145,8 @@ class Intensity(Settings):
         Parameters
         ----------
         pixels : ndarray, (y, x, channel) or (y, x)
-            Grey is repeated for a model of several channels; several equal channels count as grey for a
-            model of one.
+            A grey image is repeated for a model of several channels. An image of three equal channels counts
+            as grey for a model of one channel.
 
         Returns
         -------
@@ -144,7 +156,7 @@ class Intensity(Settings):
         Raises
         ------
         InputError
-            The image has another number of channels.
+            If the image has another number of channels.
 
         Examples
         --------
@@ -167,27 +179,27 @@ class Intensity(Settings):
 
 
 def choose_intensity(images: Iterable[NDArray[Any]]) -> Intensity:
-    """Choose the scaling of a modality from some of its images.
+    """Choose the scaling of a modality from images.
 
     ``low`` and ``high`` are the 0.1 and 99.9 percentiles of each channel, pooled over the images. A grey
-    modality whose median lies below a tenth of that range, as SHG's does, gets the logarithm.
+    modality whose median lies in the lowest tenth of that range, such as SHG, gets the logarithm.
 
     Parameters
     ----------
     images : iterable of ndarray, (y, x, channel) or (y, x)
-        Images of one modality; grey and RGB may mix, and RGB with equal channels counts as grey. They are
-        looked at one by one, so that a generator needs memory for one only.
+        Images of one modality. Grey and RGB may mix; RGB with equal channels counts as grey. A generator is
+        consumed one image at a time.
 
     Returns
     -------
     Intensity
-        For one channel if all images are grey. Not-a-number and infinite pixels do not count; where all
-        pixels are equal, the range is one.
+        For one channel if all images are grey. NaN and infinite pixels are ignored. If all pixels are equal,
+        the range is 1.
 
     Raises
     ------
     InputError
-        No images, or images of different numbers of channels.
+        If there is no image, or images have different numbers of channels.
 
     Examples
     --------
@@ -216,13 +228,13 @@ def _ends(values: NDArray[np.float64]) -> tuple[float, float]:
     if values.size == 0:
         return 0.0, 1.0
     low, high = (float(value) for value in np.percentile(values, (0.1, 99.9)))
-    if not high > low:  # nearly constant: what little there is
+    if not high > low:  # nearly constant: take the full range
         low, high = float(values.min()), float(values.max())
     return (low, high) if high > low else (low, low + 1.0)
 
 
 def _thinned(pixels: NDArray[Any]) -> NDArray[np.float64]:
-    """Pick pixels on a regular grid, (n, channel), with equal channels as one."""
+    """Sample pixels on a regular grid, (n, channel); equal channels become one."""
     pixels = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
     if pixels.shape[-1] > 1 and _is_grey(pixels):
         pixels = pixels[..., :1]

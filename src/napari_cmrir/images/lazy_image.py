@@ -1,4 +1,4 @@
-"""Images that are read where they are indexed, and their resampling to another pixel size."""
+"""Lazy images, which are read when they are sliced, and their resampling to another pixel size."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, eq=False)
 class LazyImage:
-    """An image of any size, (y, x, channel), sliced like an array and read only there.
+    """An image of any size, (y, x, channel), sliced like an array; only the slice is read.
 
     Parameters
     ----------
     name : str
-        Its file or address, for messages.
+        File or address, for messages.
     shape : (int, int, int)
         Height, width and channels.
     read_region : callable
-        ``read_region(y, x, height, width)``, always inside the image.
+        ``read_region(y, x, height, width)`` reads a rectangle inside the image.
     pixel_size : float or None
         Side of a pixel in micrometres; ``None`` if unknown.
     channel_names : tuple of str
         One per channel.
     reading_note : str
-        The series, level, planes or channels that were chosen, in a phrase; empty where the file has one.
+        Series, level, planes or channels that were chosen, in a phrase; empty if the file has one image only.
     assumption : str
-        Assumption about the pixel size, in a phrase; empty if the file states it.
+        Assumption about the pixel size, in a sentence; empty if there is none.
     downsample : float
         Pixels of the file's finest level per pixel of this image, along each axis.
     coarser : tuple of LazyImage
@@ -84,11 +84,11 @@ class LazyImage:
         return pixels[(slice(None), slice(None), *channels)]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Read it whole."""
+        """Read the whole image."""
         return np.asarray(self[:, :], dtype=dtype)
 
     def window(self, y: int, x: int, height: int, width: int) -> LazyImage:
-        """Return a part, as far as it lies inside, that is an image itself and not yet read."""
+        """Return a part of the image, limited to its borders, as a lazy image."""
         top, left = max(y, 0), max(x, 0)
         bottom, right = min(y + height, self.shape[0]), min(x + width, self.shape[1])
         shape = (max(bottom - top, 0), max(right - left, 0), self.shape[2])
@@ -105,12 +105,12 @@ class LazyImage:
             return self.read_region(y, x, height, width)
         except (InputError, MemoryError):
             raise
-        except Exception as error:  # decoders raise all kinds, from struct.error to their own
+        except Exception as error:  # decoders raise any exception, such as struct.error or their own classes
             raise unreadable(self.name, error) from error
 
 
 def unreadable(name: str, error: Exception) -> InputError:
-    """Say in one line why a file cannot be read."""
+    """Make an error that says in one line why a file cannot be read."""
     reason = str(error).strip().splitlines() or [type(error).__name__]
     return InputError(
         f"{name} is not an image that can be read (OME-Zarr, TIFF, PNG or JPEG): {reason[0].rstrip('.')}."
@@ -120,23 +120,27 @@ def unreadable(name: str, error: Exception) -> InputError:
 def lazy_array(
     pixels: Any, name: str = "array", *, pixel_size: float | None = None, assumption: str = ""
 ) -> LazyImage:
-    """Give an array the interface of a file.
+    """Wrap an array as a `LazyImage`.
 
     Parameters
     ----------
     pixels : array, (y, x) or (y, x, channel)
-        Anything that is sliced like one: numpy, dask, zarr.
+        A numpy, dask or zarr array.
     name : str
-        For messages.
+        Name for messages.
     pixel_size : float, optional
         Side of a pixel in micrometres.
     assumption : str
-        What was assumed of it.
+        Assumption about the pixel size; see `LazyImage`.
+
+    Returns
+    -------
+    LazyImage
 
     Raises
     ------
     InputError
-        If it has another number of dimensions, or no pixels.
+        If the array has another number of dimensions, or no pixels.
     """
     if pixels.ndim not in (2, 3):
         raise InputError(f"{name} has {pixels.ndim} dimensions; give an image of (y, x) or (y, x, channel).")
@@ -159,7 +163,13 @@ def lazy_array(
 
 
 def numbered(n_channels: int) -> tuple[str, ...]:
-    """Name channels that have no names."""
+    """Name channels for which the file has no names.
+
+    Examples
+    --------
+    >>> numbered(3), numbered(2)
+    (('red', 'green', 'blue'), ('channel 0', 'channel 1'))
+    """
     if n_channels == 3:
         return ("red", "green", "blue")
     return ("grey",) if n_channels == 1 else tuple(f"channel {number}" for number in range(n_channels))
@@ -167,18 +177,18 @@ def numbered(n_channels: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, eq=False)
 class ImageWindow:
-    """The part of an image that was read; unlike a `LazyImage` it can go to another process.
+    """A part of an image that was read. Unlike a `LazyImage` it can be sent to another process.
 
     Parameters
     ----------
     name : str
-        The image's, for messages.
+        Name of the image, for messages.
     shape : (int, int)
         Height and width of the whole image.
     first : (int, int)
-        (y, x) of the first pixel read.
+        (y, x) of the part's first pixel.
     pixels : ndarray, (y, x, channel)
-        What was read.
+        Pixels of the part.
     """
 
     name: str
@@ -187,7 +197,7 @@ class ImageWindow:
     pixels: NDArray[Any]
 
     def image(self) -> LazyImage:
-        """Give the whole image, of which only this part can be read.
+        """Give a lazy image of the whole image's size, in which only this part can be read.
 
         Examples
         --------
@@ -208,26 +218,26 @@ class ImageWindow:
 
 
 BAND_VALUES = 2**25
-"""Values of the image that are read at once for an overview."""
+"""Values of the image that `overview` reads at once; float32 copies of them take 128 MiB."""
 
 
 def resample(image: LazyImage, factor: float) -> LazyImage:
-    """Change the size of an image's pixels.
+    """Change the pixel size of an image.
 
-    A pixel is the mean of those around its centre, weighted by a triangle as wide as two of the larger
-    pixels: linear interpolation to finer ones, without aliasing to coarser ones. The weights depend on the
-    place in the image only, so that regions read apart agree.
+    A new pixel is a weighted mean of the old pixels around its centre. The weights are a triangle of twice
+    the width of the larger pixel: linear interpolation to finer pixels, no aliasing to coarser ones. The
+    weights depend on the position in the image only, so that regions read separately join without a seam.
 
     Parameters
     ----------
     image : LazyImage
     factor : float
-        New pixel size over the old one.
+        New pixel size divided by the old pixel size.
 
     Returns
     -------
     LazyImage
-        Of the same type of pixels, not yet read.
+        Same pixel type; it is read when it is sliced.
 
     Examples
     --------
@@ -261,18 +271,24 @@ def resample(image: LazyImage, factor: float) -> LazyImage:
 
 
 def overview(image: LazyImage, cell: int) -> NDArray[np.float32]:
-    """Look at a whole image from afar.
+    """Read a whole image at low resolution.
+
+    The coarsest level that is fine enough is read in bands of rows.
 
     Parameters
     ----------
     image : LazyImage
     cell : int
-        Pixels of the image to a pixel of the overview, along each axis.
+        Pixels of the image per pixel of the overview, along each axis.
 
     Returns
     -------
     ndarray, (ceil(y / cell), ceil(x / cell), channel) float32
-        From the coarsest level that is fine enough, read in bands.
+
+    Examples
+    --------
+    >>> overview(lazy_array(np.ones((5, 8, 1))), 4).shape
+    (2, 2, 1)
     """
     shape = tuple(math.ceil(side / cell) for side in image.shape[:2])
     wanted = image.downsample * cell
@@ -288,7 +304,7 @@ def overview(image: LazyImage, cell: int) -> NDArray[np.float32]:
 
 
 def _weights(start: int, count: int, length: int, factor: float) -> tuple[csr_array, int]:
-    """Weights of an axis: (count, pixels seen) and the first pixel seen."""
+    """Compute the resampling weights of an axis, (count, source pixels), and the first source pixel."""
     from scipy.sparse import csr_array
 
     reach = max(1.0, factor)
@@ -297,9 +313,9 @@ def _weights(start: int, count: int, length: int, factor: float) -> tuple[csr_ar
     places = np.floor(centres)[:, np.newaxis].astype(np.int64) + taps
     weights = np.maximum(0.0, 1 - np.abs(places - centres[:, np.newaxis]) / reach)
     weights[(places < 0) | (places >= length)] = 0
-    lost = weights.sum(1) == 0  # a centre beyond the last pixel
+    is_beyond = weights.sum(1) == 0  # the centre lies beyond the last pixel
     places = places.clip(0, length - 1)
-    weights[lost, -1] = 1
+    weights[is_beyond, -1] = 1
     weights /= weights.sum(1, keepdims=True)
     first, last = int(places.min()), int(places.max())
     rows = np.repeat(np.arange(count), places.shape[1])

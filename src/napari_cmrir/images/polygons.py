@@ -1,4 +1,4 @@
-"""Polygons in images: what they can reach, and the pixels inside them."""
+"""Polygons in images: their bounds, and the pixels inside them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from napari_cmrir.images.geometry import Region
 __all__ = ["polygon_bounds", "polygon_region"]
 
 _DRAWN = 2**22
-"""Pixels of a polygon that are drawn at once: scikit-image holds two 64-bit coordinates of each."""
+"""Pixels drawn at once: scikit-image holds two 64-bit coordinates per pixel, so at most 64 MiB."""
 
 
 def polygon_region(points: ArrayLike, shape: tuple[int, ...]) -> tuple[Region, NDArray[np.bool_]]:
@@ -20,21 +20,21 @@ def polygon_region(points: ArrayLike, shape: tuple[int, ...]) -> tuple[Region, N
     Parameters
     ----------
     points : array_like, (n, 2)
-        (y, x) of at least three corners, in px, where pixel centres are integers.
+        (y, x) of at least three corners, in px; pixel centres are integers.
     shape : tuple of int
         (y, x, ...) of the image, in px.
 
     Returns
     -------
     region : Region
-        The smallest upright rectangle of whole pixels that holds those inside.
+        Smallest upright rectangle of whole pixels around the pixels inside.
     mask : ndarray of bool, (region.height, region.width)
-        True where the pixel's centre lies inside. Only the rectangle is drawn, however large the image is.
+        True where the pixel's centre lies inside. Time and memory depend on the rectangle, not on the image.
 
     Raises
     ------
     InputError
-        The points are no polygon, or it holds no pixel of the image.
+        If the points are not a polygon, or no pixel of the image lies inside.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def polygon_region(points: ArrayLike, shape: tuple[int, ...]) -> tuple[Region, N
 def polygon_bounds(
     points: ArrayLike, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.float64], tuple[int, int], tuple[int, int]]:
-    """Find the pixels of an image that a polygon can reach, without drawing it.
+    """Find the bounding box of a polygon within an image, without drawing the polygon.
 
     Parameters
     ----------
@@ -73,14 +73,14 @@ def polygon_bounds(
     Returns
     -------
     corners : ndarray, (n, 2)
-        The points.
+        The points, as float64.
     first, end : tuple of two int
-        (y, x) of the first pixel, and of that after the last.
+        (y, x) of the first pixel, and of the pixel after the last.
 
     Raises
     ------
     InputError
-        The points are no polygon, or lie beside the image.
+        If the points are not a polygon, or lie outside the image.
 
     Examples
     --------

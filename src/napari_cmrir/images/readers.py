@@ -1,4 +1,4 @@
-"""Image files in, ``(y, x, channel)`` arrays out."""
+"""Reading: from an image file to a lazy image or a ``(y, x, channel)`` array."""
 
 from __future__ import annotations
 
@@ -47,31 +47,32 @@ def open_image(
     *,
     pixel_size: float | None = None,
 ) -> LazyImage:
-    """Open an image to read regions of it.
+    """Open an image for reading by region.
 
     The file's content decides the format: TIFF (OME-TIFF, BigTIFF, .svs, .ndpi, .scn), OME-Zarr, PNG, JPEG,
-    a format that another package adds (`IMAGE_FORMATS`), or what an installed bioio reads. PNG and JPEG are
-    decoded whole. Palettes become RGB, CMYK becomes RGB, white-is-zero is inverted and an alpha channel is
+    a format that another package adds (`IMAGE_FORMATS`), or any format that an installed bioio reads. PNG and
+    JPEG are decoded whole. Palettes and CMYK become RGB, white-is-zero is inverted, and an alpha channel is
     dropped.
 
     Parameters
     ----------
     path : path-like
-        An image file, an OME-Zarr folder, or its ``http://``, ``https://`` or ``s3://`` address.
+        An image file, an OME-Zarr folder, or the ``http://``, ``https://`` or ``s3://`` address of one.
     settings : ReadingSettings, optional
-        Which series, level, planes and channels; the image's `LazyImage.reading_note` says what was chosen.
+        Series, level, planes and channels to read. `LazyImage.reading_note` states what was chosen.
     pixel_size : float, optional
-        The pixel size wanted, in micrometres: the level that suits it best is read and resampled to it.
+        Pixel size of the result, in micrometres. The coarsest level that is fine enough is resampled to it.
 
     Returns
     -------
     LazyImage
-        Close it when it is read.
+        The caller closes it.
 
     Raises
     ------
     InputError
-        The file is missing, not an image, damaged, has no such part, or holds less than 2 x 2 pixels.
+        If the file is missing, not an image, damaged, lacks a part that the settings name, or holds less than
+        2 x 2 pixels.
 
     Examples
     --------
@@ -88,7 +89,7 @@ def open_image(
         stored = _open(path)
     except (InputError, MemoryError):
         raise
-    except Exception as error:  # decoders raise all kinds, from struct.error to their own
+    except Exception as error:  # decoders raise any exception, such as struct.error or their own classes
         raise unreadable(str(path), error) from error
     try:
         return choose_image(stored, settings, pixel_size)
@@ -106,27 +107,27 @@ def read_image(
     *,
     pixel_size: float | None = None,
 ) -> NDArray[Any]:
-    """Read a whole image; `open_image` says which files, and what is chosen of them.
+    """Read a whole image; see `open_image`.
 
     Parameters
     ----------
     path : path-like
-        The image file, folder or address.
+        Image file, folder or address.
     settings : ReadingSettings, optional
-        Which series, level, planes and channels.
+        Series, level, planes and channels to read.
     pixel_size : float, optional
-        The pixel size wanted, in micrometres.
+        Pixel size of the result, in micrometres.
 
     Returns
     -------
     ndarray, (y, x, channel), uint8, uint16 or float32
-        Channels in the order red, green, blue, or as stored; a grey image has one.
+        Channels in the order red, green, blue, or as stored; a grey image has one channel.
         Black-and-white images hold 0 and 255.
 
     Raises
     ------
     InputError
-        As `open_image`.
+        See `open_image`.
 
     Examples
     --------
@@ -154,7 +155,7 @@ def _open(path: str | os.PathLike[str]) -> Stored:
         return open_zarr(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder, not an image; give a TIFF, PNG or JPEG file.")
-    if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
+    if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait forever
         raise ValueError("it is no regular file")
     known = format_of(path)
     if known is not None:
@@ -180,7 +181,7 @@ def read_pair(pair: Pair) -> tuple[NDArray[Any], NDArray[Any]]:
     Raises
     ------
     InputError
-        An image cannot be read, or the two differ in size.
+        If an image cannot be read, or the two images differ in size.
 
     Examples
     --------

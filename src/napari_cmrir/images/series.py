@@ -1,4 +1,4 @@
-"""From what a file stores, series of levels of arrays with named axes, to the one image that is read."""
+"""The choice of one image among the series, levels, planes and channels that a file stores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from napari_cmrir.images.settings import ReadingSettings
 __all__ = ["Level", "Series", "Stored", "at_pixel_size", "choose_image"]
 
 SAME_SIZE = 0.02
-"""Pixel sizes that differ by no more than this share count as equal."""
+"""Pixel sizes that differ by at most this share count as equal, so that rounded metadata do not resample.
+
+Over a field of 1,024 px, 2 % are 20 px at the borders. Not measured.
+"""
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,11 @@ class Level:
     Parameters
     ----------
     pixels : array
-        Has ``shape`` and is sliced by ints and slices, reading only then.
+        Lazy array: it has ``shape`` and is read when it is sliced by ints and slices.
     axes : str
-        A letter an axis: Y, X, S (samples: RGB), C, Z, T, or another for pages of no known meaning.
+        One letter per axis: Y, X, S (samples: RGB), C, Z, T, or another letter for pages of unknown meaning.
     pixel_size : float or None
-        Side of a pixel, micrometres.
+        Side of a pixel, in micrometres.
     """
 
     pixels: Any
@@ -40,7 +43,7 @@ class Level:
     pixel_size: float | None = None
 
     def size(self, axis: str) -> int:
-        """Length of an axis, 1 where it is missing."""
+        """Give the length of an axis, 1 if the level lacks it."""
         return int(self.pixels.shape[self.axes.index(axis)]) if axis and axis in self.axes else 1
 
 
@@ -51,13 +54,13 @@ class Series:
     Parameters
     ----------
     levels : sequence of Level
-        The finest first.
+        Finest first.
     channel_names : tuple of str
-        Of the stored channels, as far as the file names them.
+        Names of the stored channels; empty if the file does not name them.
     colours : callable, optional
-        Turns (y, x, channel) as stored into grey or RGB.
+        Converts stored pixels (y, x, channel) to grey or RGB.
     is_rgb : bool
-        Its samples, or what `colours` makes of them, are colours that belong together.
+        Whether the samples, or the result of `colours`, are the colours of one RGB image.
     """
 
     levels: Sequence[Level]
@@ -68,7 +71,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Stored:
-    """All series of a file or address, and how it is closed."""
+    """All series of a file or address, and the function that closes it."""
 
     name: str
     series: Sequence[Series]
@@ -83,14 +86,18 @@ def choose_image(stored: Stored, settings: ReadingSettings, pixel_size: float | 
     stored : Stored
     settings : ReadingSettings
     pixel_size : float or None
-        What is wanted, in micrometres: the coarsest level that is fine enough is read and resampled to it.
+        Pixel size of the result, in micrometres. The coarsest level that is fine enough is resampled to it.
+
+    Returns
+    -------
+    LazyImage
 
     Raises
     ------
     InputError
-        If there is no such series, level, plane or channel, or the image has less than 2 x 2 pixels.
+        If the series, level, plane or channel does not exist, or the image has less than 2 x 2 pixels.
     """
-    series, said = _choose_series(stored, settings)
+    series, notes = _choose_series(stored, settings)
     sizes = [_pixel_size(series, level, settings) for level in range(len(series.levels))]
     at = _choose_level(stored.name, series, sizes, settings, pixel_size)
     images = [
@@ -100,8 +107,8 @@ def choose_image(stored: Stored, settings: ReadingSettings, pixel_size: float | 
     _refuse_lines(image)
     if len(series.levels) > 1:
         size = f" of {sizes[at]:.3g} µm pixels" if sizes[at] else ""
-        said.append(f"level {at} of {len(series.levels)}{size}")
-    image = replace(image, reading_note=", ".join([*said, *filter(None, [image.reading_note])]))
+        notes.append(f"level {at} of {len(series.levels)}{size}")
+    image = replace(image, reading_note=", ".join([*notes, *filter(None, [image.reading_note])]))
     return at_pixel_size(image, pixel_size)
 
 
@@ -151,7 +158,7 @@ def _image(
     if 0 in level.pixels.shape:
         raise InputError(f"{stored.name} holds an empty image of shape {tuple(level.pixels.shape)}.")
     channel_axis = "S" if "S" in level.axes else "C" if "C" in level.axes else ""
-    planes, said = _choose_planes(stored.name, level, channel_axis, series.is_rgb, settings)
+    planes, notes = _choose_planes(stored.name, level, channel_axis, series.is_rgb, settings)
 
     def read_all(y: int, x: int, height: int, width: int) -> NDArray[Any]:
         area = {"Y": slice(y, y + height), "X": slice(x, x + width)}
@@ -167,14 +174,14 @@ def _image(
         return read_all(y, x, height, width)[..., chosen]
 
     if chosen != list(range(n_channels)):
-        said.append("channels " + ", ".join(names[channel] for channel in chosen))
+        notes.append("channels " + ", ".join(names[channel] for channel in chosen))
     return LazyImage(
         stored.name,
         (level.size("Y"), level.size("X"), len(chosen)),
         read,
         pixel_size=pixel_size,
         channel_names=tuple(names[channel] for channel in chosen),
-        reading_note=", ".join(said),
+        reading_note=", ".join(notes),
         downsample=series.levels[0].size("Y") / level.size("Y"),
         close=stored.close,
     )
@@ -183,9 +190,9 @@ def _image(
 def _choose_planes(
     name: str, level: Level, channel_axis: str, is_rgb: bool, settings: ReadingSettings
 ) -> tuple[dict[str, list[int]], list[str]]:
-    """List the planes to take of each axis that is neither space nor channel."""
+    """List the planes to read along each axis that is neither space nor channel, and note each choice."""
     planes: dict[str, list[int]] = {}
-    said = []
+    notes = []
     for axis in level.axes:
         if axis in "YX" or axis == channel_axis:
             continue
@@ -199,8 +206,8 @@ def _choose_planes(
             wanted = settings.z if settings.z is not None else "middle" if is_rgb else "max"
             planes[axis], words = _z_planes(name, wanted, size)
         if size > 1:
-            said.append(words)
-    return planes, said
+            notes.append(words)
+    return planes, notes
 
 
 def _z_planes(name: str, wanted: int | str, size: int) -> tuple[list[int], str]:
@@ -234,7 +241,7 @@ def _choose_channels(name: str, names: Sequence[str], settings: ReadingSettings)
 def _project(
     level: Level, area: dict[str, slice], planes: dict[str, list[int]], channel_axis: str
 ) -> NDArray[Any]:
-    """Read an area as (y, x, channel), the maximum of the planes wherever there are several."""
+    """Read an area as (y, x, channel); several planes are combined by their maximum."""
     kept = [axis for axis in level.axes if axis not in planes]
     order = [kept.index(axis) for axis in "YX" + channel_axis]
     projection: NDArray[Any] | None = None
@@ -255,7 +262,24 @@ def _refuse_lines(image: LazyImage) -> None:
 
 
 def at_pixel_size(image: LazyImage, pixel_size: float | None) -> LazyImage:
-    """Resample an image to the pixel size that is wanted, where both are known; else say what was assumed."""
+    """Resample an image to a pixel size.
+
+    Parameters
+    ----------
+    image : LazyImage
+    pixel_size : float or None
+        Pixel size of the result, in micrometres; ``None`` leaves the image unchanged.
+
+    Returns
+    -------
+    LazyImage
+        If the image's own pixel size is unknown, it is not resampled and its ``assumption`` says so.
+
+    Raises
+    ------
+    InputError
+        If the result would have less than 2 x 2 pixels.
+    """
     if pixel_size is None:
         return image
     if image.pixel_size is None:

@@ -1,4 +1,4 @@
-"""Where a slide is empty glass, seen from afar."""
+"""Tissue and empty glass in a slide's overview."""
 
 from __future__ import annotations
 
@@ -10,33 +10,39 @@ from numpy.typing import NDArray
 __all__ = ["find_tissue"]
 
 FLAT = 0.03
-"""A cell whose neighbourhood spans less of the image's range than this is flat."""
+"""Share of the image's range; a cell is flat if its 3 x 3 neighbourhood spans less. Not measured.
+
+A larger value takes smooth tissue for glass; a smaller value takes noisy glass for tissue.
+"""
 
 NEAR = 0.04
-"""Glass lies within this share of the image's range around the value that most flat cells have."""
+"""Share of the image's range around the commonest flat value within which a cell is glass. Not measured."""
 
 LEAST_FLAT = 0.05
-"""With fewer flat cells than this share there is no glass."""
+"""An image with a smaller share of flat cells has no glass. Not measured."""
 
 ONE_SIDED = 0.9
-"""Glass is lighter, or darker, than this share of everything else: else the value is a tissue's."""
+"""Share of all other cells that glass must be lighter than, or darker than. Not measured.
+
+A value with cells on both sides belongs to tissue.
+"""
 
 
 def find_tissue(overview: NDArray[Any]) -> NDArray[np.bool_]:
-    """Tell tissue from empty glass, in doubt tissue.
+    """Separate tissue from empty glass; doubtful cells are tissue.
 
-    Glass is flat and of one value, which nearly everything else is darker than (bright field) or lighter than
+    Glass is flat and has one value. Nearly everything else is darker than glass (bright field) or lighter
     (dark field, second harmonic generation). An image without such a value is tissue everywhere.
 
     Parameters
     ----------
     overview : ndarray, (y, x, channel)
-        The image from afar, each pixel the mean of a cell.
+        Downsampled image; each pixel is the mean of a cell.
 
     Returns
     -------
     ndarray, (y, x) bool
-        True at tissue and at cells beside it; nowhere in an image of one value.
+        True for tissue and for its neighbour cells; False everywhere in a constant image.
 
     Examples
     --------
@@ -47,13 +53,13 @@ def find_tissue(overview: NDArray[Any]) -> NDArray[np.bool_]:
     """
     from scipy.ndimage import binary_dilation, maximum_filter, minimum_filter
 
-    seen = np.nan_to_num(overview.astype(np.float32), posinf=0.0, neginf=0.0)
-    low, high = np.percentile(seen, (0.5, 99.5), axis=(0, 1)).astype(np.float32)
-    span = float((high - low).max() or np.ptp(seen, axis=(0, 1)).max())
-    everywhere = np.ones(seen.shape[:2], bool)
+    cells = np.nan_to_num(overview.astype(np.float32), posinf=0.0, neginf=0.0)
+    low, high = np.percentile(cells, (0.5, 99.5), axis=(0, 1)).astype(np.float32)
+    span = float((high - low).max() or np.ptp(cells, axis=(0, 1)).max())
+    everywhere = np.ones(cells.shape[:2], bool)
     if span == 0:
         return ~everywhere
-    scaled = (seen - low) / span
+    scaled = (cells - low) / span
     around = (3, 3, 1)
     flat = (maximum_filter(scaled, around) - minimum_filter(scaled, around)).max(2) < FLAT
     if flat.mean() < LEAST_FLAT:
@@ -69,7 +75,7 @@ def find_tissue(overview: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _commonest(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the commonest value of (n, channel), in each channel."""
+    """Return the commonest value of each channel of (n, channel): the median of the fullest histogram bin."""
     found = []
     for channel in values.T:
         counts, edges = np.histogram(channel, bins=50)

@@ -18,7 +18,8 @@ from napari_cmrir.images.synthetic.sections import Tissue, grow_tissue, noise
 
 __all__ = ["SamplePair", "sample_pair", "write_sample_folder"]
 
-_HAEMATOXYLIN = (0.60, 0.74, 0.32)  # optical density of red, green, blue
+# Optical densities of red, green and blue per stain, varied per sample; their source is not recorded.
+_HAEMATOXYLIN = (0.60, 0.74, 0.32)
 _EOSIN = (0.07, 0.82, 0.48)
 
 
@@ -44,7 +45,7 @@ def sample_pair(seed: int, size: int | tuple[int, int] = 512) -> SamplePair:
     Parameters
     ----------
     seed : int
-        At least 0. Each gives another tissue and another stain; the same gives the same pixels.
+        At least 0. Each seed gives another tissue and another stain; equal seeds give equal pixels.
     size : int or tuple of two int
         Side, or (height, width), in px, at least 64.
 
@@ -56,7 +57,7 @@ def sample_pair(seed: int, size: int | tuple[int, int] = 512) -> SamplePair:
     Raises
     ------
     InputError
-        The size is below 64 px or the seed below 0.
+        If the size is below 64 px or the seed below 0.
 
     Examples
     --------
@@ -85,13 +86,13 @@ def write_sample_folder(
     Parameters
     ----------
     folder : path-like
-        Where to; it is made if need be, and files of these names are replaced.
+        Created if missing; existing files of these names are replaced.
     seeds : iterable of int
-        One pair each, see `sample_pair`.
+        One pair per seed; see `sample_pair`.
     size : int or tuple of two int
         Side, or (height, width), in px, at least 64.
     modalities : tuple of two str
-        SHG and BF in the order wanted in the pairs.
+        SHG and BF in the order of the returned pairs.
 
     Returns
     -------
@@ -101,7 +102,7 @@ def write_sample_folder(
     Raises
     ------
     InputError
-        A modality is neither SHG nor BF, or as `sample_pair`.
+        If a modality is neither SHG nor BF; see also `sample_pair`.
 
     Examples
     --------
@@ -125,7 +126,7 @@ def write_sample_folder(
 
 
 def _brightfield(tissue: Tissue, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Stain the section and shine a lamp through it, by Beer and Lambert's law."""
+    """Compute the brightfield image of the stained section by Beer and Lambert's law."""
     shape = (tissue.collagen.shape[0], tissue.collagen.shape[1])
     eosin = (
         tissue.collagen * (0.30 + 0.32 * tissue.fibrils)
@@ -150,7 +151,7 @@ def _brightfield(tissue: Tissue, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _second_harmonic(tissue: Tissue, rng: np.random.Generator) -> NDArray[np.uint16]:
-    """Excite the collagen, and count photons on a detector with offset and read noise."""
+    """Compute the collagen's second harmonic image on a photon-counting detector with offset and noise."""
     shape = (tissue.collagen.shape[0], tissue.collagen.shape[1])
     speckle = np.exp(0.45 * noise(rng, shape, 1.0))
     signal = tissue.collagen**1.6 * (1 - 0.8 * tissue.nuclei) * (0.15 + tissue.fibrils**2) * speckle

@@ -1,4 +1,8 @@
-"""The anatomy of a generated tissue section, and the random fields and fibres that it is made of."""
+"""Anatomy of a generated tissue section: random fields, fibres, glands, fat and nuclei.
+
+The constants and ranges of the draws are sizes of structures in px, and strengths. They were chosen by eye,
+so that the images look like tissue; none is measured.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +22,20 @@ Map = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Fibres:
-    """Textures along one course of fibres, each (y, x).
+    """Direction and textures of a field of fibres, each (y, x).
 
     Parameters
     ----------
     direction : Map
         Radians, counter-clockwise from the x axis as seen on the screen.
     bundles : Map
-        About standard normal: high inside bundles.
+        High inside bundles; about standard normal.
     fibrils : Map
-        0 to 1, fine streaks.
+        Fine streaks, 0 to 1.
     coherence : Map
-        0 to 1, longer and softer streaks.
+        Longer and softer streaks, 0 to 1.
     gaps : Map
-        Standard normal: high where fibres part.
+        High where fibres part; standard normal.
     """
 
     direction: Map
@@ -82,12 +86,12 @@ def smoothstep(values: Map, low: float, high: float) -> Map:
     values : ndarray
         Any values.
     low, high : float
-        Where the rise begins and ends.
+        Values at which the rise begins and ends.
 
     Returns
     -------
     ndarray, float32
-        0 to 1, of the same shape.
+        0 to 1, in the shape of ``values``.
 
     Examples
     --------
@@ -105,14 +109,14 @@ def lay_fibres(rng: np.random.Generator, bodies: Map) -> Fibres:
     Parameters
     ----------
     rng : numpy.random.Generator
-        Source of randomness, which decides on course, bends, crimp and thickness.
+        Source of course, bends, crimp and thickness.
     bodies : Map
-        1 where something is in the way, else 0.
+        1 inside obstacles, else 0.
 
     Returns
     -------
     Fibres
-        Textures of the shape of ``bodies``.
+        Maps in the shape of ``bodies``.
 
     References
     ----------
@@ -140,22 +144,20 @@ def lay_fibres(rng: np.random.Generator, bodies: Map) -> Fibres:
 
 
 def _course(rng: np.random.Generator, shape: tuple[int, int]) -> Map:
-    """Direction of the fibres in radians: a course, its bends and its crimp."""
+    """Draw the direction of the fibres in radians: a course, bends and crimp."""
     bend, crimp = rng.uniform(0.2, 1.2), rng.uniform(0.1, 0.45)
     course = np.float32(rng.uniform(0, np.pi))
     return course + bend * noise(rng, shape, 75) + crimp * noise(rng, shape, 11)
 
 
 def _along_borders(direction: Map, bodies: Map) -> Map:
-    """Lay fibres along the border of what they run into."""
+    """Turn the direction of fibres near a body along its border."""
     soft = gaussian_filter(bodies, 5.0)
     y, x = np.gradient(soft)
     steepness = np.hypot(y, x)
     weight = np.clip(steepness / 0.04, 0, 1)
-    across = (
-        np.cos(direction) * y + np.sin(direction) * x
-    )  # sign by which the border's direction is the nearer one
-    border = np.where(across > 0, 1, -1) / (steepness + 1e-6)
+    across = np.cos(direction) * y + np.sin(direction) * x
+    border = np.where(across > 0, 1, -1) / (steepness + 1e-6)  # of the two ways along the border, the nearer
     vx = (1 - weight) * np.cos(direction) + weight * border * y
     vy = (1 - weight) * -np.sin(direction) - weight * border * x
     turned: Map = np.arctan2(-vy, vx).astype(np.float32)
@@ -163,7 +165,7 @@ def _along_borders(direction: Map, bodies: Map) -> Map:
 
 
 def _smeared(image: Map, direction: Map, doublings: int) -> Map:
-    """Average along the streamlines over 2 ** doublings px each way; unit variance again."""
+    """Average along the streamlines over 2 ** doublings px each way, scaled to unit variance."""
     rows, columns = np.indices(direction.shape, np.float32)
     sums = np.zeros_like(image)
     for sign in (1, -1):
@@ -187,7 +189,7 @@ _DISC = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (21, 21))  # rounds vacuole
 
 @dataclass(frozen=True, eq=False)
 class Tissue:
-    """What is where in a section; every map is (y, x) float32 from 0 to 1.
+    """The composition of a section; every map is (y, x) float32 from 0 to 1.
 
     Parameters
     ----------
@@ -196,11 +198,11 @@ class Tissue:
     fibrils : Map
         Fine streaks along the collagen's direction.
     coherence : Map
-        How well the collagen's fibrils add up in second harmonic generation.
+        Strength of the collagen's second harmonic generation.
     cytoplasm : Map
         Epithelial cell bodies.
     matrix : Map
-        All other substance.
+        All other material.
     nuclei : Map
         Chromatin.
     empty : Map
@@ -274,7 +276,7 @@ def grow_tissue(rng: np.random.Generator, shape: tuple[int, int]) -> Tissue:
 
 
 def _jittered(rng: np.random.Generator, shape: tuple[int, int], spacing: float, jitter: float) -> Points:
-    """Points (x, y) on a staggered grid, moved at random by up to jitter spacings."""
+    """Draw points (x, y) on a staggered grid, each moved by at most ``jitter`` spacings."""
     rows, columns = np.mgrid[-1 : shape[0] / spacing + 1, -1 : shape[1] / spacing + 1]
     points = np.dstack([columns + 0.5 * (rows % 2), rows]).reshape(-1, 2)
     return (points + rng.uniform(-jitter, jitter, points.shape)) * spacing
@@ -287,7 +289,7 @@ def _at(field: Map, points: Points) -> Map:
 
 
 def _fat(rng: np.random.Generator, shape: tuple[int, int], want: float) -> tuple[Map, Map, Map]:
-    """Vacuoles, the septa between them, and the whole of fat tissue."""
+    """Draw vacuoles, the septa between them, and the area of fat tissue."""
     centres = _jittered(rng, shape, _FAT_SPACING, 0.32)
     lobes = noise(rng, shape, 45)
     chosen = _at(lobes, centres) > 1.9 - 2.2 * want
@@ -312,7 +314,7 @@ def _fat(rng: np.random.Generator, shape: tuple[int, int], want: float) -> tuple
 
 
 def _wobbly(rng: np.random.Generator, radius: float, stretch: float, turn: float) -> Points:
-    """Outline (n, 2) x, y of a rounded body about the origin."""
+    """Draw the outline (n, 2) x, y of a rounded body about the origin."""
     phi = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     r = np.full_like(phi, radius)
     for k in (2, 3, 4, 5, 7):
@@ -347,7 +349,7 @@ def _filled(shape: tuple[int, int], outlines: list[Points]) -> Map:
 
 
 def _nests(rng: np.random.Generator, shape: tuple[int, int], want: float) -> Map:
-    """Solid islands of cells."""
+    """Draw solid islands of cells."""
     islands = (
         noise(rng, shape, rng.uniform(13, 26)) + 0.6 * noise(rng, shape, 70) + 0.12 * noise(rng, shape, 3)
     )
@@ -383,7 +385,7 @@ def _nuclei(
 
 
 def _palisade(rng: np.random.Generator, glands: list[_Gland]) -> tuple[Points, NDArray[np.float64]]:
-    """Nuclei at the base of the glands' cells, and their radial directions."""
+    """Place nuclei at the base of the glands' cells; give points and radial directions."""
     points, turns = [np.zeros((0, 2))], [np.zeros(0)]
     for gland in glands:
         ring = gland.lumen + (gland.outline - gland.lumen) * rng.uniform(0.55, 0.78)
