@@ -79,7 +79,7 @@ def test_terms(term, weight):
 
 @given(st.data())
 @examples(max_examples=40, deadline=None)
-def test_agrees_with_dense_vectors_whatever_the_pieces(data):
+def test_agrees_with_dense_vectors_for_any_size_of_pieces(data):
     size = data.draw(st.integers(1, 12))
     names = st.lists(st.integers(-1, size - 1), max_size=20)
     fields = data.draw(st.lists(names, min_size=1, max_size=9))

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 
 @pytest.mark.parametrize("name", ["surf", "sift"])
 @pytest.mark.parametrize("orientation", ["upright", "dominant"])
-def test_descriptors_are_those_of_the_cpu(name, orientation):
+def test_descriptors_equal_those_of_the_cpu(name, orientation):
     image = np.random.default_rng(0).integers(0, 256, (2, 150, 130), dtype=np.uint8)
     settings = DescriptorSettings(name=name, orientation=orientation)
     here = describe(image, settings)
@@ -22,7 +22,7 @@ def test_descriptors_are_those_of_the_cpu(name, orientation):
     assert (cosines > 0.999).mean() > (0.999 if orientation == "upright" else 0.98)  # two peaks may be even
 
 
-def test_words_are_those_of_the_cpu():
+def test_words_equal_those_of_the_cpu():
     points = np.random.default_rng(1).normal(size=(9000, 64)).astype(np.float32)
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     vocabulary = Vocabulary(points[:500])

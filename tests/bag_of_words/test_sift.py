@@ -82,7 +82,7 @@ def test_upright_descriptors_are_those_of_opencv(tissue):
         assert features.descriptors[number] @ expected / np.linalg.norm(expected) > 0.99
 
 
-def test_channels_are_described_one_behind_the_other(tissue):
+def test_descriptors_of_channels_are_concatenated(tissue):
     settings = paper(name="sift", block_widths=(32,))
     both = sift(np.stack([tissue, np.flip(tissue, 0)]), settings).descriptors
     np.testing.assert_allclose(np.linalg.norm(both, axis=1), 1, atol=1e-5)
@@ -143,7 +143,7 @@ def test_float_images_are_stretched(tissue):
 
 
 @pytest.mark.parametrize("image", [np.zeros((64, 64)), np.full((3, 40, 40), np.nan), np.zeros((1, 0, 5))])
-def test_keypoints_of_nothing_are_none(image):
+def test_empty_images_have_no_keypoints(image):
     features = sift_at_keypoints(image, paper(name="sift-keypoints"))
     assert features.points.shape == (0, 3)
     assert features.descriptors.shape == (0, 128 * (image.shape[0] if image.ndim == 3 else 1))

@@ -101,7 +101,7 @@ def test_strength_is_the_variance_of_the_unit_vector(tissue):
     np.testing.assert_allclose(features.strengths, features.descriptors.var(axis=1, ddof=1), rtol=1e-4)
 
 
-def test_channels_are_described_one_behind_the_other_and_normalised_together(tissue):
+def test_descriptors_of_channels_are_concatenated_and_normalised_together(tissue):
     other = np.flip(tissue, 0)
     settings = paper(block_widths=(32,))
     both = surf(np.stack([tissue, other]), settings).descriptors
@@ -178,7 +178,9 @@ def test_dominant_orientation_of_a_ramp_is_the_upright_descriptor_of_the_ramp_al
     ],
     ids=["zero", "constant", "huge", "nan", "thin", "small-inf", "no-point", "empty"],
 )
-def test_nothing_to_see_gives_features_of_zero_weight_and_no_warning(image, name, orientation, normalisation):
+def test_constant_images_give_features_of_zero_weight_without_warning(
+    image, name, orientation, normalisation
+):
     settings = paper(name=name, orientation=orientation, normalisation=normalisation)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -218,7 +220,7 @@ def test_pixels_that_are_not_finite_silence_their_surroundings_only(tissue):
     np.testing.assert_allclose(features.descriptors[below], whole.descriptors[below], atol=1e-4)
 
 
-def test_mask_drops_what_lies_outside_and_changes_nothing_else(tissue):
+def test_mask_drops_features_outside_and_changes_no_others(tissue):
     mask = np.zeros(tissue.shape, bool)
     mask[20:, 30:] = True
     settings = paper(block_widths=(32, 64))
@@ -255,12 +257,12 @@ def test_brightness_and_contrast_do_not_matter(tissue):
         (np.zeros((8, 8)), np.ones((8, 9), bool)),
     ],
 )
-def test_unusable_input_is_refused_in_words(image, mask):
+def test_unusable_input_is_refused_with_a_clear_error(image, mask):
     with pytest.raises(InputError, match="give"):
         surf(image, PAPER, mask)
 
 
-def test_unknown_descriptor_is_refused_in_words():
+def test_unknown_descriptor_is_refused_with_a_clear_error():
     with pytest.raises(InputError, match="surf, sift"):
         describe(np.zeros((8, 8)), DescriptorSettings(name="orb"))
 

@@ -62,7 +62,7 @@ def test_small_collection_gets_a_small_vocabulary(clustered):
     assert len(jobs.run(train_vocabulary(clustered[:3], VocabularySettings()))) == 1
 
 
-def test_empty_descriptors_are_no_part_of_it(clustered):
+def test_empty_descriptors_are_left_out(clustered):
     padded = np.concatenate([np.zeros((500, 16), np.float32), clustered])
     with_empty = jobs.run(train_vocabulary(padded, VocabularySettings(size=20)))
     np.testing.assert_array_equal(
@@ -80,7 +80,7 @@ def test_progress_rises_to_its_total(clustered):
     assert 0 <= done[0] < done[-1] <= steps[-1].total
 
 
-def test_assign_names_the_nearest_words_and_nothing_for_nothing(clustered):
+def test_assign_gives_the_nearest_words_and_none_for_empty_descriptors(clustered):
     words = clustered[:300]
     descriptors = np.concatenate([clustered[300:900], np.zeros((2, 16), np.float32)])
     vocabulary = Vocabulary(words)
@@ -125,7 +125,7 @@ def test_the_word_of_a_descriptor_does_not_depend_on_the_others(large):
     )
 
 
-def test_a_large_vocabulary_names_alike_after_its_file(large, tmp_path):
+def test_a_large_vocabulary_assigns_alike_after_saving_and_loading(large, tmp_path):
     vocabulary, points = large
     vocabulary.save(tmp_path / "words.safetensors")
     loaded = load_vocabulary(tmp_path / "words.safetensors")
@@ -137,7 +137,7 @@ def test_no_word_of_a_large_vocabulary_is_empty(large):
     assert len(set(vocabulary.assign(points[:20_000]))) == 2500
 
 
-def test_assign_of_none_and_of_misfits(large, clustered):
+def test_assign_accepts_no_descriptors_and_refuses_other_lengths(large, clustered):
     vocabulary = Vocabulary(clustered[:5])
     assert vocabulary.assign(np.zeros((0, 16), np.float32)).shape == (0,)
     assert large[0].assign(np.zeros((0, 64), np.float32)).shape == (0,)

@@ -1,1 +1,1 @@
-"""Stage II: dense descriptors of CoMIRs, the visual vocabulary, and bags of words that are ranked."""
+"""Stage II: dense descriptors of CoMIRs, the vocabulary of visual words, and ranking by bags of words."""

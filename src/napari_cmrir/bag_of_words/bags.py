@@ -1,4 +1,4 @@
-"""Bags of words: a query's encoding, counting, weighting and cosine ranking."""
+"""Bags of words: encoding of a query, counting, weighting and cosine ranking."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ __all__ = ["Bag", "BagIndex", "count_words", "covered", "encode_query"]
 
 
 ENTRIES_AT_ONCE = 200_000
-"""Entries of the index that a thread reads at once: few enough to stay in its cache."""
+"""Entries of the index that a thread reads at once: they stay in its cache.
+
+Pieces and threads together made ranking twice as fast (commit 32445a7).
+"""
 
 
 @dataclass(frozen=True)
 class Bag:
-    """How often each word occurs in one field.
+    """The number of occurrences of each word in one field.
 
     Parameters
     ----------
     words : (m,) uint32 array
-        The words that occur, in increasing order.
+        Words that occur, in increasing order.
     counts : (m,) uint16 array, or float32 for a query's shared votes
-        How often; 65,535 stands for that or more.
+        Occurrences of each word; 65,535 means at least 65,535.
     """
 
     words: NDArray[np.uint32]
@@ -47,11 +50,15 @@ def count_words(
     Parameters
     ----------
     names : integer array of any shape
-        Words of features, from `Vocabulary.assign`; negative is no word.
+        Words of features, from `Vocabulary.assign`; negative means no word.
     vocabulary_size : int
-        Number of words that there are.
+        Number of words of the vocabulary.
     votes : array of the names' shape, optional
-        What each counts; 1 if not given.
+        Weight of each name; 1 if not given.
+
+    Returns
+    -------
+    Bag
 
     Examples
     --------
@@ -71,20 +78,20 @@ def count_words(
 
 @dataclass(frozen=True, eq=False)
 class BagIndex:
-    """The bags of N fields, one behind the other, and their ranking by cosine.
+    """The concatenated bags of N fields, and their ranking by cosine.
 
-    The arrays are read in pieces and may be memory maps; no field is an object.
+    The arrays are read in pieces and may be memory maps. No field is a Python object.
 
     Parameters
     ----------
     indptr : (N + 1,) integer array
         Field i has the entries `indptr[i]` to `indptr[i + 1]`.
     words, counts : (entries,) integer arrays
-        Words and how often they occur.
+        Words and their occurrences.
     vocabulary_size : int
-        Number of words that there are.
+        Number of words of the vocabulary.
     settings : BagSettings
-        The weights.
+        Weights.
 
     Examples
     --------
@@ -102,7 +109,7 @@ class BagIndex:
 
     @classmethod
     def from_bags(cls, bags: Sequence[Bag], vocabulary_size: int, settings: BagSettings) -> BagIndex:
-        """Put bags one behind the other."""
+        """Concatenate bags."""
         indptr = np.cumsum([0] + [len(bag.words) for bag in bags], dtype=np.int64)
         words = np.concatenate([bag.words for bag in bags] or [np.zeros(0, np.uint32)])
         counts = np.concatenate([bag.counts for bag in bags] or [np.zeros(0, np.uint16)])
@@ -113,16 +120,16 @@ class BagIndex:
 
     @cached_property
     def document_frequency(self) -> NDArray[np.int64]:
-        """Number of fields that each word occurs in, (vocabulary_size,)."""
+        """Number of fields in which each word occurs, (vocabulary_size,)."""
         return self._total(lambda _: None).astype(np.int64)
 
     @cached_property
     def occurrences(self) -> NDArray[np.float64]:
-        """Number of times that each word occurs in all fields, (vocabulary_size,)."""
+        """Number of occurrences of each word in all fields, (vocabulary_size,)."""
         return self._total(lambda piece: np.asarray(self.counts[piece]))
 
     def _total(self, of: Callable[[slice], NDArray[Any] | None]) -> NDArray[np.float64]:
-        """Return each word's sum over all entries, of 1 or of what is given for a piece of them."""
+        """Sum over the entries of each word: 1 per entry, or the values that ``of`` gives for a piece."""
 
         def count(start: int) -> NDArray[np.float64]:
             piece = slice(start, start + ENTRIES_AT_ONCE)
@@ -136,7 +143,7 @@ class BagIndex:
 
     @cached_property
     def idf(self) -> NDArray[np.float32]:
-        """Weight of each word, (vocabulary_size,); 0 for words that no field has."""
+        """Weight of each word, (vocabulary_size,); 0 for words that occur in no field."""
         frequency = self.document_frequency
         if self.settings.idf == "none":
             return (frequency > 0).astype(np.float32)
@@ -149,7 +156,7 @@ class BagIndex:
 
     @cached_property
     def counting(self) -> NDArray[np.bool_]:
-        """Which words count in the dot product, (vocabulary_size,)."""
+        """Whether each word counts in the dot product, (vocabulary_size,)."""
         low, high = self.settings.word_frequency
         share = self.document_frequency / max(1, len(self))
         inside = (share >= low) & (share <= high) & (self.document_frequency > 0)
@@ -157,7 +164,7 @@ class BagIndex:
 
     @cached_property
     def lengths(self) -> NDArray[np.float32]:
-        """Euclidean length of each field's weighted bag, over the words that `length` says, (N,)."""
+        """Euclidean length of each field's weighted bag over the words of ``settings.length``, (N,)."""
         if self.settings.length == "none":
             return np.ones(len(self), dtype=np.float32)
         squares = self._sums((self._measured**2)[:, None], squared=True)[:, 0]
@@ -188,7 +195,7 @@ class BagIndex:
         return np.asarray(np.divide(products, norms, out=np.zeros_like(norms), where=norms > 0))
 
     def votes(self, query: Bag, field: int) -> NDArray[np.float32]:
-        """Return what each of the query's words adds to its cosine with a field, (words of the query,).
+        """Return the contribution of each query word to the cosine with a field, (words of the query,).
 
         Examples
         --------
@@ -199,17 +206,17 @@ class BagIndex:
         [0.0, 0.063]
         """
         start, stop = int(self.indptr[field]), int(self.indptr[field + 1])
-        theirs = np.zeros(self.vocabulary_size, dtype=np.float32)
+        in_field = np.zeros(self.vocabulary_size, dtype=np.float32)  # weight of each word in the field
         words = np.asarray(self.words[start:stop])
-        theirs[words] = self._term(np.asarray(self.counts[start:stop])) * self.idf[words]
+        in_field[words] = self._term(np.asarray(self.counts[start:stop])) * self.idf[words]
         term = self._term(query.counts)
-        votes = term * self.idf[query.words] * theirs[query.words] * self.counting[query.words]
+        votes = term * self.idf[query.words] * in_field[query.words] * self.counting[query.words]
         length = 1.0 if self.settings.length == "none" else np.linalg.norm(term * self._measured[query.words])
         norm = float(length * self.lengths[field])
         return np.asarray(votes / norm if norm > 0 else np.zeros_like(votes))
 
     def rank(self, query: Bag, limit: int | None = None) -> NDArray[np.int64]:
-        """Return the fields by falling score, the first `limit` of them; equal ones in their order."""
+        """Return the `limit` best fields by falling score; fields of equal score keep their order."""
         return np.argsort(-self.scores(query), kind="stable")[:limit]
 
     def _term(self, counts: NDArray[Any]) -> NDArray[np.float32]:
@@ -217,16 +224,15 @@ class BagIndex:
             case "sqrt":
                 return np.asarray(np.sqrt(counts, dtype=np.float32))
             case "log":
-                return np.asarray(
-                    np.maximum(1 + np.log(counts, dtype=np.float32), 0)
-                )  # shared votes may be small
+                # Shared votes may be below 1 / e, where 1 + ln n is negative.
+                return np.asarray(np.maximum(1 + np.log(counts, dtype=np.float32), 0))
             case "binary":
                 return np.ones(len(counts), dtype=np.float32)
             case _:
                 return counts.astype(np.float32)
 
     def _sums(self, weights: NDArray[np.float32], squared: bool = False) -> NDArray[np.float32]:
-        """Return each field's sum of weighted terms (squared terms), (N, columns of weights)."""
+        """Sum the weighted terms, or squared terms, of each field: (N, columns of weights)."""
         from scipy.sparse import csr_array
 
         sums: NDArray[np.float32] = np.zeros((len(self), weights.shape[1]), dtype=np.float32)
@@ -246,7 +252,7 @@ class BagIndex:
         return sums
 
     def _pieces(self) -> Iterator[tuple[int, int]]:
-        """Yield ranges of fields of `ENTRIES_AT_ONCE` entries at most (or one field)."""
+        """Yield ranges of fields with at most `ENTRIES_AT_ONCE` entries, or of one field."""
         first = 0
         while first < len(self):
             room = int(self.indptr[first]) + ENTRIES_AT_ONCE
@@ -256,7 +262,7 @@ class BagIndex:
 
 
 LEAST_SHARE = 1 / 8
-"""Share of the features that count at least, however small the query is."""
+"""Smallest share of the features that count, so that a small query keeps words. Not measured."""
 
 
 def encode_query(
@@ -269,11 +275,16 @@ def encode_query(
     features : Features
         All features of the query's CoMIR.
     mask : (y, x) bool array
-        Where the CoMIR counts.
+        True where the CoMIR counts.
     vocabulary : Vocabulary
-        The repository's.
+        Vocabulary of the repository.
     settings : BagSettings
-        Its `query_cover`, `nearest_words` and `softness`.
+        `query_cover`, `nearest_words` and `softness` are used.
+
+    Returns
+    -------
+    Bag
+        With float votes if they are shared.
 
     Examples
     --------
@@ -296,16 +307,21 @@ def encode_query(
 
 
 def covered(points: NDArray[np.float32], mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
-    """Return which points' blocks lie on the mask with at least a share, and with it the best of the others.
+    """Select the points whose blocks lie on the mask.
 
     Parameters
     ----------
     points : (n, 3) float32 array
         Row, column and block width, px.
     mask : (y, x) bool array
-        Beyond it there is nothing.
+        A block's area outside the array does not lie on the mask.
     share : float
-        Of the block's area. An eighth of the points is kept in any case, those with the largest shares.
+        Smallest share of a block's area, in [0, 1]. At least an eighth of the points is selected, those with
+        the largest shares.
+
+    Returns
+    -------
+    (n,) bool array
 
     Examples
     --------
@@ -322,7 +338,7 @@ def covered(points: NDArray[np.float32], mask: NDArray[np.bool_], share: float) 
 def _shares(
     descriptors: NDArray[np.float32], words: NDArray[np.float32], names: NDArray[np.int32], softness: float
 ) -> NDArray[np.float32]:
-    """Share out each feature's vote among its words by their distances, (n, nearest); each row sums to 1."""
+    """Divide each feature's vote among its words by distance, (n, nearest); each row sums to 1."""
     squares = np.stack([((descriptors - words[column]) ** 2).sum(axis=1) for column in names.T], axis=1)
     votes = np.exp((squares[:, :1] - squares) / (2 * softness**2))
     return np.asarray(votes / votes.sum(axis=1, keepdims=True), dtype=np.float32)

@@ -1,4 +1,9 @@
-"""The nearest visual word of each descriptor: exact, or by inverted lists."""
+"""The nearest visual word of each descriptor: exact, or by inverted lists.
+
+Distances are compared as half the squared distance minus half the descriptor's squared length, which is
+``|word|^2 / 2 - descriptor . word``: one matrix product. `benchmarks/words_nearest_against_faiss.py` measures
+both searches.
+"""
 
 from __future__ import annotations
 
@@ -26,21 +31,30 @@ __all__ = [
 
 
 ROWS_AT_ONCE, WORDS_AT_ONCE = 256, 1024
-"""Similarities at once on a CPU: 1 MB, to stay in its cache."""
+"""Descriptors and words compared at once on a CPU: 1 MB of distances, which stays in its cache."""
 ROWS_A_TASK = 2048
-"""Descriptors that one thread takes on at once."""
+"""Descriptors per task of a thread: large enough to hide the cost of a task; not measured."""
 VALUES_ON_DEVICE = 100_000_000
-"""Similarities at once on a GPU."""
+"""Distances computed at once on a GPU: 400 MB; not measured."""
 
 Found = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
-"""Which descriptors; their words; half their squared distances less half the descriptors' squared lengths."""
+"""Indexes of descriptors, their nearest words, and their distances as in the module's docstring."""
 Piece = tuple[torch.Tensor, torch.Tensor, int]
-"""Some words as columns, half their squared lengths, and the index of the first."""
+"""Words as columns (d, k), half their squared lengths (k,), and the index of the first word."""
 
 
 @on_one_thread
 def prepare(words: torch.Tensor) -> list[Piece]:
-    """Cut (k, d) words into pieces to compare descriptors with."""
+    """Cut words (k, d) into pieces that fit the cache; one piece on a GPU.
+
+    Parameters
+    ----------
+    words : (k, d) float32 tensor
+
+    Returns
+    -------
+    list of Piece
+    """
     at_once = WORDS_AT_ONCE if words.device.type == "cpu" else len(words)
     starts = range(0, len(words), at_once)
     return [
@@ -57,6 +71,10 @@ def nearest_exact(descriptors: torch.Tensor, pieces: Sequence[Piece]) -> Iterato
         On the words' device.
     pieces : list
         The words, from `prepare`.
+
+    Yields
+    ------
+    Found
 
     Examples
     --------
@@ -81,18 +99,18 @@ def _nearest_on_cpu(descriptors: torch.Tensor, start: int, pieces: Sequence[Piec
         block = slice(first, first + ROWS_AT_ONCE)
         names[block], best[block] = _least(descriptors[block], *pieces[0], room)
         for piece in pieces[1:]:
-            here, values = _least(descriptors[block], *piece, room)
+            piece_names, values = _least(descriptors[block], *piece, room)
             closer = values < best[block]
-            names[block][closer], best[block][closer] = here[closer], values[closer]
+            names[block][closer], best[block][closer] = piece_names[closer], values[closer]
     return np.arange(start, start + len(names)), names, best
 
 
 def _least(
     block: torch.Tensor, transposed: torch.Tensor, halves: torch.Tensor, first: int, room: torch.Tensor
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the nearest of a piece of the words, and the half distances, on a CPU.
+    """Find the nearest word of a piece for each descriptor, on a CPU, in the buffer ``room``.
 
-    NumPy finds the least of a row some ten times faster than torch does.
+    NumPy's argmin of a row is about ten times faster than torch's.
     """
     shape = (len(block), transposed.shape[1])
     out = room[: shape[0] * shape[1]].view(shape)
@@ -112,7 +130,19 @@ def _nearest_on_device(
 
 
 def nearest_several(descriptors: torch.Tensor, words: torch.Tensor, number: int) -> NDArray[np.int32]:
-    """Return the nearest words of each descriptor, nearest first, (n, number), exactly.
+    """Find the nearest words of each descriptor exactly, (n, number), nearest first.
+
+    Parameters
+    ----------
+    descriptors : (n, d) float32 tensor
+    words : (k, d) float32 tensor
+        On the descriptors' device.
+    number : int
+        Number of words per descriptor, at most k.
+
+    Returns
+    -------
+    (n, number) int32 array
 
     Examples
     --------
@@ -125,7 +155,7 @@ def nearest_several(descriptors: torch.Tensor, words: torch.Tensor, number: int)
     def search(start: int) -> NDArray[np.int32]:
         values = torch.addmm(halves, descriptors[start : start + rows], transposed, alpha=-1).cpu().numpy()
         found = np.empty((len(values), number), dtype=np.int32)
-        for rank in range(number):  # far quicker than sorting for a few
+        for rank in range(number):  # for a few words, repeated argmin is far faster than sorting
             found[:, rank] = values.argmin(axis=1)
             values[np.arange(len(values)), found[:, rank]] = np.inf
         return found
@@ -138,7 +168,21 @@ def nearest_several(descriptors: torch.Tensor, words: torch.Tensor, number: int)
 def means(
     points: torch.Tensor, names: NDArray[np.int64], before: torch.Tensor
 ) -> tuple[torch.Tensor, NDArray[np.int64]]:
-    """Return the mean of the points of each name, (k, d), and their number; unchanged where there is none."""
+    """Compute the mean and the number of the points of each word.
+
+    Parameters
+    ----------
+    points : (n, d) tensor
+    names : (n,) int64 array
+        Word of each point.
+    before : (k, d) tensor
+        Words; a word without points keeps its value.
+
+    Returns
+    -------
+    means : (k, d) tensor
+    counts : (k,) int64 array
+    """
     index = torch.from_numpy(names).to(points.device)
     number = torch.bincount(index, minlength=len(before))
     sums = torch.zeros_like(before).index_add_(0, index, points)
@@ -147,25 +191,28 @@ def means(
 
 
 CELLS_OF_ROOT = 1.2
-"""Cells, in square roots of the number of words."""
+"""Number of cells, in square roots of the number of words.
+
+About the square root balances the two comparisons, with centres and with a list. The 1.2 is not measured.
+"""
 COPIES = 10.0
 """Inverted lists per word, on average. More lists are slower and miss fewer words.
 
-With 10, 97 of 100 descriptors of an unseen image keep their exact nearest word."""
+With 10, 97 of 100 descriptors of an unseen image keep their exact nearest word (commit f55175a)."""
 
 
 @dataclass(frozen=True, eq=False)
 class InvertedLists:
-    """Lists of words to compare a descriptor with.
+    """Cells of the descriptor space, and the list of words of each cell.
 
     Parameters
     ----------
     centres : (c, d) float32 tensor
         Centres of the cells.
     members : list of (m,) int64 arrays
-        Each cell's list, increasing.
+        Words on each cell's list, increasing.
     pieces : list of lists
-        The words on the lists, prepared.
+        The words of each list, from `prepare`.
     """
 
     centres: torch.Tensor
@@ -175,16 +222,21 @@ class InvertedLists:
 
 @on_one_thread
 def list_centres(words: torch.Tensor, start: torch.Tensor | None = None, rounds: int = 8) -> torch.Tensor:
-    """Return the centres of clusters of words, (c, d).
+    """Cluster words into cells by k-means.
 
     Parameters
     ----------
     words : (k, d) float32 tensor
         The words, on the CPU.
     start : (c, d) float32 tensor, optional
-        Centres to start from; evenly spaced words if not given.
+        Centres to start from; words at even distances in the list if not given.
     rounds : int
-        Rounds of k-means.
+        Rounds of k-means. The default 8 is not measured.
+
+    Returns
+    -------
+    (c, d) float32 tensor
+        Centres of the cells.
     """
     if start is None:
         number = max(1, round(CELLS_OF_ROOT * len(words) ** 0.5))
@@ -202,7 +254,7 @@ def _names(points: torch.Tensor, words: torch.Tensor) -> NDArray[np.int64]:
 
 @on_one_thread
 def make_inverted_lists(words: torch.Tensor, centres: torch.Tensor) -> InvertedLists:
-    """List the words of each cell and its surroundings.
+    """List for each cell the words in it and near its border.
 
     Parameters
     ----------
@@ -210,16 +262,20 @@ def make_inverted_lists(words: torch.Tensor, centres: torch.Tensor) -> InvertedL
         The words, on the CPU.
     centres : (c, d) float32 tensor
         From `list_centres`.
+
+    Returns
+    -------
+    InvertedLists
     """
     margins = _margins(words, centres)
-    limit = _limit(margins[:: max(1, len(words) // 4096)].numpy())
+    limit = _limit(margins[:: max(1, len(words) // 4096)].numpy())  # about 4,096 words estimate it
     members = [np.flatnonzero(column <= limit) for column in margins.T.contiguous().numpy()]
     filled = [list_ if len(list_) else np.zeros(1, dtype=np.int64) for list_ in members]
     return InvertedLists(centres, filled, [prepare(words[torch.from_numpy(list_)]) for list_ in filled])
 
 
 def _margins(words: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    """Return how far each word lies from the border between its own cell and each other, (k, c)."""
+    """Compute the distance of each word from the border between its own cell and each other cell, (k, c)."""
     own = torch.from_numpy(_names(words, centres))[:, None]
     distances = torch.cdist(words, centres).square()
     between = torch.cdist(centres, centres)[own[:, 0]]
@@ -228,7 +284,7 @@ def _margins(words: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
 
 
 def _limit(margins: NDArray[np.float32]) -> float:
-    """Return the margin up to which lists are `COPIES` times as long as cells, where words are many."""
+    """Find the margin at which lists are `COPIES` times as long as cells, weighted by words per cell."""
     population = np.bincount(margins.argmin(axis=1), minlength=margins.shape[1])
     order = np.argsort(margins, axis=None, kind="stable")
     total = np.cumsum(population[order % margins.shape[1]])
@@ -237,7 +293,18 @@ def _limit(margins: NDArray[np.float32]) -> float:
 
 
 def nearest_by_inverted_lists(descriptors: torch.Tensor, cells: InvertedLists) -> Iterator[Found]:
-    """Yield the nearest word on the list of each descriptor's cell, cell by cell.
+    """Yield the nearest word of each descriptor on the list of its cell, cell by cell.
+
+    Parameters
+    ----------
+    descriptors : (n, d) float32 tensor
+        On the CPU.
+    cells : InvertedLists
+        From `make_inverted_lists`.
+
+    Yields
+    ------
+    Found
 
     Examples
     --------
@@ -246,7 +313,7 @@ def nearest_by_inverted_lists(descriptors: torch.Tensor, cells: InvertedLists) -
     >>> [(which.tolist(), names.tolist()) for which, names, _ in found]
     [([1], [0]), ([0], [3])]
     """
-    small = np.int16 if len(cells.members) < 2**15 else np.int64
+    small = np.int16 if len(cells.members) < 2**15 else np.int64  # NumPy sorts 16-bit integers by radix sort
     home = _names(descriptors, cells.centres).astype(small)
     order = np.argsort(home, kind="stable")
     stops = np.cumsum(np.bincount(home, minlength=len(cells.members)))

@@ -1,7 +1,8 @@
 """The settings of Stage II: descriptors, vocabulary and weights.
 
-Three frozen models, one a step. Their defaults are this package's; ``paper()`` of each is the published
-configuration (Breznik et al. 2024, doi:10.1038/s41598-024-68800-1, and the authors' public code).
+Each step has one model. ``paper()`` of each model is the published configuration (Breznik et al. 2024,
+doi:10.1038/s41598-024-68800-1, and the authors' public code). The defaults are this package's own, chosen by
+`benchmarks/words_ablation.py` on shg_bf/val and vis_ir/val; docs/words.md holds the tables.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Width = Annotated[int, Field(ge=4, le=4096)]
 
 
 class DescriptorSettings(Settings):
-    """Where a CoMIR is described, and how.
+    """Points at which a CoMIR is described, and the descriptor.
 
     Examples
     --------
@@ -28,8 +29,8 @@ class DescriptorSettings(Settings):
 
     name: str = Field(
         "sift",
-        description="Descriptor, a key of `descriptors.DESCRIPTORS`: surf (the paper's) or sift, both on the"
-        " grid, or sift-keypoints (no grid).",
+        description="Descriptor, a name in `DESCRIPTORS`: surf (the paper's) or sift, both on the grid, or"
+        " sift-keypoints (no grid).",
     )
     grid_step: int = Field(
         8, ge=1, le=1024, description="Distance between neighbouring points, px; 8 in the published code."
@@ -41,22 +42,23 @@ class DescriptorSettings(Settings):
         (64, 96, 128),
         min_length=1,
         max_length=16,
-        description="Side of the square that one descriptor sees, px; every point is described at every"
+        description="Side of the square that a descriptor covers, px; every point is described at every"
         " width. SURF's scale is width / 20. 32, 64, 96, 128 in the published code.",
     )
     extended: bool = Field(
-        False, description="128 values a channel instead of 64 (SURF only; Bay et al. 2008, section 4.2)."
+        False,
+        description="128 values per channel instead of 64 (SURF only; Bay et al. 2008, section 4.2).",
     )
     orientation: Literal["upright", "dominant"] = Field(
         "upright",
-        description="upright: axes of the image, as the published code; dominant: axes turned to the "
+        description="upright: axes of the image, as in the published code; dominant: axes turned to the "
         "strongest gradient around the point, so that a turned image keeps its words (Bay et al. 2008, "
         "section 4.1).",
     )
     normalisation: Literal["l2", "root"] = Field(
         "root",
-        description="l2: to unit length, as the published code; root: signed square root of the values that"
-        " sum to 1 (RootSIFT, Arandjelovic and Zisserman 2012).",
+        description="l2: unit length, as in the published code; root: signed square root of values scaled to"
+        " the sum 1 (RootSIFT, Arandjelovic and Zisserman 2012).",
     )
 
     @classmethod
@@ -66,7 +68,7 @@ class DescriptorSettings(Settings):
 
 
 class VocabularySettings(Settings):
-    """How visual words are learned.
+    """How visual words are learned by k-means.
 
     Examples
     --------
@@ -80,37 +82,37 @@ class VocabularySettings(Settings):
         4000,
         ge=1,
         le=4_000_000,
-        description="Visual words wanted; 20,000 in the paper. Fewer where there are too few descriptors "
+        description="Visual words; 20,000 in the paper. Fewer if there are too few descriptors "
         "(`descriptors_a_word`).",
     )
     descriptors_a_word: int = Field(
         8,
         ge=1,
         le=1000,
-        description="Training descriptors that a word needs at least: a small collection gets a smaller "
-        "vocabulary instead of words that name one descriptor each.",
+        description="Smallest number of training descriptors per word: a small collection gets a smaller "
+        "vocabulary instead of words for single descriptors.",
     )
     strongest_share: float = Field(
         0.8,
         gt=0,
         le=1,
-        description="Share of the pooled descriptors, strongest first, that the words are learned from; "
+        description="Share of the pooled descriptors, strongest first, from which words are learned; "
         "0.8 in the published code. Encoding uses every feature.",
     )
     samples: int = Field(
         120_000,
         ge=1,
         le=100_000_000,
-        description="Descriptors that k-means sees at most, drawn in equal number from every field.",
+        description="Largest number of descriptors for k-means, drawn in equal number from every field.",
     )
-    iterations: int = Field(12, ge=1, le=1000, description="Rounds of k-means at most.")
+    iterations: int = Field(12, ge=1, le=1000, description="Largest number of rounds of k-means.")
     tolerance: float = Field(
         1e-3,
         ge=0,
         lt=1,
         description="k-means stops when a round lowers the mean squared distance by less than this share.",
     )
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every draw: same seed, same words.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of every draw; equal seeds give equal words.")
 
     @classmethod
     def paper(cls) -> Self:
@@ -118,11 +120,11 @@ class VocabularySettings(Settings):
         return cls(size=20_000, samples=400_000, iterations=20)
 
     def words_for(self, descriptors: int) -> int:
-        """Return the number of words to learn from a number of descriptors: `size` or fewer."""
+        """Return the number of words to learn from a number of descriptors: at most `size`."""
         return max(1, min(self.size, descriptors // self.descriptors_a_word))
 
     def samples_a_field(self, fields: int) -> int:
-        """Return how many descriptors to draw from each field, before the weakest are left out."""
+        """Return the number of descriptors to draw from each field, before the weakest are left out."""
         return max(1, -(-int(self.samples / self.strongest_share) // max(1, fields)))
 
 
@@ -137,43 +139,43 @@ class BagSettings(Settings):
 
     word_frequency: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = Field(
         (0.0, 1.0),
-        description="Share of the fields that a word must occur in, from and to, to count in the dot "
+        description="Smallest and largest share of the fields in which a word may occur to count in the dot "
         "product; the length of a bag is taken over all words. The published code has (0.01, 0.9), a "
-        "default of its toolbox. Where no word is left (a handful of fields), all count.",
+        "default of its toolbox. If no word is left (few fields), all words count.",
     )
     term: Literal["count", "sqrt", "log", "binary"] = Field(
         "sqrt",
         description="Weight of a word that occurs n times in a field: n (the paper), sqrt(n) against "
-        "bursts (Jegou et al. 2009), 1 + ln n, or 1.",
+        "repeated structures (Jegou et al. 2009), 1 + ln n, or 1.",
     )
     idf: Literal["log", "smooth", "occurrences", "none"] = Field(
         "smooth",
-        description="Weight of a word that occurs in df of N fields: ln(N / df) (the paper), smooth:"
-        " ln(1 + N / df), which stays above zero in a repository of one field, occurrences: ln(1 + M / n) of"
-        " a word that is n of the M features of all fields, against words that come in bursts, or 1.",
+        description="Weight of a word that occurs in df of N fields: log: ln(N / df) (the paper); smooth:"
+        " ln(1 + N / df), above zero even in a repository of one field; occurrences: ln(1 + M / n) for a word"
+        " that is n of the M features of all fields, against repeated structures; none: 1.",
     )
     length: Literal["all", "counting", "none"] = Field(
         "all",
-        description="Words that a bag's length (L2 norm), by which it is divided, is taken over: all (the"
-        " published code), only those of `word_frequency`, or none, for plain dot products.",
+        description="Words over which a bag's length (L2 norm), its divisor, is taken: all (the published"
+        " code); counting: only words within `word_frequency`; none: plain dot products.",
     )
     nearest_words: int = Field(
-        1, ge=1, le=16, description="Words that each feature of a query votes for (multiple assignment)."
+        1, ge=1, le=16, description="Number of words that each query feature votes for (multiple assignment)."
     )
     softness: float = Field(
         0.0,
         ge=0,
         le=10,
-        description="Sigma of exp(-d^2 / (2 sigma^2)), by which a feature's vote is shared out among its"
-        " `nearest_words` at distances d (soft assignment, Philbin et al. 2008); 0: a whole vote each.",
+        description="Sigma of exp(-d^2 / (2 sigma^2)), which divides a feature's vote among its"
+        " `nearest_words` at distances d (soft assignment, Philbin et al. 2008); 0: one vote for each word.",
     )
     query_cover: float = Field(
         0.75,
         ge=0,
         le=1,
-        description="Share of a query feature's block that has to lie on the query: what lies beyond its"
-        " border looks otherwise in the field that it is part of. An eighth of the features counts at least."
-        " 0 in the published code.",
+        description="Smallest share of a query feature's block that must lie on the query, because the field"
+        " continues beyond the query's border. At least an eighth of the features counts. 0 in the published"
+        " code.",
     )
 
     @model_validator(mode="after")
@@ -185,5 +187,5 @@ class BagSettings(Settings):
 
     @classmethod
     def paper(cls) -> Self:
-        """Return the published ranking rule, its hidden word-frequency filter included."""
+        """Return the published ranking rule, including its hidden word-frequency filter."""
         return cls(word_frequency=(0.01, 0.9), term="count", idf="log", query_cover=0.0)

@@ -1,4 +1,4 @@
-"""The vocabulary of visual words: sampling, k-means, and the file."""
+"""The vocabulary of visual words: sampling of descriptors, k-means, and the vocabulary file."""
 
 from __future__ import annotations
 
@@ -45,18 +45,22 @@ __all__ = [
 
 
 def sample_field(features: Features, fields: int, settings: VocabularySettings, seed: int = 0) -> Features:
-    """Draw one field's share of the training features, in random order and without its empty ones.
+    """Draw one field's share of the training features, in random order, without empty descriptors.
 
     Parameters
     ----------
     features : Features
         All features of the field.
     fields : int
-        Number of fields that are drawn from.
+        Number of fields from which features are drawn.
     settings : VocabularySettings
-        Its `samples` in all, after the weakest are left out.
+        `samples`, `strongest_share` and `seed` are used.
     seed : int
-        Changes from field to field, e.g. the field's number; drawn with the settings' seed.
+        Combined with the settings' seed. It differs between fields, such as the field's number.
+
+    Returns
+    -------
+    Features
 
     Examples
     --------
@@ -72,7 +76,18 @@ def sample_field(features: Features, fields: int, settings: VocabularySettings, 
 
 
 def keep_strongest(samples: Sequence[Features], settings: VocabularySettings) -> NDArray[np.float32]:
-    """Pool samples of fields and keep the strongest share of them, (n, d), in their order.
+    """Pool samples of fields and keep the descriptors of the strongest share, (n, d), in their order.
+
+    Parameters
+    ----------
+    samples : sequence of Features
+        From `sample_field`.
+    settings : VocabularySettings
+        `strongest_share` and `samples` are used.
+
+    Returns
+    -------
+    (n, d) float32 array
 
     Examples
     --------
@@ -89,25 +104,28 @@ def keep_strongest(samples: Sequence[Features], settings: VocabularySettings) ->
 
 
 TWO_LEVELS_FROM = 2048
-"""Words from which two levels are faster than the exact search."""
+"""Number of words from which k-means uses inverted lists.
+
+Inverted lists are faster for many words: 5.6 times for 20,000 (docs/words.md). The threshold is not measured.
+"""
 REPORT_EVERY = 0.2
-"""Seconds between reports of progress."""
+"""Seconds between reports of progress; cancelling takes effect at a report."""
 POINTS_AT_ONCE = 100_000
-"""Points that are sorted into lists before the next report."""
+"""Points assigned to cells before the next report; not measured."""
 REPAIRS = 5
-"""Rounds more, at most, until no word is empty."""
+"""Largest number of additional rounds to fill empty words; not measured."""
 
 
 @dataclass(frozen=True, eq=False)
 class Clusters:
-    """What k-means found.
+    """The result of k-means.
 
     Parameters
     ----------
     words : (k, d) float32 array
         Centres of the clusters.
     centres : (c, d) float32 array
-        Centres of lists of words, for the two-level search; none (c = 0) where there are few words.
+        Centres of the cells of inverted lists; none (c = 0) for fewer than `TWO_LEVELS_FROM` words.
     inertia : float
         Mean squared distance of the points to their words.
     """
@@ -118,24 +136,29 @@ class Clusters:
 
 
 def kmeans(points: torch.Tensor, size: int, settings: VocabularySettings) -> Job[Clusters]:
-    """Cluster points.
+    """Cluster points by Lloyd's k-means.
 
-    Starts from random points. A word without points is set on the point that is farthest from its word; at
-    the end no word is empty unless there are fewer distinct points than words.
+    The words start at random points. A word without points moves to the point that is farthest from its own
+    word. At the end no word is empty unless there are fewer distinct points than words.
 
     Parameters
     ----------
     points : (n, d) float32 tensor
-        Computed on its device; in two levels on the CPU only.
+        The device of the points computes. Inverted lists are used on the CPU only.
     size : int
-        Words, n at most.
+        Number of words, at most n.
     settings : VocabularySettings
-        Its rounds, tolerance and seed.
+        `iterations`, `tolerance` and `seed` are used.
+
+    Yields
+    ------
+    Progress
+        In rounds.
 
     Returns
     -------
     Clusters
-        The same for the same points, settings and device.
+        Equal points, settings and devices give equal clusters.
     """
     generator = np.random.default_rng([settings.seed, 1])
     words = points[torch.from_numpy(generator.choice(len(points), size, replace=False)).to(points.device)]
@@ -173,13 +196,13 @@ def _assign(
     round_: int,
     settings: VocabularySettings,
 ) -> Job[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Return each point's word and squared distance to it."""
+    """Assign each point to its nearest word; give words and squared distances, (n,) each."""
     names = np.empty(len(points), dtype=np.int64)
     distances = np.empty(len(points), dtype=np.float32)
     yield _progress(round_, words, settings)
     finished, reported = 0, time.monotonic()
-    for which, here, halves in _found(points, words, centres):
-        names[which], distances[which] = here, np.maximum(2 * halves + squares[which], 0)
+    for which, found, halves in _found(points, words, centres):
+        names[which], distances[which] = found, np.maximum(2 * halves + squares[which], 0)
         finished += len(which)
         if time.monotonic() - reported > REPORT_EVERY:
             reported = time.monotonic()
@@ -203,7 +226,7 @@ def _found(points: torch.Tensor, words: torch.Tensor, centres: torch.Tensor) -> 
 
 
 def _badly_served(names: NDArray[np.int64], distances: NDArray[np.float32], number: int) -> NDArray[np.int64]:
-    """Return at most ``number`` points, farthest from their words; each word keeps one point or more."""
+    """Choose at most ``number`` points that are farthest from their words; each word keeps a point."""
     order = np.lexsort((-distances, names))
     sorted_names = names[order]
     last_of_word = np.append(sorted_names[1:] != sorted_names[:-1], True)
@@ -218,20 +241,19 @@ FORMAT = "napari-cmrir vocabulary 1"
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """Visual words, and what they were learned from.
+    """Visual words, and how they were learned.
 
     Parameters
     ----------
     words : (k, d) float32 array
-        The words.
     settings : VocabularySettings
-        How they were learned.
+        Settings of the training.
     inertia : float
         Mean squared distance of the training descriptors to their words.
     trained_on : int
         Number of training descriptors.
     centres : (c, d) float32 array, optional
-        Centres of lists of words, for the quick search; none where there are few words.
+        Centres of the cells of inverted lists; none for few words.
     """
 
     words: NDArray[np.float32]
@@ -261,32 +283,32 @@ class Vocabulary:
         exact: bool = False,
         device: str | torch.device = "cpu",
     ) -> NDArray[np.int32]:
-        """Return the nearest word of each descriptor.
+        """Find the nearest word of each descriptor.
 
-        From some thousand words on, the search is in two levels (module `lists`): many times faster, and the
-        word is the nearest one for about 97 descriptors of 100, else one hardly farther. It does not depend
-        on the other descriptors.
+        A vocabulary with `centres` is searched by inverted lists, which is many times faster. About 97 of 100
+        descriptors then get their nearest word, the others a word that is hardly farther. The result of a
+        descriptor does not depend on the other descriptors.
 
         Parameters
         ----------
         descriptors : (n, d) float32 array
-            All-zero rows are named by no word.
+            All-zero rows get no word.
         nearest : int
-            Words a descriptor; several are always searched exactly.
+            Number of words per descriptor; more than one are always searched exactly.
         exact : bool
-            Whether to search exactly, as on a GPU anyway.
+            Search exactly on the CPU, too; a GPU always does.
         device : str or torch.device
-            Where to compute.
+            Device to compute on.
 
         Returns
         -------
-        (n,) int32 array, or (n, nearest), nearest first, if more than one is wanted
-            Indices of words; -1 for no word.
+        (n,) int32 array, or (n, nearest) if `nearest` is above 1, nearest first
+            Indexes of words; -1 for no word.
 
         Raises
         ------
         InputError
-            If the descriptors are of another length than the words.
+            If the descriptors have another length than the words.
 
         Examples
         --------
@@ -319,7 +341,7 @@ class Vocabulary:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the vocabulary as one safetensors file, its settings as JSON in the header."""
+        """Write the vocabulary as a safetensors file with its settings as JSON in the header."""
         from safetensors.numpy import save_file
 
         about = {
@@ -335,10 +357,18 @@ class Vocabulary:
 def load_vocabulary(path: str | Path) -> Vocabulary:
     """Read a vocabulary that `Vocabulary.save` wrote.
 
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    Vocabulary
+
     Raises
     ------
     InputError
-        If the file is no vocabulary.
+        If the file is not a vocabulary, or of another format.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -361,25 +391,30 @@ def train_vocabulary(
     *,
     device: str | torch.device = "cpu",
 ) -> Job[Vocabulary]:
-    """Learn visual words by k-means.
+    """Learn visual words by `kmeans`.
 
-    The same descriptors, settings and device give the same words (`kmeans.kmeans`).
+    Equal descriptors, settings and devices give equal words.
 
     Parameters
     ----------
     descriptors : (n, d) float32 array
-        From `sampling.keep_strongest`; all-zero rows are left out, and of more than `samples` a random part
-        is used.
+        From `keep_strongest`. All-zero rows are left out. If there are more than `samples`, a random part is
+        used.
     settings : VocabularySettings, optional
         Number of words, rounds and seed.
     device : str or torch.device
-        Where to compute.
+        Device to compute on.
+
+    Yields
+    ------
+    Progress
+        In rounds.
 
     Returns
     -------
     Vocabulary
-        With `settings.words_for(n)` words; none is empty on the training descriptors unless there are fewer
-        distinct descriptors than words.
+        With `settings.words_for(n)` words. No word is empty on the training descriptors unless there are
+        fewer distinct descriptors than words.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""The descriptors, one module each, and what they share."""
+"""Descriptors (`surf`, `sift`), and the steps that they share (`features`, `grid`, `haar`)."""

@@ -1,4 +1,4 @@
-"""What a descriptor returns, the steps that dense descriptors share, and the descriptors by name."""
+"""Features, the steps that dense descriptors share, and the registry of descriptors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 
 
 INSIDE = 0.75
-"""Share of a feature's block (as far as it lies in the image) that must be inside the mask."""
+"""Smallest share of a block's part in the image that must lie inside the mask; not measured."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Features:
     points : (n, 3) float32 array
         Row, column and block width of each feature, px.
     descriptors : (n, d) float32 array
-        Unit vectors; all zero where there is nothing to describe (a constant block), which no word names.
+        Unit vectors. The descriptor of a constant block is all zero and gets no word.
     strengths : (n,) float32 array
-        Variance of the unit vector's values, as the published code ranks them; 0 where it is all zero.
+        Variance of the unit vector's values, by which the published code ranks features; 0 for all zero.
     """
 
     points: NDArray[np.float32]
@@ -59,9 +59,20 @@ class Features:
 
 
 def as_channels(comir: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return a CoMIR as a (channel, y, x) float tensor, and which of its pixels are finite, unless all are.
+    """Convert a CoMIR to a float tensor.
 
-    Pixels that are not finite take the mean of the finite ones of their channel.
+    Pixels that are not finite take the mean of the finite pixels of their channel.
+
+    Parameters
+    ----------
+    comir : (channel, y, x) or (y, x) array or tensor
+        Any real type.
+
+    Returns
+    -------
+    channels : (channel, y, x) float tensor
+    finite : (y, x) bool tensor or None
+        Pixels that are finite in all channels; None if all pixels are.
 
     Raises
     ------
@@ -101,7 +112,15 @@ def _native(comir: Any) -> NDArray[Any]:
 
 
 def stretch(channels: torch.Tensor) -> torch.Tensor:
-    """Stretch a CoMIR to 0..1, all channels alike, as float32; a constant one becomes zero.
+    """Scale a CoMIR to 0 to 1 as float32, all channels by one range; a constant CoMIR becomes zero.
+
+    Parameters
+    ----------
+    channels : (channel, y, x) tensor
+
+    Returns
+    -------
+    (channel, y, x) float32 tensor
 
     Examples
     --------
@@ -120,25 +139,25 @@ def normalise(
     *,
     floor: float,
 ) -> torch.Tensor:
-    """Bring raw descriptors to unit length in place, and return their strengths.
+    """Normalise descriptors in place, and return their strengths.
 
     Parameters
     ----------
     values : (n, d) float32 tensor
-        Raw descriptors; overwritten.
+        Descriptors of any length; overwritten.
     points : (n, 3) float32 array
         Row, column and block width, px.
     settings : DescriptorSettings
-        Its `normalisation`.
+        `normalisation` is used.
     finite : (y, x) bool tensor or None
-        Where the CoMIR is finite; descriptors of other ground become zero.
+        Finite pixels of the CoMIR; a descriptor of a block with too few of them becomes zero.
     floor : float
-        Length up to which a raw descriptor is nothing but rounding, and becomes zero.
+        Largest length that is rounding error only; such descriptors become zero.
 
     Returns
     -------
     (n,) float32 tensor
-        Variances of the unit vectors' values; 0 of zeros.
+        Variances of the unit vectors' values; 0 for descriptors that are zero.
 
     Examples
     --------
@@ -160,7 +179,9 @@ def normalise(
         length = torch.linalg.vector_norm(values, dim=1, keepdim=True)
         values.div_(length.masked_fill_(length == 0, 1.0))
     d = values.shape[1]
-    strengths = (nonzero.float() - d * values.mean(1).square()) / (d - 1)  # the squares sum to 1, or 0
+    strengths = (nonzero.float() - d * values.mean(1).square()) / (
+        d - 1
+    )  # variance: the squares sum to 1 or 0
     return torch.clamp(strengths, min=0)
 
 
@@ -170,7 +191,22 @@ def within(
     strengths: torch.Tensor,
     mask: NDArray[np.bool_] | None,
 ) -> Features:
-    """Return the features whose centre, and at least three quarters of whose block, lie within a mask."""
+    """Select the features whose centre and at least `INSIDE` of whose block lie within a mask.
+
+    Parameters
+    ----------
+    points : (n, 3) float32 array
+        Row, column and block width, px.
+    values : (n, d) tensor
+        Unit vectors.
+    strengths : (n,) tensor
+    mask : (y, x) bool array or None
+        None selects all.
+
+    Returns
+    -------
+    Features
+    """
     descriptors, variances = values.cpu().numpy(), strengths.cpu().numpy()
     if mask is None:
         return Features(points, descriptors, variances)
@@ -179,12 +215,22 @@ def within(
 
 
 def checked_mask(mask: Any, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
-    """Return a mask as (y, x) bools, or None where it excludes nothing.
+    """Convert a mask to (y, x) bool, or to None if it excludes nothing.
+
+    Parameters
+    ----------
+    mask : array_like or None
+    shape : (int, int)
+        Height and width of the CoMIR.
+
+    Returns
+    -------
+    (y, x) bool array or None
 
     Raises
     ------
     InputError
-        If it is not of the CoMIR's shape.
+        If the mask does not have the CoMIR's shape.
     """
     if mask is None:
         return None
@@ -195,7 +241,10 @@ def checked_mask(mask: Any, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
 
 
 NOTHING = 1e-6
-"""Length of a raw descriptor, as a share of the image's range, up to which it is empty."""
+"""Largest length of an empty descriptor before normalisation, as a share of the image's range.
+
+It lies above float32 rounding and below one 8-bit step; not measured.
+"""
 
 
 def describe_blocks(
@@ -210,15 +259,20 @@ def describe_blocks(
     Parameters
     ----------
     comir : (channel, y, x) array or tensor
-        Any real type and range; computed on the tensor's device.
+        Any real type and range. A tensor's device computes.
     settings : DescriptorSettings
         Grid, block widths and normalisation.
     mask : (y, x) bool array or None
-        Features whose centre, or more than a quarter of whose block, lies outside are left out.
+        A feature is left out if its centre, or more than a quarter of its block, lies outside.
     size : int
-        Values of a descriptor, a channel.
+        Values of a descriptor per channel.
     values_of : callable
-        ``values_of(growth, width, settings)``: raw descriptors of all grid points for one block width.
+        ``values_of(gradient, width, settings)`` computes the descriptors, not normalised, of all grid points
+        for one block width.
+
+    Returns
+    -------
+    Features
 
     Raises
     ------
@@ -231,13 +285,13 @@ def describe_blocks(
     size = channels.shape[0] * size
     if len(points) == 0:
         return Features(points, np.zeros((0, size), np.float32), np.zeros(0, np.float32))
-    growth = on_one_thread(lambda: gradients(stretch(channels)))()
+    gradient = on_one_thread(lambda: gradients(stretch(channels)))()
     each = len(points) // len(settings.block_widths)
-    values, strengths = growth[0].new_empty((len(points), size)), growth[0].new_empty(len(points))
+    values, strengths = gradient[0].new_empty((len(points), size)), gradient[0].new_empty(len(points))
 
     def fill(scale: int) -> None:
         rows = slice(scale * each, (scale + 1) * each)
-        raw = values_of(growth, settings.block_widths[scale], settings)
+        raw = values_of(gradient, settings.block_widths[scale], settings)
         values[rows].view(raw.shape).copy_(raw)
         strengths[rows] = normalise(values[rows], points[rows], settings, finite, floor=NOTHING)
 
@@ -258,7 +312,7 @@ DESCRIPTORS: Registry[Descriptor] = Registry(
         "sift-keypoints": "napari_cmrir.bag_of_words.descriptors.sift:sift_at_keypoints",
     },
 )
-"""Descriptors by name; other packages add theirs as entry points of ``napari_cmrir.descriptors``."""
+"""Descriptors by name. Other packages add descriptors as entry points of ``napari_cmrir.descriptors``."""
 
 
 def describe(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | None = None) -> Features:
@@ -267,11 +321,15 @@ def describe(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] |
     Parameters
     ----------
     comir : (channel, y, x) array or tensor
-        The CoMIR; a (y, x) array is one channel.
+        A (y, x) array is one channel.
     settings : DescriptorSettings
-        Which descriptor, and its settings.
+        The descriptor's name and its settings.
     mask : (y, x) bool array, optional
-        Features on ground that it excludes are left out.
+        Features outside are left out.
+
+    Returns
+    -------
+    Features
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The grid of points, the SURF samples around them, and which of them a mask leaves."""
+"""The grid of points, the SURF samples around them, and the share of their blocks on a mask."""
 
 from __future__ import annotations
 
@@ -21,15 +21,27 @@ __all__ = [
 ]
 
 SAMPLES = 20
-"""Haar samples along each side of a block."""
+"""Haar samples along each side of a block (Bay et al. 2008, section 4.2)."""
 REGIONS = 4
-"""Regions along each side of a block."""
+"""Regions along each side of a block (Bay et al. 2008, section 4.2)."""
 SIGMA = 3.3
-"""Standard deviation of a block's Gaussian weight, in scales."""
+"""Standard deviation of a block's Gaussian weight, in scales (Bay et al. 2008, section 4.2)."""
 
 
 def grid_axis(length: int, settings: DescriptorSettings) -> NDArray[np.float64]:
     """Return the grid positions along an axis, given its length in pixels.
+
+    Parameters
+    ----------
+    length : int
+        Length of the axis, px.
+    settings : DescriptorSettings
+        `first` and `grid_step` are used.
+
+    Returns
+    -------
+    (n,) float64 array
+        Positions, px.
 
     Examples
     --------
@@ -40,7 +52,17 @@ def grid_axis(length: int, settings: DescriptorSettings) -> NDArray[np.float64]:
 
 
 def grid_points(height: int, width: int, settings: DescriptorSettings) -> NDArray[np.float32]:
-    """Return all points of the grid, (n, 3): width by width, row by row.
+    """Return all points of the grid as row, column and block width, (n, 3): width by width, row by row.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the CoMIR, px.
+    settings : DescriptorSettings
+
+    Returns
+    -------
+    (n, 3) float32 array
 
     Examples
     --------
@@ -59,7 +81,7 @@ def grid_points(height: int, width: int, settings: DescriptorSettings) -> NDArra
 def inside_share(
     inside: NDArray[np.bool_], points: NDArray[np.float32], *, of_all: bool = False
 ) -> NDArray[np.float64]:
-    """Return the share of each point's block, as far as the image goes, that lies inside a mask.
+    """Compute the share of each point's block that lies inside a mask.
 
     Parameters
     ----------
@@ -68,12 +90,12 @@ def inside_share(
     points : (n, 3) array
         Row, column and block width, px.
     of_all : bool
-        Whether of the whole block, also what lies beyond the image.
+        Take the share of the whole block. By default it is the share of the block's part in the image.
 
     Returns
     -------
     (n,) float64 array
-        From 0 to 1; 0 where the centre is outside.
+        From 0 to 1; 0 for points whose centre is outside the mask.
 
     Examples
     --------
@@ -95,7 +117,7 @@ def inside_share(
 
 
 def sample_offsets() -> NDArray[np.float64]:
-    """Return where the 20 samples along a side of a block lie, in scales from its centre."""
+    """Return the positions of the 20 samples along a side of a block, in scales from its centre."""
     return np.arange(SAMPLES, dtype=np.float64) - (SAMPLES - 1) / 2
 
 
@@ -107,7 +129,7 @@ def sample_weights() -> NDArray[np.float64]:
 def sample_lattice(
     points: NDArray[np.float64], offsets: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return all sample positions of an axis once, and which of them each point uses.
+    """List the distinct sample positions of an axis, and the positions that each point uses.
 
     Parameters
     ----------
@@ -118,8 +140,10 @@ def sample_lattice(
 
     Returns
     -------
-    (p,) float64 array and (n, m) int64 array
-        Neighbouring points share samples: p is far less than n m.
+    lattice : (p,) float64 array
+        Distinct positions, px. Neighbouring points share samples, so p is far less than n m.
+    index : (n, m) int64 array
+        Indexes into the lattice.
 
     Examples
     --------
@@ -133,7 +157,7 @@ def sample_lattice(
 
 
 def region_weights() -> NDArray[np.float64]:
-    """Return how much each of the 20 samples counts in each region along a side of a SURF block, (4, 20)."""
+    """Return the weight of each of the 20 samples in each region along a side of a SURF block, (4, 20)."""
     own = np.arange(SAMPLES) * REGIONS // SAMPLES == np.arange(REGIONS)[:, None]
     return np.where(own, sample_weights(), 0.0)
 
@@ -141,16 +165,16 @@ def region_weights() -> NDArray[np.float64]:
 def region_matrix(
     index: NDArray[np.int64], lattice_size: int, weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return the matrix that sums the weighted samples of each point's 4 regions along an axis.
+    """Make the matrix that sums the weighted samples of each point's 4 regions along an axis.
 
     Parameters
     ----------
     index : (n, m) array
-        Which lattice positions each point uses.
+        Lattice positions of each point's samples, from `sample_lattice`.
     lattice_size : int
-        Positions of the lattice.
+        Number of lattice positions.
     weights : (4, m) array
-        How much each sample counts in each region.
+        Weight of each sample in each region.
 
     Returns
     -------

@@ -1,4 +1,8 @@
-"""Haar responses of a CoMIR, and the dominant orientations computed from them."""
+"""Haar responses of a CoMIR, and dominant orientations computed from them.
+
+Responses at all positions of an axis are one product with a band matrix. Matrices act on differences of
+neighbouring pixels rather than on pixels, so that flat areas give exactly 0.
+"""
 
 from __future__ import annotations
 
@@ -35,25 +39,29 @@ __all__ = [
 
 
 FLAT = 1e-4
-"""Slope, as a share of the image's range, within which its sign fades from one side to the other."""
+"""Slope, as a share of the image's range, below which a response counts partly as positive and negative.
+
+It lies above float32 rounding and below one 8-bit step (1 / 255). Not measured.
+"""
 ROWS_A_BAND = 32
+"""Rows of a dense piece of a band matrix: fewer cost more products, more cost more zeros. Not measured."""
 
 Band = tuple[slice, slice, torch.Tensor]
-"""Rows of a matrix, the columns that they use, and that part of the matrix."""
+"""Rows of a band matrix, the columns with entries in these rows, and that part of the matrix."""
 Gradient = tuple[torch.Tensor, torch.Tensor]
-"""Each pixel's difference to the next along y and along x."""
+"""Difference of each pixel to the next along y, and along x; (channel, y, x) each."""
 
 
 class Wavelet(NamedTuple):
-    """A Haar wavelet at many positions of an axis of n pixels, as two (positions, n) band matrices.
+    """A wavelet at many positions of an axis of n pixels, as two (positions, n) band matrices.
 
     Parameters
     ----------
     mean : bands
-        The mean of the pixels under the wavelet.
+        The mean of the values under the wavelet.
     tent : bands
-        The mean of the wavelet's second half less the mean of its first, from the pixels' differences to
-        their next ones.
+        Applied to differences of neighbouring pixels, it gives the mean of the wavelet's second half minus
+        the mean of its first half.
     """
 
     mean: list[Band]
@@ -66,9 +74,13 @@ def bands(matrix: NDArray[np.float64], device: torch.device | str = "cpu") -> li
     Parameters
     ----------
     matrix : (rows, columns) array
-        Few neighbouring entries of each row differ from zero.
+        Only a few neighbouring entries of each row differ from 0.
     device : torch.device or str
-        Where to keep the pieces.
+        Device of the pieces.
+
+    Returns
+    -------
+    list of Band
 
     Examples
     --------
@@ -89,6 +101,16 @@ def bands(matrix: NDArray[np.float64], device: torch.device | str = "cpu") -> li
 def along(pieces: Sequence[Band], images: torch.Tensor) -> torch.Tensor:
     """Multiply a band matrix with the rows of images: (..., y, x) -> (..., rows, x).
 
+    Parameters
+    ----------
+    pieces : sequence of Band
+        From `bands` of a (rows, y) matrix.
+    images : (..., y, x) tensor
+
+    Returns
+    -------
+    (..., rows, x) tensor
+
     Examples
     --------
     >>> along(bands(np.array([[0.5, 0.5]])), torch.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
@@ -99,6 +121,16 @@ def along(pieces: Sequence[Band], images: torch.Tensor) -> torch.Tensor:
 
 def across(pieces: Sequence[Band], images: torch.Tensor) -> torch.Tensor:
     """Multiply a band matrix with the columns of images: (..., y, x) -> (..., y, rows).
+
+    Parameters
+    ----------
+    pieces : sequence of Band
+        From `bands` of a (rows, x) matrix.
+    images : (..., y, x) tensor
+
+    Returns
+    -------
+    (..., y, rows) tensor
 
     Examples
     --------
@@ -116,23 +148,27 @@ def haar_wavelet(
     Parameters
     ----------
     positions : (n,) array
-        Where to centre the wavelet, px; increasing.
+        Centres of the wavelet, px; increasing.
     reach : float
         Half the wavelet's side, px.
     length : int
         Pixels of the axis.
     device : torch.device or str
-        Where to keep the matrices.
+        Device of the matrices.
+
+    Returns
+    -------
+    Wavelet
     """
     first = _coverage(positions - reach, positions, length)
     second = _coverage(positions, positions + reach, length)
     tent = np.cumsum(first - second, axis=1) / reach
-    tent[np.abs(tent) < 1e-12] = 0  # past the wavelet
+    tent[np.abs(tent) < 1e-12] = 0  # rounding errors beyond the wavelet
     return Wavelet(bands((first + second) / (2 * reach), device), bands(tent, device))
 
 
 def _coverage(starts: NDArray[np.float64], stops: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-    """Return how much of each interval each pixel covers, (n, length) px; the border pixels have no end."""
+    """Measure how much of each interval each pixel covers, (n, length) px; border pixels extend forever."""
     lower, upper = np.arange(length) - 0.5, np.arange(length) + 0.5
     lower[0], upper[-1] = -np.inf, np.inf
     cover = np.minimum(stops[:, None], upper) - np.maximum(starts[:, None], lower)
@@ -140,16 +176,25 @@ def _coverage(starts: NDArray[np.float64], stops: NDArray[np.float64], length: i
 
 
 def gradients(image: torch.Tensor) -> Gradient:
-    """Return each pixel's difference to the next along y and along x, 0 at the end; (channel, y, x) each."""
+    """Subtract each pixel from the next along y and along x, 0 at the end; (channel, y, x) each.
+
+    Parameters
+    ----------
+    image : (channel, y, x) tensor
+
+    Returns
+    -------
+    Gradient
+    """
     return torch.diff(image, dim=1, append=image[:, -1:]), torch.diff(image, dim=2, append=image[:, :, -1:])
 
 
-def haar_responses(growth: Gradient, rows: Wavelet, columns: Wavelet) -> tuple[torch.Tensor, torch.Tensor]:
+def haar_responses(gradient: Gradient, rows: Wavelet, columns: Wavelet) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the Haar responses along x and y at every crossing of rows and columns.
 
     Parameters
     ----------
-    growth : (channel, y, x) float32 tensors
+    gradient : (channel, y, x) float32 tensors
         From `gradients` of the CoMIR.
     rows, columns : Wavelet
         From `haar_wavelet`, along y and along x.
@@ -157,7 +202,8 @@ def haar_responses(growth: Gradient, rows: Wavelet, columns: Wavelet) -> tuple[t
     Returns
     -------
     (channel, n, m) float32 tensors
-        Mean of the right half less mean of the left half, and mean of the lower less that of the upper.
+        dx: mean of the right half minus mean of the left half. dy: mean of the lower half minus mean of the
+        upper half.
 
     Examples
     --------
@@ -167,17 +213,28 @@ def haar_responses(growth: Gradient, rows: Wavelet, columns: Wavelet) -> tuple[t
     >>> dx.item(), dy.item()
     (2.0, 0.0)
     """
-    along_y, along_x = growth
+    along_y, along_x = gradient
     dx = across(columns.tent, along(rows.mean, along_x))
     dy = across(columns.mean, along(rows.tent, along_y))
     return dx, dy
 
 
 def response_maps(dx: torch.Tensor, dy: torch.Tensor, extended: bool) -> torch.Tensor:
-    """Stack what is summed over a region behind the second axis: 4 maps, or 8 if extended.
+    """Stack the maps that are summed over a region, (channel, n, 4 or 8, m).
 
-    The extended form parts dx by the sign of dy and dy by the sign of dx. Where that sign is neither, on flat
-    ground, half counts on either side, and the change from one to the other is gradual: no rounding shows.
+    The extended form splits dx by the sign of dy, and dy by the sign of dx (Bay et al. 2008, section 4.2).
+    The split is gradual within `FLAT`, so that rounding does not decide it; on flat areas half counts on each
+    side.
+
+    Parameters
+    ----------
+    dx, dy : (channel, n, m) tensors
+        From `haar_responses`.
+    extended : bool
+
+    Returns
+    -------
+    (channel, n, 4 or 8, m) tensor
     """
     if not extended:
         return torch.stack([dx, dy, dx.abs(), dy.abs()], dim=2)
@@ -189,20 +246,22 @@ def response_maps(dx: torch.Tensor, dy: torch.Tensor, extended: bool) -> torch.T
     return torch.stack(parts, dim=2)
 
 
+# Dominant orientation, after Bay et al. 2008, section 4.1: Haar responses within 6 scales of a point,
+# weighted by a Gaussian of 2 scales; a sliding window of a sixth of a turn, here 12 of 72 bins.
 RADIUS = 6
 SIGMA = 2.0
 BINS = 72
 WINDOW = 12
-POINTS_AT_ONCE = 1024
+POINTS_AT_ONCE = 1024  # points sampled at once, which bounds memory; not measured
 
 
-def dominant_orientations(growth: Gradient, width: int, settings: DescriptorSettings) -> torch.Tensor:
+def dominant_orientations(gradient: Gradient, width: int, settings: DescriptorSettings) -> torch.Tensor:
     """Return the direction of the dominant gradient at all grid points for one block width.
 
     Parameters
     ----------
-    growth : (channel, y, x) float32 tensors
-        From `haar.growths` of the CoMIR.
+    gradient : (channel, y, x) float32 tensors
+        From `gradients` of the CoMIR.
     width : int
         Block width, px.
     settings : DescriptorSettings
@@ -211,7 +270,7 @@ def dominant_orientations(growth: Gradient, width: int, settings: DescriptorSett
     Returns
     -------
     (rows, columns) float32 tensor
-        Radians: 0 points to growing columns, pi / 2 to growing rows.
+        Radians: 0 points to increasing columns, pi / 2 to increasing rows.
 
     Examples
     --------
@@ -224,22 +283,22 @@ def dominant_orientations(growth: Gradient, width: int, settings: DescriptorSett
     scale = width / SAMPLES
     steps = np.arange(-RADIUS + 1, RADIUS, dtype=np.float64)
     wavelets, indices = [], []
-    for length in growth[0].shape[1:]:
+    for length in gradient[0].shape[1:]:
         lattice, index = sample_lattice(grid_axis(length, settings), steps * scale)
-        wavelets.append(haar_wavelet(lattice, 2 * scale, length, growth[0].device))
+        wavelets.append(haar_wavelet(lattice, 2 * scale, length, gradient[0].device))
         indices.append(index)
-    dx, dy = haar_responses(growth, *wavelets)
+    dx, dy = haar_responses(gradient, *wavelets)
     near_y, near_x = np.nonzero(steps[:, None] ** 2 + steps**2 < RADIUS**2)
     weight = np.exp(-(steps[near_y] ** 2 + steps[near_x] ** 2) / (2 * SIGMA**2))
-    rows = torch.from_numpy(indices[0][:, near_y]).to(growth[0].device)[:, None]
-    columns = torch.from_numpy(indices[1][:, near_x]).to(growth[0].device)[None]
-    weights = torch.from_numpy(weight).to(growth[0])
+    rows = torch.from_numpy(indices[0][:, near_y]).to(gradient[0].device)[:, None]
+    columns = torch.from_numpy(indices[1][:, near_x]).to(gradient[0].device)[None]
+    weights = torch.from_numpy(weight).to(gradient[0])
     vx, vy = ((r[:, rows, columns] * weights).permute(1, 2, 0, 3).flatten(2) for r in (dx, dy))
     return _longest_sum(vx, vy)
 
 
 def _longest_sum(vx: torch.Tensor, vy: torch.Tensor) -> torch.Tensor:
-    """Return the direction of the longest sum of vectors within a sliding window of angles."""
+    """Find the direction of the longest sum of vectors within a sliding window of angles."""
     bins = (torch.atan2(vy, vx) * (BINS / (2 * np.pi))).floor().long() % BINS
     sums = []
     for v in (vx, vy):
@@ -249,19 +308,33 @@ def _longest_sum(vx: torch.Tensor, vy: torch.Tensor) -> torch.Tensor:
     return torch.atan2(sums[1].gather(2, best), sums[0].gather(2, best))[..., 0]
 
 
-def dominant_values(growth: Gradient, width: int, settings: DescriptorSettings) -> torch.Tensor:
-    """Return the raw turned descriptors of all grid points for one block width, (rows x columns, d)."""
+def dominant_values(gradient: Gradient, width: int, settings: DescriptorSettings) -> torch.Tensor:
+    """Compute the turned SURF descriptors, not normalised, of all grid points for one block width: (n, d).
+
+    Parameters
+    ----------
+    gradient : (channel, y, x) float32 tensors
+        From `gradients` of the CoMIR.
+    width : int
+        Block width, px.
+    settings : DescriptorSettings
+        The grid and the form.
+
+    Returns
+    -------
+    (n, d) float32 tensor
+    """
     scale = width / SAMPLES
-    angles = dominant_orientations(growth, width, settings).flatten()
+    angles = dominant_orientations(gradient, width, settings).flatten()
     margin = int(np.ceil(SAMPLES / 2 * scale * np.sqrt(2))) + 1
     wavelets = [
-        haar_wavelet(np.arange(-margin, n + margin, dtype=np.float64), scale, n, growth[0].device)
-        for n in growth[0].shape[1:]
+        haar_wavelet(np.arange(-margin, n + margin, dtype=np.float64), scale, n, gradient[0].device)
+        for n in gradient[0].shape[1:]
     ]
-    responses = torch.stack(haar_responses(growth, *wavelets), dim=1)  # (channel, 2, y, x) with margins
-    rows, columns = (grid_axis(n, settings) + margin for n in growth[0].shape[1:])
+    responses = torch.stack(haar_responses(gradient, *wavelets), dim=1)  # (channel, 2, y, x) with margins
+    rows, columns = (grid_axis(n, settings) + margin for n in gradient[0].shape[1:])
     y, x = np.meshgrid(rows, columns, indexing="ij")
-    centres = torch.from_numpy(np.stack([x.ravel(), y.ravel()], axis=-1)).to(growth[0])
+    centres = torch.from_numpy(np.stack([x.ravel(), y.ravel()], axis=-1)).to(gradient[0])
     parts = zip(torch.split(centres, POINTS_AT_ONCE), torch.split(angles, POINTS_AT_ONCE), strict=True)
     return torch.cat([_turned(responses, c, a, scale, settings.extended) for c, a in parts])
 
@@ -269,7 +342,7 @@ def dominant_values(growth: Gradient, width: int, settings: DescriptorSettings) 
 def _turned(
     responses: torch.Tensor, centres: torch.Tensor, angles: torch.Tensor, scale: float, extended: bool
 ) -> torch.Tensor:
-    """Return the raw descriptors of points (x, y), each in axes turned by its angle, (n, d)."""
+    """Compute the descriptors of points (x, y), not normalised, in axes turned by their angles: (n, d)."""
     cos, sin = angles.cos()[:, None, None], angles.sin()[:, None, None]
     offsets = torch.from_numpy(sample_offsets() * scale).to(responses)
     v, u = offsets[:, None], offsets[None, :]

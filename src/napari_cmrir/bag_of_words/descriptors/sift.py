@@ -1,4 +1,8 @@
-"""SIFT: dense on the grid of the paper's SURF, or at keypoints as in the paper's comparison."""
+"""SIFT: dense on the grid of the paper's SURF, or at keypoints as in the paper's comparison.
+
+Lowe, "Distinctive image features from scale-invariant keypoints", IJCV 60, 91 (2004),
+doi:10.1023/B:VISI.0000029664.99615.94.
+"""
 
 from __future__ import annotations
 
@@ -51,21 +55,25 @@ __all__ = [
 DIRECTIONS = 8
 """Bins of the gradient's direction (Lowe 2004, section 6.1)."""
 LARGEST = 0.2
-"""Largest share that one value may have of a descriptor's length (Lowe 2004, section 6.1)."""
+"""Largest value of a descriptor, as a share of its length (Lowe 2004, section 6.1)."""
 SAMPLES_A_BLOCK = 16
+"""Samples along a side of a block: 4 cells of 4 samples (Lowe 2004, section 6.1)."""
 REACH = 20
-"""Samples along a side that count in a block, those that reach a border cell from outside included."""
+"""Samples along a side that count in a block: 2 more on each side contribute to the border cells."""
 SMOOTHING = 1 / 20
-"""Standard deviation of the smoothing, in block widths."""
+"""Standard deviation of the smoothing, in block widths.
+
+With it, descriptors have a cosine above 0.99 with OpenCV's (docs/words.md).
+"""
 
 
-def dense_sift_values(growth: Gradient, width: int, settings: DescriptorSettings) -> torch.Tensor:
-    """Return the raw upright descriptors of all grid points for one block width.
+def dense_sift_values(gradient: Gradient, width: int, settings: DescriptorSettings) -> torch.Tensor:
+    """Compute the upright descriptors, not normalised, of all grid points for one block width.
 
     Parameters
     ----------
-    growth : (channel, y, x) float32 tensors
-        From `haar.growths` of the CoMIR.
+    gradient : (channel, y, x) float32 tensors
+        From `gradients` of the CoMIR.
     width : int
         Block width, px.
     settings : DescriptorSettings
@@ -74,7 +82,7 @@ def dense_sift_values(growth: Gradient, width: int, settings: DescriptorSettings
     Returns
     -------
     (rows x columns, channel x 4 x 4 x 8) float32 tensor
-        Of any length, but no value above 0.2 of it (all channels together).
+        Descriptors of any length. No value exceeds 0.2 of the length (over all channels).
 
     Examples
     --------
@@ -84,10 +92,10 @@ def dense_sift_values(growth: Gradient, width: int, settings: DescriptorSettings
     >>> values.shape, values.view(16, 8).sum(0).argmax().item()
     (torch.Size([1, 128]), 6)
     """
-    height, length, device = *growth[0].shape[1:], str(growth[0].device)
+    height, length, device = *gradient[0].shape[1:], str(gradient[0].device)
     wavelet_y, cells_y = _axis(height, width, settings.first, settings.grid_step, device)
     wavelet_x, cells_x = _axis(length, width, settings.first, settings.grid_step, device)
-    maps = direction_maps(*haar_responses(growth, wavelet_y, wavelet_x))
+    maps = direction_maps(*haar_responses(gradient, wavelet_y, wavelet_x))
     channels, _, kinds, lattice_x = maps.shape
     sums = along(cells_y, maps.flatten(2))  # (channel, 4 rows, direction x lattice)
     sums = across(cells_x, sums.reshape(-1, lattice_x))  # (channel x 4 rows x direction, 4 columns)
@@ -97,7 +105,7 @@ def dense_sift_values(growth: Gradient, width: int, settings: DescriptorSettings
 
 
 def direction_maps(dx: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
-    """Share out gradients among the two nearest of 8 directions.
+    """Divide the length of each gradient among the two nearest of 8 directions.
 
     Parameters
     ----------
@@ -107,8 +115,8 @@ def direction_maps(dx: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     (channel, n, 8, m) float32 tensor
-        Lengths of gradients; direction k is k / 8 of a turn from growing columns to falling rows: counter-
-        clockwise as seen on the screen, as in OpenCV.
+        Direction k is k / 8 of a turn from increasing columns to decreasing rows: counter-clockwise as seen
+        on the screen, as in OpenCV.
 
     Examples
     --------
@@ -118,14 +126,14 @@ def direction_maps(dx: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
     """
     turns = torch.atan2(-dy, dx) * (DIRECTIONS / (2 * np.pi))  # from -4 to 4 directions
     directions = torch.arange(DIRECTIONS, device=dx.device, dtype=dx.dtype)[:, None]
-    apart = (turns[:, :, None] - directions).abs_()  # from 0 to 11, modulo 8
-    apart = torch.minimum(apart, (DIRECTIONS - apart).abs_())
-    return (1 - apart).clamp_(min=0).mul_(torch.hypot(dx, dy)[:, :, None])
+    distance = (turns[:, :, None] - directions).abs_()  # from 0 to 11, modulo 8
+    distance = torch.minimum(distance, (DIRECTIONS - distance).abs_())
+    return (1 - distance).clamp_(min=0).mul_(torch.hypot(dx, dy)[:, :, None])
 
 
 @lru_cache(maxsize=64)
 def _axis(length: int, width: int, first: int, step: int, device: str) -> tuple[Wavelet, list[Band]]:
-    """Return the matrices of an axis: gradients at all samples, and weighted sums over cells."""
+    """Make the matrices of an axis: gradients at all samples, and weighted sums over cells."""
     points = grid_axis(length, DescriptorSettings(first=first, grid_step=step))
     offsets = (np.arange(REACH) - (REACH - 1) / 2) * width / SAMPLES_A_BLOCK
     lattice, index = sample_lattice(points, offsets)
@@ -134,7 +142,7 @@ def _axis(length: int, width: int, first: int, step: int, device: str) -> tuple[
 
 
 def _cell_weights() -> NDArray[np.float64]:
-    """Return how much each of the samples along a side counts in each of the 4 cells, (4, 20)."""
+    """Return the weight of each sample along a side in each of the 4 cells, (4, 20)."""
     offsets = (np.arange(REACH) - (REACH - 1) / 2) / SAMPLES_A_BLOCK  # in block widths
     cells = (np.arange(REGIONS) - (REGIONS - 1) / 2) / REGIONS
     near = np.maximum(0, 1 - np.abs(offsets - cells[:, None]) * REGIONS)
@@ -144,19 +152,23 @@ def _cell_weights() -> NDArray[np.float64]:
 def gaussian_wavelet(
     positions: NDArray[np.float64], deviation: float, length: int, device: torch.device | str = "cpu"
 ) -> Wavelet:
-    """Return the smoothing by a Gaussian, and its derivative, at many positions of an axis.
+    """Return the smoothing by a Gaussian and its derivative at many positions of an axis.
 
     Parameters
     ----------
     positions : (n,) array
-        Where to take them, px; increasing.
+        Positions, px; increasing.
     deviation : float
         Standard deviation, px.
     length : int
-        Pixels of the axis; to be smoothed, the image goes on as its border pixel, but nothing is taken
-        beyond.
+        Pixels of the axis. Border pixels extend the image for smoothing; positions outside the image give 0.
     device : torch.device or str
-        Where to keep the matrices.
+        Device of the matrices.
+
+    Returns
+    -------
+    Wavelet
+        ``mean`` smooths, ``tent`` gives the derivative from differences of neighbouring pixels.
 
     Examples
     --------
@@ -181,7 +193,7 @@ def gaussian_wavelet(
 
 
 def _gaussian(distances: NDArray[np.float64], deviation: float) -> NDArray[np.float64]:
-    """Return Gaussian weights, each row of which sums to 1, and none beyond four deviations."""
+    """Compute Gaussian weights, 0 beyond four deviations; each row sums to 1."""
     weights = np.exp(-(distances**2) / (2 * deviation**2))
     weights[np.abs(distances) > 4 * deviation] = 0
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
@@ -190,13 +202,13 @@ def _gaussian(distances: NDArray[np.float64], deviation: float) -> NDArray[np.fl
 VALUES = 128
 """Values of a descriptor: 4 x 4 cells of 8 directions."""
 WIDTH_OF_SIZE = 6.0
-"""Side of the square that OpenCV's SIFT sees, in keypoint sizes: 4 cells of 1.5 sizes."""
+"""Side of the square that OpenCV's SIFT covers, in keypoint sizes: 4 cells of 1.5 sizes."""
 SIGMA, LAYERS = 1.6, 4
-"""Smoothing of the first octave's first image, px, and steps an octave (the paper's)."""
+"""Smoothing of the first image of the first octave, px, and steps per octave (the paper's)."""
 CONTRAST = 0.019
-"""Least contrast of a keypoint, in OpenCV's measure: mpicbg's 0.025."""
+"""Smallest contrast of a keypoint in OpenCV's measure, equivalent to 0.025 in mpicbg's."""
 LARGEST_OCTAVE, SMALLEST_OCTAVE = 512, 32
-"""Longest side of the image in the first and in the last octave searched for keypoints, px (the paper's)."""
+"""Longest side of the image in the first and in the last octave, px (the paper's)."""
 
 
 def sift(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | None = None) -> Features:
@@ -205,16 +217,17 @@ def sift(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | Non
     Parameters
     ----------
     comir : (channel, y, x) array or tensor
-        Any real type and range; if upright, computed on the tensor's device.
+        Any real type and range. Upright descriptors are computed on the tensor's device.
     settings : DescriptorSettings
         Grid, block widths, orientation and normalisation.
     mask : (y, x) bool array, optional
-        Features whose centre, or more than a quarter of whose block, lies outside are left out.
+        A feature is left out if its centre, or more than a quarter of its block, lies outside.
 
     Returns
     -------
     Features
-        128 values a channel, channel by channel; in each, cell by cell in rows, the sums of 8 directions.
+        128 values per channel, channel by channel. Each channel holds, cell by cell in rows, the sums of 8
+        directions.
 
     Raises
     ------
@@ -238,25 +251,26 @@ def sift(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | Non
 def sift_at_keypoints(
     comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | None = None
 ) -> Features:
-    """Describe a CoMIR by OpenCV's SIFT at the keypoints that it finds.
+    """Describe a CoMIR by OpenCV's SIFT at OpenCV's keypoints.
 
-    As the paper's comparison as far as OpenCV allows: contrast stretched, 4 steps an octave from a smoothing
-    of 1.6 px, octaves whose image has from 512 to 32 px (a larger image is reduced to 512 px first), 4 x 4
-    cells of 8 directions. The paper's own (Fiji's mpicbg) differs in interpolation and smoothing.
+    The parameters follow the paper's comparison as far as OpenCV allows: stretched contrast, 4 steps per
+    octave from a smoothing of 1.6 px, octaves whose image has 512 to 32 px (a larger image is first reduced
+    to 512 px), 4 x 4 cells of 8 directions. The paper's implementation (Fiji's mpicbg) differs in
+    interpolation and smoothing.
 
     Parameters
     ----------
     comir : (channel, y, x) array or tensor
-        Any real type and range. Keypoints are those of the channels' mean.
+        Any real type and range. Keypoints are found in the mean of the channels.
     settings : DescriptorSettings
-        Normalisation, and the orientation: dominant as in the paper, or upright. There is no grid.
+        Normalisation and orientation (dominant as in the paper, or upright). The grid is not used.
     mask : (y, x) bool array, optional
-        As `sift`.
+        See `sift`.
 
     Returns
     -------
     Features
-        128 values a channel; a point's width is the side of the square that its descriptor sees.
+        128 values per channel. A point's width is the side of the square that its descriptor covers.
 
     Raises
     ------
@@ -297,21 +311,21 @@ def sift_at_keypoints(
 
 
 def _octave(keypoint: Any) -> int:
-    """Return the octave of one of OpenCV's keypoints, -1 for that of the doubled image."""
+    """Read the octave of an OpenCV keypoint; -1 is the octave of the doubled image."""
     octave = int(keypoint.octave) & 255
     return octave - 256 if octave > 127 else octave
 
 
 def _angles(channels: torch.Tensor, settings: DescriptorSettings) -> NDArray[np.float64]:
-    """Return each grid point's direction in degrees, clockwise as seen on the screen from the x axis."""
-    growth = gradients(stretch(channels))
-    found = [dominant_orientations(growth, width, settings) for width in settings.block_widths]
+    """Compute each grid point's direction in degrees, clockwise as seen on the screen from the x axis."""
+    gradient = gradients(stretch(channels))
+    found = [dominant_orientations(gradient, width, settings) for width in settings.block_widths]
     radians = torch.stack(found).flatten().cpu().numpy()
     return np.asarray(np.degrees(radians) % 360, dtype=np.float64)
 
 
 def _keypoints(points: NDArray[np.float32], angles: NDArray[np.float64], smoothing: float) -> list[Any]:
-    """Return points as OpenCV's, to be read from an image smoothed by that share of their widths."""
+    """Convert points to OpenCV keypoints in the octave whose smoothing is that share of their widths."""
     import cv2
 
     steps = np.round(LAYERS * np.log2(np.maximum(points[:, 2] * smoothing / SIGMA, 1))).astype(int)
@@ -330,7 +344,7 @@ def _described(
     settings: DescriptorSettings,
     mask: NDArray[np.bool_] | None,
 ) -> Features:
-    """Describe each channel by OpenCV at the given keypoints."""
+    """Describe each channel by OpenCV at the keypoints."""
     mask = checked_mask(mask, (channels.shape[1], channels.shape[2]))
     if len(points) == 0:
         return Features(points, np.zeros((0, VALUES * len(channels)), np.float32), np.zeros(0, np.float32))

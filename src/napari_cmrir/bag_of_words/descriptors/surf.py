@@ -3,11 +3,11 @@
 Bay, Ess, Tuytelaars and Van Gool, "Speeded-Up Robust Features (SURF)", CVIU 110, 346 (2008),
 doi:10.1016/j.cviu.2007.09.014, section 4, on the grid of the paper's published code.
 
-A block of width w is described at the scale s = w / 20: 20 x 20 samples, s apart, of the Haar responses dx
-and dy of side 2 s, weighted by a Gaussian of sigma 3.3 s and summed over 4 x 4 regions of 5 x 5 samples.
-Neighbouring blocks share samples, so the responses are computed once on the lattice of all sample rows and
-columns; the weighted sums are then one step along each axis. Points near the border are kept: the image goes
-on as its border pixel, as in OpenCV's SURF, on which the published code rests.
+A block of width w has the scale s = w / 20. Its 20 x 20 samples, s apart, are the Haar responses dx and dy of
+side 2 s, weighted by a Gaussian of sigma 3.3 s and summed over 4 x 4 regions of 5 x 5 samples. Neighbouring
+blocks share samples, so the responses are computed once on the lattice of all sample rows and columns, and
+the weighted sums are one matrix product along each axis. Points near the border are kept: the border pixels
+extend the image, as in OpenCV's SURF, which the published code uses.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ def surf(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | Non
     Parameters
     ----------
     comir : (channel, y, x) array or tensor
-        Any real type and range; computed on the tensor's device. A (y, x) array is one channel.
+        Any real type and range. A tensor's device computes. A (y, x) array is one channel.
     settings : DescriptorSettings
         Grid, block widths, form, orientation and normalisation.
     mask : (y, x) bool array, optional
-        Features whose centre, or more than a quarter of whose block, lies outside are left out.
+        A feature is left out if its centre, or more than a quarter of its block, lies outside.
 
     Returns
     -------
     Features
-        64 values a channel (128 if extended), channel by channel; in each, region by region in rows, the
-        sums of dx, dy, abs(dx), abs(dy) (extended: dx where dy < 0, dx where dy >= 0, the same of abs(dx),
-        dy where dx < 0, dy where dx >= 0, the same of abs(dy)).
+        64 values per channel (128 if extended), channel by channel. Each channel holds, region by region in
+        rows, the sums of dx, dy, abs(dx), abs(dy). The extended form holds dx where dy < 0, dx where dy >= 0,
+        both for abs(dx), dy where dx < 0, dy where dx >= 0, and both for abs(dy).
 
     Raises
     ------
@@ -85,27 +85,27 @@ def surf(comir: Any, settings: DescriptorSettings, mask: NDArray[np.bool_] | Non
     return describe_blocks(comir, settings, mask, 128 if settings.extended else 64, describe)
 
 
-def upright_values(growth: Gradient, width: int, settings: DescriptorSettings) -> torch.Tensor:
-    """Return the raw upright descriptors of all grid points for one block width.
+def upright_values(gradient: Gradient, width: int, settings: DescriptorSettings) -> torch.Tensor:
+    """Compute the upright descriptors, not normalised, of all grid points for one block width.
 
     Parameters
     ----------
-    growth : (channel, y, x) float32 tensors
-        From `haar.growths` of the CoMIR.
+    gradient : (channel, y, x) float32 tensors
+        From `gradients` of the CoMIR.
     width : int
         Block width, px.
     settings : DescriptorSettings
-        The grid, and whether extended.
+        The grid and the form.
 
     Returns
     -------
     (rows, columns, channel, 4, 4, 4 or 8) float32 tensor
         A view.
     """
-    height, length, device = *growth[0].shape[1:], str(growth[0].device)
+    height, length, device = *gradient[0].shape[1:], str(gradient[0].device)
     wavelet_y, regions_y = _axis(height, width, settings.first, settings.grid_step, device)
     wavelet_x, regions_x = _axis(length, width, settings.first, settings.grid_step, device)
-    maps = response_maps(*haar_responses(growth, wavelet_y, wavelet_x), settings.extended)
+    maps = response_maps(*haar_responses(gradient, wavelet_y, wavelet_x), settings.extended)
     channels, _, kinds, lattice_x = maps.shape
     sums = along(regions_y, maps.flatten(2))  # (channel, 4 rows, kind x lattice)
     sums = across(regions_x, sums.reshape(-1, lattice_x))  # (channel x 4 rows x kind, 4 columns)
@@ -115,7 +115,7 @@ def upright_values(growth: Gradient, width: int, settings: DescriptorSettings) -
 
 @lru_cache(maxsize=64)
 def _axis(length: int, width: int, first: int, step: int, device: str) -> tuple[Wavelet, list[Band]]:
-    """Return the matrices of an axis: Haar responses at all samples, and weighted sums over regions."""
+    """Make the matrices of an axis: Haar responses at all samples, and weighted sums over regions."""
     scale = width / SAMPLES
     points = grid_axis(length, DescriptorSettings(first=first, grid_step=step))
     lattice, index = sample_lattice(points, sample_offsets() * scale)
@@ -127,9 +127,9 @@ def _axis(length: int, width: int, first: int, step: int, device: str) -> tuple[
 def turn_descriptors(
     descriptors: NDArray[np.float32], quarter_turns: int, extended: bool = False
 ) -> NDArray[np.float32]:
-    """Return the upright descriptors that the same points have in the image turned by quarter turns.
+    """Convert upright descriptors to those of the same points in the image turned by quarter turns.
 
-    A permutation with signs, exact: nothing is computed anew. Holds for l2 and root normalisation.
+    The result is an exact permutation with signs, for l2 and for root normalisation.
 
     Parameters
     ----------
@@ -138,15 +138,24 @@ def turn_descriptors(
     quarter_turns : int
         Turns by 90 degrees counter-clockwise as seen on the screen (`numpy.rot90` of rows and columns).
     extended : bool
-        Whether they are of the extended form (128 values a channel).
+        Whether the descriptors are extended (128 values per channel).
+
+    Returns
+    -------
+    array of the descriptors' shape
+
+    Raises
+    ------
+    InputError
+        If the descriptors have another number of values.
 
     Examples
     --------
     >>> square = np.random.default_rng(0).random((65, 65))
     >>> settings = DescriptorSettings(block_widths=(32,))
     >>> turned = surf(np.rot90(square), settings).descriptors.reshape(8, 8, 64)
-    >>> ours = turn_descriptors(surf(square, settings).descriptors, 1).reshape(8, 8, 64)
-    >>> bool(np.allclose(turned, np.rot90(ours), atol=1e-5))
+    >>> converted = turn_descriptors(surf(square, settings).descriptors, 1).reshape(8, 8, 64)
+    >>> bool(np.allclose(turned, np.rot90(converted), atol=1e-5))
     True
     """
     kinds = 8 if extended else 4
@@ -161,7 +170,7 @@ def turn_descriptors(
 
 
 def _turn_once(regions: NDArray[np.float32], extended: bool) -> NDArray[np.float32]:
-    """Rename the sums for a quarter turn: the new dx is the old dy, the new dy the old -dx."""
+    """Permute the sums for a quarter turn: the new dx is the old dy, and the new dy is the old -dx."""
     if extended:
         order, sign = [5, 4, 7, 6, 0, 1, 2, 3], [1, 1, 1, 1, -1, -1, 1, 1]
     else:
