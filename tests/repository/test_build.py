@@ -53,7 +53,7 @@ def test_progress_never_goes_back_and_ends_at_the_number_of_images(folder, model
         ("CoMIR", 9, {2, 3, 4}),
     ],
 )
-def test_a_killed_job_is_unfinished_and_taken_up_where_it_stopped(
+def test_a_killed_job_leaves_an_unfinished_repository_and_resumes(
     folder, model, built, tmp_path, message, nth, n_kept, index, rankings, run_python
 ):
     model.save(tmp_path / "model.safetensors")
@@ -91,7 +91,7 @@ def test_stopping_anywhere_loses_nothing_and_the_resumed_index_is_the_same(
     assert not list(path.rglob(".partial-*"))
 
 
-def test_indexing_again_adds_what_is_new_and_touches_nothing_else(
+def test_indexing_again_adds_new_images_and_changes_no_others(
     folder, model, tmp_path, index, rankings, write_image
 ):
     path = tmp_path / "a.cmrir"
@@ -116,9 +116,7 @@ def test_indexing_again_with_nothing_new_does_nothing(folder, model, tmp_path, i
     assert list(build_repository([folder], model, "BF", tmp_path / "a.cmrir")) == []
 
 
-def test_a_changed_file_takes_the_place_of_its_former_self(
-    folder, model, tmp_path, index, rankings, write_image
-):
+def test_a_changed_file_replaces_its_old_version(folder, model, tmp_path, index, rankings, write_image):
     index([folder], model, tmp_path / "a.cmrir")
     write_image(folder / "core2_BF.tif", 42, 90, 91)
     repository = index([folder], model, tmp_path / "a.cmrir")
@@ -139,7 +137,7 @@ def test_readers_keep_their_state_while_images_are_replaced(
     assert [hits[0][0] for hits in rankings(reader)] == [f"core{i}_BF.tif" for i in range(5)]
 
 
-def test_a_repository_is_opened_in_its_former_state_while_it_is_added_to(
+def test_a_repository_opens_in_its_published_state_while_it_is_written(
     folder, model, tmp_path, index, write_image
 ):
     path = tmp_path / "a.cmrir"
@@ -246,7 +244,7 @@ def test_another_model_modality_or_settings_are_refused(
     assert len(open_repository(built.path)) == 5
 
 
-def test_the_repositorys_own_settings_hold_for_what_is_added(folder, model, tmp_path, index, small):
+def test_added_images_use_the_repositorys_own_settings(folder, model, tmp_path, index, small):
     index([folder / "core0_BF.tif"], model, tmp_path / "a.cmrir")
     assert index([folder], model, tmp_path / "a.cmrir", settings=None).settings == small
 
@@ -270,7 +268,7 @@ def test_a_second_writer_is_refused_and_the_first_goes_on(folder, model, tmp_pat
     assert len(index([folder], model, path)) == 5
 
 
-def test_a_full_disk_is_said_and_what_is_done_is_kept(folder, model, tmp_path, monkeypatch, index):
+def test_a_full_disk_is_reported_and_finished_images_are_kept(folder, model, tmp_path, monkeypatch, index):
     replace, published = os.replace, []
 
     def fill_up(source, target):
@@ -289,11 +287,11 @@ def test_a_full_disk_is_said_and_what_is_done_is_kept(folder, model, tmp_path, m
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_to_is_said(folder, model, tmp_path, index):
+def test_a_folder_that_cannot_be_written_to_is_reported(folder, model, tmp_path, index):
     (tmp_path / "closed").mkdir(mode=0o500)
     with pytest.raises(InputError, match="cannot be written to"):
         index([folder], model, tmp_path / "closed" / "a.cmrir")
 
 
-def test_the_papers_settings_differ_where_the_paper_does():
+def test_the_paper_settings_differ_only_where_the_paper_does():
     assert RepositorySettings.paper().bags.word_frequency == (0.01, 0.9)

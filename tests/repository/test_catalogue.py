@@ -34,7 +34,7 @@ def test_another_file_of_that_name_is_refused(folder, writable):
         Catalogue(folder, writable=writable)
 
 
-def test_a_catalogue_whose_making_was_killed_is_unfinished_and_can_be_made(folder):
+def test_a_catalogue_whose_creation_was_killed_is_unfinished_and_can_be_created(folder):
     (folder / CATALOGUE_NAME).touch()
     with pytest.raises(InputError, match="unfinished"):
         Catalogue(folder)
@@ -56,7 +56,7 @@ def test_another_programs_database_is_neither_read_nor_changed(folder):
 
 
 @pytest.mark.parametrize("writable", [False, True])
-def test_a_newer_format_is_refused_in_words(folder, catalogue, writable):
+def test_a_newer_format_is_refused_with_a_clear_error(folder, catalogue, writable):
     catalogue.close()
     with sqlite3.connect(folder / CATALOGUE_NAME) as connection:
         connection.execute(f"PRAGMA user_version = {FORMAT_VERSION + 1}")
@@ -95,7 +95,7 @@ def test_an_image_that_replaces_another_retires_it_when_it_is_published(catalogu
     assert catalogue.image_ids("retired") == [old]
 
 
-def test_what_is_dropped_is_forgotten_and_what_names_it_stays(catalogue):
+def test_dropping_segments_and_retired_images_leaves_the_other_rows_valid(catalogue):
     with catalogue.transaction():
         old = catalogue.add_image("a", state="indexed")
         new = catalogue.add_image("a", state="pending", replaces=old)

@@ -1,4 +1,4 @@
-"""What indexing will take is said before it starts, of many images and of one large one."""
+"""The estimate of time and disk before indexing, for many images and for one large image."""
 
 import re
 from contextlib import closing
@@ -42,7 +42,7 @@ def test_images_that_cannot_be_read_are_counted_only(model, tmp_path, small):
     assert message == "3 images to index"
 
 
-def test_the_disk_that_it_takes_is_of_the_size_estimated(model, tmp_path, small, monkeypatch):
+def test_the_disk_space_is_about_the_estimate(model, tmp_path, small, monkeypatch):
     monkeypatch.setattr(estimate, "FEW_PIXELS", 0)
     sources = [Source(f"{seed}", _texture(600, 700, seed)) for seed in range(6)]
     messages = []

@@ -1,4 +1,4 @@
-"""Indexing on worker processes and dask clusters; on one thread each, they answer as this process does."""
+"""Indexing on worker processes and dask clusters; on one thread each, results equal those of this process."""
 
 import contextlib
 import os
@@ -102,7 +102,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
     assert repository.verify() == []
 
 
-def test_workers_of_its_own_and_a_stop_in_the_middle(images, model, in_peace, tmp_path, small, rankings):
+def test_local_workers_and_a_stop_in_the_middle(images, model, in_peace, tmp_path, small, rankings):
     job = build_repository([images], model, "BF", tmp_path / "a.cmrir", small, workers=2)
     with contextlib.closing(job):
         for progress in job:
@@ -125,7 +125,7 @@ def test_an_image_that_kills_its_workers_is_reported(images, model, tmp_path, sm
     assert len(repository) == N_IMAGES - 1
 
 
-def test_a_worker_that_does_not_see_the_repository_says_so(cluster, images, tmp_path, small):
+def test_a_worker_that_does_not_see_the_repository_is_reported(cluster, images, tmp_path, small):
     config = IndexConfig(tmp_path / "elsewhere.cmrir", "", "BF", small)
     given = ImageTask(1, "core00_BF.tif", images / "core00_BF.tif")
     with make_executor(None, cluster.scheduler_address) as executor:
@@ -142,7 +142,7 @@ def test_a_worker_that_does_not_see_the_repository_says_so(cluster, images, tmp_
         (None, "tcp://127.0.0.1:1", "No dask scheduler answers at"),
     ],
 )
-def test_a_crew_that_cannot_be_gathered_is_refused(workers, scheduler, words, monkeypatch):
+def test_unusable_workers_and_schedulers_are_refused(workers, scheduler, words, monkeypatch):
     monkeypatch.setattr("napari_cmrir.repository.executors.CONNECT_SECONDS", 1)
     with pytest.raises(InputError, match=words), make_executor(workers, scheduler):
         pass

@@ -1,4 +1,4 @@
-"""What the disk, the files and other processes do to indexing: it is said, and nothing is lost."""
+"""Faults of the disk, files and other processes while indexing: each is reported and nothing is lost."""
 
 import os
 import re
@@ -106,7 +106,7 @@ def test_a_disk_that_is_full_at_any_moment_loses_nothing(folder, model, built, t
 
 @pytest.mark.skipif(os.name == "nt", reason="no limits")
 @pytest.mark.parametrize("limit", [3_000, 30_000])
-def test_files_that_may_not_grow_any_more_are_said(
+def test_files_that_may_not_grow_any_more_are_reported(
     folder, model, built, tmp_path, limit, run_python, index, rankings
 ):
     model.save(tmp_path / "model.safetensors")
@@ -166,9 +166,7 @@ def test_a_file_that_grows_while_it_is_read_is_reported(folder, model, tmp_path,
     assert len(index([folder], model, tmp_path / "a.cmrir")) == 5
 
 
-def test_a_second_process_is_refused_in_words_while_the_first_indexes(
-    folder, model, tmp_path, index, rankings, built
-):
+def test_a_second_writer_is_refused_with_a_clear_error(folder, model, tmp_path, index, rankings, built):
     model.save(tmp_path / "model.safetensors")
     path = tmp_path / "a.cmrir"
     paths = [os.path.dirname(__file__), *sys.path]

@@ -1,4 +1,4 @@
-"""Keys of what is stored: the same key, the same files; another key, other files or a refusal in words."""
+"""Keys of stored files: an equal key gives the same files; another key gives other files or a clear error."""
 
 import random
 from dataclasses import replace
@@ -85,7 +85,7 @@ def test_a_model_of_another_pixel_size_is_another_model(folder, model, tmp_path,
         index([folder], fine, tmp_path / "a.cmrir", None)
 
 
-def test_other_settings_of_words_are_taken_until_there_are_words(folder, model, tmp_path, small):
+def test_settings_of_words_may_change_until_words_are_learned(folder, model, tmp_path, small):
     path = tmp_path / "a.cmrir"
     run(build_repository([folder], model, "BF", path, small))
     more = small.model_copy(update={"vocabulary": small.vocabulary.model_copy(update={"size": 40})})

@@ -34,13 +34,13 @@ def holder(tmp_path):
     process.communicate()
 
 
-def test_a_second_process_is_refused_and_told_who_writes(tmp_path, holder):
+def test_a_second_process_is_refused_and_the_message_names_the_writer(tmp_path, holder):
     with pytest.raises(InputError, match=f"process {holder.pid} on "), writer_lock(tmp_path / "lock"):
         pass
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
-def test_a_killed_process_gives_the_lock_free(tmp_path, holder):
+def test_a_killed_process_releases_the_lock(tmp_path, holder):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     with writer_lock(tmp_path / "lock"):
@@ -62,7 +62,7 @@ def test_another_thread_of_the_same_process_is_refused(tmp_path):
     assert f"process {os.getpid()} " in refusals[0]
 
 
-def test_the_lock_can_be_taken_again_after_it_was_given_back(tmp_path):
+def test_a_released_lock_can_be_taken_again(tmp_path):
     for _ in range(2):
         with writer_lock(tmp_path / "lock"):
             pass

@@ -130,7 +130,7 @@ class TestRebuildVocabulary:
 
     @pytest.mark.skipif(os.name == "nt", reason="no SIGKILL")
     @pytest.mark.parametrize(("message", "nth"), [("vocabulary: describing", 3), ("words", 4)])
-    def test_killed_it_leaves_the_old_words_and_is_done_again(
+    def test_a_killed_rebuild_keeps_the_old_words_and_can_be_repeated(
         self, path, images, message, nth, model, index, write_image, rankings, run_python
     ):
         write_image(images / "core9_BF.tif", 9)
@@ -144,7 +144,7 @@ class TestRebuildVocabulary:
         assert len(repository) == 6
         assert rankings(repository) != before
 
-    def test_a_lost_segment_and_vocabulary_are_made_anew(self, path, built, rankings):
+    def test_a_lost_segment_and_vocabulary_are_rebuilt(self, path, built, rankings):
         words, vocabulary = sorted((path / "indexes" / "words").iterdir())
         words.unlink()
         vocabulary.unlink()
@@ -213,7 +213,7 @@ class TestCompact:
         assert files(path) == before
 
 
-def test_a_damaged_comir_is_mended_as_verify_says(path, images, model, index, built, rankings):
+def test_a_damaged_comir_is_repaired_as_verify_advises(path, images, model, index, built, rankings):
     spoilt = sorted((path / "comirs").iterdir())[2]
     pixels = next((spoilt / "0").rglob("c/0/0/0"))
     pixels.write_bytes(pixels.read_bytes()[:-1])

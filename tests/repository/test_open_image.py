@@ -1,4 +1,4 @@
-"""The image of a hit is opened as it was read when it was indexed."""
+"""The image of a hit is opened with the reading settings of the index."""
 
 from contextlib import closing
 
@@ -50,7 +50,7 @@ def test_the_series_and_channel_that_were_indexed_are_opened(indexed):
         np.testing.assert_array_equal(image[:, :], TISSUE.shg)
 
 
-def test_a_hit_says_how_its_image_is_read(indexed):
+def test_a_hit_carries_its_reading_settings(indexed):
     found = run(search(indexed, TISSUE.shg, "SHG", settings=SearchSettings(hits=1)))
     (hit,) = found.hits
     np.testing.assert_array_equal(read_image(hit.image, hit.reading), TISSUE.shg)

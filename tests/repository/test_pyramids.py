@@ -24,7 +24,7 @@ def test_full_resolution_is_kept_exactly(pyramid, comir):
     np.testing.assert_array_equal(open_level(pyramid)[:], comir)
 
 
-def test_each_level_averages_four_pixels_of_that_before(pyramid):
+def test_each_level_averages_four_pixels_of_the_previous_one(pyramid):
     finer, coarser = open_level(pyramid, 0)[:].astype(float), open_level(pyramid, 1)[:].astype(float)
     expected = np.mean([finer[:, i:300:2, j:514:2] for i in (0, 1) for j in (0, 1)], axis=0)
     assert coarser.shape == (2, 150, 257)
@@ -73,7 +73,7 @@ def test_one_pixel_is_a_pyramid_too(tmp_path):
     assert open_level(tmp_path / "a.ome.zarr")[:].item() == 7
 
 
-def test_what_is_wider_than_a_shard_is_read_back(tmp_path):
+def test_a_comir_wider_than_a_shard_is_read_back(tmp_path):
     wide = np.arange(9000, dtype=np.int64).astype(np.uint8).reshape(1, 1, 9000)
     write_pyramid(tmp_path / "a.ome.zarr", wide, "a")
     np.testing.assert_array_equal(open_level(tmp_path / "a.ome.zarr")[:, :, 8000:], wide[:, :, 8000:])

@@ -1,4 +1,4 @@
-"""The CoMIRs that a repository stores open in napari by drag and drop, as the pyramids that they are."""
+"""Stored CoMIRs open in napari by drag and drop as multiscale images."""
 
 import numpy as np
 import pytest

@@ -38,7 +38,7 @@ def test_another_process_opens_it_and_ranks_the_same(built, rankings, run_python
     assert other.stdout.strip() == repr(rankings(built)), other.stderr
 
 
-def test_it_carries_its_model_vocabulary_and_settings(built, model):
+def test_it_holds_its_model_vocabulary_and_settings(built, model):
     with open_repository(built.path) as repository:
         assert repository.model.fingerprint == model.fingerprint
         assert repository.modality == "BF"
@@ -56,7 +56,7 @@ def test_the_comir_of_a_field_is_read_at_any_level(copy, built, small):
         built.comir(2, 1)
 
 
-def test_images_that_moved_along_are_found(built, tmp_path):
+def test_images_that_moved_with_the_repository_are_found(built, tmp_path):
     shutil.copytree(built.path.parent, tmp_path / "moved")
     moved = open_repository(tmp_path / "moved" / "built.cmrir")
     assert moved.image_path(1) == tmp_path / "moved" / "images" / "core1_BF.tif"

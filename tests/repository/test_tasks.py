@@ -1,4 +1,4 @@
-"""CoMIRs stored block by block are those computed at once."""
+"""CoMIRs stored block by block equal CoMIRs computed at once."""
 
 import itertools
 from dataclasses import replace

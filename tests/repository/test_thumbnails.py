@@ -1,4 +1,4 @@
-"""Thumbnails: published with the fields, and kept through the life of a repository."""
+"""Thumbnails: published with the fields, and kept when the repository changes."""
 
 import numpy as np
 import pytest

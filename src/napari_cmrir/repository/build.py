@@ -1,4 +1,4 @@
-"""Build a repository, or add to it: the job behind ``index``, and its estimate of time and disk."""
+"""Building a repository or adding to it: the job of the command ``index``, and its estimate."""
 
 from __future__ import annotations
 
@@ -47,26 +47,31 @@ __all__ = ["Estimate", "Source", "build_index", "build_repository", "ensure_inde
 
 
 SAMPLE_IMAGES = 3
+"""Images whose sizes are read for the estimate; more give a better mean and take longer. Not measured."""
 SAMPLE_SIDE = 192
+"""Side of the patch, px, that is represented for the estimate; not measured."""
 BYTES_A_PIXEL = 1.2
-"""A CoMIR's channel and its halvings, compressed: noise hardly shrinks, and glass shrinks to nothing."""
+"""Bytes of a CoMIR's channel and its coarser levels per pixel, after compression: an upper estimate, because
+noise hardly compresses and glass compresses to nothing. Its measurement is not recorded."""
 
 FEW, FEW_PIXELS = 8, 8 * 1024**2
-"""So few images, of so few pixels together, are indexed sooner than estimated."""
+"""Largest number of images, and of their pixels together, whose indexing takes less time than an estimate."""
 
 
 @dataclass(frozen=True)
 class Estimate(Preview):
-    """What indexing will take.
+    """The expected time and disk space of indexing.
 
     Parameters
     ----------
     images : int
+        Number of images to index.
     bytes : int or None
-        On the disk; ``None`` where nothing was measured.
+        Disk space; ``None`` if nothing was measured.
     seconds : float or None
+        Time; ``None`` if nothing was measured.
     free_bytes : int
-        Room on the disk.
+        Free space of the disk.
 
     Examples
     --------
@@ -94,42 +99,48 @@ class Estimate(Preview):
 def estimate(
     work: Sequence[tuple[int, AnySource]], context: WorkerContext, catalogue: Catalogue, n_at_once: int
 ) -> Estimate:
-    """Estimate time and disk by reading a few images, and representing a patch of one.
+    """Estimate time and disk space from the sizes of a few images and the representation of one patch.
 
-    Images that cannot be read count like the others.
+    Images that cannot be read count as readable.
 
     Parameters
     ----------
     work : sequence of (int, Path, Source or Remote)
-        What is to be indexed.
+        Number and source of each image to index.
     context : WorkerContext
     catalogue : Catalogue
     n_at_once : int
-        Tasks that are done at once.
+        Number of tasks that run at once.
+
+    Returns
+    -------
+    Estimate
     """
     free = shutil.disk_usage(catalogue.folder).free
     waiting = [source for number, source in work if catalogue.image(number).state == "pending"]
     evenly = np.linspace(0, len(waiting) - 1, min(SAMPLE_IMAGES, len(waiting))).astype(int)
-    found = [(waiting[position], size) for position in evenly if (size := _look(waiting[position], context))]
+    found = [
+        (waiting[position], size) for position in evenly if (size := _read_size(waiting[position], context))
+    ]
     sizes = [size for _, size in found]
     n_pixels = float(np.mean([height * width for height, width in sizes])) * len(waiting) if sizes else 0.0
     is_worth_it = sizes and (len(waiting) > FEW or n_pixels > FEW_PIXELS)
-    patch = _look_inside(*found[len(found) // 2], context) if is_worth_it else None
+    patch = _read_middle(*found[len(found) // 2], context) if is_worth_it else None
     if patch is None:
         return Estimate(len(work), None, None, free)
     seconds, bytes_a_pixel = _measure(context, patch, sizes)
     return Estimate(len(work), int(bytes_a_pixel * n_pixels), seconds * n_pixels / n_at_once, free)
 
 
-def _look(source: AnySource, context: WorkerContext) -> tuple[int, int] | None:
-    """Return height and width of an image; the reason why it cannot be read is found when its turn comes."""
+def _read_size(source: AnySource, context: WorkerContext) -> tuple[int, int] | None:
+    """Read height and width of an image; None if it cannot be read, which indexing reports later."""
     with suppress(Exception), closing(_open(source, context)) as image:
         return image.shape[:2]
     return None
 
 
-def _look_inside(source: AnySource, size: tuple[int, int], context: WorkerContext) -> npt.NDArray[Any] | None:
-    """Read a patch of the middle of an image, where a slide hardly is glass."""
+def _read_middle(source: AnySource, size: tuple[int, int], context: WorkerContext) -> npt.NDArray[Any] | None:
+    """Read a patch in the middle of an image, where a slide rarely shows glass."""
     top, left = (max(0, side - SAMPLE_SIDE) // 2 for side in size)
     with suppress(Exception), closing(_open(source, context)) as image:
         return image[top : top + SAMPLE_SIDE, left : left + SAMPLE_SIDE]
@@ -143,7 +154,7 @@ def _open(source: AnySource, context: WorkerContext) -> LazyImage:
 def _measure(
     context: WorkerContext, patch: npt.NDArray[Any], sizes: Sequence[tuple[int, ...]]
 ) -> tuple[float, float]:
-    """Measure seconds and bytes a pixel."""
+    """Measure seconds and bytes per pixel."""
     from napari_cmrir.representations.base import represent
 
     config = context.config
@@ -172,7 +183,7 @@ def _size(n_bytes: float) -> str:
 
 
 Work = list[tuple[int, AnySource]]
-_IMAGES_PERCENT = 50  # of a build with further indexes: words take about as long as CoMIRs
+_IMAGES_PERCENT = 50  # share of images in a build with further indexes: words take about as long as CoMIRs
 
 
 def build_repository(
@@ -188,56 +199,55 @@ def build_repository(
     prune: bool = False,
     indexes: Sequence[str] = (),
 ) -> Job[Repository]:
-    """Make images searchable: build a repository, or add what is new or changed to one.
+    """Build a repository of images, or add new and changed images to one.
 
-    Whoever stops the job, or kills it, leaves a repository that the same call takes up where it stopped.
-    Readers see each batch of images when it is complete: its CoMIRs, fields and thumbnails are published
-    together.
+    After the job is stopped or killed, the same call continues. Each batch of images becomes searchable when
+    it is complete: its CoMIRs, fields and thumbnails are published together.
 
     Parameters
     ----------
     sources : iterable of path-like or Source
-        Image files, folders of them, addresses of OME-Zarr images (``http``, ``https``, ``s3``), and arrays
-        (y, x, channel) with a name.
+        Image files, folders of them, addresses of OME-Zarr images (``http``, ``https``, ``s3``), and named
+        arrays (y, x, channel).
     model : Representation
-        The model that represents them; the repository keeps a copy.
+        The model that represents the images; the repository keeps a copy.
     modality : str
-        The images' modality, one of the model's.
+        Modality of the images, one of the model's two.
     path : path-like
-        The repository's folder; made where it is missing.
+        Folder of the repository; created if missing.
     settings : RepositorySettings, optional
-        How it is built; by default the repository's own, or the defaults for a new one.
-    device : str
-        Where CoMIRs are computed: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``.
+        Settings of a new repository. The default is the repository's own settings, or `RepositorySettings()`.
+    device : {"auto", "cpu", "cuda", "mps"}
+        Device that computes CoMIRs.
     workers : int, optional
-        Worker processes to compute in, each on one thread; by default this process computes, on all
-        threads that torch may use. A script that gives it guards its calls with
-        ``if __name__ == "__main__"``, as everywhere where Python starts processes.
+        Number of worker processes, each on one thread. By default this process computes, on all threads of
+        torch. A script that sets it must guard its calls with ``if __name__ == "__main__"``, because Python
+        starts processes by importing the script.
     scheduler : str, optional
-        Address of the scheduler of a dask cluster whose workers compute. Each has to see the images and
-        the repository under the same paths, and to have this package.
+        Address of the scheduler of a dask cluster whose workers compute. Each worker needs this package, and
+        the images and the repository under the same paths.
     prune : bool
-        Drop images of the repository whose files are nowhere any more (`maintenance.prune_repository`).
+        Drop images whose files no longer exist; see `maintenance.prune_repository`.
     indexes : sequence of str
-        Further indexes of the fields to build (`FIELD_INDEXES`), such as ``"words"``. A search that needs one
-        builds it, too.
+        Further field indexes to build, from `FIELD_INDEXES`, such as ``"words"``. A search that needs a
+        missing index also builds it.
 
     Yields
     ------
     Progress
-        In images, or in percent where further indexes are built; the first one estimates time and disk
-        (`Estimate`), if there is something to do.
+        In images, or in percent if further indexes are built. The first one has an `Estimate` as preview, if
+        there are images to index.
 
     Returns
     -------
     Repository
-        Open to search. Images that could not be used are its ``failures``.
+        Open for searching. ``failures`` lists images that could not be used.
 
     Raises
     ------
     InputError
-        If no image can be used; the folder is not a repository, is being written, is full, or was built
-        with another model, modality or settings; no scheduler answers.
+        If no image can be used; the folder is not a repository, is being written, or was built with another
+        model, modality or settings; the disk is full; or no scheduler answers.
     """
     from napari_cmrir.representations.devices import choose_device
 
@@ -267,20 +277,22 @@ def build_repository(
 
 
 def _reset_lost_segments(catalogue: Catalogue) -> None:
-    """Have the images of segments whose files were deleted indexed again, within a transaction."""
-    files = {segment.id: [segment.file] for segment in catalogue.segments()}
-    names = {segment_id: one[0] for segment_id, one in files.items()}
+    """Mark the images of segments with missing files as pending, within a transaction."""
+    segments = {segment.id: segment.file for segment in catalogue.segments()}
+    files = {segment_id: [file] for segment_id, file in segments.items()}
     for index in catalogue.index_files():
         if FIELD_INDEXES[index.name].is_always_built:
             files[index.segment].append(index.file)
     lost = {
-        number for number, some in files.items() if not all((catalogue.folder / one).exists() for one in some)
+        segment_id
+        for segment_id, needed in files.items()
+        if not all((catalogue.folder / file).exists() for file in needed)
     }
     if lost:
         for row in list(catalogue.images("indexed")):
             if row.segment in lost:
                 catalogue.change_image(row.id, state="pending")
-        catalogue.drop_segments([names[number] for number in sorted(lost)])
+        catalogue.drop_segments([segments[segment_id] for segment_id in sorted(lost)])
 
 
 def build_index(
@@ -291,20 +303,21 @@ def build_index(
     workers: int | None = None,
     scheduler: str | None = None,
 ) -> Job[None]:
-    """Build an index of the fields of a repository, or what it lacks of it, from the stored CoMIRs.
+    """Build or complete a field index of a repository from the stored CoMIRs.
 
-    A job that is stopped or killed keeps what it has built.
+    After the job is stopped or killed, the same call continues with the segments that are missing.
 
     Parameters
     ----------
     path : path-like
         The repository.
     name : str
-        Which index: ``"words"``, or one of another package.
+        Name of the index: ``"words"``, or an index of another package.
     anew : bool
-        Prepare it again, too: learn other visual words. Readers see the former index until all is built.
+        Prepare the index again: learn other visual words. Readers see the previous index until the new one is
+        complete.
     workers, scheduler : optional
-        Who computes, as in `build_repository`.
+        See `build_repository`.
 
     Yields
     ------
@@ -314,8 +327,8 @@ def build_index(
     Raises
     ------
     InputError
-        If there is no such index; the folder is no repository, holds no image yet, is being written or
-        cannot be written to, or its disk is full.
+        If there is no such index; the folder is not a repository, holds no image, is being written or is not
+        writable; or its disk is full.
     """
     FIELD_INDEXES[name]  # refuse an unknown name first
     folder = Path(os.path.abspath(path))
@@ -334,22 +347,23 @@ def build_index(
 
 
 def ensure_index(repository: Repository, name: str) -> Job[None]:
-    """Build what an opened repository lacks of an index, and have the repository use it.
+    """Complete an index of an opened repository, if necessary, and reload it.
 
     Parameters
     ----------
     repository : Repository
     name : str
+        Name of the index in `FIELD_INDEXES`.
 
     Yields
     ------
     Progress
-        In percent; nothing where the index is complete.
+        In percent; nothing if the index is complete.
 
     Raises
     ------
     InputError
-        As `build_index`.
+        See `build_index`.
     """
     if not repository.has_index(name):
         yield from build_index(repository.path, name)
@@ -400,7 +414,18 @@ def _why(failure: ImageRow) -> str:
 def _agree(
     catalogue: Catalogue, model: Representation, modality: str, settings: RepositorySettings | None
 ) -> RepositorySettings:
-    """Check that what is given fits what the repository was built with; note it where nothing is built."""
+    """Check model, modality and settings against the repository's; store them in a new repository.
+
+    Returns
+    -------
+    RepositorySettings
+        The settings to index with.
+
+    Raises
+    ------
+    InputError
+        If they differ from those of the repository.
+    """
     folder = catalogue.folder
     own = None if catalogue.about("settings") is None else load_repository_settings(catalogue)
     counts = catalogue.count_images()

@@ -28,14 +28,17 @@ __all__ = [
 
 
 FORMAT_VERSION = 3
-"""The only format that is read: nothing of an older one was released."""
+"""The only format that is read; older formats were never released."""
 
 APPLICATION_ID = int.from_bytes(b"CMIR")
+"""SQLite's mark of the file's type: it tells a catalogue from another SQLite database."""
 
 State = Literal["pending", "indexed", "failed", "retired"]
-"""``pending``: known, not searchable yet; ``indexed``: its CoMIR, fields and thumbnails are published, and it
-is searched; ``failed``: it could not be used, for the reason given; ``retired``: a changed file took its
-place."""
+"""State of an image.
+
+``pending``: known, not yet searchable. ``indexed``: CoMIR, fields and thumbnails are published and searched.
+``failed``: unusable, for the given reason. ``retired``: replaced by a changed file, or pruned.
+"""
 
 SCHEMA = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -78,7 +81,7 @@ CREATE INDEX images_state ON images (state);
 
 @dataclass(frozen=True)
 class ImageRow:
-    """What the catalogue knows of an image; the fields are those of the table ``images``."""
+    """A row of the table ``images``."""
 
     id: int
     name: str
@@ -99,7 +102,7 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class SegmentRow:
-    """What the catalogue knows of a segment; the fields are those of the table ``segments``."""
+    """A row of the table ``segments``."""
 
     id: int
     file: str
@@ -109,7 +112,7 @@ class SegmentRow:
 
 @dataclass(frozen=True)
 class IndexFile:
-    """What the catalogue knows of an index of a segment's fields; the fields are those of ``index_files``."""
+    """A row of the table ``index_files``: the file of an index of one segment."""
 
     name: str
     segment: int
@@ -123,14 +126,14 @@ class Catalogue:
     Parameters
     ----------
     folder : Path
-        The repository's folder.
+        Folder of the repository.
     writable : bool
-        Open to write, and make the catalogue where there is none. The caller holds the writer's lock.
+        Open for writing, and create a missing catalogue. The caller holds the writer's lock.
 
     Raises
     ------
     InputError
-        If there is no catalogue, it is damaged, or it is of a newer format.
+        If there is no catalogue, or it is damaged or of another format.
     """
 
     def __init__(self, folder: Path, *, writable: bool = False) -> None:
@@ -163,7 +166,7 @@ class Catalogue:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Publish everything written inside at once, or nothing of it when an exception leaves it."""
+        """Publish all changes of the block at once, or none of them if the block raises."""
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -175,7 +178,7 @@ class Catalogue:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Read one state throughout, whatever a writer publishes meanwhile."""
+        """Read one state in the whole block, even if a writer publishes meanwhile."""
         self._connection.execute("BEGIN")
         try:
             yield
@@ -183,22 +186,25 @@ class Catalogue:
             self._connection.execute("ROLLBACK")
 
     def data_version(self) -> int:
-        """Return a number that changes when another connection publishes something; each has its own."""
+        """Return a number that changes when another connection publishes.
+
+        Compare only numbers of the same connection.
+        """
         (version,) = self._connection.execute("PRAGMA data_version").fetchone()
         return int(version)
 
     def about(self, key: str) -> Any:
-        """Return what was noted under a key, or ``None``."""
+        """Return the value noted under a key, or ``None``."""
         row = self._connection.execute("SELECT value FROM about WHERE key = ?", [key]).fetchone()
         return None if row is None else json.loads(row[0])
 
     def note(self, **values: Any) -> None:
-        """Note values that JSON can hold under their keys."""
+        """Store JSON values under their keys."""
         rows = [(key, json.dumps(value)) for key, value in values.items()]
         self._connection.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", rows)
 
     def image(self, image_id: int) -> ImageRow:
-        """Return the image of that number."""
+        """Return the image with that number."""
         return next(self._images("WHERE id = ?", [image_id]))
 
     def images(self, *states: State) -> Iterator[ImageRow]:
@@ -212,17 +218,20 @@ class Catalogue:
         return [row[0] for row in self._connection.execute(query, [state])]
 
     def count_images(self) -> dict[str, int]:
-        """Count how many images are in each state that occurs."""
+        """Count the images in each state that occurs."""
         query = "SELECT state, count(*) FROM images GROUP BY state"
         return dict(self._connection.execute(query).fetchall())
 
     def find_array(self, name: str) -> ImageRow | None:
-        """Return the newest entry of the array of that name."""
+        """Return the newest entry of the array with that name, or ``None``."""
         condition = "WHERE name = ? AND absolute_path IS NULL AND state != 'retired' ORDER BY id DESC"
         return next(self._images(condition, [name]), None)
 
     def find_file(self, path: Path) -> ImageRow | None:
-        """Return the newest entry of the file at that path, also if it moved along with the repository."""
+        """Return the newest entry of the file at that path, or ``None``.
+
+        A file is also found if it moved together with the repository.
+        """
         relative, absolute = self.relative_path(path), text(path)
         for column, value in [("relative_path", relative), ("absolute_path", absolute)]:
             condition = f"WHERE {column} = ? AND state != 'retired' ORDER BY id DESC"
@@ -232,7 +241,7 @@ class Catalogue:
         return None
 
     def add_image(self, name: str, **columns: Any) -> int:
-        """Add an image and return its number; a column that is not given stays empty."""
+        """Add an image and return its number; other columns stay empty."""
         columns = {"name": name, "state": "pending", **columns}
         names, marks = ", ".join(columns), ", ".join("?" * len(columns))
         query = f"INSERT INTO images ({names}) VALUES ({marks})"
@@ -247,7 +256,7 @@ class Catalogue:
         self._connection.execute(query, [*columns.values(), image_id])
 
     def segments(self) -> list[SegmentRow]:
-        """Return all published segments, in the order they were published in."""
+        """Return all published segments in the order of their publication."""
         rows = self._connection.execute("SELECT * FROM segments ORDER BY id")
         return [SegmentRow(*row) for row in rows]
 
@@ -259,17 +268,18 @@ class Catalogue:
         image_ids: Iterable[int],
         indexes: Iterable[tuple[str, str, str]],
     ) -> None:
-        """Make a segment and its images searchable, within a transaction; those that they replace retire.
+        """Make a segment and its images searchable, within a transaction; retire images that they replace.
 
         Parameters
         ----------
         file, sha256 : str
-            The segment's file and its checksum.
+            File of the segment and its checksum.
         n_fields : int
+            Number of fields of the segment.
         image_ids : iterable of int
-            The images in it.
+            Images of the segment.
         indexes : iterable of (str, str, str)
-            Name, file and checksum of each index of its fields.
+            Name, file and checksum of each index of the segment.
         """
         execute = self._connection.execute
         columns = "(file, sha256, n_fields)"
@@ -283,50 +293,53 @@ class Catalogue:
             execute(f"UPDATE images SET state = 'retired' WHERE id = ({replaced})", [image_id])
 
     def enter_index(self, name: str, segment: int, file: str, sha256: str) -> None:
-        """Note the file of an index of a segment's fields, within a transaction."""
+        """Enter the file of an index of a segment, within a transaction."""
         row = [name, segment, file, sha256]
         self._connection.execute("INSERT OR REPLACE INTO index_files VALUES (?, ?, ?, ?)", row)
 
     def index_files(self, name: str | None = None) -> list[IndexFile]:
-        """Return the files of an index, or of all, in the order of their segments."""
+        """Return the files of an index, or of all indexes, in the order of their segments."""
         condition, values = ("WHERE name = ?", [name]) if name is not None else ("", [])
         query = f"SELECT name, segment, file, sha256 FROM index_files {condition} ORDER BY segment, name"
         return [IndexFile(*row) for row in self._connection.execute(query, values)]
 
     def drop_index(self, name: str) -> None:
-        """Forget an index, within a transaction."""
+        """Remove an index from the catalogue, within a transaction."""
         self._connection.execute("DELETE FROM index_files WHERE name = ?", [name])
         self._connection.execute("DELETE FROM about WHERE key = ?", [f"index:{name}"])
 
     def shared_of(self, name: str) -> dict[str, Any] | None:
-        """Return what the files of an index share, such as their vocabulary; ``None`` before it is built."""
+        """Return the values shared by the files of an index, such as a vocabulary; ``None`` if not built."""
         shared: dict[str, Any] | None = self.about(f"index:{name}")
         return shared
 
     def note_shared(self, name: str, shared: dict[str, Any]) -> None:
-        """Note what the files of an index share."""
+        """Store the values that the files of an index share."""
         self.note(**{f"index:{name}": shared})
 
     def drop_segments(self, files: Iterable[str]) -> None:
-        """Forget segments and the indexes of their fields, within a transaction; images keep their states."""
+        """Remove segments and their indexes from the catalogue, within a transaction.
+
+        Images keep their states.
+        """
         for file in files:
             numbers = "(SELECT id FROM segments WHERE file = ?)"
             self._connection.execute(f"UPDATE images SET segment = NULL WHERE segment = {numbers}", [file])
             self._connection.execute("DELETE FROM segments WHERE file = ?", [file])
 
     def drop_retired(self) -> int:
-        """Forget retired images, within a transaction; return how many they were."""
+        """Remove retired images from the catalogue, within a transaction; return their number."""
         retired = "(SELECT id FROM images WHERE state = 'retired')"
         self._connection.execute(f"UPDATE images SET replaces = NULL WHERE replaces IN {retired}")
         return self._connection.execute("DELETE FROM images WHERE state = 'retired'").rowcount
 
     def shrink(self) -> None:
-        """Give the room of what was forgotten back to the disk."""
+        """Return the space of removed rows to the disk."""
         self._connection.execute("VACUUM")
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def damage(self) -> str | None:
-        """Say what SQLite finds wrong with the database, if anything."""
+        """Return SQLite's description of damage to the database, or ``None``."""
         try:
             (answer,) = self._connection.execute("PRAGMA quick_check(1)").fetchone()
         except sqlite3.DatabaseError as error:
@@ -334,14 +347,14 @@ class Catalogue:
         return None if answer == "ok" else str(answer)
 
     def relative_path(self, path: Path) -> str | None:
-        """Return the path from the repository's folder, or ``None`` where there is none (another drive)."""
+        """Return the path relative to the repository's folder, or ``None`` for a path on another drive."""
         try:
             return text(Path(os.path.relpath(path, self.folder)))
         except ValueError:
             return None
 
     def resolve(self, row: ImageRow) -> Path | None:
-        """Find an image's file, which may have moved along with the repository; ``None`` for an array."""
+        """Find an image's file, also if it moved together with the repository; ``None`` for an array."""
         if row.absolute_path is None:
             return None
         if row.relative_path is not None:
@@ -387,7 +400,7 @@ class Catalogue:
 
 
 def text(path: Path) -> str:
-    """Write a path with forward slashes, as text that every encoding of Unicode can hold."""
+    """Write a path with forward slashes; undecodable bytes become escapes, so that UTF-8 can encode it."""
     return path.as_posix().encode("utf-8", "backslashreplace").decode()
 
 
@@ -398,11 +411,11 @@ def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA user_version")
     except sqlite3.OperationalError:
-        # On a medium that cannot be written to, SQLite can only read a database that nobody changes.
+        # On a read-only medium SQLite must be told that the database does not change.
         connection.close()
         return _open_uri(path, "ro&immutable=1")
     except sqlite3.DatabaseError:
-        pass  # reported by the checks of the format
+        pass  # the check of the format reports it
     return connection
 
 

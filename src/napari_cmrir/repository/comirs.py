@@ -1,4 +1,4 @@
-"""The CoMIR of an image, computed and stored as a pyramid, without its empty glass where it is large."""
+"""Computing and storing the CoMIR of an image as a pyramid; large images without their empty glass."""
 
 from __future__ import annotations
 
@@ -26,24 +26,30 @@ if TYPE_CHECKING:
 __all__ = ["notes_of", "nothing_to_write", "store_comir"]
 
 PIECE = 2048
-"""Side of the pieces, px, that are left out where no field is kept."""
+"""Side of a piece, px: pieces that no kept field touches are not computed.
+
+Smaller pieces skip more glass and compute more halo; not measured.
+"""
 
 CELL = 32
-"""Side of the squares, px, that are told to be tissue or glass."""
+"""Side of the squares, px, that are classified as tissue or glass; not measured."""
 
 SMALLEST_SIDE = 32
-"""Images of a shorter side, px, hold no query: the search takes none that is smaller."""
+"""Smallest side of an image, px: smaller images hold no query, because a search refuses smaller ones."""
 
 WHOLE_VALUES = 2**26
-"""Images of so many values are read at once: a region at a time would read what lies around it again."""
+"""Largest number of values of an image that is read at once (64 to 256 MiB).
+
+A region at a time would read the halos twice; larger images would need too much memory. Not measured.
+"""
 
 Result = TypeVar("Result")
 Rectangle = tuple[int, int, int, int]
-"""y, x, height and width."""
+"""(y, x, height, width) in pixels."""
 
 
 def nothing_to_write() -> None:
-    """Write nothing: all is on the disk already."""
+    """Do nothing: the CoMIR is on the disk already."""
 
 
 def store_comir(
@@ -57,28 +63,28 @@ def store_comir(
     device: str,
     when_read: Callable[[], object] = nothing_to_write,
 ) -> Job[Callable[[], None]]:
-    """Compute the CoMIR of an image, to be written as a pyramid whole or not at all.
+    """Compute the CoMIR of an image, and write it atomically as a pyramid.
 
-    An image of one shard is read and represented at once, and its writing left to the caller. A larger one is
-    looked at from afar first: fields of empty glass are left out, and the CoMIR is computed only where a
-    field is kept, 0 elsewhere. It is written block by block; blocks of a shard are read with what the network
-    looks at around them, so that there is no seam.
+    An image of at most one shard is read and represented at once; the caller writes its pyramid. For an image
+    of several fields, an overview finds the fields of empty glass. These are left out, and the CoMIR is
+    computed only under kept fields and is 0 elsewhere. Such an image is computed and written block by block,
+    a shard per block. Each block is read with the network's halo, so that blocks join without a seam.
 
     Parameters
     ----------
     path : Path
-        The pyramid's folder to write.
+        Folder of the pyramid.
     image : LazyImage
     model : Representation
     modality : str
     settings : RepositorySettings
-        Size of fields, and how much tissue one needs.
+        Field size, overlap, and the smallest share of tissue.
     name : str
-        What viewers show.
+        Name that viewers show.
     device : str
-        Where to compute.
+        Device to compute on.
     when_read : callable
-        Called when the image is read to its end; if it raises, nothing is stored.
+        Called after the last pixel is read; if it raises, nothing is stored.
 
     Yields
     ------
@@ -88,12 +94,12 @@ def store_comir(
     Returns
     -------
     callable
-        Writes what is not yet on the disk; any thread may call it.
+        Writes the pyramid if it is not yet on the disk. Any thread may call it.
 
     Raises
     ------
     InputError
-        If the image cannot be read or does not fit the model, or shows nothing but empty glass.
+        If the image cannot be read, does not fit the model, is blank, too small, or shows only empty glass.
     """
     from napari_cmrir.representations.base import represent
 
@@ -137,7 +143,18 @@ def store_comir(
 
 
 def notes_of(image: LazyImage) -> dict[str, Any]:
-    """Say what a hit needs to know of how an image was read, if it was not just read as it is."""
+    """Collect the notes on how an image was read, which `read_notes` returns for hits.
+
+    Parameters
+    ----------
+    image : LazyImage
+
+    Returns
+    -------
+    dict
+        ``"pixel_size"`` in micrometres, ``"pixel_step"`` (pixels of the finest level per pixel of the CoMIR)
+        and ``"read"`` (the reading note). Unknown and trivial values are left out.
+    """
     notes = {
         "pixel_size": image.pixel_size,
         "pixel_step": image.downsample if image.downsample != 1 else None,
@@ -147,12 +164,12 @@ def notes_of(image: LazyImage) -> dict[str, Any]:
 
 
 def _with_tissue(image: LazyImage, rectangles: npt.NDArray[np.int64], least: float) -> npt.NDArray[np.bool_]:
-    """Tell which fields show at least that share of tissue."""
+    """Tell which fields show at least a share of tissue."""
     tissue = find_tissue(overview(image, CELL))
     kept = []
     for y, x, height, width in rectangles.tolist():
-        seen = tissue[y // CELL : -(-(y + height) // CELL), x // CELL : -(-(x + width) // CELL)]
-        kept.append(bool(seen.mean() >= least))
+        cells = tissue[y // CELL : -(-(y + height) // CELL), x // CELL : -(-(x + width) // CELL)]
+        kept.append(bool(cells.mean() >= least))
     return np.array(kept)
 
 
@@ -161,9 +178,9 @@ def _in_memory(image: LazyImage) -> Any:
 
 
 def _is_blank(pixels: npt.NDArray[Any]) -> bool:
-    """Tell whether every channel has one value throughout; what is no number counts for nothing."""
+    """Tell whether every channel is constant; values that are not finite count as 0."""
     if not (pixels[:1, :1] == pixels[:4, :4]).all() and np.isfinite(pixels[:4, :4]).all():
-        return False
+        return False  # the first 16 pixels decide nearly every image without reading the rest
     values = np.nan_to_num(pixels.reshape(-1, pixels.shape[2]), nan=0.0, posinf=0.0, neginf=0.0)
     return bool((values == values[0]).all())
 
@@ -176,7 +193,7 @@ def _represent_block(
     block: Rectangle,
     rectangles: npt.NDArray[np.int64],
 ) -> Job[npt.NDArray[np.uint8] | None]:
-    """Compute a block wherever a field needs it; ``None`` if none does."""
+    """Compute a block in the pieces that fields touch; ``None`` if no field touches the block."""
     from napari_cmrir.representations.base import represent
 
     pixels = cast("Any", image)

@@ -1,4 +1,4 @@
-"""Executors of indexing tasks: this process, worker processes, or a dask cluster; and what a worker loads."""
+"""Executors of indexing tasks (this process, worker processes or a dask cluster), and a worker's context."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ __all__ = [
 
 
 def trim_malloc() -> None:
-    """Give freed memory back to the system, where the C library is GNU's; elsewhere nothing happens.
+    """Return freed memory to the system, if the C library is GNU's; otherwise do nothing.
 
-    Between large arrays that come and go, such as a field's descriptors, small ones that stay leave holes in
-    which the next large one does not fit: without this a long job grows by about an array a field.
+    Small allocations that stay fragment the memory between large temporary arrays, such as the descriptors of
+    a field. Without trimming, a long job grows by about one such array per field.
     """
     library = _gnu_library()
     if library is not None:
@@ -60,26 +60,27 @@ def _gnu_library() -> Any:
 
 
 REMEMBERED_BYTES = 2**29
-"""Descriptors kept in memory from the vocabulary to the words, so that they are not computed twice."""
+"""Bytes of descriptors kept from learning the vocabulary to counting words, to compute them once; a limit on
+memory, not measured."""
 
 GIVE_BACK_EVERY = 16
-"""Fields after which freed memory is given back to the system."""
+"""Fields between two calls of `trim_malloc`; fewer cost time, more cost memory. Not measured."""
 
 
 @dataclass(frozen=True)
 class IndexConfig:
-    """All that a worker has to know of the repository that it works for.
+    """The part of a repository's state that a worker needs; it is sent with every task.
 
     Parameters
     ----------
     folder : Path
-        The repository, where every worker sees it.
+        The repository, at the same path for every worker.
     fingerprint : str
-        Of its model.
+        Fingerprint of the repository's model.
     modality : str
     settings : RepositorySettings
     device : str
-        Where CoMIRs are computed.
+        Device that computes CoMIRs.
     """
 
     folder: Path
@@ -90,13 +91,13 @@ class IndexConfig:
 
 
 class WorkerContext:
-    """What a task needs of the repository, loaded when first used.
+    """Data of the repository that tasks use, loaded on first use and kept between tasks.
 
     Parameters
     ----------
     config : IndexConfig
     model : Representation, optional
-        By default the repository's copy.
+        The default is the repository's copy.
     remembers : bool
         Keep features of fields, up to `REMEMBERED_BYTES`, from learning the words to counting them.
     """
@@ -119,7 +120,7 @@ class WorkerContext:
         return self._model or load_model(self.config.folder / MODEL_NAME)
 
     def vocabulary(self, file: str) -> Vocabulary:
-        """Load the visual words of a file below the repository, once."""
+        """Load the vocabulary of a file below the repository; the last one is kept."""
         from napari_cmrir.bag_of_words.vocabulary import load_vocabulary
 
         if self._vocabulary is None or self._vocabulary[0] != file:
@@ -134,7 +135,10 @@ class WorkerContext:
         return np.asarray(pixels, np.uint8)
 
     def describe(self, row: ImageRow, rectangle: npt.NDArray[np.int64], *, again: bool = False) -> Features:
-        """Describe a field (y, x, height, width) of a stored CoMIR; remember it if asked for ``again``."""
+        """Describe a field (y, x, height, width) of a stored CoMIR.
+
+        ``again`` means that the field will be described once more; its features are kept if there is room.
+        """
         from napari_cmrir.bag_of_words.descriptors.features import describe
 
         y, x = rectangle[:2].tolist()
@@ -151,38 +155,39 @@ class WorkerContext:
 
 
 HEARTBEAT = 0.4
-"""Seconds after which a job that waits for workers says that it still does."""
+"""Seconds between two `Progress` of a job that waits for workers; cancelling takes effect at one."""
 
 CONNECT_SECONDS = 10
+"""Seconds to wait for a dask scheduler to answer."""
 
 Item = TypeVar("Item")
 Task = Callable[[WorkerContext, Sequence[Any]], Job[Any]]
 Events = Generator[Progress | tuple[Sequence[Any], Any], None, None]
-"""Progress within a batch, counted in its items, or a batch that is done, with its result."""
+"""Progress within a batch, counted in its items; or a finished batch and its result."""
 
 
 class TaskFailed:
-    """In place of the result of a task whose workers died again and again."""
+    """The result of a task whose workers died repeatedly."""
 
 
 class Executor(Protocol):
-    """Whoever does tasks."""
+    """Runs tasks."""
 
     @property
     def size(self) -> int:
-        """Number of tasks that are done at once."""
+        """Number of tasks that run at once."""
 
     def do(self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]]) -> Events:
-        """Do a task for every batch; a result may be `TaskFailed`."""
+        """Run a task for every batch; a result may be `TaskFailed`."""
 
 
 class LocalExecutor:
-    """The process itself, one task after the other, each on all threads that torch may use."""
+    """Runs tasks in this process, one after another, on all threads of torch."""
 
     size = 1
 
     def do(self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]]) -> Events:
-        """Do a task for every batch, in order."""
+        """Run a task for every batch, in order."""
         for batch in batches:
             with closing(task(context, batch)) as job:
                 yield batch, (yield from job)
@@ -190,21 +195,21 @@ class LocalExecutor:
 
 @dataclass(frozen=True)
 class DaskExecutor:
-    """The workers of a dask cluster, each on one thread of torch.
+    """Runs tasks on the workers of a dask cluster, each on one thread of torch.
 
-    A task of a worker that dies is done by another; dask gives up on a task whose workers died four times.
+    If a worker dies, another worker runs its task. dask gives up on a task after four workers died.
     """
 
     client: Any
 
     @property
     def size(self) -> int:
-        """Number of tasks that the cluster does at once."""
+        """Number of tasks that the cluster runs at once."""
         n_threads: int = sum(self.client.nthreads().values())
         return max(1, n_threads)
 
     def do(self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]]) -> Events:
-        """Do a task for every batch, in whatever order; at most two a worker wait at the scheduler."""
+        """Run a task for every batch, in any order; the scheduler holds at most two tasks per worker."""
         return self._do(task, context, batches, is_alone=False)
 
     def _do(
@@ -219,7 +224,7 @@ class DaskExecutor:
                 room = 2 * self.size
                 while waiting and len(running) < room:
                     batch = waiting.popleft()
-                    future = self.client.submit(_do_there, task, context.config, list(batch), pure=False)
+                    future = self.client.submit(_run_task, task, context.config, list(batch), pure=False)
                     running[future] = batch
                 finished = self._finished(list(running))
                 if not finished:
@@ -238,7 +243,7 @@ class DaskExecutor:
                 self.client.cancel(list(running), force=True)
 
     def _finished(self, futures: Sequence[Any]) -> list[Any]:
-        """Wait for one of the futures, for a heartbeat at most, and return those that are done."""
+        """Wait at most a heartbeat for one of the futures, and return the finished ones."""
         from distributed import wait
 
         try:
@@ -248,10 +253,10 @@ class DaskExecutor:
             return []
 
     def _one_by_one(self, task: Task, context: WorkerContext, batch: Sequence[Any]) -> Events:
-        """Do the items of a batch that killed its workers one after the other, to find the one that does.
+        """Run the items of a batch that killed its workers one by one, to find the item that kills them.
 
-        dask blames all tasks that wait at a worker for its death: an item is given out when the one before it
-        is done.
+        dask blames all tasks that wait at a worker for its death. Therefore an item is submitted only after
+        the previous one has ended.
         """
         for item in batch:
             yield from self._do(task, context, [[item]], is_alone=True)
@@ -263,19 +268,24 @@ class DaskExecutor:
 
 @contextmanager
 def make_executor(workers: int | None, scheduler: str | None) -> Iterator[Executor]:
-    """Gather who shall do the tasks.
+    """Choose and start the executor of tasks.
 
     Parameters
     ----------
     workers : int or None
-        Worker processes to start on this computer; they end with the executor, and with this process.
+        Number of worker processes to start on this computer. They end with the executor and with this
+        process. None, without a scheduler, runs tasks in this process.
     scheduler : str or None
         Address of the scheduler of a dask cluster, such as ``tcp://10.0.0.1:8786``.
+
+    Yields
+    ------
+    Executor
 
     Raises
     ------
     InputError
-        If both are given, there are no workers, or no scheduler answers at the address.
+        If both are given, the number of workers is below 1, or no scheduler answers at the address.
     """
     if workers is not None and scheduler is not None:
         raise InputError("Give a number of workers or the address of a scheduler, not both.")
@@ -300,7 +310,7 @@ def _cluster(workers: int | None) -> Iterator[str]:
         n_workers=workers,
         threads_per_worker=1,
         processes=True,
-        memory_limit=MEMORY_LIMIT // workers,  # one that needs more is started anew
+        memory_limit=MEMORY_LIMIT // workers,  # dask restarts a worker that needs more
         dashboard_address="127.0.0.1:0",
         silence_logs="CRITICAL",
     ) as cluster:
@@ -321,11 +331,11 @@ def _client(address: str) -> Iterator[Any]:
         yield client
 
 
-_TOOLS: dict[IndexConfig, WorkerContext] = {}
+_CONTEXTS: dict[IndexConfig, WorkerContext] = {}  # of this worker process: at most one, the latest
 
 
-def _do_there(task: Task, config: IndexConfig, batch: Sequence[Any]) -> Any:
-    """Do a task in a worker: on one thread, for the process has as many tasks as threads."""
+def _run_task(task: Task, config: IndexConfig, batch: Sequence[Any]) -> Any:
+    """Run a task in a worker, on one thread of torch, because the process runs one task per thread."""
     import torch
 
     if not (config.folder / MODEL_NAME).is_file():
@@ -334,7 +344,7 @@ def _do_there(task: Task, config: IndexConfig, batch: Sequence[Any]) -> Any:
             " put the repository and the images where every worker finds them under the same path."
         )
     torch.set_num_threads(1)
-    if config not in _TOOLS:
-        _TOOLS.clear()
-        _TOOLS[config] = WorkerContext(config)
-    return run(task(_TOOLS[config], batch))
+    if config not in _CONTEXTS:
+        _CONTEXTS.clear()
+        _CONTEXTS[config] = WorkerContext(config)
+    return run(task(_CONTEXTS[config], batch))

@@ -1,4 +1,4 @@
-"""The stages of indexing: tasks given to an executor, and their results published in the catalogue."""
+"""The stages of indexing: tasks run by an executor, and their results published in the catalogue."""
 
 from __future__ import annotations
 
@@ -22,34 +22,35 @@ from napari_cmrir.repository.tasks import ImageTask, Represented, SegmentTask, i
 __all__ = ["Indexing", "build_segments", "represent_images"]
 
 BATCH_IMAGES = 8
-"""Images that are represented in one task and published together; each CoMIR is kept once it is stored."""
+"""Images of one task, which are published together. Larger batches make fewer segments; images become
+searchable later. A stored CoMIR is not computed again after an interruption. Not measured."""
 
 BATCH_FIELDS = 32
-"""Fields or segments of a task of an index: what a lost worker has to compute again."""
+"""Fields or segments of one task of an index: the work that a dying worker loses. Not measured."""
 
-DIED = "its worker died several times, perhaps for want of memory; index it again with fewer workers."
+DIED = "its worker died several times, perhaps for lack of memory; index it again with fewer workers."
 
 Item = TypeVar("Item")
 
 
 @dataclass
 class Indexing:
-    """One call's work, and how far it has come.
+    """The work of one call of `build_repository` or `build_index`, and its progress.
 
     Parameters
     ----------
     catalogue : Catalogue
-        Of the repository, open to write.
+        Catalogue of the repository, open for writing.
     executor : Executor
-        Does the tasks.
+        Runs the tasks.
     context : WorkerContext
-        With which they are done in this process.
+        Context of tasks in this process.
     total : int
-        Units that progress is counted in.
+        Number of units of progress.
     unit : str
-        Their name.
+        Name of the units.
     share : float
-        Of the call, that the part under way takes: percentages are of it.
+        Share of the call that the current stage takes. `run_tasks` and `part` take percentages of this share.
     """
 
     catalogue: Catalogue
@@ -62,11 +63,11 @@ class Indexing:
 
     @property
     def config(self) -> IndexConfig:
-        """What workers know of the repository."""
+        """Configuration of the workers."""
         return self.context.config
 
     def progress(self, done: float, message: str) -> Progress:
-        """Say how far the call has come, and how fast it goes."""
+        """Make a `Progress` of the call; after 2 s the message includes the speed."""
         seconds = time.monotonic() - self.started
         if self.unit == "images" and done >= 1 and seconds > 2:
             message += f" ({60 * done / seconds:.3g} images a minute)"
@@ -75,7 +76,7 @@ class Indexing:
     def give_out(
         self, task: Task, batches: Sequence[Sequence[Any]], start: float, stop: float
     ) -> Generator[Progress | tuple[Sequence[Any], Any], None, None]:
-        """Have a task done for all batches, with progress from ``start`` to ``stop``."""
+        """Run a task for all batches; yield progress from ``start`` to ``stop``, and results by batch."""
         each = (stop - start) / max(1, sum(map(len, batches)))
         done = start
         with closing(self.executor.do(task, self.context, batches)) as events:
@@ -92,13 +93,13 @@ class Indexing:
     def run_tasks(
         self, task: Callable[..., Job[Any]], items: Sequence[Any], start: float, stop: float
     ) -> Generator[Progress | tuple[Sequence[Any], Any], None, None]:
-        """Do a task for all items in batches; yields progress, and each batch with its result."""
+        """Run a task for all items in batches; yield progress, and each batch with its result."""
         size = _spread_evenly(len(items), self.executor, BATCH_FIELDS)
         batches = [items[first : first + size] for first in range(0, len(items), size)]
         return self.give_out(task, batches, *self._units(start, stop))
 
     def part(self, job: Job[Item], start: float, stop: float, message: str) -> Job[Item]:
-        """Run a job as the part of the call that leads from ``start`` to ``stop`` percent."""
+        """Run a job as the part of the current stage from ``start`` to ``stop`` percent."""
         with closing(portion(job, *self._units(start, stop))) as part:
             while True:
                 try:
@@ -110,13 +111,18 @@ class Indexing:
 
 
 def represent_images(indexing: Indexing, images: Sequence[tuple[int, AnySource]]) -> Job[None]:
-    """Make images searchable, a batch at a time; note why an image cannot be used.
+    """Make images searchable, batch by batch; note the reason for each image that cannot be used.
 
     Parameters
     ----------
     indexing : Indexing
     images : sequence of (int, Path, Source or Remote)
-        The number of each image, and where to read it.
+        Number and source of each image.
+
+    Yields
+    ------
+    Progress
+        In images.
     """
     catalogue, folder = indexing.catalogue, indexing.config.folder
     (folder / COMIRS).mkdir(exist_ok=True)
@@ -140,21 +146,27 @@ def represent_images(indexing: Indexing, images: Sequence[tuple[int, AnySource]]
 
 
 def build_segments(indexing: Indexing, name: str, *, anew: bool = False) -> Job[None]:
-    """Build an index of all fields, or of those that it lacks.
+    """Build an index of all fields, or complete it.
 
     Parameters
     ----------
     indexing : Indexing
-        Counted in percent.
+        It counts in percent.
     name : str
-        The index, in `FIELD_INDEXES`.
+        Name of the index in `FIELD_INDEXES`.
     anew : bool
-        Prepare it again, such as learn other words; readers see the former until all segments are done.
+        Prepare the index again, for example learn other words. Readers see the previous index until all
+        segments are done.
+
+    Yields
+    ------
+    Progress
+        In percent.
 
     Raises
     ------
     InputError
-        If the workers died over a segment.
+        If a segment kills its workers repeatedly.
     """
     catalogue, index = indexing.catalogue, FIELD_INDEXES[name]()
     folder = indexing.config.folder
@@ -167,7 +179,7 @@ def build_segments(indexing: Indexing, name: str, *, anew: bool = False) -> Job[
     file = None if shared is None else shared.get("file")
     if shared is None or anew or (file is not None and not (folder / file).exists()):
         _remove_damaged(catalogue, name)
-        indexing.share = 2 / 3
+        indexing.share = 2 / 3  # preparing learns words, which takes about twice the counting; not measured
         shared = yield from index.prepare(indexing, _fields(folder, segments, rows))
         indexing.share, anew = 1.0, True
     built: set[int] = set()
@@ -203,7 +215,7 @@ def build_segments(indexing: Indexing, name: str, *, anew: bool = False) -> Job[
 
 
 def _remove_damaged(catalogue: Catalogue, name: str) -> None:
-    """Remove damaged files of an index, which would be taken for ones that a killed job had written."""
+    """Remove damaged files of an index, because `write_index` would reuse existing files of the same name."""
     for index in catalogue.index_files(name):
         path = catalogue.folder / index.file
         if path.exists() and checksum(path) != index.sha256:
@@ -213,17 +225,17 @@ def _remove_damaged(catalogue: Catalogue, name: str) -> None:
 def _fields(
     folder: Path, segments: Sequence[SegmentRow], rows: dict[int, dict[int, ImageRow]]
 ) -> list[StoredField]:
-    """List all fields that are searched, in the order of their images."""
+    """List all searched fields, in the order of their images."""
     tasks = [SegmentTask(segment.id, segment.file, rows[segment.id], "", {}) for segment in segments]
     fields = [field for task in tasks for field in task.fields(folder)]
     return sorted((one for one in fields if one.image.state == "indexed"), key=lambda one: one.image.id)
 
 
 def _consecutive(tasks: Sequence[ImageTask], size: int) -> list[list[ImageTask]]:
-    """Split images into batches of up to ``size`` whose numbers follow one another.
+    """Split images into batches of at most ``size`` consecutive numbers.
 
-    A segment then never reaches over an image of another one: segments can be put in the order of their
-    images, whichever of them was stopped and done later.
+    The image numbers of two segments then never interleave, so that segments can be sorted by their images
+    even if an interrupted batch was finished later.
     """
     batches: list[list[ImageTask]] = []
     for task in sorted(tasks, key=lambda one: one.image_id):
@@ -235,5 +247,5 @@ def _consecutive(tasks: Sequence[ImageTask], size: int) -> list[list[ImageTask]]
 
 
 def _spread_evenly(number: int, executor: Executor, most: int) -> int:
-    """Choose the size of a batch so that every worker gets a few of them."""
+    """Choose a batch size at which every worker gets about three batches, at most ``most``."""
     return most if executor.size == 1 else max(1, min(most, number // (3 * executor.size)))

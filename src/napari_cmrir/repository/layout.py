@@ -1,4 +1,4 @@
-"""What lies where in a repository's folder, and how its files are named."""
+"""The layout of a repository's folder, and the naming of its files."""
 
 from __future__ import annotations
 
@@ -17,13 +17,22 @@ __all__ = [
 CATALOGUE_NAME = "catalogue.sqlite"
 MODEL_NAME = "model.safetensors"
 LOCK_NAME = "writer.lock"
-COMIRS = "comirs"  # a pyramid an image
-SEGMENTS = "segments"  # the fields of a batch of images
-INDEXES = "indexes"  # what is computed of every field: a folder an index
+COMIRS = "comirs"  # one pyramid per image
+SEGMENTS = "segments"  # one file per batch of images, with their fields
+INDEXES = "indexes"  # one folder per field index
 
 
 def token(*inputs: object) -> str:
-    """Name what is computed from these inputs: 12 hexadecimal digits.
+    """Name a result by its inputs: equal inputs give equal names of 12 hexadecimal digits.
+
+    Parameters
+    ----------
+    *inputs : object
+        Values whose text identifies them.
+
+    Returns
+    -------
+    str
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""One writer at a time: the lock, and opening a repository to write."""
+"""One writer at a time: the writer's lock, and opening a repository for writing."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ __all__ = ["open_to_change", "open_to_write", "writer_lock"]
 
 
 PATIENCE = 0.5
-"""Seconds that a second writer waits before it is refused."""
+"""Seconds that a second writer waits before it is refused: a writer that is just ending gets time to end."""
 
 
 @contextmanager
 def writer_lock(path: Path) -> Iterator[None]:
-    """Hold the only right to write to a repository.
+    """Hold the exclusive right to write to a repository.
 
-    The lock is an open transaction of a small SQLite database, so the operating system gives it
-    free when the process that holds it ends, however it ends.
+    The lock is an open transaction of a small SQLite database. The operating system releases it when the
+    process that holds it ends, even if the process is killed.
 
     Parameters
     ----------
     path : Path
-        The lock's file; it is made where it is missing and stays.
+        File of the lock. It is created if missing, and remains.
 
     Raises
     ------
     InputError
-        If another process, or another thread of this one, is writing; the message names it.
+        If another process, or another thread of this process, is writing; the message names the process.
     """
     with closing(_connect(path)) as connection:
         try:
@@ -58,7 +58,7 @@ def writer_lock(path: Path) -> Iterator[None]:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    # A job may be closed by another thread than ran it, as the garbage collector does.
+    # The garbage collector may close a job in another thread than the one that ran it.
     return sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
 
 
@@ -85,13 +85,21 @@ def _refusal(path: Path, holder: str) -> InputError:
 
 @contextmanager
 def open_to_write(folder: Path) -> Iterator[Catalogue]:
-    """Open the catalogue of a repository, or of a new one, as its only writer.
+    """Open the catalogue of a repository as its only writer; create the repository if it does not exist.
+
+    Parameters
+    ----------
+    folder : Path
+        The repository.
+
+    Yields
+    ------
+    Catalogue
 
     Raises
     ------
     InputError
-        If the folder holds other files, is a file, is being written or cannot be written to, or its
-        disk is full.
+        If the folder holds other files, is a file, is being written, is not writable, or its disk is full.
     """
     with explain_disk_errors(folder):
         parts = (folder, folder / COMIRS, folder / SEGMENTS, folder / INDEXES)
@@ -109,7 +117,22 @@ def open_to_write(folder: Path) -> Iterator[Catalogue]:
 
 @contextmanager
 def open_to_change(folder: Path) -> Iterator[Catalogue]:
-    """Open the catalogue of a repository that there is, as its only writer."""
+    """Open the catalogue of an existing repository as its only writer.
+
+    Parameters
+    ----------
+    folder : Path
+        The repository.
+
+    Yields
+    ------
+    Catalogue
+
+    Raises
+    ------
+    InputError
+        If there is no repository; see also `open_to_write`.
+    """
     if not (folder / CATALOGUE_NAME).is_file():
         raise InputError(f"{folder} is not a repository; give a folder made by 'napari-cmrir index'.")
     with open_to_write(folder) as catalogue:

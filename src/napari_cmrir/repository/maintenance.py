@@ -33,7 +33,7 @@ __all__ = [
 
 
 class Part(NamedTuple):
-    """A file or folder below the repository, its digest, and what to do if it is lost."""
+    """A file or folder below the repository, its checksum, and the advice if it is lost."""
 
     file: str
     sha256: str | None
@@ -41,10 +41,10 @@ class Part(NamedTuple):
 
 
 def verify_repository(path: str | os.PathLike[str]) -> Job[list[str]]:
-    """Read every file of a repository again and compare it with its checksum.
+    """Read every file of a repository and compare it with its checksum.
 
-    It may be one that cannot be opened any more, or is unfinished; it is not changed, and may be written to
-    meanwhile.
+    The repository may be unfinished, or too damaged to be opened. It is not changed. Another process may
+    write to it meanwhile.
 
     Parameters
     ----------
@@ -59,12 +59,12 @@ def verify_repository(path: str | os.PathLike[str]) -> Job[list[str]]:
     Returns
     -------
     list of str
-        What is wrong and what to do about it, a sentence each; empty if all is well.
+        One sentence per problem, with advice; empty if there is none.
 
     Raises
     ------
     InputError
-        If there is no repository, or it is of a newer format.
+        If there is no repository, or it is of another format.
     """
     folder = Path(os.path.abspath(path))
     with closing(Catalogue(folder)) as catalogue:
@@ -83,15 +83,16 @@ def verify_repository(path: str | os.PathLike[str]) -> Job[list[str]]:
         problem = _problem(folder, part)
         if problem is not None:
             problems[part] = problem
-    if problems:  # a part that the catalogue names no more was removed by a writer meanwhile
+    if problems:  # a writer may have removed parts meanwhile; the catalogue no longer names these
         with closing(Catalogue(folder)) as catalogue:
-            still = set(_parts(catalogue))
-        problems = {part: problem for part, problem in problems.items() if part in still}
+            current = set(_parts(catalogue))
+        problems = {part: problem for part, problem in problems.items() if part in current}
     yield Progress(len(parts), len(parts), "files", f"{len(problems)} problems")
     return list(problems.values())
 
 
 def _parts(catalogue: Catalogue) -> Iterator[Part]:
+    """List all files that the catalogue names."""
     about = catalogue.about
     if about("model_sha256") is not None:
         advice = "restore it from a copy, or put the model file that it was built with there"
@@ -127,9 +128,10 @@ def _problem(folder: Path, part: Part) -> str | None:
 
 
 def prune_repository(path: str | os.PathLike[str]) -> Job[tuple[str, ...]]:
-    """Drop the images whose files are nowhere any more; what they leave on the disk, compacting removes.
+    """Drop the images whose files no longer exist.
 
-    A file that has moved is found by its content when its new folder is indexed: do that first.
+    `compact_repository` removes their CoMIRs from the disk. A moved file is found by its content when its new
+    folder is indexed, so index the new folder before pruning.
 
     Parameters
     ----------
@@ -144,12 +146,12 @@ def prune_repository(path: str | os.PathLike[str]) -> Job[tuple[str, ...]]:
     Returns
     -------
     tuple of str
-        The paths at which the dropped images were.
+        Paths of the dropped images.
 
     Raises
     ------
     InputError
-        If no image would be left, as when a drive is not connected; or the repository is being written.
+        If no image would remain, such as when a drive is not connected; or the repository is being written.
     """
     folder = Path(os.path.abspath(path))
     with open_to_change(folder) as catalogue:
@@ -162,7 +164,13 @@ def prune_repository(path: str | os.PathLike[str]) -> Job[tuple[str, ...]]:
 
 
 def prune_vanished(catalogue: Catalogue) -> list[str]:
-    """Retire the images whose files are nowhere, within a transaction; return their paths."""
+    """Retire the images whose files no longer exist, within a transaction; return their paths.
+
+    Raises
+    ------
+    InputError
+        If no searched image would remain.
+    """
     searched = catalogue.count_images().get("indexed", 0)
     dropped = [row for row in list(catalogue.images("indexed")) if _vanished(catalogue, row)]
     if dropped and len(dropped) == searched:
@@ -179,28 +187,29 @@ def prune_vanished(catalogue: Catalogue) -> list[str]:
 
 def _vanished(catalogue: Catalogue, row: ImageRow) -> bool:
     file = catalogue.resolve(row)
-    # A name that no encoding of Unicode can hold is noted with escapes, and cannot be looked for.
+    # An undecodable name is stored with escapes (`text`), so its file cannot be looked for.
     return file is not None and "\\udc" not in str(file) and not file.exists()
 
 
 COMPACT_FIELDS = 2048
-"""Fields of a segment after compacting."""
+"""Largest number of fields of a segment after compacting; larger segments take longer to rewrite. Not
+measured."""
 
 Group = list[tuple[SegmentRow, npt.NDArray[np.void]]]
 
 
 @dataclass(frozen=True)
 class Compacted:
-    """What compacting a repository did.
+    """The result of compacting a repository.
 
     Parameters
     ----------
     segments : int
-        Segments that there are now.
+        Number of segments afterwards.
     dropped_images : int
-        Entries of images changed or pruned before that were forgotten.
+        Number of removed entries of changed or pruned images.
     freed_bytes : int
-        Room given back to the disk.
+        Disk space freed, in bytes.
     """
 
     segments: int
@@ -209,7 +218,7 @@ class Compacted:
 
 
 def compact_repository(path: str | os.PathLike[str]) -> Job[Compacted]:
-    """Join small segments, and remove from the disk what is no longer searched.
+    """Join small segments, and remove files that are no longer searched from the disk.
 
     Parameters
     ----------
@@ -224,12 +233,11 @@ def compact_repository(path: str | os.PathLike[str]) -> Job[Compacted]:
     Returns
     -------
     Compacted
-        What was done.
 
     Raises
     ------
     InputError
-        If a segment is damaged; the repository is being written, or its disk is full.
+        If a segment is damaged, the repository is being written, or its disk is full.
 
     Notes
     -----
@@ -258,7 +266,7 @@ def compact_repository(path: str | os.PathLike[str]) -> Job[Compacted]:
 
 
 def _groups(folder: Path, rows: Sequence[SegmentRow], searched: set[int]) -> Iterator[Group]:
-    """Group the segments that are worth rewriting, in the order of their images."""
+    """Group segments to be joined, in the order of their images; skip those that need no rewriting."""
     mapped = sorted(
         ((row, map_fields(folder / row.file)) for row in rows), key=lambda one: int(one[1]["image"][0])
     )
@@ -266,25 +274,26 @@ def _groups(folder: Path, rows: Sequence[SegmentRow], searched: set[int]) -> Ite
     n_fields = 0
     for row, fields in mapped:
         if n_fields and n_fields + len(fields) > COMPACT_FIELDS:
-            if _is_worth_it(group, searched):
+            if _needs_rewriting(group, searched):
                 yield group
             group, n_fields = [], 0
         group.append((row, fields))
         n_fields += len(fields)
-    if _is_worth_it(group, searched):
+    if _needs_rewriting(group, searched):
         yield group
 
 
-def _is_worth_it(group: Group, searched: set[int]) -> bool:
+def _needs_rewriting(group: Group, searched: set[int]) -> bool:
+    """Tell whether a group has several segments, or fields that are no longer searched."""
     return len(group) > 1 or any(not searched.issuperset(fields["image"].tolist()) for _, fields in group)
 
 
 def _join(catalogue: Catalogue, group: Group, searched: set[int]) -> SegmentInfo | None:
-    """Write the searched fields of segments, and their indexes, as one; ``None`` where there are none."""
+    """Write the searched fields of a group, and their indexes, as one segment; ``None`` if there are none."""
     folder = catalogue.folder
     numbers = np.array(sorted(searched), np.int64)
     kept = [np.isin(fields["image"], numbers) for _, fields in group]
-    fields = np.concatenate([one[keep] for (_, one), keep in zip(group, kept, strict=True)])
+    fields = np.concatenate([table[keep] for (_, table), keep in zip(group, kept, strict=True)])
     if not len(fields):
         return None
     image_ids = tuple(dict.fromkeys(fields["image"].tolist()))
@@ -294,15 +303,15 @@ def _join(catalogue: Catalogue, group: Group, searched: set[int]) -> SegmentInfo
     write_fields(folder / file, np.array(fields.tolist()))
     indexes = []
     segments = {row.id for row, _ in group}
-    files = [one for one in catalogue.index_files() if one.segment in segments]
-    for name in sorted({one.name for one in files}):
-        of = {one.segment: folder / one.file for one in files if one.name == name}
+    files = [file for file in catalogue.index_files() if file.segment in segments]
+    for name in sorted({file.name for file in files}):
+        of = {file.segment: folder / file.file for file in files if file.name == name}
         if len(of) < len(group) or not all(path.exists() for path in of.values()):
             continue  # incomplete: it is built again when it is needed
         index = FIELD_INDEXES[name]()
         parts = [
-            index.select(map_tensors(of[row.id]), one, keep)
-            for (row, one), keep in zip(group, kept, strict=True)
+            index.select(map_tensors(of[row.id]), table, keep)
+            for (row, table), keep in zip(group, kept, strict=True)
         ]
         path = folder / INDEXES / name / f"{stem}.safetensors"
         write_tensors(path, index.join(parts))
@@ -311,7 +320,7 @@ def _join(catalogue: Catalogue, group: Group, searched: set[int]) -> SegmentInfo
 
 
 def _remove_unnamed(folder: Path, catalogue: Catalogue) -> None:
-    """Remove the files that the catalogue does not name: they do not exist for anybody."""
+    """Remove the files that the catalogue does not name; no reader uses them."""
     files = catalogue.index_files()
     shared = [catalogue.shared_of(name) or {} for name in {index.name for index in files}]
     named = {

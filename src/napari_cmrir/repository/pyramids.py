@@ -1,4 +1,4 @@
-"""CoMIR pyramids: OME-Zarr 0.5 images of a few files each, which napari and others open as they are."""
+"""CoMIR pyramids: OME-Zarr 0.5 images of a few files each, which napari and other viewers open."""
 
 from __future__ import annotations
 
@@ -28,38 +28,45 @@ __all__ = [
 ]
 
 WHOLE_SIDE = 1024
-"""Levels up to a field are one chunk each, px: they are read whole."""
+"""Longest side of a level that is stored as one chunk, px: the size of a field, which is read whole."""
 
 CHUNK_SIDE = 256
+"""Side of a chunk of larger levels, px: smaller chunks read less around a field, larger ones compress better.
+Not measured."""
 SHARD_SIDE = 8192
+"""Side of a shard (one file), px: 64 MB per channel before compression, the memory that writing needs. Not
+measured."""
 SMALLEST_SIDE = 64
+"""Smallest side of the coarsest level, px."""
 
 EFFORT = 1
-"""Of zstandard: a third of its default's time, for files a few per cent larger."""
+"""Level of zstandard: a third of its default's time, for files a few per cent larger."""
 
 NOTES = "napari-cmrir"
-"""Where a pyramid notes how its image was read."""
+"""Key of the notes in a pyramid's attributes."""
 
 BAND = 1024
-"""Rows that are halved at once."""
+"""Rows that are halved at once, which bounds memory; not measured."""
 
 
 def write_pyramid(
     path: Path, comir: npt.NDArray[np.uint8], name: str, notes: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a CoMIR and its halvings as one OME-Zarr image; it appears whole or not at all.
+    """Write a CoMIR and its coarser levels atomically as one OME-Zarr image.
+
+    Each level averages 2 x 2 pixels of the previous one; the coarsest level's smaller side is at least 64 px.
+    A level of up to 8,192 px a side is one file; a larger level has one file per shard of that size.
 
     Parameters
     ----------
     path : Path
-        The folder to write, by custom ``*.ome.zarr``.
+        Folder to write, usually ``*.ome.zarr``.
     comir : ndarray, (channel, y, x) uint8
-        The CoMIR. Each next level averages 2 x 2 pixels, while its smaller side keeps at least 64. A level is
-        one file up to 8,192 px a side, one a shard of that size beyond.
+        The CoMIR.
     name : str
-        The name that viewers show.
+        Name that viewers show.
     notes : mapping, optional
-        What `read_notes` shall return; a ``"pixel_size"`` in micrometres is also the scale of the image.
+        JSON values for `read_notes`; a ``"pixel_size"`` in micrometres also scales the image in viewers.
     """
     with atomic_path(path) as partial:
         for level in create_pyramid(partial, comir.shape, name, notes):
@@ -70,21 +77,23 @@ def write_pyramid(
 def create_pyramid(
     path: Path, shape: tuple[int, ...], name: str, notes: Mapping[str, Any] | None = None
 ) -> list[zarr.Array[Any]]:
-    """Begin a pyramid, which may be larger than memory: `fill_coarser` does the rest once level 0 is written.
+    """Create the empty levels of a pyramid, which may be larger than memory.
+
+    The caller writes level 0; then `fill_coarser` computes the other levels.
 
     Parameters
     ----------
     path : Path
-        The folder to make; see `files.atomic_path`.
+        Folder to create; see `files.atomic_path`.
     shape : (int, int, int)
         Channels, height and width.
     name, notes
-        As of `write_pyramid`.
+        See `write_pyramid`.
 
     Returns
     -------
     list of zarr.Array, (channel, y, x) uint8
-        All levels, empty; to be written in blocks of `SHARD_SIDE`.
+        All levels, finest first. Write them in blocks of `SHARD_SIDE`.
     """
     import zarr
 
@@ -100,7 +109,17 @@ def create_pyramid(
 
 
 def fill_coarser(levels: Sequence[zarr.Array[Any]]) -> Iterator[str]:
-    """Write the coarser levels of a pyramid whose finest is written, shard by shard, saying what it does."""
+    """Compute the coarser levels of a pyramid from its finest, shard by shard; yield a message for each.
+
+    Parameters
+    ----------
+    levels : sequence of zarr.Array
+        From `create_pyramid`; the first one is written.
+
+    Yields
+    ------
+    str
+    """
     for number, (finer, coarser) in enumerate(itertools.pairwise(levels), start=1):
         for y in range(0, coarser.shape[1], SHARD_SIDE):
             for x in range(0, coarser.shape[2], SHARD_SIDE):
@@ -109,14 +128,24 @@ def fill_coarser(levels: Sequence[zarr.Array[Any]]) -> Iterator[str]:
 
 
 def read_notes(path: Path) -> dict[str, Any]:
-    """Return what was noted in a pyramid when it was written; nothing of one without notes."""
+    """Return the notes of a pyramid; an empty dict if it has none.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the pyramid.
+
+    Returns
+    -------
+    dict
+    """
     import zarr
 
     return dict(cast("Any", zarr.open_group(path, mode="r").attrs.get(NOTES, {})))
 
 
 def halve(comir: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Average 2 x 2 pixels; a last odd row or column is left out, so that a pixel always covers four.
+    """Average 2 x 2 pixels; a last odd row or column is left out, so that each pixel covers four.
 
     Parameters
     ----------
@@ -138,7 +167,7 @@ def halve(comir: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def coarsest_level(height: int, width: int) -> int:
-    """Give the coarsest level of the pyramid of an image of that size.
+    """Give the number of the coarsest level of a pyramid of that height and width in px.
 
     Examples
     --------
@@ -156,7 +185,7 @@ def open_level(path: Path, level: int = 0) -> zarr.Array[Any]:
     path : Path
         The pyramid's folder.
     level : int
-        0 is full resolution, each further one half of that before.
+        0 is full resolution. Each further level halves the previous one.
 
     Returns
     -------
@@ -179,13 +208,13 @@ def open_level(path: Path, level: int = 0) -> zarr.Array[Any]:
 
 
 def open_coarsest(path: Path) -> zarr.Array[Any]:
-    """Open the smallest level of a pyramid, whose shorter side is below 128 px; else as `open_level`."""
+    """Open the coarsest level of a pyramid; its shorter side is below 128 px. See `open_level`."""
     _, height, width = open_level(path).shape
     return open_level(path, coarsest_level(height, width))
 
 
 def _halve_block(level: zarr.Array[Any], coarser: zarr.Array[Any], y: int, x: int) -> None:
-    """Fill one shard of a level from the level before, read in bands."""
+    """Compute one shard of a level from the next finer level, read in bands."""
     n_channels, height, width = coarser.shape
     rows, columns = min(SHARD_SIDE, height - y), min(SHARD_SIDE, width - x)
     block = np.empty((n_channels, rows, columns), np.uint8)
@@ -231,7 +260,7 @@ def _describe(name: str, n_channels: int, n_levels: int, pixel_size: float | Non
             "path": str(level),
             "coordinateTransformations": [
                 {"type": "scale", "scale": [1.0, *[size * 2.0**level] * 2]},
-                # The centre of an averaged pixel lies between those it covers.
+                # The centre of an averaged pixel lies between the centres of its four pixels.
                 {"type": "translation", "translation": [0.0, *[size * (2.0**level - 1) / 2] * 2]},
             ],
         }

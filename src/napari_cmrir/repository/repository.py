@@ -1,4 +1,4 @@
-"""A repository opened to search: everything is mapped or read when it is asked for."""
+"""A repository opened for searching; files are mapped or read on first use."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ __all__ = [
     "open_repository",
 ]
 
-_CACHED_COMIRS = 512  # fields of reduced resolution kept in memory: 128 MB a channel at most
-_CACHED_NOTES = 4096
-_ASKED = 8  # fields whose pixel sizes are compared
+_CACHED_COMIRS = 512  # fields of reduced resolution kept in memory: at most 128 MB per channel
+_CACHED_NOTES = 4096  # notes of images kept in memory; a note is small, reading one opens a zarr group
+_SAMPLED_FIELDS = 8  # fields whose pixel sizes are compared; all fields would be slow; not measured
 
 
 def open_repository(path: str | os.PathLike[str]) -> Repository:
-    """Open a repository to search it; any number of readers may, also while it is written.
+    """Open a repository for searching. Any number of readers may do so, also while it is written.
 
     Parameters
     ----------
@@ -52,18 +52,18 @@ def open_repository(path: str | os.PathLike[str]) -> Repository:
     Returns
     -------
     Repository
-        The state published when it was opened.
+        It shows the state that is published now; see `Repository.is_current`.
 
     Raises
     ------
     InputError
-        If it is not a repository, is unfinished, of a newer format, or misses a file.
+        If it is not a repository, is unfinished, of another format, or lacks a file.
     """
     return Repository(Path(os.path.abspath(path)))
 
 
 def file_state(path: Path) -> tuple[int, ...]:
-    """Return what tells a file from one that was put in its place, or written, since.
+    """Return values that change when a file is written or replaced.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def file_state(path: Path) -> tuple[int, ...]:
     Returns
     -------
     tuple of int
-        Device, number, size and time of its last change; empty where there is no file.
+        Device, inode number, size in bytes and time of the last change in ns; empty if there is no file.
     """
     try:
         status = path.stat()
@@ -83,7 +83,7 @@ def file_state(path: Path) -> tuple[int, ...]:
 
 
 class Repository:
-    """What is published of a repository at the moment it is opened.
+    """The state of a repository that is published when it is opened.
 
     Parameters
     ----------
@@ -95,9 +95,9 @@ class Repository:
     path : Path
         The repository's folder.
     modality : str
-        The modality of its images.
+        Modality of the images.
     settings : RepositorySettings
-        What it was built with.
+        Settings of the repository.
     fields : ndarray, (n,) of `FIELD_DTYPE`
         Image number, y, x, height and width in pixels of every field, in the order of `bag_index`.
     """
@@ -109,7 +109,7 @@ class Repository:
         self._indexes: dict[str, list[Tensors]] = {}
         self._catalogue = Catalogue(path)
         try:
-            self._state = self._read_state()  # before the rest: what is published meanwhile is then noticed
+            self._state = self._read_state()  # first, so that `is_current` notices changes while opening
             self._open()
         except BaseException:
             self.close()
@@ -144,7 +144,7 @@ class Repository:
         )
 
     def is_current(self) -> bool:
-        """Whether nothing was published, and neither catalogue nor model replaced, since it was opened."""
+        """Tell whether, since opening, nothing was published and neither catalogue nor model was replaced."""
         return self._read_state() == self._state
 
     def _read_state(self) -> tuple[Any, ...]:
@@ -152,7 +152,7 @@ class Repository:
         return self._catalogue.data_version(), *files
 
     def close(self) -> None:
-        """Close the catalogue; what was read stays usable."""
+        """Close the catalogue; data that were read stay usable."""
         self._catalogue.close()
 
     def __enter__(self) -> Self:
@@ -169,49 +169,49 @@ class Repository:
 
     @cached_property
     def model(self) -> Representation:
-        """The model that represents queries, loaded when first asked for."""
+        """The model that represents queries, loaded on first use."""
         from napari_cmrir.representations.base import load_model
 
         return load_model(self.path / MODEL_NAME)
 
     def has_index(self, name: str) -> bool:
-        """Tell whether an index of all fields is there, such as ``"words"``."""
-        there = {index.segment for index in self._catalogue.index_files(name)}
-        return all(segment.id in there for segment in self._segments)
+        """Tell whether an index, such as ``"words"``, is complete."""
+        indexed = {index.segment for index in self._catalogue.index_files(name)}
+        return all(segment.id in indexed for segment in self._segments)
 
     def index(self, name: str) -> list[Tensors]:
-        """Map the files of an index, one a segment.
+        """Map the files of an index, one per segment.
 
         Raises
         ------
         InputError
-            If the index is not there for all fields, or a file of it is missing or damaged.
+            If the index is incomplete, or one of its files is missing or damaged.
         """
         if name not in self._indexes:
             files = {index.segment: index.file for index in self._catalogue.index_files(name)}
-            lacking = sum(segment.id not in files for segment in self._segments)
-            if lacking:
+            n_missing = sum(segment.id not in files for segment in self._segments)
+            if n_missing:
                 raise InputError(
-                    f"{self.path} has no complete index '{name}' ({lacking} of {len(self._segments)} segments"
-                    f" lack it); build it ('index --{name}', or `build_index`)."
+                    f"{self.path} has no complete index '{name}' ({n_missing} of {len(self._segments)}"
+                    f" segments lack it); build it ('index --{name}', or `build_index`)."
                 )
             self._indexes[name] = [map_tensors(self.path / files[segment.id]) for segment in self._segments]
         return self._indexes[name]
 
     def reload_indexes(self) -> None:
-        """Use the indexes as they are published now."""
+        """Forget loaded indexes, so that the next use reads the published ones."""
         self._indexes.clear()
         for name in ("vocabulary", "bag_index"):
             self.__dict__.pop(name, None)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """The visual words, loaded when first asked for.
+        """The visual words, loaded on first use.
 
         Raises
         ------
         InputError
-            If no words were learned yet.
+            If no words have been learned.
         """
         from napari_cmrir.bag_of_words.vocabulary import load_vocabulary
 
@@ -222,54 +222,54 @@ class Repository:
 
     @cached_property
     def bag_index(self) -> BagIndex:
-        """The bags of all fields, mapped from the disk: row ``i`` is field ``i``."""
+        """The bags of all fields, mapped from the disk; row ``i`` is field ``i``."""
         from napari_cmrir.repository.indexes.words import bag_index
 
         parts = list(zip(self.index("words"), self._searched_of_segments(), strict=True))
         return bag_index(parts, len(self.vocabulary), self.settings.bags)
 
     def _searched_of_segments(self) -> list[npt.NDArray[np.bool_]]:
-        """Tell, segment by segment, which fields are searched."""
+        """Split the mask of searched fields by segment."""
         return np.split(self._is_searched, np.cumsum([len(table) for table in self._tables])[:-1])
 
     @property
     def descriptor_settings(self) -> DescriptorSettings:
-        """How its CoMIRs are described."""
+        """Settings of the descriptor of the CoMIRs."""
         return self.settings.descriptor
 
     @property
     def failures(self) -> dict[str, str]:
-        """Why, by path or name, an image that was given could not be used."""
+        """Reason by path or name of each image that could not be used."""
         rows = self._catalogue.images("failed")
         return {row.absolute_path or row.name: row.reason or "" for row in rows}
 
     def image_name(self, field: int) -> str:
-        """Name of the image that a field lies in: its file's name, or an array's."""
+        """Give the name of a field's image: the name of the file or of the array."""
         return self._image(field).name
 
     def image_path(self, field: int) -> Path | None:
-        """Find the file that a field lies in, if need be beside the repository; ``None`` for an array."""
+        """Find the file of a field's image, also if it moved with the repository; ``None`` for an array."""
         return self._catalogue.resolve(self._image(field))
 
     def pixel_step(self, field: int) -> float:
-        """Pixels of a field's image, at its finest level, to a pixel of its CoMIR along each axis."""
+        """Give the pixels of the image's finest level per pixel of its CoMIR, along each axis."""
         return float(self._notes_of(field).get("pixel_step", 1.0))
 
     def pixel_size(self, field: int) -> float | None:
-        """Side of a pixel of a field's CoMIR, in micrometres; ``None`` if it is not known."""
+        """Give the side of a pixel of a field's CoMIR, in micrometres; ``None`` if unknown."""
         size = self._notes_of(field).get("pixel_size")
         return None if size is None else float(size)
 
     @cached_property
     def reading(self) -> ReadingSettings:
-        """How its images were read when they were indexed, at the finest level.
+        """The reading settings of the index, at the finest level.
 
-        The boxes of hits are in pixels of the finest level, whichever level was indexed.
+        Boxes of hits are in pixels of the finest level, even if another level was indexed.
         """
         return self.settings.reading.model_copy(update={"level": None})
 
     def open_image(self, field: int) -> LazyImage:
-        """Open the image that a field lies in as it was read when it was indexed.
+        """Open the image of a field with the reading settings of the index.
 
         Parameters
         ----------
@@ -279,13 +279,13 @@ class Repository:
         Returns
         -------
         LazyImage
-            The finest level of the series, planes and channels that were indexed: the boxes of hits are in
-            its pixels. Close it when it is read.
+            The finest level of the indexed series, planes and channels. Boxes of hits are in its pixels. The
+            caller closes it.
 
         Raises
         ------
         InputError
-            The image cannot be opened, or was indexed from an array.
+            If the image cannot be opened, or was indexed from an array.
         """
         from napari_cmrir.images.readers import open_image
 
@@ -296,9 +296,9 @@ class Repository:
 
     @cached_property
     def common_pixel_size(self) -> float | None:
-        """The `pixel_size` of all fields, judged by a few spread evenly; ``None`` if they do not agree."""
-        asked = np.unique(np.linspace(0, len(self) - 1, _ASKED).astype(int)).tolist()
-        sizes = {self.pixel_size(field) for field in asked}
+        """The `pixel_size` of a few evenly spaced fields; ``None`` if they differ or one is unknown."""
+        sampled = np.unique(np.linspace(0, len(self) - 1, _SAMPLED_FIELDS).astype(int)).tolist()
+        sizes = {self.pixel_size(field) for field in sampled}
         known = [size for size in sizes if size is not None]
         if len(known) < len(sizes) or max(known) > min(known) * (1 + SAME_SIZE):
             return None
@@ -326,7 +326,7 @@ class Repository:
         field : int
             Row in `fields`.
         level : int
-            0 is full resolution; each further one averages 2 x 2 pixels of that before.
+            0 is full resolution. Each further level averages 2 x 2 pixels of the previous one.
 
         Returns
         -------
@@ -352,13 +352,11 @@ class Repository:
         _, y, x, height, width = (int(value) >> level for value in self.fields[field].item())
         pixels = open_level(self.comir_path(field), level)[:, y : y + height, x : x + width]
         comir: npt.NDArray[np.uint8] = np.asarray(pixels, dtype=np.uint8)
-        comir.flags.writeable = level == 0  # the others are shared
+        comir.flags.writeable = level == 0  # other levels are shared by the cache
         return comir
 
     def thumbnails(self, fields: Sequence[int]) -> npt.NDArray[np.uint8]:
-        """Read the CoMIRs of fields of equal size at a quarter of their resolution.
-
-        They are mapped from the disk.
+        """Read the thumbnails of fields of equal size: CoMIRs at a quarter of the resolution.
 
         Returns
         -------
@@ -374,12 +372,12 @@ class Repository:
         return list(compress(thumbnails, self._is_searched.tolist()))
 
     def verify(self) -> list[str]:
-        """Read every file again and compare it with its checksum; `verify_repository` as a job.
+        """Read every file and compare it with its checksum; `verify_repository` is the same as a job.
 
         Returns
         -------
         list of str
-            What is wrong and what to do about it, a sentence each; empty if all is well.
+            One sentence per problem, with advice; empty if there is none.
         """
         from napari_cmrir.jobs import run
         from napari_cmrir.repository.maintenance import verify_repository
@@ -387,7 +385,7 @@ class Repository:
         return run(verify_repository(self.path))
 
     def summary(self) -> dict[str, Any]:
-        """Describe the repository in numbers and names, as JSON can hold them."""
+        """Summarise the repository in JSON values."""
         about = self._catalogue.about
         indexes = sorted({index.name for index in self._catalogue.index_files()})
         return {

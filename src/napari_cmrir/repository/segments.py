@@ -1,9 +1,8 @@
 """Fields, the unit that is searched, and segments: immutable files of the fields of a batch of images.
 
-A field is a whole image where that is small, and an overlapping tile of it where it is large. Each segment is
-a safetensors file that holds ``fields``, (n, 5) int64: the image's number in the catalogue, y, x, height and
-width in pixels of every field. A file of an index (`indexes.base.FieldIndex`) holds what is computed of the
-fields of one segment, in their order.
+A field is a whole small image, or an overlapping tile of a large image. A segment is a safetensors file with
+``fields``, (n, 5) int64: image number in the catalogue, y, x, height and width in pixels of every field. A
+file of an index (`indexes.base.FieldIndex`) holds the data of the fields of one segment, in their order.
 """
 
 from __future__ import annotations
@@ -39,10 +38,10 @@ __all__ = [
 
 
 FIELD_DTYPE = np.dtype([("image", "i8"), ("y", "i8"), ("x", "i8"), ("height", "i8"), ("width", "i8")])
-"""A row of a field table: the image's number in the catalogue, and the field's rectangle in its pixels."""
+"""A row of a field table: the image's number in the catalogue, and the field's rectangle in CoMIR pixels."""
 
 ALIGNMENT = 64
-"""Fields start at multiples of this many pixels, so that they start at whole pixels of every level."""
+"""Fields start at multiples of this number of pixels, so that they start at whole pixels of six levels."""
 
 
 def cut_fields(
@@ -57,7 +56,7 @@ def cut_fields(
     field_size : int
         Longest side of a field, in pixels; at least 256.
     overlap : float
-        Smallest overlap of neighbouring fields, as a fraction of ``field_size``, 0 to 0.75.
+        Smallest overlap of neighbouring fields, as a share of ``field_size``, 0 to 0.75.
 
     Returns
     -------
@@ -78,7 +77,7 @@ def cut_fields(
 
 
 def fields_of(folder: Path, image: ImageRow, settings: RepositorySettings) -> npt.NDArray[np.int64]:
-    """List the fields of an image whose CoMIR is stored, without those of empty glass.
+    """List the fields of an image whose CoMIR is stored, without fields of empty glass.
 
     Parameters
     ----------
@@ -86,12 +85,12 @@ def fields_of(folder: Path, image: ImageRow, settings: RepositorySettings) -> np
         The repository.
     image : ImageRow
     settings : RepositorySettings
-        What the CoMIR was stored under.
+        Settings with which the CoMIR was stored.
 
     Returns
     -------
     ndarray, (n, 4) int64
-        y, x, height and width of each.
+        (y, x, height, width) of each field.
     """
     assert image.height is not None
     assert image.width is not None
@@ -103,6 +102,7 @@ def fields_of(folder: Path, image: ImageRow, settings: RepositorySettings) -> np
 
 
 def _cut_side(length: int, field_size: int, overlap: float) -> list[tuple[int, int]]:
+    """Cut one side into (start, length) of fields at even, aligned distances."""
     if length <= field_size:
         return [(0, length)]
     last = -(-(length - field_size) // ALIGNMENT) * ALIGNMENT
@@ -130,7 +130,7 @@ _DTYPES = {
 
 
 def write_fields(path: Path, fields: npt.ArrayLike) -> None:
-    """Write a segment; it appears whole or not at all.
+    """Write a segment atomically.
 
     Parameters
     ----------
@@ -144,6 +144,14 @@ def write_fields(path: Path, fields: npt.ArrayLike) -> None:
 
 def map_fields(path: Path) -> npt.NDArray[np.void]:
     """Map the fields of a segment, (n,) of `FIELD_DTYPE`.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    (n,) ndarray of `FIELD_DTYPE`
 
     Raises
     ------
@@ -159,7 +167,7 @@ def map_fields(path: Path) -> npt.NDArray[np.void]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write arrays to a safetensors file that appears whole or not at all; folders are made.
+    """Write arrays atomically to a safetensors file; missing folders are created.
 
     Parameters
     ----------
@@ -176,6 +184,15 @@ def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
 def map_tensors(path: Path) -> Tensors:
     """Map the arrays of a safetensors file into memory without reading them.
 
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    dict of str to ndarray
+        Read-only memory maps.
+
     Raises
     ------
     InputError
@@ -191,7 +208,7 @@ def map_tensors(path: Path) -> Tensors:
 
 
 class Joined:
-    """Mapped arrays, one behind the other, read where sliced: as much of an array as a `BagIndex` uses.
+    """Concatenated mapped arrays that are read when sliced; it offers the array methods that `BagIndex` uses.
 
     Parameters
     ----------
@@ -223,12 +240,22 @@ class Joined:
 
 
 def joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Put arrays one behind the other without reading them."""
+    """Concatenate arrays without reading them.
+
+    Parameters
+    ----------
+    parts : sequence of ndarray, (m,)
+
+    Returns
+    -------
+    ndarray or Joined
+    """
     return parts[0] if len(parts) == 1 else cast("npt.NDArray[Any]", Joined(parts))
 
 
 def _map(path: Path) -> Tensors:
-    # safetensors' own reader copies into numpy arrays; its layout is a length, a JSON header, the arrays.
+    # The reader of safetensors copies arrays into memory, so the file is mapped here. Its layout is the
+    # length of the header, a JSON header, and the arrays.
     with path.open("rb") as file:
         header_size = int.from_bytes(file.read(8), "little")
         if header_size > path.stat().st_size:
@@ -239,7 +266,7 @@ def _map(path: Path) -> Tensors:
         if name == "__metadata__":
             continue
         dtype, shape = _DTYPES[tensor["dtype"]], tuple(tensor["shape"])
-        if 0 in shape:  # nothing can be mapped onto no bytes
+        if 0 in shape:  # an empty array cannot be mapped
             tensors[name] = np.empty(shape, dtype)
             continue
         offset = 8 + header_size + tensor["data_offsets"][0]

@@ -1,4 +1,4 @@
-"""The settings of a repository: one value that it is built with and keeps."""
+"""The settings of a repository, which it keeps."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ __all__ = [
 ]
 
 WORD_SETTINGS = frozenset({"vocabulary_fields", "descriptor", "vocabulary", "bags"})
-"""Those that nothing depends on before the words are learned."""
+"""Settings that may change until the words are learned, because nothing else depends on them."""
 
 
 class RepositorySettings(Settings):
-    """How images are cut, described and counted; all that is added later follows the same.
+    """How images are read, cut into fields, described and counted. Images added later use the same settings.
 
-    A default that names no source is this package's own; `paper` returns the published configuration.
+    A default whose description names no source is this package's own. `paper` returns the published
+    configuration.
 
     Examples
     --------
@@ -46,32 +47,33 @@ class RepositorySettings(Settings):
         ge=256,
         le=16384,
         multiple_of=64,
-        description="Longest side of a field, the unit that is ranked, px: a larger image is cut into"
-        " overlapping fields. The paper's images (834 px) are a field each.",
+        description="Longest side of a field, the unit that is ranked, px; larger images are cut into"
+        " overlapping fields. Each of the paper's images (834 px) is one field.",
     )
     field_overlap: float = Field(
         0.25, ge=0, le=0.75, description="Smallest overlap of neighbouring fields, as a share of field_size."
     )
     reading: ReadingSettings = Field(
-        ReadingSettings(), description="What is read of files that hold more than one plain image."
+        ReadingSettings(), description="Series, level, planes and channels to read from files."
     )
     least_tissue: float = Field(
         0.02,
         ge=0,
         le=1,
-        description="Smallest share of a field of a larger image that shows tissue; fields with less are"
-        " empty glass and left out. 0 keeps all. An image of one field is always kept.",
+        description="Smallest share of tissue in a field of an image of several fields; fields with less are"
+        " empty glass and left out. 0 keeps all fields. An image of one field is always kept.",
     )
     vocabulary_fields: int = Field(
         512,
         ge=1,
-        description="Fields that the vocabulary is learned from at most, spread evenly over the collection.",
+        description="Largest number of fields from which the vocabulary is learned, evenly spaced over the"
+        " collection.",
     )
     descriptor: DescriptorSettings = Field(
-        DescriptorSettings(), description="Where a CoMIR is described, and how."
+        DescriptorSettings(), description="Points at which a CoMIR is described, and the descriptor."
     )
     vocabulary: VocabularySettings = Field(
-        VocabularySettings(), description="How the visual words are learned from the repository's own CoMIRs."
+        VocabularySettings(), description="How visual words are learned from the repository's own CoMIRs."
     )
     bags: BagSettings = Field(BagSettings(), description="How words are weighted and bags compared.")
 
@@ -86,22 +88,26 @@ class RepositorySettings(Settings):
 
 
 def load_repository_settings(catalogue: Catalogue) -> RepositorySettings:
-    """Read the settings that a repository keeps."""
+    """Read the settings of a repository from its catalogue."""
     return load_settings(RepositorySettings, catalogue.about("settings"), str(catalogue.folder))
 
 
 def modality_of(path: Path) -> str:
-    """Read the modality of a repository, also of one that cannot be opened to search.
+    """Read the modality of a repository, also of an unfinished one.
 
     Parameters
     ----------
     path : Path
         The repository's folder.
 
+    Returns
+    -------
+    str
+
     Raises
     ------
     InputError
-        If it is no repository, or nothing was indexed into it yet.
+        If the folder is not a repository, or no image was indexed into it.
     """
     with closing(Catalogue(path)) as catalogue:
         modality: str | None = catalogue.about("modality")
@@ -111,12 +117,12 @@ def modality_of(path: Path) -> str:
 
 
 def own_settings(path: Path) -> RepositorySettings:
-    """Return the settings that a repository keeps, or the defaults where it keeps none.
+    """Return the settings of a repository, or the defaults if it has none.
 
     Parameters
     ----------
     path : Path
-        The repository's folder, which need not exist.
+        The repository's folder; it need not exist.
 
     Returns
     -------
@@ -132,32 +138,32 @@ def own_settings(path: Path) -> RepositorySettings:
             with closing(Catalogue(path)) as catalogue:
                 if catalogue.about("settings") is not None:
                     return load_repository_settings(catalogue)
-        except InputError:  # nothing is noted yet
+        except InputError:  # the catalogue is unfinished: it has no settings
             pass
     return RepositorySettings()
 
 
 def changed_settings(path: Path, *, keep_glass: bool = False, **reading: Any) -> RepositorySettings | None:
-    """Change the settings that what is added to a repository follows: its own, or the default ones.
+    """Change some of a repository's settings, or of the defaults if it has none.
 
     Parameters
     ----------
     path : Path
-        The repository's folder, which need not be there yet.
+        The repository's folder; it need not exist.
     keep_glass : bool
-        Whether fields that show no tissue are searched too.
+        Keep fields that show no tissue.
     **reading
-        `ReadingSettings` by name; ``None`` leaves one as it is.
+        Fields of `ReadingSettings`; ``None`` leaves a field unchanged.
 
     Returns
     -------
     RepositorySettings or None
-        ``None`` where nothing is to be changed, as `build_repository` takes it.
+        For `build_repository`; ``None`` if nothing changes.
 
     Raises
     ------
     pydantic.ValidationError
-        If a value is out of its bounds.
+        If a value is out of bounds.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Sources given to a repository, and the difference between them and the catalogue."""
+"""Sources (image files, arrays, addresses), and the difference between sources and the catalogue."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Source:
-    """An image that is in memory: a layer of a viewer, a transformed image of an evaluation.
+    """An image in memory, such as a layer of a viewer or a transformed image of an evaluation.
 
     Parameters
     ----------
     name : str
-        What it is called in a list of hits; one array of a repository a name.
+        Name in a list of hits. It identifies the array in the repository.
     pixels : ndarray, (y, x, channel)
         The image.
     pixel_size : float or None
-        Side of a pixel in micrometres, if it is known.
+        Side of a pixel in micrometres, if known.
 
     Examples
     --------
@@ -68,19 +68,22 @@ class Remote:
     Parameters
     ----------
     name : str
-        The address, by which it is called in a list of hits.
+        The address; also the name in a list of hits.
     """
 
     name: str
 
 
 AnySource = Path | Source | Remote
-"""What can be indexed."""
+"""An image that can be indexed."""
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """By what a changed image is recognised: size and time of change at a glance, the digest surely."""
+    """Values by which a changed image is recognised.
+
+    Size and time of change are fast to read; the digest is certain.
+    """
 
     sha256: str | None
     n_bytes: int
@@ -95,17 +98,17 @@ def list_sources(sources: Iterable[str | os.PathLike[str] | Source], modality: s
     sources : iterable of path-like or Source
         Image files, folders of them (see `find_images`), addresses of OME-Zarr images, and arrays.
     modality : str
-        Which images of a folder are meant, where their names tell.
+        Modality of the images to take from a folder, if their names contain modalities.
 
     Returns
     -------
-    dict
-        Absolute path of each file, or `Source`, in the order given; the keys tell them apart.
+    dict of str to Path, Source or Remote
+        In the given order, with absolute paths. The keys identify the images.
 
     Raises
     ------
     InputError
-        If there is none, a folder holds none, or two different arrays have one name.
+        If there is no image, a folder holds no image, or two different arrays have the same name.
     """
     if isinstance(sources, (str, os.PathLike, Source)):
         sources = [sources]
@@ -131,21 +134,25 @@ def list_sources(sources: Iterable[str | os.PathLike[str] | Source], modality: s
 def open_source(
     source: AnySource, reading: ReadingSettings | None = None, pixel_size: float | None = None
 ) -> LazyImage:
-    """Open an image to read regions of it.
+    """Open an image for reading by region.
 
     Parameters
     ----------
     source : Path, Source or Remote
         The image.
     reading : ReadingSettings, optional
-        What is read of a file that holds more than one plain image.
+        Series, level, planes and channels to read from a file.
     pixel_size : float, optional
-        The pixel size wanted, in micrometres.
+        Pixel size of the result, in micrometres.
+
+    Returns
+    -------
+    LazyImage
 
     Raises
     ------
     InputError
-        If it is not an image.
+        If the source is not an image.
     """
     if isinstance(source, Source):
         array = lazy_array(np.atleast_3d(source.pixels), source.name, pixel_size=source.pixel_size)
@@ -154,19 +161,26 @@ def open_source(
 
 
 def stamp(source: AnySource, *, thorough: bool = True) -> Stamp:
-    """Take an image's stamp.
+    """Compute an image's stamp.
 
     Parameters
     ----------
     source : Path, Source or Remote
         The image.
     thorough : bool
-        With the digest, for which a file is read through; that of an array is always taken.
+        Compute the digest of a file, which reads the whole file. Arrays always get a digest; addresses get
+        one of their metadata.
+
+    Returns
+    -------
+    Stamp
 
     Raises
     ------
     OSError
-        If the file is not there or cannot be read.
+        If the file is missing or cannot be read.
+    InputError
+        If an address cannot be read.
     """
     if isinstance(source, Path):
         n_bytes, mtime_ns = size_and_time(source)
@@ -174,7 +188,7 @@ def stamp(source: AnySource, *, thorough: bool = True) -> Stamp:
     if isinstance(source, Remote):
         try:
             described, n_bytes = describe_zarr(source.name)
-        except Exception as error:  # whatever the network and its libraries raise
+        except Exception as error:  # the network and its libraries raise any exception
             raise unreadable(source.name, error) from error
         return Stamp(hashlib.sha256(described.encode()).hexdigest(), n_bytes, None)
     header = f"{source.pixels.shape} {source.pixels.dtype.str} "
@@ -184,30 +198,47 @@ def stamp(source: AnySource, *, thorough: bool = True) -> Stamp:
 
 
 def size_and_time(path: Path) -> tuple[int, int]:
-    """Return size in bytes and time of change of a file, or of all files of an OME-Zarr folder."""
+    """Return size in bytes and time of change of a file, or of all files of an OME-Zarr folder.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    n_bytes : int
+    mtime_ns : int
+
+    Raises
+    ------
+    OSError
+        If the file is missing.
+    InputError
+        If it is neither a file nor a folder.
+    """
     status = path.stat()
     if stat.S_ISREG(status.st_mode):
         return status.st_size, status.st_mtime_ns
-    if not stat.S_ISDIR(status.st_mode):  # reading a pipe would wait for ever
+    if not stat.S_ISDIR(status.st_mode):  # reading a pipe would wait forever
         raise InputError(f"{path} is no regular file; give image files.")
     found = [entry.stat() for entry in path.rglob("*") if entry.is_file()]
     return sum(each.st_size for each in found), max((each.st_mtime_ns for each in found), default=0)
 
 
 def diff_sources(catalogue: Catalogue, sources: Iterable[AnySource]) -> Iterator[tuple[int, AnySource]]:
-    """Find what is to do, entering new and changed images into the catalogue.
+    """Find the images to index, and enter new and changed images into the catalogue.
 
     Parameters
     ----------
     catalogue : Catalogue
-        Open to write, in a transaction.
+        Open for writing, in a transaction.
     sources : iterable of Path, Source or Remote
-        The images that shall be searchable.
+        The images to make searchable.
 
     Yields
     ------
     (int, Path, Source or Remote)
-        The number of each image that is not yet, or no longer, searchable, and where to read it.
+        Number and source of each image that is new, changed, unfinished or failed.
     """
     vanished = _Vanished(catalogue)
     for source in sources:
@@ -225,12 +256,20 @@ def diff_sources(catalogue: Catalogue, sources: Iterable[AnySource]) -> Iterator
 def missing_comirs(catalogue: Catalogue, sources: Iterable[AnySource]) -> Iterator[tuple[int, AnySource]]:
     """Find searched images whose stored CoMIRs were deleted, and enter them again, within a transaction.
 
-    This is how a damaged CoMIR is mended: delete its folder, as `verify` advises, and index its image again.
+    A damaged CoMIR is repaired in this way: the user deletes its folder, as `verify_repository` advises, and
+    indexes the image again.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+        Open for writing.
+    sources : iterable of Path, Source or Remote
+        Images that can be read again.
 
     Yields
     ------
     (int, Path, Source or Remote)
-        The new number of each, and where to read it.
+        New number and source of each image.
     """
     lost = [row for row in catalogue.images("indexed") if not (catalogue.folder / str(row.comir)).is_dir()]
     if not lost:
@@ -245,7 +284,7 @@ def missing_comirs(catalogue: Catalogue, sources: Iterable[AnySource]) -> Iterat
 
 
 def _compare(catalogue: Catalogue, row: ImageRow, source: AnySource) -> Iterator[tuple[int, AnySource]]:
-    """Compare an indexed image with what the catalogue remembers of it."""
+    """Compare an indexed image with its row; enter and yield it again if it changed."""
     names = _names(catalogue, source)
     if (row.relative_path, row.absolute_path) != (names["relative_path"], names["absolute_path"]):
         catalogue.change_image(row.id, **names)
@@ -260,7 +299,7 @@ def _changed(catalogue: Catalogue, row: ImageRow, source: AnySource) -> bool:
             return False
         now = stamp(source)
     except (OSError, InputError):
-        return False  # gone since it was listed: what is stored of it stays
+        return False  # the file vanished since it was listed: its stored CoMIR stays
     if now.sha256 != row.sha256:
         return True
     catalogue.change_image(row.id, n_bytes=now.n_bytes, mtime_ns=now.mtime_ns)
@@ -275,7 +314,7 @@ def _names(catalogue: Catalogue, source: AnySource) -> dict[str, Any]:
 
 
 class _Vanished:
-    """Indexed files that are no longer where they were, to be claimed by files of the same content."""
+    """Indexed files that are no longer at their paths; a file of the same content takes over the entry."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue

@@ -1,4 +1,4 @@
-"""The tasks of indexing: compute and store the CoMIRs of images, their fields, and indexes of these."""
+"""The tasks of indexing: compute and store CoMIRs of images, their fields, and indexes of the fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from dataclasses import fields as dataclass_fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,14 +25,9 @@ from napari_cmrir.repository.comirs import nothing_to_write, store_comir
 from napari_cmrir.repository.executors import WorkerContext
 from napari_cmrir.repository.indexes.base import FIELD_INDEXES, StoredField
 from napari_cmrir.repository.layout import COMIRS, INDEXES, SEGMENTS, token
-from napari_cmrir.repository.pyramids import (
-    open_level,
-)
+from napari_cmrir.repository.pyramids import open_level
 from napari_cmrir.repository.segments import fields_of, map_fields, write_fields, write_tensors
 from napari_cmrir.repository.sources import AnySource, Stamp, open_source, stamp
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "ImageTask",
@@ -50,12 +45,12 @@ Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 Noted = dict[str, Any]
-"""What the catalogue shall note of an image: its state, and the columns that go with it."""
+"""Columns of an image for the catalogue: its state, and the columns that depend on it."""
 
 
 @dataclass(frozen=True)
 class ImageTask:
-    """An image to represent: its number and name in the catalogue, and where to read it."""
+    """An image to represent: its number and name in the catalogue, and its source."""
 
     image_id: int
     name: str
@@ -64,16 +59,17 @@ class ImageTask:
 
 @dataclass(frozen=True)
 class SegmentInfo:
-    """A segment that is written, with the indexes that are always built, and not yet published.
+    """A segment that is written but not yet published, with its indexes that are always built.
 
     Parameters
     ----------
     file : str
-        Below the repository.
+        Path below the repository.
     sha256 : str
+        Checksum of the file.
     n_fields : int
     image_ids : tuple of int
-        The images in it.
+        Images of the segment.
     indexes : tuple of (str, str, str)
         Name, file and checksum of each index.
     """
@@ -87,15 +83,15 @@ class SegmentInfo:
 
 @dataclass(frozen=True)
 class Represented:
-    """What a batch of images came to.
+    """The result of a batch of images.
 
     Parameters
     ----------
     noted : list of dict
-        What the catalogue shall note of each image: the columns of its stored CoMIR, or state ``failed`` and
-        the reason why it cannot be used.
+        Columns of each image for the catalogue: those of its stored CoMIR, or state ``failed`` and the
+        reason.
     segment : SegmentInfo or None
-        Of the images that can be used; ``None`` where there are none.
+        Segment of the images that can be used; ``None`` if there are none.
     """
 
     noted: list[Noted]
@@ -105,7 +101,22 @@ class Represented:
 def represent_batch(context: WorkerContext, batch: Sequence[ImageTask]) -> Job[Represented]:
     """Store the CoMIRs of images and a segment of their fields.
 
-    A CoMIR is written, and synced to the disk, while the next is computed.
+    A thread writes a CoMIR and syncs it to the disk while the next CoMIR is computed.
+
+    Parameters
+    ----------
+    context : WorkerContext
+    batch : sequence of ImageTask
+        Consecutive images.
+
+    Yields
+    ------
+    Progress
+        In images.
+
+    Returns
+    -------
+    Represented
     """
     waiting: list[Future[Noted]] = []
     with ThreadPoolExecutor(1, "writing") as writer:
@@ -116,7 +127,8 @@ def represent_batch(context: WorkerContext, batch: Sequence[ImageTask]) -> Job[R
             describe = partial(_describe_image, message)
             waiting.append((yield from step_of(job, position, len(batch), "images", describe)))
             if position:
-                waiting[position - 1].result()  # one at most is kept waiting, and a full disk said at once
+                # At most one CoMIR waits to be written, which bounds memory and reports a full disk at once.
+                waiting[position - 1].result()
         noted = [future.result() for future in waiting]
     rows = [_as_row(image, one) for image, one in zip(batch, noted, strict=True) if one["state"] != "failed"]
     segment = (yield from write_segment(context, rows)) if rows else None
@@ -124,7 +136,23 @@ def represent_batch(context: WorkerContext, batch: Sequence[ImageTask]) -> Job[R
 
 
 def write_segment(context: WorkerContext, rows: Sequence[ImageRow]) -> Job[SegmentInfo]:
-    """Write the fields of images whose CoMIRs are stored, and the indexes that are always built."""
+    """Write the segment of images whose CoMIRs are stored, and its indexes that are always built.
+
+    Parameters
+    ----------
+    context : WorkerContext
+    rows : sequence of ImageRow
+        At least one.
+
+    Yields
+    ------
+    Progress
+        Of the indexes.
+
+    Returns
+    -------
+    SegmentInfo
+    """
     config = context.config
     settings = config.settings
     fields = [StoredField(row, one) for row in rows for one in fields_of(config.folder, row, settings)]
@@ -145,8 +173,31 @@ def write_segment(context: WorkerContext, rows: Sequence[ImageRow]) -> Job[Segme
 def write_index(
     context: WorkerContext, name: str, segment: str, fields: Sequence[StoredField], shared: dict[str, Any]
 ) -> Job[tuple[str, str]]:
-    """Compute and write an index of a segment's fields, unless that was done; return file and checksum."""
-    # The segment's name holds a digest of its CoMIRs, the shared values one of what was learned from them.
+    """Compute and write an index of a segment's fields, unless its file exists; return file and checksum.
+
+    Parameters
+    ----------
+    context : WorkerContext
+    name : str
+        Name of the index in `FIELD_INDEXES`.
+    segment : str
+        File of the segment, below the repository.
+    fields : sequence of StoredField
+        Fields of the segment.
+    shared : dict
+        Result of `FieldIndex.prepare`.
+
+    Yields
+    ------
+    Progress
+
+    Returns
+    -------
+    file : str
+        Path below the repository.
+    sha256 : str
+    """
+    # The file name contains a digest of the CoMIRs (in the segment's name) and a digest of the shared values.
     inputs = token(json.dumps(shared, sort_keys=True))
     file = f"{INDEXES}/{name}/{Path(segment).stem}-{inputs}.safetensors"
     path = context.config.folder / file
@@ -158,7 +209,7 @@ def write_index(
 
 @dataclass(frozen=True)
 class SegmentTask:
-    """A segment to index: its number, its file below the repository, and its images by their numbers."""
+    """A segment to index: its number, its file below the repository, its images by number, and the index."""
 
     segment_id: int
     file: str
@@ -173,7 +224,22 @@ class SegmentTask:
 
 
 def index_batch(context: WorkerContext, batch: Sequence[SegmentTask]) -> Job[list[tuple[str, str]]]:
-    """Write an index of the fields of segments; return the file and the checksum of each."""
+    """Write an index of the fields of segments; return file and checksum of each.
+
+    Parameters
+    ----------
+    context : WorkerContext
+    batch : sequence of SegmentTask
+
+    Yields
+    ------
+    Progress
+        In segments.
+
+    Returns
+    -------
+    list of (str, str)
+    """
     written = []
     for position, task in enumerate(batch):
         yield Progress(position, len(batch), "segments", f"{task.index}: {Path(task.file).name}")
@@ -184,25 +250,26 @@ def index_batch(context: WorkerContext, batch: Sequence[SegmentTask]) -> Job[lis
 
 
 def _as_row(image: ImageTask, noted: Noted) -> ImageRow:
-    """The row of an image as it will be once it is published."""
+    """Make the row of an image as it will be when it is published."""
     columns: dict[str, Any] = dict.fromkeys(field.name for field in dataclass_fields(ImageRow))
     return ImageRow(**(columns | noted | {"id": image.image_id, "name": image.name}))
 
 
 def _represent(context: WorkerContext, image: ImageTask, writer: Executor) -> Job[Future[Noted]]:
+    """Compute the CoMIR of an image, unless it is stored; its writing and its columns are in the future."""
     try:
-        path, now = _place(context, image)
+        path, now = _comir_path(context, image)
         write = nothing_to_write if path.is_dir() else (yield from _compute(context, image, path, now))
         return writer.submit(_finish, write, path, now)
     except InputError as error:
         return writer.submit(dict, state="failed", reason=str(error))
 
 
-def _place(context: WorkerContext, image: ImageTask) -> tuple[Path, Stamp]:
-    """Return where the CoMIR of an image as it is now belongs."""
+def _comir_path(context: WorkerContext, image: ImageTask) -> tuple[Path, Stamp]:
+    """Return the path of the CoMIR of an image's current content, and the image's stamp."""
     config = context.config
     now = _readable(image.source, stamp, image.source)
-    settings = config.settings  # the grid of fields decides where a large image is represented at all
+    settings = config.settings  # the grid of fields decides where the CoMIR of a large image is computed
     grid = (settings.field_size, settings.field_overlap, settings.least_tissue)
     inputs = (now.sha256, config.fingerprint, settings.reading.model_dump_json(), *grid)
     name = f"{image.image_id:08d}-{token(*inputs)}-{_plain(image.name)}.ome.zarr"
@@ -256,7 +323,7 @@ def _refuse_changed(image: ImageTask, before: Stamp) -> None:
 
 
 def _readable(source: AnySource, read: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
-    """Say in one line why an image cannot be read: one such file must not stop the others."""
+    """Call a function that reads an image; turn its errors into `InputError`, which fails only that image."""
     try:
         return read(*arguments, **options)
     except InputError:

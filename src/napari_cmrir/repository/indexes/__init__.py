@@ -1,1 +1,1 @@
-"""Indexes of fields, one module each: what is computed of every field from its stored CoMIR."""
+"""Field indexes: data computed for every field from its stored CoMIR."""

@@ -1,4 +1,4 @@
-"""What an index of fields is, and the registry of indexes."""
+"""The interface of a field index, and the registry of field indexes."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class StoredField:
     Parameters
     ----------
     image : ImageRow
-        Its image.
+        Row of the field's image.
     rectangle : ndarray, (4,) int64
-        y, x, height and width in pixels of the CoMIR.
+        (y, x, height, width) in pixels of the CoMIR.
     """
 
     image: ImageRow
@@ -36,46 +36,46 @@ class StoredField:
 
 
 class IndexBuild(Protocol):
-    """The build that an index is prepared in: it gives tasks to the workers."""
+    """The build that prepares an index: it sends tasks to the workers."""
 
     @property
     def config(self) -> IndexConfig:
-        """What workers know of the repository."""
+        """Configuration of the workers."""
 
     def run_tasks(
         self, task: Callable[..., Job[Any]], items: Sequence[Any], start: float, stop: float
     ) -> Generator[Progress | tuple[Sequence[Any], Any], None, None]:
-        """Do a task for all items in batches; yields progress, and each batch with its result."""
+        """Run a task for all items in batches; yield progress, and each batch with its result."""
 
     def part(self, job: Job[Any], start: float, stop: float, message: str) -> Job[Any]:
-        """Run a job as the part of the build that leads from ``start`` to ``stop`` percent."""
+        """Run a job as the part of the build from ``start`` to ``stop`` percent."""
 
 
 class FieldIndex(ABC):
-    """What is computed of every field from its stored CoMIR, segment by segment, when somebody needs it.
+    """Data computed for every field from its stored CoMIR, segment by segment, when a search needs it.
 
-    A subclass gives `name` and `compute`; one whose arrays do not have a row a field gives `select` and
-    `join`, too. Each file of an index has its own checksum in the catalogue.
+    A subclass defines `name` and `compute`. A subclass whose arrays do not have one row per field also
+    defines `select` and `join`. Each file of an index has its own checksum in the catalogue.
 
     Attributes
     ----------
     name : str
-        The name in the registry.
+        Name in the registry.
     is_always_built : bool
-        Built with the CoMIR of an image and published with it, so that a search can rely on it.
+        Whether the index is built and published with every image, so that every search can use it.
     """
 
     name: ClassVar[str]
     is_always_built: ClassVar[bool] = False
 
     def prepare(self, build: IndexBuild, fields: Sequence[StoredField]) -> Job[dict[str, Any]]:
-        """Compute what the files of the index share, such as a vocabulary learned from all fields.
+        """Compute the values that the files of the index share, such as a vocabulary learned from all fields.
 
         Parameters
         ----------
         build : IndexBuild
         fields : sequence of StoredField
-            All that are searched, in the order of their images.
+            All searched fields, in the order of their images.
 
         Yields
         ------
@@ -84,8 +84,8 @@ class FieldIndex(ABC):
         Returns
         -------
         dict
-            Values that JSON can hold: kept in the catalogue and given to `compute`. Files that it names under
-            ``"file"`` lie below the repository.
+            JSON values, which the catalogue stores and `compute` receives. A ``"file"`` is a path below the
+            repository.
         """
         yield from ()
         return {}
@@ -99,19 +99,28 @@ class FieldIndex(ABC):
         Parameters
         ----------
         context : WorkerContext
-            ``context.comir(field)`` reads the CoMIR (channel, y, x) of a field.
+            ``context.comir(field.image, field.rectangle)`` reads the CoMIR (channel, y, x) of a field.
         fields : sequence of StoredField
-            Those of the segment.
+            Fields of the segment.
         shared : dict
-            What `prepare` returned.
+            Result of `prepare`.
+
+        Yields
+        ------
+        Progress
+
+        Returns
+        -------
+        dict of str to ndarray
+            One row per field in each array, unless `select` and `join` are overridden.
         """
 
     def select(self, tensors: Tensors, fields: npt.NDArray[np.void], kept: npt.NDArray[np.bool_]) -> Tensors:
-        """Give the arrays of the fields that are kept, where fewer fields are."""
+        """Select the arrays of the kept fields of a segment, when compacting drops fields."""
         return {name: values[kept] for name, values in tensors.items()}
 
     def join(self, parts: Sequence[Tensors]) -> Tensors:
-        """Put the arrays of several segments one behind the other."""
+        """Concatenate the arrays of several segments."""
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -123,4 +132,4 @@ FIELD_INDEXES: Registry[type[FieldIndex]] = Registry(
         "words": "napari_cmrir.repository.indexes.words:WordIndex",
     },
 )
-"""Indexes of fields; other packages add theirs as entry points of ``napari_cmrir.field_indexes``."""
+"""Field indexes by name. Other packages add theirs as entry points of ``napari_cmrir.field_indexes``."""

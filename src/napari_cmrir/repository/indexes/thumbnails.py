@@ -1,7 +1,6 @@
-"""Thumbnails: the CoMIR of every field at a quarter of its resolution, by which many are screened.
+"""Thumbnails: the CoMIR of every field at a quarter of its resolution, for screening.
 
-A file of the index holds ``pixels``, (b,) uint8: the thumbnail (channel, y, x) of each field, one after the
-other.
+A file of the index holds ``pixels``, (b,) uint8: the concatenated thumbnails (channel, y, x) of the fields.
 """
 
 from __future__ import annotations
@@ -29,11 +28,15 @@ __all__ = [
 ]
 
 THUMBNAIL_LEVEL = 2
-"""How often it is halved: to a quarter. A field of 256 px takes 4 kB a channel, one of 1,024 px 64 kB."""
+"""Pyramid level of a thumbnail: a quarter of the resolution, which screening of patches needs.
+
+docs/searching.md compares an eighth and a quarter. A field of 256 px takes 4 kB per channel, a field of
+1,024 px 64 kB.
+"""
 
 
 class ThumbnailIndex(FieldIndex):
-    """The thumbnails of all fields; published with every image."""
+    """The thumbnails of all fields, published with every image."""
 
     name: ClassVar[str] = "thumbnails"
     is_always_built: ClassVar[bool] = True
@@ -48,14 +51,26 @@ class ThumbnailIndex(FieldIndex):
         return {"pixels": np.concatenate([np.empty(0, np.uint8), *pixels])}
 
     def select(self, tensors: Tensors, fields: npt.NDArray[np.void], kept: npt.NDArray[np.bool_]) -> Tensors:
-        """Give the thumbnails of the fields that are kept."""
+        """Select the thumbnails of the kept fields."""
         chosen = [one.ravel() for one, keep in zip(thumbnails_of(tensors, fields), kept, strict=True) if keep]
         return {"pixels": np.concatenate([np.empty(0, np.uint8), *chosen])}
 
 
 def thumbnails_of(tensors: Tensors, fields: npt.NDArray[np.void]) -> list[npt.NDArray[np.uint8]]:
-    """List the thumbnail (channel, y, x) of each field of a segment, as views of its file."""
-    pixels = np.asarray(tensors["pixels"])  # a slice of a memmap is slow to make
+    """List the thumbnail (channel, y, x) of each field of a segment, as views of the mapped file.
+
+    Parameters
+    ----------
+    tensors : Tensors
+        File of the index.
+    fields : ndarray, (n,) of `FIELD_DTYPE`
+        Fields of the segment.
+
+    Returns
+    -------
+    list of ndarray, (channel, height // 4, width // 4) uint8
+    """
+    pixels = np.asarray(tensors["pixels"])  # slicing a memmap is slow, slicing an array view is not
     shapes = [thumbnail_shape(*sides) for sides in fields[["height", "width"]].tolist()]
     sizes = [height * width for height, width in shapes]
     n_channels = len(pixels) // max(1, sum(sizes))
@@ -67,16 +82,16 @@ def thumbnails_of(tensors: Tensors, fields: npt.NDArray[np.void]) -> list[npt.ND
 
 
 def read_thumbnail(folder: Path, image: ImageRow, rectangle: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """Read a field's thumbnail from the pyramid of its image, halving what is not stored as coarse.
+    """Read a field's thumbnail from the pyramid of its image; halve it further if the pyramid is too small.
 
     Parameters
     ----------
     folder : Path
         The repository.
     image : ImageRow
-        An image that is represented.
+        Row of an image whose CoMIR is stored.
     rectangle : ndarray, (4,) int64
-        y, x, height and width of the field, px.
+        (y, x, height, width) of the field, px.
 
     Returns
     -------
@@ -97,7 +112,7 @@ def read_thumbnail(folder: Path, image: ImageRow, rectangle: npt.NDArray[np.int6
 
 
 def thumbnail_shape(height: int, width: int) -> tuple[int, int]:
-    """Give the height and width of the thumbnail of a field.
+    """Give the height and width of a field's thumbnail, in px.
 
     Examples
     --------

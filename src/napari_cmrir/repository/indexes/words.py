@@ -1,10 +1,10 @@
-"""The bag of words of every field (Breznik et al. 2024, Stage II), under the repository's own vocabulary.
+"""The bag of words of every field (Breznik et al. 2024, Stage II), with the repository's own vocabulary.
 
-A file of the index holds, of the ``n`` fields of a segment,
+A file of the index holds for the ``n`` fields of a segment:
 
-- ``indptr``, (n + 1,) int64: where each field's bag starts in the two arrays below (compressed sparse rows);
-- ``words``, (m,) uint32: the words of each bag, ascending;
-- ``counts``, (m,) uint16: how often each occurs.
+- ``indptr``, (n + 1,) int64: start of each field's bag in the two arrays below (compressed sparse rows);
+- ``words``, (m,) uint32: words of each bag, ascending;
+- ``counts``, (m,) uint16: occurrences of each word.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["WordIndex", "bag_index"]
 
 @dataclass(frozen=True)
 class FieldSample:
-    """A field to learn words from, and its position among ``n_fields`` such."""
+    """A field from which words are learned, and its position among the ``n_fields`` such fields."""
 
     field: StoredField
     position: int
@@ -42,12 +42,12 @@ class FieldSample:
 
 
 class WordIndex(FieldIndex):
-    """The bags of words of all fields; built when a search needs words."""
+    """The bags of words of all fields, built when a search needs words."""
 
     name: ClassVar[str] = "words"
 
     def prepare(self, build: IndexBuild, fields: Sequence[StoredField]) -> Job[dict[str, Any]]:
-        """Learn the words from fields spread evenly, the same number of descriptors from each."""
+        """Learn the words from evenly spaced fields, with an equal number of descriptors from each."""
         from napari_cmrir.bag_of_words.vocabulary import keep_strongest, train_vocabulary
 
         settings = build.config.settings
@@ -99,7 +99,7 @@ class WordIndex(FieldIndex):
         }
 
     def select(self, tensors: Tensors, fields: npt.NDArray[np.void], kept: npt.NDArray[np.bool_]) -> Tensors:
-        """Give the bags of the fields that are kept."""
+        """Select the bags of the kept fields."""
         lengths = np.diff(tensors["indptr"])
         entries = np.repeat(kept, lengths)
         return {
@@ -109,7 +109,7 @@ class WordIndex(FieldIndex):
         }
 
     def join(self, parts: Sequence[Tensors]) -> Tensors:
-        """Put bags one behind the other."""
+        """Concatenate the bags of several segments."""
         lengths = np.concatenate([np.diff(part["indptr"]) for part in parts])
         return {
             "indptr": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
@@ -119,7 +119,7 @@ class WordIndex(FieldIndex):
 
 
 def sample_batch(context: WorkerContext, batch: Sequence[FieldSample]) -> Job[list[Features]]:
-    """Draw the features of fields that words are learned from, the same number of each field."""
+    """Draw the features from which words are learned, an equal number from each field."""
     from napari_cmrir.bag_of_words.vocabulary import sample_field
 
     settings = context.config.settings.vocabulary
@@ -135,19 +135,19 @@ def sample_batch(context: WorkerContext, batch: Sequence[FieldSample]) -> Job[li
 def bag_index(
     parts: Sequence[tuple[Tensors, npt.NDArray[np.bool_]]], vocabulary_size: int, settings: BagSettings
 ) -> BagIndex:
-    """Put the bags of segments one behind the other to rank them, without reading them.
+    """Join the bags of segments to one index for ranking, without reading them.
 
     Parameters
     ----------
     parts : sequence of (Tensors, ndarray (n,) bool)
-        The file of each segment, and which of its fields are ranked.
+        Mapped file of each segment, and True for the fields to rank.
     vocabulary_size : int
     settings : BagSettings
 
     Returns
     -------
     BagIndex
-        Of the fields that are ranked, in their order.
+        Bags of the fields to rank, in their order.
     """
     from napari_cmrir.bag_of_words.bags import BagIndex
 
@@ -163,6 +163,6 @@ def bag_index(
 
 
 def _runs(kept: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """List the first and the one past the last of each run of kept fields."""
+    """List start and stop of each run of consecutive kept fields."""
     edges = np.flatnonzero(np.diff(kept.astype(np.int8), prepend=0, append=0))
     return [(first, last) for first, last in edges.reshape(-1, 2).tolist()]
