@@ -1,4 +1,4 @@
-"""Fitted values: one shipped file, each with its provenance, and read where they are used."""
+"""Fitted values: one shipped file with the provenance of each value, read where the values are used."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The two modalities on two threads."""
+"""Two functions on two threads."""
 
 import threading
 
@@ -38,7 +38,7 @@ def test_one_thread_does_one_after_the_other() -> None:
         torch.set_num_threads(before)
 
 
-def test_a_fault_is_raised_when_both_have_ended(two_threads: None) -> None:
+def test_an_error_is_raised_after_both_have_ended(two_threads: None) -> None:
     ended = threading.Event()
 
     def fail() -> None:

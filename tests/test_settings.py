@@ -1,4 +1,4 @@
-"""Stored settings: what a newer version wrote is a warning, what cannot be used is a sentence."""
+"""Stored settings: unknown settings are a warning, invalid settings are an error for the user."""
 
 import importlib
 import pkgutil

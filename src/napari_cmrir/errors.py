@@ -1,4 +1,4 @@
-"""What the user can put right."""
+"""Errors that the user can correct, and the classification of disk errors."""
 
 import errno
 import re
@@ -10,9 +10,9 @@ __all__ = ["DiskFault", "InputError", "disk_fault", "in_words"]
 DiskFault = Literal["full", "failing", "denied"]
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, 112)  # 112: ERROR_DISK_FULL of Windows, as Rust writes it
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, 112)  # 112: ERROR_DISK_FULL of Windows, from Rust libraries
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
-_NO_WAY = (*_DENIED, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+_BAD_PATH = (*_DENIED, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 _SQLITE_FAULTS: dict[int, DiskFault] = {
     sqlite3.SQLITE_FULL: "full",
     sqlite3.SQLITE_IOERR: "failing",
@@ -25,8 +25,8 @@ _SQLITE_FAULTS: dict[int, DiskFault] = {
 class InputError(ValueError):
     """A request or an input that cannot be used; the message is one sentence for the user.
 
-    The command line prints the message and exits with status 2, the widgets show it as a
-    notification. It says what is wrong and what to do next, and names the file where there is one.
+    The message says what is wrong and what to do, and names the file, if any. The command line prints it and
+    exits with status 2; the napari plugin shows it as a notification.
 
     Examples
     --------
@@ -38,17 +38,18 @@ class InputError(ValueError):
 
 
 def disk_fault(error: Exception) -> DiskFault | None:
-    """Tell what is wrong with a disk by the code that an error carries.
+    """Classify an error of the disk by its error code.
 
     Parameters
     ----------
     error : Exception
-        Of the operating system, of SQLite, or of a library that appends ``(os error 28)`` to its message.
+        Error of the operating system, of SQLite, or of a library that appends ``(os error 28)`` to its
+        message, as Rust does.
 
     Returns
     -------
     {"full", "failing", "denied"} or None
-        ``None`` where the error is no fault of a disk.
+        ``None`` if it is not an error of the disk.
 
     Examples
     --------
@@ -59,7 +60,7 @@ def disk_fault(error: Exception) -> DiskFault | None:
     """
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", None)
-        return None if code is None else _SQLITE_FAULTS.get(code & 0xFF)  # the rest says more of the same
+        return None if code is None else _SQLITE_FAULTS.get(code & 0xFF)  # without the extended code
     number = error.errno if isinstance(error, OSError) else None
     if number is None:
         appended = re.search(r"\(os error (\d+)\)", str(error))
@@ -68,17 +69,16 @@ def disk_fault(error: Exception) -> DiskFault | None:
 
 
 def in_words(error: OSError) -> InputError | None:
-    """Say what the user can do about a fault of the disk.
+    """Turn an error of the disk or of a path into a message for the user.
 
     Parameters
     ----------
     error : OSError
-        The fault.
 
     Returns
     -------
     InputError or None
-        ``None`` where it is none of the user's making.
+        ``None`` if the user cannot correct the error.
 
     Examples
     --------
@@ -90,6 +90,6 @@ def in_words(error: OSError) -> InputError | None:
     if disk_fault(error) == "full":
         where = f" of {error.filename}" if error.filename is not None else ""
         return InputError(f"The disk{where} is full; make room and try again.")
-    if error.filename is not None and error.errno in _NO_WAY:
+    if error.filename is not None and error.errno in _BAD_PATH:
         return InputError(f"{error.filename}: {error.strerror}; check the path and its permissions.")
     return None

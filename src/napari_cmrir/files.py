@@ -1,4 +1,4 @@
-"""Files and folders that appear on disk whole or not at all, and their checksums."""
+"""Atomic writing of files and folders, and checksums."""
 
 from __future__ import annotations
 
@@ -16,22 +16,28 @@ from napari_cmrir.errors import InputError, disk_fault
 __all__ = ["atomic_path", "atomic_write", "checksum", "explain_disk_errors", "remove_partials"]
 
 PARTIAL_PREFIX = ".partial-"
+"""Prefix of the name of an unfinished file or folder."""
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Write a file or a folder so that it appears at ``path`` complete or not at all.
+    """Write a file or a folder that appears at ``path`` complete or not at all.
 
     Parameters
     ----------
     path : Path
-        Where it shall appear. What is there already is replaced.
+        Final path. An existing file or folder is replaced.
 
     Yields
     ------
     Path
-        A name beside ``path`` to write the file or folder to. On leaving, it is synced to the disk and
-        renamed; on an exception it is removed.
+        Temporary path in the same folder, to write to. At the end of the block it is synced to the disk and
+        renamed to ``path``; after an exception it is removed.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be synced or renamed.
 
     Examples
     --------
@@ -56,19 +62,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole, on the disk, or as it was before.
+    """Write a file completely, synced to the disk, or leave it unchanged.
 
     Parameters
     ----------
     path : Path
-        The file; folders that are missing are made.
+        The file; missing folders are created.
     content : bytes
-        What it shall hold.
+        Content of the file.
 
     Raises
     ------
     OSError
-        If it cannot be written.
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     atomic_write(Path(folder, "new", "note.txt"), b"whole")
+    ...     Path(folder, "new", "note.txt").read_text()
+    'whole'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial:
@@ -76,13 +90,17 @@ def atomic_write(path: Path, content: bytes) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Remove what killed writers left half-written in a folder; call it only while holding its lock."""
+    """Remove unfinished files of killed writers from a folder; the caller must hold the folder's lock."""
     for partial in folder.glob(f"{PARTIAL_PREFIX}*"):
         _remove(partial)
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file, or of the names and contents of all files below a folder.
+    """Compute the SHA-256 of a file, or of the names and contents of all files below a folder.
+
+    Parameters
+    ----------
+    path : Path
 
     Returns
     -------
@@ -105,7 +123,18 @@ def checksum(path: Path) -> str:
 
 @contextmanager
 def explain_disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full disk or a folder that cannot be written to into an `InputError` that says so."""
+    """Turn errors of a full, failing or read-only disk in the block into an `InputError` with the folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder that the block writes to.
+
+    Raises
+    ------
+    InputError
+        If the disk is full or fails, or the folder is not writable; other errors pass unchanged.
+    """
     from safetensors import SafetensorError
 
     try:
@@ -123,7 +152,7 @@ def explain_disk_errors(folder: Path) -> Iterator[None]:
 
 
 def _sync(path: Path) -> None:
-    """Sync a file, or all files below a folder and then the folders, which hold their names."""
+    """Sync a file; or all files below a folder, and then the folders, which hold the files' names."""
     entries = sorted(path.rglob("*"), reverse=True) if path.is_dir() else []
     for file_path in [entry for entry in [path, *entries] if not entry.is_dir()]:
         with file_path.open("rb+") as file:

@@ -1,8 +1,8 @@
-"""What a long job is: a generator that yields its progress and returns its result.
+"""Long jobs: generators that yield their progress and return their result.
 
-The command line draws the progress, a widget runs the generator in a worker thread, a notebook loops
-over it. Whoever stops iterating cancels the job: its ``finally`` clauses leave what is on disk
-complete and resumable.
+The command line draws the progress, the napari plugin runs the generator in a worker process, and a notebook
+loops over it. A caller cancels a job by closing the generator; its ``finally`` clauses leave the files on the
+disk complete and resumable.
 """
 
 from __future__ import annotations
@@ -17,30 +17,29 @@ Result = TypeVar("Result")
 
 
 class Preview:
-    """Base of what a job shows while it runs.
+    """Base class of intermediate results that a job shows while it runs.
 
-    A job that has something to show derives a frozen dataclass from it, beside the job. Readers test the type
-    with ``isinstance``. A preview may be pickled and read in another process: define it where its import
-    costs little.
+    A job defines a frozen dataclass that derives from it. Readers test the type with ``isinstance``. Another
+    process may unpickle a preview, so define the dataclass in a module that imports fast.
     """
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job has come.
+    """The progress of a job.
 
     Parameters
     ----------
     done : float
         Units finished so far.
     total : float or None
-        Units in all, or ``None`` while that is not known.
+        Number of units, or ``None`` while it is unknown.
     unit : str
-        What is counted, in the plural: ``"images"``, ``"steps"``.
+        Name of the units, in the plural, such as ``"images"``.
     message : str
-        One short line for the user on what is happening now.
+        One short line for the user on the current work.
     preview : Preview or None
-        Intermediate result worth showing.
+        Intermediate result to show.
     """
 
     done: float
@@ -51,7 +50,7 @@ class Progress:
 
 
 Job = Generator[Progress, None, Result]
-"""A long job: iterate it for its `Progress`; its return value is the result."""
+"""A long job: iteration yields `Progress`, and the return value is the result."""
 
 
 def run(job: Job[Result], on_progress: Callable[[Progress], object] | None = None) -> Result:
@@ -60,14 +59,14 @@ def run(job: Job[Result], on_progress: Callable[[Progress], object] | None = Non
     Parameters
     ----------
     job : Job
-        The generator to exhaust. It is closed whatever happens, so that its clean-up runs.
+        The generator to exhaust. It is closed also after an exception, so that its clean-up runs.
     on_progress : callable, optional
         Called with every `Progress`.
 
     Returns
     -------
     Result
-        What the job returns.
+        Return value of the job.
 
     Examples
     --------
@@ -99,30 +98,30 @@ def portion(
     unit: str = "%",
     describe: Callable[[Progress], str] | None = None,
 ) -> Job[Result]:
-    """Run a job as a part of a longer one.
+    """Run a job as a part of a longer job.
 
     Parameters
     ----------
     job : Job
         The part.
     start, stop : float
-        Units of the longer job that are done when the part begins, and when it ends.
+        Units of the longer job that are done when the part begins and when it ends.
     total : float
-        Units of the longer job in all.
+        Number of units of the longer job.
     unit : str
-        What the longer job counts, in the plural.
+        Name of the units of the longer job, in the plural.
     describe : callable, optional
-        Makes the message from the part's own `Progress`; by default the message stays.
+        Makes the message from the part's `Progress`. By default the part's message is kept.
 
     Yields
     ------
     Progress
-        Of the longer job, with the part's previews.
+        Progress of the longer job, with the part's previews.
 
     Returns
     -------
     Result
-        What the part returns.
+        Return value of the part.
 
     Examples
     --------
@@ -157,25 +156,25 @@ def step_of(
     unit: str,
     describe: Callable[[Progress], str] | None = None,
 ) -> Job[Result]:
-    """Run a job as one of the steps of a longer one: `portion` from ``position`` to ``position + 1``.
+    """Run a job as one step of a longer job: `portion` from ``position`` to ``position + 1``.
 
     Parameters
     ----------
     job : Job
         The step.
     position : int
-        Steps that are done before it.
+        Number of steps before this one.
     total : int
-        Steps in all.
+        Number of steps.
     unit : str
-        What the steps are, in the plural.
+        Name of the steps, in the plural.
     describe : callable, optional
-        Makes the message from the step's own `Progress`; by default the message stays.
+        Makes the message from the step's `Progress`. By default the step's message is kept.
 
     Returns
     -------
     Job
-        Yields `Progress` in steps, and returns what ``job`` returns.
+        It yields `Progress` in steps, and returns the return value of ``job``.
 
     Examples
     --------

@@ -19,18 +19,18 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Implementations of one kind by name.
 
-    A registry is a read-only mapping. Built-in implementations are imported when they are first used.
-    Implementations of other packages are their entry points of `group`; they are loaded at the first listing
-    and at the first name that is not built in, once a process.
+    A registry is a read-only mapping. Built-in implementations are imported on first use. Other packages
+    provide implementations as entry points of `group`. These are loaded once per process, at the first
+    listing or at the first use of a name that is not built in.
 
     Parameters
     ----------
     kind : str
-        What an implementation is, in the singular, such as ``"descriptor"``; messages use it.
+        Name of the kind in the singular, such as ``"descriptor"``, for messages.
     group : str
         Group of the entry points, such as ``"napari_cmrir.descriptors"``.
     built_in : mapping of str to str
-        By name, ``"module:attribute"``.
+        ``"module:attribute"`` by name.
 
     Examples
     --------
@@ -53,20 +53,23 @@ class Registry(Generic[T]):
         self._built_in = dict(built_in)
         self._loaded: dict[str, T] = {}
         self._from_extensions: set[str] | None = None  # names; None before they are loaded
-        self._loading = threading.RLock()  # a job's thread waits for the listing that another one began
+        self._loading = threading.RLock()  # a second thread waits until the entry points are loaded
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorate an implementation to add it under a name, for this process.
+        """Return a decorator that adds an implementation under a name, for this process.
 
         Parameters
         ----------
         name : str
-            The name; one that is taken is an error.
+
+        Returns
+        -------
+        callable
 
         Raises
         ------
         ValueError
-            The name is taken.
+            If the name is taken.
         """
         if name in self._built_in or name in self._loaded:
             raise ValueError(f"There is a {self.kind} '{name}' already.")
@@ -78,12 +81,12 @@ class Registry(Generic[T]):
         return add
 
     def __getitem__(self, name: str) -> T:
-        """Give the implementation of a name.
+        """Return the implementation of a name.
 
         Raises
         ------
         InputError
-            Neither this package nor an installed extension has that name.
+            If neither this package nor an installed extension has that name.
         """
         if name not in self._loaded and name in self._built_in:
             module, _, attribute = self._built_in[name].partition(":")
@@ -106,17 +109,17 @@ class Registry(Generic[T]):
         return sum(1 for _ in self)
 
     def extensions(self) -> dict[str, T]:
-        """Give the implementations that are not built in, by name."""
+        """Return the implementations that are not built in, by name."""
         return {name: self[name] for name in self if name not in self._built_in}
 
     def reload(self) -> None:
-        """Forget the entry points, so that the next listing finds packages installed or removed since."""
+        """Forget the entry points, so that the next listing finds newly installed and removed packages."""
         for name in self._from_extensions or ():
             del self._loaded[name]
         self._from_extensions = None
 
     def _load_extensions(self) -> None:
-        """Load the entry points; one that fails is a warning, so that a broken package breaks only itself."""
+        """Load the entry points; warn about one that fails, so that a broken package breaks only itself."""
         with self._loading:
             if self._from_extensions is not None:
                 return
@@ -128,7 +131,7 @@ class Registry(Generic[T]):
                 try:
                     self._loaded[entry.name] = entry.load()
                     self._from_extensions.add(entry.name)
-                except Exception as error:  # any error can come out of another package's import
+                except Exception as error:  # importing another package may raise any exception
                     self._warn(entry, f"{type(error).__name__}: {error}")
 
     def _warn(self, entry: EntryPoint, reason: str) -> None:

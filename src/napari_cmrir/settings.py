@@ -1,4 +1,4 @@
-"""What a settings model is, and values fitted to data, which ship with their provenance."""
+"""Settings models and their storage, and fitted values, which ship with their provenance."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = [
 ]
 
 SETTINGS_VERSION = 1
-"""Version of the stored settings. Raise it when a setting changes its name or its meaning."""
+"""Version of stored settings; increase it when a setting changes its name or its meaning."""
 
 _VERSION_KEY = "settings_version"
 
 
 class Settings(BaseModel):
-    """A frozen set of settings that refuses unknown names.
+    """A frozen settings model that refuses unknown names.
 
-    Each field gives its unit, bounds, default and source in its description. The command line's options
-    and the docks' forms are generated from the fields.
+    The description of each field gives its unit, bounds, default and source. The options of the command line
+    and the forms of the docks are generated from the fields.
 
     Examples
     --------
@@ -52,12 +52,11 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def dump_settings(settings: BaseModel) -> dict[str, Any]:
-    """Convert settings to values that JSON can hold, with the version of the settings.
+    """Convert settings to JSON values, with the version of the settings.
 
     Parameters
     ----------
     settings : pydantic.BaseModel
-        The settings.
 
     Returns
     -------
@@ -74,16 +73,16 @@ def dump_settings(settings: BaseModel) -> dict[str, Any]:
 
 
 def load_settings(model_class: type[Model], data: Mapping[str, Any], where: str = "A file") -> Model:
-    """Read stored settings; settings that this version does not know are left out with a warning.
+    """Read stored settings; unknown settings are left out with a warning.
 
     Parameters
     ----------
     model_class : type
         The settings model.
     data : mapping
-        What `dump_settings` returned.
+        Result of `dump_settings`.
     where : str
-        What holds the settings, for the messages.
+        Name of the file that holds the settings, for messages.
 
     Returns
     -------
@@ -92,12 +91,12 @@ def load_settings(model_class: type[Model], data: Mapping[str, Any], where: str 
     Warns
     -----
     UserWarning
-        Names the settings that are left out.
+        If settings are left out; the message names them.
 
     Raises
     ------
     InputError
-        If the data are no mapping, or a value is missing or not accepted.
+        If the data are not a mapping, or a value is missing or invalid.
 
     Examples
     --------
@@ -135,10 +134,7 @@ def load_settings(model_class: type[Model], data: Mapping[str, Any], where: str 
 
 
 class FittedValues(BaseModel):
-    """Values of one subject and where they come from.
-
-    A provenance that nobody recorded is ``"unknown"``.
-    """
+    """Values of one subject and their provenance; a provenance that was not recorded is ``"unknown"``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -151,13 +147,13 @@ class FittedValues(BaseModel):
 
 @cache
 def _read() -> dict[str, FittedValues]:
-    """Read the shipped file once."""
+    """Read the shipped file of fitted values."""
     file = Path(__file__).with_name("fitted_values.json")
     return TypeAdapter(dict[str, FittedValues]).validate_json(file.read_bytes())
 
 
 def fitted_values(subject: str) -> FittedValues:
-    """Give the values of a subject.
+    """Return the fitted values of a subject.
 
     Parameters
     ----------

@@ -1,15 +1,16 @@
-"""Many small computations side by side, each on one thread.
+"""A thread pool for many small computations, each on one thread of torch.
 
-torch spreads every single product over its threads and waits for all of them. For hundreds of small products
-this costs more than it gains, on a busy machine many times more. Here whole pieces of work go to threads.
+torch splits every product over its threads and waits for all of them. For hundreds of small products this
+costs more time than it saves, and many times more on a busy machine. This module gives whole pieces of work
+to threads instead.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, wraps
 from typing import ParamSpec, TypeVar
 
@@ -26,10 +27,21 @@ _here = threading.local()
 
 
 def parallel_map(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Yield the result of each item in order, computed on as many threads as torch may use.
+    """Map a function over items on as many threads as torch may use; yield the results in order.
 
-    All calls of a process share these threads; within one, and where torch may use one thread only, work is
-    done in turn.
+    All calls in a process share these threads. The items are computed one after another in this thread if it
+    belongs to the pool, or if torch may use one thread only.
+
+    Parameters
+    ----------
+    work : callable
+        Function of an item.
+    items : sequence
+
+    Returns
+    -------
+    iterator
+        Result of each item, in order.
 
     Examples
     --------
@@ -43,7 +55,15 @@ def parallel_map(work: Callable[[Item], Result], items: Sequence[Item]) -> Itera
 
 
 def on_one_thread(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Make a function compute on one thread of this pool, from whichever thread it is called.
+    """Make a function compute on one thread of the pool, no matter which thread calls it.
+
+    Parameters
+    ----------
+    function : callable
+
+    Returns
+    -------
+    callable
 
     Examples
     --------
@@ -63,13 +83,14 @@ def on_one_thread(function: Callable[Arguments, Result]) -> Callable[Arguments, 
 
 @cache
 def _pool(workers: int, threads_each: int) -> ThreadPoolExecutor:
-    """Start a pool whose workers each compute on their own number of torch threads."""
+    """Start a pool of threads, each with its own number of torch threads."""
     threads = torch.get_num_threads()
     started = threading.Barrier(workers + 1)
 
     def start() -> None:
         _here.is_worker = threads_each == 1
-        torch.get_num_threads()  # a thread's first question sets its number to everybody's: ask before
+        # A thread's first call sets its number to the global number; a later one would undo the next line.
+        torch.get_num_threads()
         torch.set_num_threads(threads_each)
         started.wait()
 
@@ -88,19 +109,19 @@ if hasattr(os, "register_at_fork"):
 def run_parallel(
     first: Callable[[], Result], second: Callable[[], Result], device: torch.device
 ) -> tuple[Result, Result]:
-    """Do two pieces of work, at the same time where that is faster.
+    """Call two functions, in parallel if that is faster.
 
     Parameters
     ----------
     first, second : callable
-        The work; neither may depend on the other or draw from a generator that both share.
+        Functions without arguments. They must not depend on each other or share a random generator.
     device : torch.device
-        Where they compute; only a processor on which torch may use two threads or more does both at once.
+        Device of both. They run in parallel only on a CPU with at least two threads for torch.
 
     Returns
     -------
     tuple
-        What they return.
+        Both results.
 
     Examples
     --------
@@ -111,18 +132,5 @@ def run_parallel(
     if device.type != "cpu" or threads == 1:
         return first(), second()
     futures = [_pool(2, threads // 2).submit(work) for work in (first, second)]
-    results = _all(future.result for future in futures)
-    return results[0], results[1]
-
-
-def _all(waits: Iterable[Callable[[], Result]]) -> list[Result]:
-    """Wait for all, then raise the first fault if there is one: nothing goes on behind the caller's back."""
-    results, faults = [], []
-    for wait in waits:
-        try:
-            results.append(wait())
-        except Exception as fault:
-            faults.append(fault)
-    if faults:
-        raise faults[0]
-    return results
+    wait(futures)  # also after an error, so that no work continues when this function has returned
+    return futures[0].result(), futures[1].result()
