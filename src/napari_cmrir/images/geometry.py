@@ -367,6 +367,7 @@ def sample(
 def _warped(
     pixels: NDArray[Any], first: NDArray[np.float64], steps: NDArray[np.float64], height: int, width: int
 ) -> NDArray[Any]:
+    """Sample one block by OpenCV, from the smallest mirrored part of the image that it needs."""
     import cv2
 
     ends = first + np.array([[0, 0], [0, width - 1], [height - 1, 0], [height - 1, width - 1]]) @ steps.T

@@ -137,6 +137,7 @@ def _choose_level(
     settings: ReadingSettings,
     pixel_size: float | None,
 ) -> int:
+    """Choose the level of the settings, or the coarsest that is fine enough for the pixel size."""
     if settings.level is not None:
         if settings.level >= len(sizes):
             raise InputError(
@@ -152,6 +153,7 @@ def _choose_level(
 def _image(
     stored: Stored, series: Series, at: int, pixel_size: float | None, settings: ReadingSettings
 ) -> LazyImage:
+    """Make the lazy image of one level, with its planes and channels chosen."""
     level = series.levels[at]
     if not {"Y", "X"} <= set(level.axes):
         raise ValueError(f"its axes are {level.axes}, without Y and X")

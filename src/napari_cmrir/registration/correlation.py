@@ -196,6 +196,7 @@ class RotatedTemplates:
         ones: Tensor,
         min_overlap: float,
     ) -> _Version:
+        """Compute the spectra, norms and overlaps of one version of the query."""
         rows, columns = (
             slice(before - first, before + max(side - length + last, -first) + 1)
             for before, (first, last), side, length in zip(

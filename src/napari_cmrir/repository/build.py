@@ -378,6 +378,7 @@ def _index(
     workers: int | None,
     scheduler: str | None,
 ) -> Job[None]:
+    """Estimate the work, and represent the images on the chosen executor."""
     with make_executor(workers, scheduler) as executor:
         indexing = Indexing(catalogue, executor, WorkerContext(config, model), len(work))
         expected = estimate(work, indexing.context, catalogue, executor.size)

@@ -384,6 +384,7 @@ class Catalogue:
             raise InputError(f"{self.folder / CATALOGUE_NAME} is not a repository's catalogue.")
 
     def _check_format(self) -> None:
+        """Refuse a catalogue that is unfinished or of another format."""
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
             raise InputError(f"{self.folder} is unfinished; index the images into it again to finish it.")

@@ -215,6 +215,7 @@ class DaskExecutor:
     def _do(
         self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]], *, is_alone: bool
     ) -> Events:
+        """Submit batches and yield results as they come; ``is_alone``: each batch is one suspect item."""
         from distributed import KilledWorker
 
         waiting = deque(batches)
@@ -300,6 +301,7 @@ def make_executor(workers: int | None, scheduler: str | None) -> Iterator[Execut
 
 @contextmanager
 def _cluster(workers: int | None) -> Iterator[str]:
+    """Start a local cluster, and yield its address; an empty one if no workers are given."""
     if workers is None:
         yield ""
         return

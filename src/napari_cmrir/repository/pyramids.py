@@ -226,6 +226,7 @@ def _halve_block(level: zarr.Array[Any], coarser: zarr.Array[Any], y: int, x: in
 
 
 def _create_level(group: zarr.Group, name: str, shape: tuple[int, ...]) -> zarr.Array[Any]:
+    """Create one empty level: one chunk up to `WHOLE_SIDE`, else chunks in shards."""
     from zarr.codecs import ZstdCodec
 
     n_channels, *sides = shape
@@ -252,6 +253,7 @@ def _create_level(group: zarr.Group, name: str, shape: tuple[int, ...]) -> zarr.
 
 
 def _describe(name: str, n_channels: int, n_levels: int, pixel_size: float | None) -> dict[str, Any]:
+    """Make the OME-Zarr 0.5 metadata of a pyramid."""
     unit = {} if pixel_size is None else {"unit": "micrometer"}
     axes = [{"name": "c", "type": "channel"}, *({"name": axis, "type": "space", **unit} for axis in "yx")]
     size = 1.0 if pixel_size is None else pixel_size

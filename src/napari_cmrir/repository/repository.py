@@ -116,6 +116,7 @@ class Repository:
             raise
 
     def _open(self) -> None:
+        """Read the published state and map the segments, in the order of their images."""
         with self._catalogue.snapshot():
             self.modality: str = self._catalogue.about("modality")
             numbers = self._catalogue.image_ids("indexed")

@@ -254,6 +254,7 @@ def joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 
 def _map(path: Path) -> Tensors:
+    """Map the arrays of a safetensors file."""
     # The reader of safetensors copies arrays into memory, so the file is mapped here. Its layout is the
     # length of the header, a JSON header, and the arrays.
     with path.open("rb") as file:

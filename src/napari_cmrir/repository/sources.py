@@ -321,6 +321,7 @@ class _Vanished:
         self._by_size: dict[int, list[ImageRow]] | None = None
 
     def claim(self, source: AnySource) -> ImageRow | None:
+        """Take the entry of a vanished file with the content of this one, or ``None``."""
         if not isinstance(source, Path):
             return None
         if self._by_size is None:

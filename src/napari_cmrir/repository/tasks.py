@@ -277,6 +277,7 @@ def _comir_path(context: WorkerContext, image: ImageTask) -> tuple[Path, Stamp]:
 
 
 def _compute(context: WorkerContext, given: ImageTask, path: Path, now: Stamp) -> Job[Callable[[], None]]:
+    """Read an image and compute its CoMIR; the result writes what is not yet written."""
     config = context.config
     pixel_size = context.model.pixel_size
     reading = config.settings.reading
@@ -301,6 +302,7 @@ def _compute(context: WorkerContext, given: ImageTask, path: Path, now: Stamp) -
 
 
 def _finish(write: Callable[[], None], path: Path, now: Stamp) -> Noted:
+    """Finish writing a CoMIR, and give its columns for the catalogue."""
     write()
     _, height, width = open_level(path).shape
     return {

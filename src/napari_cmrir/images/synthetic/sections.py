@@ -325,6 +325,7 @@ def _wobbly(rng: np.random.Generator, radius: float, stretch: float, turn: float
 
 
 def _place_glands(rng: np.random.Generator, shape: tuple[int, int], want: float, fat: Map) -> list[_Gland]:
+    """Place glands in groups on a jittered grid, outside fat."""
     centres = _jittered(rng, shape, _GLAND_SPACING, 0.2)
     groups = _at(noise(rng, shape, 60), centres)
     mean = rng.uniform(18, 27)

@@ -146,6 +146,12 @@ class _Plan(NamedTuple):
 
 
 class _DenseBlock(torch.autograd.Function):
+    """`dense_block` as one step of torch's automatic differentiation.
+
+    `forward` returns the output, mean and unbiased variance of the channels, and the output of the layer
+    ``onward``, if there is one. `backward` returns the gradients of the inputs and of all weights.
+    """
+
     @staticmethod
     def forward(ctx: Any, plan: _Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
         memory, layers = plan.memory, _layers(tensors[plan.inputs :])

@@ -295,6 +295,7 @@ def import_checkpoint(path: str | os.PathLike[str], modalities: tuple[str, str])
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Read the two modules of a checkpoint as inert holders; refuse archives that are too large."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if sum(entry.file_size for entry in entries) > _MOST_BYTES:

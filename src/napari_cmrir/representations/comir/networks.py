@@ -44,6 +44,8 @@ def mix_channels(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class _Mix(torch.autograd.Function):
+    """`mix_channels` as one step of torch's automatic differentiation."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
@@ -172,6 +174,8 @@ class _Dropout(nn.Module):
 
 
 class _DenseLayer(nn.Module):
+    """A layer of a dense block: batch normalisation, rectifier, 3 x 3 convolution, dropout."""
+
     def __init__(self, channels: int, growth: int, dropout: float) -> None:
         super().__init__()
         self.batchnorm = nn.BatchNorm2d(channels)
@@ -184,6 +188,8 @@ class _DenseLayer(nn.Module):
 
 
 class _DenseBlock(nn.Module):
+    """Dense layers, each of which sees the input and the outputs of all previous layers."""
+
     def __init__(
         self, channels: int, layers: int, growth: int, dropout: float, memory: TensorPool, *, keep_input: bool
     ) -> None:
@@ -246,6 +252,8 @@ def _keep_statistics(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> No
 
 
 class _TransitionDown(nn.Module):
+    """The step to half the resolution: 1 x 1 convolution and maximum pooling."""
+
     def __init__(self, before: int, after: int, dropout: float) -> None:
         super().__init__()
         self.batchnorm = nn.BatchNorm2d(before)
@@ -262,6 +270,8 @@ class _TransitionDown(nn.Module):
 
 
 class _TransitionUp(nn.Module):
+    """The step to twice the resolution: nearest-neighbour enlargement and 3 x 3 convolution."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.upsampling_layer = nn.Sequential(

@@ -139,6 +139,7 @@ def read_pairs(
 
 
 def _read(pair: Pair | ArrayPair) -> ArrayPair:
+    """Read a pair as (y, x, channel) arrays; refuse images of unequal size."""
     if isinstance(pair, Pair):
         files = pair.paths
         first, second = read_image(files[0], pair.reading), read_image(files[1], pair.reading)

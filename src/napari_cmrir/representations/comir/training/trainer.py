@@ -260,6 +260,7 @@ class Trainer:
             self._halve_batch()
 
     def _halve_batch(self) -> None:
+        """Halve the batch after memory ran out, and note it for the user."""
         self._comirs = []
         self.optimiser.zero_grad()
         release_memory(self.device)

@@ -117,6 +117,8 @@ class RetrievalScore:
 
 @dataclass(frozen=True)
 class _Query:
+    """A query of the test, and the field that it shows."""
+
     field: int
     side: int  # 0 or 1: its modality
     degrees: float
