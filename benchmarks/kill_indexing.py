@@ -98,7 +98,7 @@ def index(images: Path, path: Path, workers: int | None = None) -> None:
 
 def rebuild(path: Path, workers: int | None = None) -> None:
     indexing.BATCH_FIELDS = 4
-    jobs.run(build_index(path, anew=True, workers=workers))
+    jobs.run(build_index(path, rebuild=True, workers=workers))
 
 
 def compact(path: Path) -> None:

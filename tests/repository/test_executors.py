@@ -77,7 +77,7 @@ def test_two_workers_of_a_cluster_rank_byte_for_byte_as_one_process(
     done = [progress.done for progress in seen]
     assert done == sorted(done)
     assert seen[-1].done == seen[-1].total == N_IMAGES
-    run(build_index(repository.path, anew=True, scheduler=address))
+    run(build_index(repository.path, rebuild=True, scheduler=address))
     assert rankings(open_repository(repository.path)) == in_peace
 
 
@@ -131,7 +131,7 @@ def test_a_worker_that_does_not_see_the_repository_is_reported(cluster, images, 
     with make_executor(None, cluster.scheduler_address) as executor:
         assert executor.size == 2
         with pytest.raises(InputError, match=r"does not see .*elsewhere\.cmrir"):
-            list(executor.do(represent_batch, WorkerContext(config), [[given]]))
+            list(executor.run_batches(represent_batch, WorkerContext(config), [[given]]))
 
 
 @pytest.mark.parametrize(

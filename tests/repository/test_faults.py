@@ -98,7 +98,7 @@ def test_a_disk_that_is_full_at_any_moment_loses_nothing(folder, model, built, t
         repository.close()
 
         fill(disk, 0)
-        for upkeep in (build_index(path, anew=True), compact_repository(path)):
+        for upkeep in (build_index(path, rebuild=True), compact_repository(path)):
             with pytest.raises(InputError, match="is full"):
                 run(upkeep)
         assert state(path) == 5

@@ -22,7 +22,7 @@ from napari_cmrir.repository.build import build_index
 
 path, message, nth = sys.argv[1:]
 seen = 0
-for progress in build_index(path, anew=True):
+for progress in build_index(path, rebuild=True):
     seen += progress.message.startswith(message)
     if seen == int(nth):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -31,7 +31,7 @@ for progress in build_index(path, anew=True):
 
 def rebuild(path):
     """Learn the words anew."""
-    run(build_index(path, anew=True))
+    run(build_index(path, rebuild=True))
     return open_repository(path)
 
 

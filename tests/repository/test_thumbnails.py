@@ -40,6 +40,6 @@ def test_they_stay_when_segments_are_joined_and_words_learned_anew(tiles, folder
     index([folder], model, tiles.path)
     run(compact_repository(tiles.path))
     check(open_repository(tiles.path))
-    run(build_index(tiles.path, anew=True))
+    run(build_index(tiles.path, rebuild=True))
     check(open_repository(tiles.path))
     assert run(verify_repository(tiles.path)) == []

@@ -101,7 +101,7 @@ def index(
                 dropped = draw(prune_repository(output), "Pruning")
                 typer.echo(f"{len(dropped)} images dropped whose files are nowhere any more.")
         if words or rebuild_vocabulary:
-            building = build_index(output, anew=rebuild_vocabulary, workers=workers, scheduler=scheduler)
+            building = build_index(output, rebuild=rebuild_vocabulary, workers=workers, scheduler=scheduler)
             draw(building, "Building words")
         if compact:
             done = draw(compact_repository(output), "Compacting")

@@ -8,13 +8,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.formats.base import added_suffixes
 from napari_cmrir.images.settings import ReadingSettings
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 __all__ = [
     "IMAGE_SUFFIXES",
+    "ArrayPair",
     "Pair",
     "find_images",
     "find_pairs",
@@ -210,6 +215,10 @@ def _of_modality(images: list[Path], modality: str | None) -> list[Path]:
     exactly = [image for image in images if image_stem(image).endswith(f"_{modality}")]
     loosely = [image for image in images if image_stem(image).lower().endswith(f"_{modality.lower()}")]
     return exactly or loosely or images
+
+
+ArrayPair = tuple["NDArray[Any]", "NDArray[Any]"]
+"""Two aligned images (y, x, channel) in memory, which training takes in place of a `Pair`."""
 
 
 @dataclass(frozen=True)

@@ -299,7 +299,7 @@ def build_index(
     path: str | os.PathLike[str],
     name: str = "words",
     *,
-    anew: bool = False,
+    rebuild: bool = False,
     workers: int | None = None,
     scheduler: str | None = None,
 ) -> Job[None]:
@@ -313,7 +313,7 @@ def build_index(
         The repository.
     name : str
         Name of the index: ``"words"``, or an index of another package.
-    anew : bool
+    rebuild : bool
         Prepare the index again: learn other visual words. Readers see the previous index until the new one is
         complete.
     workers, scheduler : optional
@@ -342,7 +342,7 @@ def build_index(
             context = WorkerContext(config, remembers=True)
             indexing = Indexing(catalogue, executor, context, 100.0, "%")
             yield indexing.progress(0, f"building the index '{name}'")
-            yield from build_segments(indexing, name, anew=anew)
+            yield from build_segments(indexing, name, rebuild=rebuild)
             yield indexing.progress(100, f"the index '{name}' is complete")
 
 

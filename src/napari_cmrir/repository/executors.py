@@ -177,7 +177,7 @@ class Executor(Protocol):
     def size(self) -> int:
         """Number of tasks that run at once."""
 
-    def do(self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]]) -> Events:
+    def run_batches(self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]]) -> Events:
         """Run a task for every batch; a result may be `TaskFailed`."""
 
 
@@ -186,7 +186,7 @@ class LocalExecutor:
 
     size = 1
 
-    def do(self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]]) -> Events:
+    def run_batches(self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]]) -> Events:
         """Run a task for every batch, in order."""
         for batch in batches:
             with closing(task(context, batch)) as job:
@@ -208,7 +208,7 @@ class DaskExecutor:
         n_threads: int = sum(self.client.nthreads().values())
         return max(1, n_threads)
 
-    def do(self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]]) -> Events:
+    def run_batches(self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]]) -> Events:
         """Run a task for every batch, in any order; the scheduler holds at most two tasks per worker."""
         return self._do(task, context, batches, is_alone=False)
 

@@ -73,13 +73,13 @@ class Indexing:
             message += f" ({60 * done / seconds:.3g} images a minute)"
         return Progress(done, self.total, self.unit, message)
 
-    def give_out(
+    def run_batches(
         self, task: Task, batches: Sequence[Sequence[Any]], start: float, stop: float
     ) -> Generator[Progress | tuple[Sequence[Any], Any], None, None]:
         """Run a task for all batches; yield progress from ``start`` to ``stop``, and results by batch."""
         each = (stop - start) / max(1, sum(map(len, batches)))
         done = start
-        with closing(self.executor.do(task, self.context, batches)) as events:
+        with closing(self.executor.run_batches(task, self.context, batches)) as events:
             for event in events:
                 if isinstance(event, Progress):
                     yield self.progress(done + each * event.done, event.message)
@@ -96,7 +96,7 @@ class Indexing:
         """Run a task for all items in batches; yield progress, and each batch with its result."""
         size = _spread_evenly(len(items), self.executor, BATCH_FIELDS)
         batches = [items[first : first + size] for first in range(0, len(items), size)]
-        return self.give_out(task, batches, *self._units(start, stop))
+        return self.run_batches(task, batches, *self._units(start, stop))
 
     def part(self, job: Job[Item], start: float, stop: float, message: str) -> Job[Item]:
         """Run a job as the part of the current stage from ``start`` to ``stop`` percent."""
@@ -128,7 +128,7 @@ def represent_images(indexing: Indexing, images: Sequence[tuple[int, AnySource]]
     (folder / COMIRS).mkdir(exist_ok=True)
     tasks = [ImageTask(number, catalogue.image(number).name, source) for number, source in images]
     batches = _consecutive(tasks, _spread_evenly(len(tasks), indexing.executor, BATCH_IMAGES))
-    with closing(indexing.give_out(represent_batch, batches, 0, indexing.total)) as events:
+    with closing(indexing.run_batches(represent_batch, batches, 0, indexing.total)) as events:
         for event in events:
             if isinstance(event, Progress):
                 yield event
@@ -138,14 +138,14 @@ def represent_images(indexing: Indexing, images: Sequence[tuple[int, AnySource]]
                 noted = [{"state": "failed", "reason": f"{image.name}: {DIED}"} for image in batch]
                 done = Represented(noted, None)
             with catalogue.transaction():
-                for image, columns in zip(batch, done.noted, strict=True):
+                for image, columns in zip(batch, done.columns, strict=True):
                     catalogue.change_image(image.image_id, **columns)
                 if done.segment is not None:
                     one = done.segment
                     catalogue.enter_segment(one.file, one.sha256, one.n_fields, one.image_ids, one.indexes)
 
 
-def build_segments(indexing: Indexing, name: str, *, anew: bool = False) -> Job[None]:
+def build_segments(indexing: Indexing, name: str, *, rebuild: bool = False) -> Job[None]:
     """Build an index of all fields, or complete it.
 
     Parameters
@@ -154,7 +154,7 @@ def build_segments(indexing: Indexing, name: str, *, anew: bool = False) -> Job[
         It counts in percent.
     name : str
         Name of the index in `FIELD_INDEXES`.
-    anew : bool
+    rebuild : bool
         Prepare the index again, for example learn other words. Readers see the previous index until all
         segments are done.
 
@@ -177,20 +177,20 @@ def build_segments(indexing: Indexing, name: str, *, anew: bool = False) -> Job[
             rows[row.segment][row.id] = row
     shared = catalogue.shared_of(name)
     file = None if shared is None else shared.get("file")
-    if shared is None or anew or (file is not None and not (folder / file).exists()):
+    if shared is None or rebuild or (file is not None and not (folder / file).exists()):
         _remove_damaged(catalogue, name)
         indexing.share = 2 / 3  # preparing learns words, which takes about twice the counting; not measured
         shared = yield from index.prepare(indexing, _fields(folder, segments, rows))
-        indexing.share, anew = 1.0, True
+        indexing.share, rebuild = 1.0, True
     built: set[int] = set()
-    if not anew:
+    if not rebuild:
         built = {one.segment for one in catalogue.index_files(name) if (folder / one.file).exists()}
     tasks = [
         SegmentTask(segment.id, segment.file, rows[segment.id], name, shared)
         for segment in segments
         if segment.id not in built
     ]
-    start = 200 / 3 if anew else 0.0
+    start = 200 / 3 if rebuild else 0.0
     entered = []
     with closing(indexing.run_tasks(index_batch, tasks, start, 100)) as events:
         for event in events:
@@ -202,11 +202,11 @@ def build_segments(indexing: Indexing, name: str, *, anew: bool = False) -> Job[
                 raise InputError(f"The workers died over {batch[0].file}; try with fewer workers.")
             done = [(task.segment_id, *one) for task, one in zip(batch, written, strict=True)]
             entered += done
-            if not anew:
+            if not rebuild:
                 with catalogue.transaction():
                     for segment_id, index_file, sha256 in done:
                         catalogue.enter_index(name, segment_id, index_file, sha256)
-    if anew:
+    if rebuild:
         with catalogue.transaction():
             catalogue.drop_index(name)
             for segment_id, index_file, sha256 in entered:

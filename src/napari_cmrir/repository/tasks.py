@@ -87,14 +87,14 @@ class Represented:
 
     Parameters
     ----------
-    noted : list of dict
+    columns : list of dict
         Columns of each image for the catalogue: those of its stored CoMIR, or state ``failed`` and the
         reason.
     segment : SegmentInfo or None
         Segment of the images that can be used; ``None`` if there are none.
     """
 
-    noted: list[Noted]
+    columns: list[Noted]
     segment: SegmentInfo | None
 
 
@@ -129,10 +129,12 @@ def represent_batch(context: WorkerContext, batch: Sequence[ImageTask]) -> Job[R
             if position:
                 # At most one CoMIR waits to be written, which bounds memory and reports a full disk at once.
                 waiting[position - 1].result()
-        noted = [future.result() for future in waiting]
-    rows = [_as_row(image, one) for image, one in zip(batch, noted, strict=True) if one["state"] != "failed"]
+        columns = [future.result() for future in waiting]
+    rows = [
+        _as_row(image, one) for image, one in zip(batch, columns, strict=True) if one["state"] != "failed"
+    ]
     segment = (yield from write_segment(context, rows)) if rows else None
-    return Represented(noted, segment)
+    return Represented(columns, segment)
 
 
 def write_segment(context: WorkerContext, rows: Sequence[ImageRow]) -> Job[SegmentInfo]:
@@ -249,10 +251,10 @@ def index_batch(context: WorkerContext, batch: Sequence[SegmentTask]) -> Job[lis
     return written
 
 
-def _as_row(image: ImageTask, noted: Noted) -> ImageRow:
+def _as_row(image: ImageTask, columns: Noted) -> ImageRow:
     """Make the row of an image as it will be when it is published."""
-    columns: dict[str, Any] = dict.fromkeys(field.name for field in dataclass_fields(ImageRow))
-    return ImageRow(**(columns | noted | {"id": image.image_id, "name": image.name}))
+    empty: dict[str, Any] = dict.fromkeys(field.name for field in dataclass_fields(ImageRow))
+    return ImageRow(**(empty | columns | {"id": image.image_id, "name": image.name}))
 
 
 def _represent(context: WorkerContext, image: ImageTask, writer: Executor) -> Job[Future[Noted]]:

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.files import atomic_write
-from napari_cmrir.images.discovery import Pair
+from napari_cmrir.images.discovery import ArrayPair, Pair
 from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.registration.settings import HIGH_PASS_PX
@@ -42,9 +42,6 @@ _TILE = 1024  # side of a tile in px; bounds memory: a float32 RGB tile takes 12
 
 Rectangle = tuple[int, int, int, int]
 """(y, x, height, width) in pixels."""
-
-ArrayPair = tuple[NDArray[Any], NDArray[Any]]
-"""Two aligned images, (y, x) or (y, x, channel)."""
 
 
 class Representation(ABC):

@@ -12,10 +12,10 @@ from napari_cmrir.errors import InputError
 __all__ = [
     "DeviceName",
     "choose_device",
+    "describe_device",
     "is_out_of_memory",
     "peak_memory",
     "release_memory",
-    "tell_device",
     "training_precision",
 ]
 
@@ -83,7 +83,7 @@ def training_precision(device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def tell_device(name: str, chosen: torch.device) -> str:
+def describe_device(name: str, chosen: torch.device) -> str:
     """Describe the chosen device in words; for ``"auto"``, say why it was chosen.
 
     Parameters
@@ -99,9 +99,9 @@ def tell_device(name: str, chosen: torch.device) -> str:
 
     Examples
     --------
-    >>> tell_device("cpu", torch.device("cpu"))
+    >>> describe_device("cpu", torch.device("cpu"))
     'cpu'
-    >>> tell_device("auto", torch.device("cpu"))
+    >>> describe_device("auto", torch.device("cpu"))
     'cpu (no cuda or mps device is available)'
     """
     if chosen.type == "cuda":

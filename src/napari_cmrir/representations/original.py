@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.discovery import Pair
+from napari_cmrir.images.discovery import ArrayPair, Pair
 from napari_cmrir.images.intensity import Intensity, choose_intensity
 from napari_cmrir.images.readers import read_pair
 from napari_cmrir.jobs import Job, Progress
@@ -21,8 +21,6 @@ from napari_cmrir.representations.base import Representation, RepresentationKind
 from napari_cmrir.representations.model_file import require_writable
 
 __all__ = ["ORIGINAL", "OriginalImages", "fit_original", "read_images", "train_original"]
-
-ArrayPair = tuple[NDArray[Any], NDArray[Any]]
 
 
 @dataclass

@@ -25,11 +25,11 @@ from napari_cmrir.representations.comir.dense_layers import (
     TensorPool,
     chunks,
     images,
+    layer_backward,
+    layer_forward,
     long_rows,
     normalise,
     repeated,
-    see,
-    see_back,
     statistics,
 )
 
@@ -45,14 +45,14 @@ class Answer(NamedTuple):
     ----------
     out : (n, c, y, x) tensor
         The layers' outputs, preceded by the input if ``keep_input``.
-    led : (n, k, y, x) tensor or None
+    transition : (n, k, y, x) tensor or None
         Output of the layer ``onward``, if there is one.
     means, variances : (c,) tensor
         Batch statistics of all normalised channels, without gradient. The variances are unbiased.
     """
 
     out: Tensor
-    led: Tensor | None
+    transition: Tensor | None
     means: Tensor
     variances: Tensor
 
@@ -103,8 +103,8 @@ def dense_block(
     """
     flat = [tensor for layer in (*layers, *([onward] if onward else [])) for tensor in layer]
     plan = _Plan(len(inputs), tuple(noises), epsilon, keep_input, onward is not None, memory or TensorPool())
-    out, means, variances, *led = _DenseBlock.apply(plan, *inputs, *flat)  # type: ignore[no-untyped-call]
-    return Answer(out, led[0] if led else None, means, variances)
+    out, means, variances, *transition = _DenseBlock.apply(plan, *inputs, *flat)  # type: ignore[no-untyped-call]
+    return Answer(out, transition[0] if transition else None, means, variances)
 
 
 def dropout_noise(x: Tensor, channels: int, share: float, generator: torch.Generator | None) -> Tensor:
@@ -159,7 +159,7 @@ class _DenseBlock(torch.autograd.Function):
         hat = images(memory, raw[0], len(layers[-1].scale))
         scratch = Scratch(memory, hat)
         means, variances, at = [], [], 0
-        led: list[Tensor] = []
+        transition: list[Tensor] = []
         fresh = list(raw)
         for i, layer in enumerate(layers):
             for x in fresh:
@@ -170,10 +170,12 @@ class _DenseBlock(torch.autograd.Function):
                 at += x.shape[1]
             if i < len(plan.noises):
                 new = images(memory, hat, len(layer.bias))
-                raw.append(see(hat[:, :at], layer, plan.noises[i], scratch, new))
+                raw.append(layer_forward(hat[:, :at], layer, plan.noises[i], scratch, new))
                 fresh = raw[-1:]
             else:
-                led.append(see(hat, layer, None, scratch, images(TensorPool(), hat, len(layer.bias))))
+                transition.append(
+                    layer_forward(hat, layer, None, scratch, images(TensorPool(), hat, len(layer.bias)))
+                )
         mean, variance = torch.cat(means), torch.cat(variances)
         inverse = (variance + plan.epsilon).rsqrt()
         count = hat[:, 0].numel()
@@ -183,7 +185,7 @@ class _DenseBlock(torch.autograd.Function):
         ctx.mark_non_differentiable(mean, unbiased)
         out = torch.cat(raw if plan.keep_input else raw[plan.inputs :], 1)
         memory.give_back(*raw[plan.inputs :], *scratch.parts)
-        return (out, mean, unbiased, *led)
+        return (out, mean, unbiased, *transition)
 
     @staticmethod
     @once_differentiable
@@ -234,7 +236,7 @@ class _Back:
         """
         channels = len(layer.scale)
         seen, inverse = self.hat[:, :channels], self.inverse[:channels]
-        answer = see_back(gradient, seen, layer, self.total, inverse, self.scratch)
+        answer = layer_backward(gradient, seen, layer, self.total, inverse, self.scratch)
         count = seen[:, 0].numel()
         self.mean[:channels] += layer.scale * answer.shift / count
         self.slope[:channels] += layer.scale * answer.scale / count

@@ -21,11 +21,11 @@ __all__ = [
     "TensorPool",
     "chunks",
     "images",
+    "layer_backward",
+    "layer_forward",
     "long_rows",
     "normalise",
     "repeated",
-    "see",
-    "see_back",
     "statistics",
 ]
 
@@ -84,8 +84,8 @@ class TensorPool:
 
 
 _CHUNK = 2**22  # bytes of input that a layer processes at once, for the processor's cache; not measured
-# Smallest scale by which `see_back` divides: below it, rounding errors of the quotient exceed the savings.
-# Not measured.
+# Smallest scale by which `layer_backward` divides: below it, rounding errors of the quotient exceed the
+# savings. Not measured.
 _SMALL_SCALE = 0.05
 _LAST = torch.channels_last
 
@@ -230,7 +230,9 @@ def _shaped(memory: Tensor, like: Tensor) -> Tensor:
     return memory.flatten()[: like.numel()].view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
-def see(seen: Tensor, layer: LayerWeights, noise: Tensor | None, scratch: Scratch, out: Tensor) -> Tensor:
+def layer_forward(
+    seen: Tensor, layer: LayerWeights, noise: Tensor | None, scratch: Scratch, out: Tensor
+) -> Tensor:
     """Compute a layer's output from its normalised input channels ``seen``, into ``out``.
 
     Parameters
@@ -262,7 +264,7 @@ def see(seen: Tensor, layer: LayerWeights, noise: Tensor | None, scratch: Scratc
     return out
 
 
-def see_back(
+def layer_backward(
     gradient: Tensor, seen: Tensor, layer: LayerWeights, total: Tensor, inverse: Tensor, scratch: Scratch
 ) -> LayerWeights:
     """Compute the gradients of a layer's weights, and add the gradient of its input to ``total``.

@@ -26,9 +26,7 @@ from napari_cmrir.representations.comir.training.settings import PRESETS, Traini
 from napari_cmrir.settings import dump_settings, load_settings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from napari_cmrir.representations.comir.networks import Tiramisu, UNet
+    from napari_cmrir.representations.comir.networks import UNet
 
 __all__ = ["ComirModel", "import_checkpoint"]
 

@@ -228,7 +228,7 @@ class _DenseBlock(nn.Module):
             for norm in (*norms, *([onward.batchnorm] if onward else [])):
                 of = slice(norm.num_features)
                 _keep_statistics(norm, answer.means[of], answer.variances[of])
-        return answer.out, answer.led
+        return answer.out, answer.transition
 
 
 def _weights(layer: _DenseLayer | _TransitionDown) -> LayerWeights:
@@ -375,10 +375,10 @@ class Tiramisu(nn.Module):
         )
         skips = []
         for block, leading_down in down:
-            skip, led = block.all_at_once([x], generator, leading_down)
-            assert led is not None
+            skip, transition = block.all_at_once([x], generator, leading_down)
+            assert transition is not None
             skips.append(skip)
-            x = leading_down.pooled(led, generator)
+            x = leading_down.pooled(transition, generator)
         x, _ = self.bottleneck.all_at_once([x], generator)
         for (block, leading_up), skip in zip(up, skips[::-1], strict=True):
             x, _ = block.all_at_once([skip, leading_up.upsampled(x, skip)], generator)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.discovery import Pair
+from napari_cmrir.images.discovery import ArrayPair, Pair
 from napari_cmrir.images.readers import read_image
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
@@ -29,8 +29,6 @@ _ENOUGH_PIXELS = 2**20  # pixels of all pairs below which a warning says that th
 _COMPARED_SIDE = 512
 _SMALLEST_SHIFT = 4
 _CLEAR_PEAK = 8.0
-
-ArrayPair = tuple[NDArray[Any], NDArray[Any]]
 
 
 @dataclass(frozen=True)

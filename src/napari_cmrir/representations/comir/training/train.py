@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.files import atomic_write
-from napari_cmrir.images.discovery import Pair
+from napari_cmrir.images.discovery import ArrayPair, Pair
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.representations.base import RepresentationKind
 from napari_cmrir.representations.comir.model import ComirModel
@@ -105,8 +104,6 @@ _PREVIEW_SECONDS = 5.0  # between two previews; a preview takes the time of an i
 _CHECKPOINT_SECONDS = 10.0  # shortest time between two checkpoints: the work that a kill may lose
 _CHECKPOINT_SHARE = 0.02  # largest share of the time that goes into checkpoints
 
-ArrayPair = tuple[NDArray[Any], NDArray[Any]]
-
 
 def train(
     pairs: Sequence[Pair | ArrayPair],
@@ -161,7 +158,7 @@ def train(
         If the pairs cannot be used, the checkpoint belongs to another training, or the model file cannot be
         written.
     """
-    from napari_cmrir.representations.devices import tell_device
+    from napari_cmrir.representations.devices import describe_device
 
     course, doubts = yield from _prepare(pairs, modalities, settings, output, device)
     trainer, checkpoint = course.trainer, course.checkpoint
@@ -169,7 +166,7 @@ def train(
     if checkpoint is not None and resume:
         checkpoint.restore()
     try:
-        yield from _steps(trainer, checkpoint, tell_device(device, trainer.device))
+        yield from _steps(trainer, checkpoint, describe_device(device, trainer.device))
         model = course.finish(output, pixel_size)
     except BaseException:
         if checkpoint is not None and trainer.step > 0:
@@ -253,7 +250,6 @@ def _prepare(
 ) -> Job[tuple[_Course, list[str]]]:
     """Read and check the pairs and build the trainer; give it with sentences on doubtful pairs."""
     from napari_cmrir.representations.comir.training.pair_checks import split_pairs
-    from napari_cmrir.representations.comir.training.trainer import Trainer
     from napari_cmrir.representations.devices import choose_device
     from napari_cmrir.representations.model_file import require_writable
 
@@ -334,10 +330,7 @@ def _provenance(
 ) -> dict[str, Any]:
     """Collect the pairs, the device, the versions and the date that the model was made with."""
     import datetime
-    import hashlib
     import platform
-
-    import torch
 
     from napari_cmrir import __version__
 

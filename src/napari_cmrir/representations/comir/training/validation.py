@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_cmrir.images.discovery import ArrayPair
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.registration.correlation import RotatedTemplates, high_pass, turn
@@ -91,7 +91,6 @@ _MOST_ROTATION = 30.0  # degrees; the default of a search
 _STEP = 2  # CoMIRs are compared at half resolution, as `comparison_step` of the default training
 _TEMPERATURE = 0.1  # of the validation loss, which only breaks ties of retrieval; not measured
 
-ArrayPair = tuple[NDArray[Any], NDArray[Any]]
 Represent = Callable[[int, Tensor], Tensor]
 
 
