@@ -81,7 +81,7 @@ def test_napari_is_offered_three_widgets_and_three_samples(manifest):
     assert samples == {
         "tissue-pair": "Tissue, one brightfield and SHG pair (generated)",
         "tissue-folder": "Tissue, twelve brightfield images to index (generated)",
-        "ready-search": "A search made ready, draw a region and find it (generated)",
+        "ready-search": "Ready to search, an SHG image and an indexed folder (generated)",
     }
 
 

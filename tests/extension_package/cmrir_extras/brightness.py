@@ -1,4 +1,4 @@
-"""A retriever: images whose histograms of brightness are alike; a baseline that knows no modality."""
+"""A retriever: compares histograms of brightness; a baseline that ignores the modality."""
 
 import numpy as np
 

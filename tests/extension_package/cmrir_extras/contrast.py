@@ -1,4 +1,4 @@
-"""A field index: the contrast of every field's CoMIR, by which flat fields could be left out of a search."""
+"""A field index: the contrast of every field's CoMIR, with which a search could leave out flat fields."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from napari_cmrir.repository.indexes.base import FieldIndex
 
 
 class Contrast(FieldIndex):
-    """One number a field: the standard deviation of its CoMIR's values."""
+    """One number for each field: the standard deviation of its CoMIR's values."""
 
     name = "contrast"
 

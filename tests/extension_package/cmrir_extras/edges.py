@@ -1,4 +1,4 @@
-"""A representation: the strength of the grey image's edges, which two modalities have in common."""
+"""A representation: the edge strength of the grey image, which is similar in both modalities."""
 
 from dataclasses import dataclass, field
 
@@ -26,17 +26,17 @@ class Edges(Representation):
 
     @property
     def channels(self):
-        """One."""
+        """Number of channels: 1."""
         return 1
 
     def represent_tile(self, pixels, modality):
-        """Give the edges of a piece, (1, y, x)."""
+        """Compute the edges of a tile, (1, y, x) uint8."""
         grey = self.intensities[modality].apply(pixels).mean(axis=0)
         edges = gaussian_gradient_magnitude(grey, 2)
         return np.rint(255 * (4 * edges).clip(0, 1)).astype(np.uint8)[None]
 
     def decisive(self):
-        """All that decides the edges."""
+        """Everything that decides the edges."""
         ranges = {name: value.model_dump(mode="json") for name, value in self.intensities.items()}
         return {"modalities": self.modalities, "intensities": ranges}
 
@@ -48,7 +48,7 @@ class Edges(Representation):
 
 
 def train_edges(pairs, modalities, settings=None, *, output=None, pixel_size=None, **others):
-    """Choose the range of values of each modality; there is nothing to learn."""
+    """Choose the range of values of each modality; nothing else is learnt."""
     images = yield from read_images(pairs, modalities)
     model = Edges(modalities, fit_original(images, modalities).intensities, pixel_size=pixel_size)
     if output is not None:

@@ -1,10 +1,10 @@
-"""A reranker: registration, but a hit counts the less the more it is turned."""
+"""A reranker: registration, with lower scores for larger rotations."""
 
 import math
 
 
 def upright(state, fields):
-    """Score the fields of the shortlist; a job, as registration takes its time."""
+    """Score the fields of the shortlist; a job, because registration takes long."""
     yield from state.register(fields)
     poses = {field: state.poses[field] for field in fields}
     return {
