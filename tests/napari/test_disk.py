@@ -91,7 +91,7 @@ def test_indexing_touches_no_disk_in_the_window(dock, pairs_folder, model_path, 
     widget.index()
     wait_for(lambda: "4 images searchable" in widget.panel.message.text() and len(widget.table.images) == 4)
     widget.verify_repository()
-    wait_for(lambda: "All is as it was written." in widget.panel.message.text())
+    wait_for(lambda: "No file is damaged." in widget.panel.message.text())
     assert touched == []
 
 

@@ -127,7 +127,7 @@ def test_a_repository_is_verified(dock, repository_path, tmp_path, wait_for):
     widget = dock(IndexWidget)
     widget.output.set_paths(copy)
     for damaged, told in (
-        (False, "All is as it was written."),
+        (False, "No file is damaged."),
         (True, "The repository is damaged; see below."),
     ):
         if damaged:

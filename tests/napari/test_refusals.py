@@ -433,7 +433,7 @@ def loading_a_newer_model(widget, place):
     return lambda: widget.use.load.set_paths(path)
 
 
-@refused(ModelWidget, "There is no model", "train one, or load one that was trained before")
+@refused(ModelWidget, "There is no model", "train one, or load an existing one")
 def a_comir_without_a_model(widget, place):
     place.viewer.add_image(noise(128, 128))
     return widget.use.show_comir

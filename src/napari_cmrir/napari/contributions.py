@@ -1,4 +1,4 @@
-"""What the manifest offers napari: a reader of repositories, a writer of hits, samples, and commands."""
+"""The plugin's contributions to napari: a reader of repositories, a writer of hits, samples, and commands."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ LayerData = tuple[Any, dict[str, Any], str]
 
 
 def get_repository_reader(path: str | Sequence[str]) -> Callable[[str], list[LayerData]] | None:
-    """Tell napari what reads a repository, for its file dialog and for drops.
+    """Return the reader of a repository, for napari's file dialog and for dropped files.
 
     Parameters
     ----------
     path : str or sequence of str
         What is to be opened: a repository's folder, or its ``catalogue.sqlite``. The manifest offers only
-        the latter, because napari asks which reader to use for every folder as soon as two take folders.
+        folders, because napari asks which reader to use for every folder if two readers accept folders.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def _folder(path: str) -> Path:
 
 
 def write_hits(path: str, layer_data: list[LayerData]) -> list[str]:
-    """Write the hits of match boxes that the plugin made, as the file's name says.
+    """Write the hits of the plugin's match boxes in the format of the file name.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ _ANSWER = 4
 
 
 def tissue_pair() -> list[LayerData]:
-    """Generate one tissue in two modalities.
+    """Generate one tissue section in two modalities.
 
     Returns
     -------
@@ -153,7 +153,7 @@ def tissue_pair() -> list[LayerData]:
 
 
 def tissue_folder() -> list[LayerData]:
-    """Write twelve generated tissues to a folder, to index and to train on, and open them.
+    """Write twelve generated tissue sections to a folder, to index and to train on, and open them.
 
     The folder lies in the user's cache and is written once. Its brightfield files can be indexed, and since
     every tissue has its SHG file beside it, the folder also serves as pairs to train on. In a window, a
@@ -202,7 +202,7 @@ def _layers_with(metadata: dict[str, Any]) -> list[Any]:
 
 
 def ready_search() -> list[LayerData]:
-    """Open an SHG image and get the sample folder indexed with a ready model: only a region is left to draw.
+    """Open an SHG image and the sample folder indexed with a trained model, ready for a drawn region.
 
     Twelve generated brightfield images are written to the user's cache and indexed, once: some ten seconds,
     in a window by a worker. The viewer's widgets then propose the model and the repository.
@@ -236,7 +236,7 @@ def _do(
     on_yielded: Callable[[Any], object],
     on_returned: Callable[[Any], object],
 ) -> None:
-    """Do what a sample needs, by a worker where there is a window, with a bar in napari's activity dock."""
+    """Run the job of a sample, in a worker with a bar in napari's activity dock if there is a window."""
     import napari
 
     if napari.current_viewer() is None:
@@ -315,7 +315,7 @@ def new_region() -> None:
 
 
 def find_region() -> None:
-    """Open Find region, and find the region that is drawn."""
+    """Open Find region, and search with the drawn region."""
     _find_widget().find()
 
 

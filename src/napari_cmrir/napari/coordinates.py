@@ -1,4 +1,4 @@
-"""World coordinates and layer snapshots; world coordinates exist only here."""
+"""World coordinates and layer snapshots; no other module uses world coordinates."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Plane:
-    """The plane of an image layer that is looked at.
+    """The visible plane of an image layer.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def map_points(
 
 
 def plane_of(image: Image, dims: Dims) -> Plane:
-    """Tell which plane of an image the viewer shows.
+    """Return the plane of an image that the viewer shows.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def pixels_of(
 
 
 def shape_data(points: ArrayLike, image: Image, plane: Plane, shapes: Shapes) -> NDArray[np.float64]:
-    """Map pixels of an image to the data coordinates of a Shapes layer, such as a box that is to be drawn.
+    """Map pixels of an image to the data coordinates of a Shapes layer, to draw a box for example.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def shape_data(points: ArrayLike, image: Image, plane: Plane, shapes: Shapes) ->
 
 
 def transform_of(layer: Layer) -> dict[str, Any]:
-    """Give the keywords that make another layer lie exactly on this one.
+    """Return the keywords that place another layer exactly on this one.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def transform_of(layer: Layer) -> dict[str, Any]:
 
 
 def data_to_world(layer: Layer) -> NDArray[np.float64]:
-    """Give the matrix from data to world coordinates.
+    """Return the matrix from data to world coordinates.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ def data_to_world(layer: Layer) -> NDArray[np.float64]:
 
 
 def _unit_factors(source: Layer, target: Layer) -> NDArray[np.float64]:
-    """What turns world coordinates of the shared axes from the one's units to the other's."""
+    """Return the factors from the world units of one layer to those of another, for the shared axes."""
     shared = min(source.ndim, target.ndim)
     pairs = zip(source.units[-shared:], target.units[-shared:], strict=True)
     return np.array([_unit_factor(one, other) for one, other in pairs])
@@ -236,7 +236,7 @@ def _unit_factor(one: Any, other: Any) -> float:
 
 @dataclass(frozen=True, eq=False)
 class ImageSnapshot:
-    """A plane of an image layer; the layer may be renamed or deleted meanwhile.
+    """A plane of an image layer; the layer may later be renamed or deleted.
 
     Parameters
     ----------
@@ -283,17 +283,17 @@ class ImageSnapshot:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width in px."""
+        """Height and width of the plane in px."""
         finest = self.data[0] if self.multiscale else self.data
         y, x = self.plane.axes
         return int(finest.shape[y]), int(finest.shape[x])
 
     def read(self) -> NDArray[Any]:
-        """Read the pixels, (y, x, channel)."""
+        """Read the pixels of the plane, (y, x, channel)."""
         return pixels_of(self.data, self.plane, rgb=self.rgb, multiscale=self.multiscale)
 
     def read_window(self, rows: slice, columns: slice) -> ImageWindow:
-        """Read a part of the plane; the rest of a lazy layer stays unread."""
+        """Read a part of the plane, without the rest of a lazy layer."""
         pixels = pixels_of(
             self.data, self.plane, rgb=self.rgb, multiscale=self.multiscale, window=(rows, columns)
         )

@@ -1,4 +1,4 @@
-"""An action copied as a command line or as Python."""
+"""Copying an action as a command line or as Python code."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = [
 
 
 def file_of(image: ImageSnapshot, folder: Path) -> Path:
-    """Find the file that holds an image layer's pixels, or write one.
+    """Return the file that holds an image layer's pixels, or write one.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def file_of(image: ImageSnapshot, folder: Path) -> Path:
 
 
 def pairs_of(first: ImageSnapshot, second: ImageSnapshot, modalities: tuple[str, str], folder: Path) -> Path:
-    """Write two layers as a folder that holds one pair.
+    """Write two layers as a folder with one pair.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def _write(pixels: NDArray[Any], path: Path) -> None:
     if not _reads_as(path, pixels):
         path.unlink()
         raise InputError(
-            f"An image of {pixels.dtype} does not read back from a TIFF file as it is; make it 8 or 16 bit."
+            f"An image of {pixels.dtype} would change in a TIFF file; convert it to 8 or 16 bit."
         )
 
 
@@ -134,7 +134,7 @@ def _digest(*arrays: NDArray[Any]) -> str:
 
 
 def query_text(language: Language, query: Query, image: Path) -> str:
-    """Write a query as a command that leaves the hits in ``hits.json``, or in Python in ``result``.
+    """Write a query as a command that saves the hits in ``hits.json``, or as Python code with ``result``.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ def train_text(
     output: Path,
     resume: bool,
 ) -> str:
-    """Write a training, as `query_text` writes a query.
+    """Write a training as a command or as Python code; see `query_text`.
 
     Parameters
     ----------
@@ -244,7 +244,7 @@ def index_text(
     keep_glass: bool = False,
     pixel_size: float | None = None,
 ) -> str:
-    """Write an indexing, as `query_text` writes a query.
+    """Write an indexing as a command or as Python code; see `query_text`.
 
     Parameters
     ----------
@@ -288,7 +288,7 @@ def index_text(
 
 
 def represent_text(language: Language, model: Path, image: Path, modality: str, folder: Path) -> str:
-    """Write the making of a CoMIR, as `query_text` writes a query.
+    """Write the computation of a CoMIR as a command or as Python code; see `query_text`.
 
     Parameters
     ----------
@@ -314,7 +314,7 @@ def represent_text(language: Language, model: Path, image: Path, modality: str, 
 
 
 def import_text(language: Language, checkpoint: Path, modalities: tuple[str, str], output: Path) -> str:
-    """Write the import of a released checkpoint, as `query_text` writes a query.
+    """Write the import of a released checkpoint as a command or as Python code; see `query_text`.
 
     Parameters
     ----------
@@ -349,7 +349,7 @@ Language = Literal["command", "python"]
 
 
 class CopyButton(QPushButton):
-    """Copies an action, as it is set now, as a command or as Python.
+    """A button that copies an action, with its current settings, as a command or as Python code.
 
     Parameters
     ----------
@@ -361,7 +361,7 @@ class CopyButton(QPushButton):
     """
 
     copied = Signal(str)
-    """The text, when it is in the clipboard."""
+    """Signal: the text was copied to the clipboard."""
 
     def __init__(self, action: str, write: Callable[[Language], Callable[[], str]]) -> None:
         super().__init__()
@@ -397,7 +397,7 @@ class CopyButton(QPushButton):
 
 
 def kept_folder() -> Path:
-    """Give the folder in which layers without a file are kept for what was copied."""
+    """Return the folder for copies of layers that have no file."""
     import pooch
 
     return Path(pooch.os_cache("napari-cmrir")) / "copied"

@@ -1,4 +1,4 @@
-"""What the docks share: the frame, and the layers that a dock has added to the viewer."""
+"""Base classes of the docks: the frame, and the layers that a dock has added to the viewer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Dock", "PluginLayers", "ScrolledDock"]
 
 
 class PluginLayers:
-    """Layers of a viewer that a widget made; made, added, changed and removed in turns of the event loop.
+    """Layers of a viewer that a widget owns; each change runs in a separate turn of the event loop.
 
     napari draws between two turns: several layers removed without a paint in between can end the program in
     the graphics driver (seen with napari 0.9 and software OpenGL).
@@ -43,7 +43,7 @@ class PluginLayers:
         self._turns = UiStepQueue(parent)
 
     def put(self, key: str, data: Any, make: Callable[[], Image]) -> None:
-        """Show data in the layer of this key, or in a new one where that does not fit or is gone.
+        """Show data in the layer of this key, or in a new layer if the old one does not fit or was removed.
 
         Parameters
         ----------
@@ -69,7 +69,7 @@ class PluginLayers:
             self._viewer.layers.remove(layer)
 
     def remove_all(self) -> None:
-        """Remove them all, also those that are still to come."""
+        """Remove all layers of the widget, and cancel layers that are still to be added."""
         self._turns.take([partial(self.remove, key) for key in self._layers])
 
     def _change_or_make(self, key: str, data: Any, make: Callable[[], Image]) -> None:
@@ -105,7 +105,7 @@ class Dock(QWidget):
         self._keys: list[str] = []
 
     def remember(self, group: str, **fields: QWidget) -> None:
-        """Bring the last choices back, and keep those made from now on.
+        """Restore the last choices, and save later ones.
 
         Parameters
         ----------
@@ -117,7 +117,7 @@ class Dock(QWidget):
         remember({f"{group}/{name}": field for name, field in fields.items()}, self)
 
     def bind_key(self, key: str, action: Callable[[], object]) -> None:
-        """Bind a key of the viewer while the dock is open, unless it has another meaning already.
+        """Bind a key of the viewer while the dock is open, unless the key is already bound.
 
         Parameters
         ----------
@@ -133,18 +133,18 @@ class Dock(QWidget):
         self._keys.append(key)
 
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802
-        """Notice that napari has taken the widget out of its dock, which is how it closes one."""
+        """Detect that napari closes the dock: it then takes the widget out of the dock."""
         super().changeEvent(event)
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self.stop_jobs()
 
     def closeEvent(self, event: QEvent) -> None:  # noqa: N802
-        """Notice that the widget is closed where it stands alone."""
+        """Detect that a widget without a dock is closed."""
         self.stop_jobs()
         super().closeEvent(event)
 
     def stop_jobs(self) -> None:
-        """Stop what runs and take no more notice of it, and give the keys back."""
+        """Stop the jobs, ignore their results, and unbind the keys."""
         for key in self._keys:
             self.viewer.bind_key(key, None)
         self._keys = []
@@ -157,7 +157,7 @@ class Dock(QWidget):
 
 
 class _Area(QScrollArea):
-    """Scrolls upwards only, and is never narrower than what it holds."""
+    """Scrolls vertically only, and is never narrower than its content."""
 
     def __init__(self, content: QWidget) -> None:
         super().__init__()
@@ -167,13 +167,13 @@ class _Area(QScrollArea):
         self.setWidget(content)
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
-        """Give the least size at which nothing is cut off."""
+        """Return the smallest size that cuts nothing off."""
         width = self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width()
         return QSize(width, super().minimumSizeHint().height())
 
 
 class ScrolledDock(Dock):
-    """A dock whose fields can be scrolled to where the window is small.
+    """A dock whose fields scroll if the window is small.
 
     Parameters
     ----------
@@ -191,17 +191,17 @@ class ScrolledDock(Dock):
         layout.addWidget(_Area(self.content))
 
     def make_reachable(self) -> None:
-        """Order the fields for the Tab key, and tell the buttons' keys; call it when all is laid out."""
+        """Set the order of the Tab key, and name the buttons' keys in tooltips; call it after the layout."""
         order_tabs(self.content)
         add_key_hints(self.content)
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802
-        """Align the labels: how wide they are is known once napari's style is theirs."""
+        """Align the labels; their widths are known only after napari's style is applied."""
         super().showEvent(event)
         align_labels(self.content)
 
 
 def _load_what_layers_need() -> None:
-    """Load what napari would load in the window's thread for the first image, and the first shapes."""
+    """Import the modules that napari would import in the window's thread for its first image and shapes."""
     import_module("scipy.ndimage")
     import_module("pandas")

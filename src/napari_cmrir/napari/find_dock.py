@@ -1,4 +1,4 @@
-"""The dock widget "Find region": search with a region of an image, and walk the hits."""
+"""The dock widget "Find region": search with a region of an image, and walk through the hits."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _KEY = "Shift-F"
 
 
 class FindWidget(ScrolledDock):
-    """Draw a region on an image, find its tissue in a repository, walk through the hits.
+    """Draw a region on an image, find its tissue in a repository, and walk through the hits.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class FindWidget(ScrolledDock):
         self.assumed = QLabel()
         self.assumed.setWordWrap(True)
         self.assumed.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.assumed.setToolTip("What the last search took the pixel size to be, and how to say it")
+        self.assumed.setToolTip("The pixel size that the last search assumed, and how to enter it")
         self.assumed.hide()
         self.region = LayerCombo(
             viewer,
@@ -158,7 +158,7 @@ class FindWidget(ScrolledDock):
             self.remember("find", repository=self.repository)
 
     def add_region(self) -> None:
-        """Add a layer to draw a region of the chosen image on."""
+        """Add a layer for drawing a region of the chosen image."""
         image = self.image.layer
         if image is None:
             self.panel.refuse(InputError("No image is chosen; open the image that the region lies in."))
@@ -166,7 +166,7 @@ class FindWidget(ScrolledDock):
             self.region.choose(self.view.added.add_region(image))
 
     def find(self) -> None:
-        """Start the search that the fields describe."""
+        """Start the search with the settings of the fields."""
         try:
             query = self.query()
         except InputError as error:
@@ -175,7 +175,7 @@ class FindWidget(ScrolledDock):
             self.panel.run("Finding the region", partial(find, query), self._show)
 
     def query(self) -> Query:
-        """Give the search that the fields describe.
+        """Return the search with the settings of the fields.
 
         Raises
         ------
@@ -202,7 +202,7 @@ class FindWidget(ScrolledDock):
             settings.mirror,
             placement,
         )
-        query.region_and_polygon()  # refuses at once what is no region of the image
+        query.region_and_polygon()  # raises at once if the shape is no region of the image
         return query
 
     def _repository(self) -> Path:
@@ -234,7 +234,7 @@ class FindWidget(ScrolledDock):
                 show_warning(warning)
 
     def _show_assumed(self, found: Found, assumed: str) -> None:
-        """Say quietly what holds for every search of this image alike."""
+        """Show warnings that apply to every search of this image in the dock, without a notification."""
         if assumed and found.query.pixel_size is None:
             layer = f"viewer.layers[{found.query.image.name!r}]"
             assumed += f" In the console: {layer}.scale = 0.5, 0.5; {layer}.units = 'um'"
@@ -249,7 +249,7 @@ class FindWidget(ScrolledDock):
 
     def _propose_repository(self, path: Path) -> None:
         self.repository.set_paths(path)
-        self._read_card()  # the same repository may have grown
+        self._read_card()  # images may have been added to the same repository
 
     def _read_card(self) -> None:
         self._inquiry.forget()

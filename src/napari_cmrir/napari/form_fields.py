@@ -1,4 +1,4 @@
-"""Fields of a dock: choosers of files and layers, labels, tab order, keys, and hints."""
+"""Fields of a dock: file and layer choosers, labels, tab order, keys, and hints."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _MARGIN = 12
 
 
 def as_pixmap(pixels: NDArray[np.uint8]) -> QPixmap:
-    """Make a picture of pixels.
+    """Convert an array of pixels to a picture.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def as_pixmap(pixels: NDArray[np.uint8]) -> QPixmap:
 
 
 def draw_hint(view: QAbstractItemView, text: str) -> None:
-    """Write into an empty list or table what will be there, in the middle; call it in ``paintEvent``.
+    """Draw a hint in the middle of an empty list or table; call it in ``paintEvent``.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def draw_hint(view: QAbstractItemView, text: str) -> None:
 
 
 def heading(text: str) -> QLabel:
-    """Make a heading for a part of a dock.
+    """Make the heading of a part of a dock.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def heading(text: str) -> QLabel:
 
 
 def align_labels(content: QWidget) -> None:
-    """Make the labels of all the forms of a dock equally wide, so that their fields stand in one column.
+    """Give the labels of all forms of a dock the same width, so that their fields form one column.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def align_labels(content: QWidget) -> None:
 
 
 class Folded(QWidget):
-    """A button that shows and hides what lies below it; what is hidden is not reached with the keyboard.
+    """A button that shows and hides the widgets below it; the Tab key skips hidden widgets.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ class Folded(QWidget):
 
 
 def order_tabs(content: QWidget) -> None:
-    """Let the Tab key go through the fields in the order in which they are laid out.
+    """Set the order of the Tab key to the order of the layout.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def order_tabs(content: QWidget) -> None:
 
 
 def add_key_hints(content: QWidget) -> None:
-    """Add to the tooltip of each button the key that presses it, where there is one.
+    """Add the key of each button to its tooltip, if it has one.
 
     Parameters
     ----------
@@ -185,7 +185,7 @@ _BUTTONS: dict[Kind, str] = {"folder": "Folder…", "files": "Files…", "file":
 
 
 class PathEdit(QWidget):
-    """A line for paths, with a button for each way to choose them; files can be dropped on it.
+    """A line for paths, with a button for each kind of path; files can be dropped on it.
 
     Parameters
     ----------
@@ -223,18 +223,18 @@ class PathEdit(QWidget):
 
     @property
     def paths(self) -> list[Path]:
-        """What is chosen; several files stand in quotation marks."""
+        """The chosen paths; several files are quoted."""
         text = self.line.text().strip()
         found = re.findall(r'"([^"]+)"', text) or [text]
         return [Path(name).expanduser() for name in found if name]
 
     @property
     def path(self) -> Path | None:
-        """What is chosen, or ``None`` where nothing is."""
+        """The chosen path, or ``None`` if the line is empty."""
         return self.paths[0] if self.paths else None
 
     def set_paths(self, *paths: Path) -> None:
-        """Choose paths, as the user would.
+        """Set the chosen paths, as the user would.
 
         Parameters
         ----------
@@ -246,11 +246,11 @@ class PathEdit(QWidget):
 
     @property
     def is_free(self) -> bool:
-        """Whether the user has chosen nothing: the line is empty, or holds what was proposed."""
+        """Whether the user has chosen nothing: the line is empty, or holds a proposal."""
         return self.line.text() in ("", self._proposed)
 
     def propose(self, path: Path) -> None:
-        """Choose a path unless the user has chosen another.
+        """Propose a path, unless the user has chosen another.
 
         Parameters
         ----------
@@ -283,7 +283,7 @@ class PathEdit(QWidget):
 
 
 class LayerCombo(QComboBox):
-    """Chooses a layer of some type; follows the viewer as layers come, go and are renamed.
+    """Chooses a layer of one type; updates when layers are added, removed or renamed.
 
     Parameters
     ----------
@@ -318,7 +318,7 @@ class LayerCombo(QComboBox):
         return self._layers[index] if 0 <= index < len(self._layers) else None
 
     def choose(self, layer: Layer | None) -> None:
-        """Choose a layer, if it is there.
+        """Choose a layer, if the viewer has it.
 
         Parameters
         ----------
@@ -330,7 +330,7 @@ class LayerCombo(QComboBox):
                 self.setCurrentIndex(index)
 
     def leaves_out(self, layer: Layer) -> bool:
-        """Whether a layer of the right type is not to be chosen from."""
+        """Whether the viewer has a layer of the right type that cannot be chosen."""
         return bool(layer.metadata.get("napari-cmrir", {}).get("is_result", False))
 
     def _refresh(self, event: Any = None) -> None:
@@ -353,7 +353,7 @@ class LayerCombo(QComboBox):
 
 
 class _PathLine(QLineEdit):
-    """A line edit that takes dropped files."""
+    """A line edit that accepts dropped files."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Hits exported to files: CSV, JSON, GeoJSON, transforms, and the registered crop as OME-TIFF."""
+"""Export of hits to files: CSV, JSON, GeoJSON, transforms, and the registered crop as OME-TIFF."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ __all__ = [
 
 
 def write_csv(path: Path, found: Found, rank: int | None = None) -> Path:
-    """Write a table of hits, a row each, as ``napari-cmrir query --csv`` does.
+    """Write a table with one row for each hit, as ``napari-cmrir query --csv`` does.
 
     Parameters
     ----------
@@ -65,12 +65,12 @@ def write_geojson(path: Path, found: Found, rank: int | None = None) -> Path:
 
 
 def write_transform(path: Path, found: Found, rank: int | None = None) -> Path:
-    """Write the transform from the query's image to a hit's as an ITK file; see `write_registered_crop`."""
+    """Write the transform from the query's image to the hit's as an ITK file; see `write_registered_crop`."""
     return _write(path, as_itk(affine_matrix(found.region, _hit(found, rank))))
 
 
 def write_records(path: Path, query: str, records: Sequence[dict[str, Any]]) -> Path:
-    """Write hits as the file's name says: .csv, .geojson or .json.
+    """Write hits in the format of the file name: .csv, .geojson or .json.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def write_records(path: Path, query: str, records: Sequence[dict[str, Any]]) -> 
 
 
 def write_registered_crop(path: Path, found: Found, rank: int | None = None) -> Path:
-    """Write the hit under the region, and the region, as two images of equal size of an OME-TIFF.
+    """Write the registered hit and the region as two images of equal size in an OME-TIFF.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ def cut_from_file(
     pixel_step: float = 1.0,
     reading: ReadingSettings | None = None,
 ) -> NDArray[Any]:
-    """Cut a match box out of an image file of any size, as `cut_upright`; only what is around it is read.
+    """Cut a match box out of an image file of any size, as `cut_upright`; read only its surroundings.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ def cut_from_file(
 
 
 def cut_upright(pixels: NDArray[Any], box: NDArray[np.float64], pixel_step: float = 1.0) -> NDArray[Any]:
-    """Cut a match box out of an image, as the query lies: upright, and mirrored back where it was mirrored.
+    """Cut a match box out of an image in the query's orientation: upright, and mirrored if the query was.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def _hit(found: Found, rank: int | None) -> Hit:
 
 
 def _hit_of(record: dict[str, Any]) -> Hit:
-    """Read a hit from its record; the field and the stages' scores are not in it."""
+    """Read a hit from its record, which lacks the field and the scores of the stages."""
     names = ("rank", "image", "score", "rotation_degrees", "confidence", "mirrored", "scale")
     known = {name: record[name] for name in names if name in record}
     reading = ReadingSettings.model_validate(record.get("reading", {}))
@@ -245,14 +245,14 @@ EXPORTS: dict[str, tuple[str, str, Callable[..., Path]]] = {
     "itk": ("Chosen hit's transform as ITK…", "to_hit.tfm", write_transform),
     "crop": ("Chosen hit, registered, as OME-TIFF…", "registered.ome.tif", write_registered_crop),
 }
-"""What the menu says, the name proposed, and what writes it."""
+"""For each format: the menu's text, the proposed file name, and the function that writes it."""
 
 
 class ExportButton(QPushButton):
-    """Exports the hits that are shown."""
+    """Menu that exports the shown hits."""
 
     told = Signal(str)
-    """A line for the user."""
+    """Signal: a message for the user."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -260,7 +260,7 @@ class ExportButton(QPushButton):
         self._rank: int | None = None
         self.setText("Export")
         self.setToolTip(
-            "Write the hits, their boxes, or the chosen hit as it lies under the region, to a file"
+            "Write the hits, their boxes, or the chosen hit registered with the region, to a file"
         )
         self._menu = QMenu(self)
         for kind, (text, _, _) in EXPORTS.items():
@@ -271,7 +271,7 @@ class ExportButton(QPushButton):
         self._inquiry.refused.connect(show_error)
 
     def show_found(self, found: Found | None, rank: int | None) -> None:
-        """Take what is to be exported.
+        """Set the hits to export.
 
         Parameters
         ----------
@@ -283,7 +283,7 @@ class ExportButton(QPushButton):
         self._found, self._rank = found, rank
 
     def export(self, kind: str, path: Path) -> None:
-        """Write a file, away from the window.
+        """Write a file in another thread.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""The layers that a search adds to the viewer and removes again, and those that explain a hit."""
+"""Layers that a search adds to the viewer and removes again, and layers that explain a hit."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ __all__ = ["AddedLayers", "Shown", "explain", "make_region_layer"]
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What of a region and of a hit was compared.
+    """The compared CoMIRs of a region and a hit, and their agreement.
 
     Parameters
     ----------
@@ -58,13 +58,13 @@ class Shown:
 
     @property
     def sentence(self) -> str:
-        """How much of the region agrees."""
+        """The share of the region that agrees."""
         agreement, mask = self.explanation.agreement, self.explanation.mask
         share = float((agreement[mask] > 0.5).mean()) if mask.any() else 0.0
         return f"Hit {self.rank}: {share:.0%} of the region agrees (correlation above 0.5)."
 
     def layers(self, placement: Placement, region: Region) -> list[Callable[[], Image]]:
-        """Give what makes the layers, the agreement on top.
+        """Return the images of the layers, with the agreement on top.
 
         Parameters
         ----------
@@ -124,7 +124,7 @@ _BLINK_MILLISECONDS = 500
 
 
 def make_region_layer(image: Image) -> Shapes:
-    """Make an empty Shapes layer that lies exactly on an image, ready to draw a rectangle.
+    """Make an empty Shapes layer that lies exactly on an image, to draw a rectangle.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def make_region_layer(image: Image) -> Shapes:
 
 
 class AddedLayers(QObject):
-    """What the widget Find region has added to a viewer.
+    """All layers that the widget Find region has added to a viewer.
 
     Layers are added and changed one at a time, between turns of the window's event loop.
 
@@ -193,7 +193,7 @@ class AddedLayers(QObject):
         return layer
 
     def show(self, shown: ShownHit) -> None:
-        """Show a hit in place of the one before, unless that is kept.
+        """Show a hit in the layers of the previous one, unless that hit is kept.
 
         Parameters
         ----------
@@ -220,7 +220,7 @@ class AddedLayers(QObject):
         self._take([*steps, self._select_hit, self._reveal, self._reveal])
 
     def show_others(self, layers: Sequence[Callable[[], Layer]]) -> None:
-        """Add layers that explain a hit, in place of those before.
+        """Replace the layers that explain a hit.
 
         Parameters
         ----------
@@ -235,14 +235,14 @@ class AddedLayers(QObject):
         self._take([*steps, self._select_other])
 
     def keep(self) -> bool:
-        """Keep the hit that is shown when another one is chosen, and tell whether there was one."""
+        """Keep the shown hit when another one is chosen; return whether a hit was shown."""
         kept = self._present(self._hit)
         self._kept += kept
         self._hit = []
         return bool(kept)
 
     def set_opacity(self, share: float) -> None:
-        """Blend the hit with what lies below.
+        """Blend the hit with the layers below.
 
         Parameters
         ----------
@@ -254,7 +254,7 @@ class AddedLayers(QObject):
             layer.opacity = share
 
     def blink(self, on: bool) -> None:
-        """Show and hide the hit in turn, or show it.
+        """Show and hide the hit alternately, or show it.
 
         Parameters
         ----------
@@ -269,13 +269,13 @@ class AddedLayers(QObject):
                 layer.visible = True
 
     def make_room(self) -> None:
-        """Leave of what was found before only the hit's layers, for the next hit to be shown in."""
+        """Remove all layers of the last search except the shown hit's, which the next hit reuses."""
         self._doom([*self._kept, *self._others])
         self._kept, self._others = [], []
         self._take([])
 
     def remove_hits(self) -> None:
-        """Remove the hits' layers, however they are called now, and leave the grid as it was found.
+        """Remove the hits' layers, even if they were renamed, and restore the grid.
 
         The regions that the user drew stay.
         """
@@ -303,7 +303,7 @@ class AddedLayers(QObject):
         self._viewer.layers.append(self._others[-1])
 
     def _hide_kept(self, shown: ShownHit) -> None:
-        """Kept hits are seen beside the others, but not on top of each other."""
+        """Show kept hits in the grid only: registered hits would cover each other."""
         for layer in self._present(self._kept):
             layer.visible = shown.view == "beside"
         for layer in self._present(self._hit)[:1]:
@@ -323,7 +323,7 @@ class AddedLayers(QObject):
             self._grid_before = None
 
     def _hide_box(self, box: Layer) -> None:
-        """Leave it out of what is drawn for the first time, or anew where the grid comes or goes."""
+        """Hide a layer while napari draws the grid or other layers for the first time."""
         if box.visible:
             box.visible = False
             self._hidden.append(partial(self._show_box, box))
@@ -332,7 +332,7 @@ class AddedLayers(QObject):
         box.visible = all(layer.visible for layer in self._present(self._hit) if layer is not box)
 
     def _reveal(self) -> None:
-        """Show one thing that was left for later."""
+        """Show one layer that was hidden for later."""
         if self._hidden:
             self._hidden.pop(0)()
 
@@ -354,16 +354,16 @@ class AddedLayers(QObject):
         return self._present([*self._hit, *self._kept, *self._others])
 
     def _present(self, layers: Sequence[Layer]) -> list[Layer]:
-        """Those that the user has not removed."""
+        """The layers that the user has not removed."""
         there = {id(layer) for layer in self._viewer.layers}
         return [layer for layer in layers if id(layer) in there]
 
     def _doom(self, layers: Sequence[Layer]) -> None:
-        """Have layers removed before anything else is done, whatever steps replace those that are left."""
+        """Remove layers before any other step, even if the queued steps are replaced."""
         self._doomed += self._present(layers)
 
     def _take(self, steps: Iterable[Callable[[], object]]) -> None:
-        """Remove the doomed layers one a turn, drawn in between (see `PluginLayers`), then do the steps."""
+        """Remove the queued layers one in each turn (see `PluginLayers`), then do the steps."""
         self._turns.take([*(partial(self._remove, layer) for layer in self._doomed), *steps])
 
     def _remove(self, layer: Layer) -> None:
@@ -374,7 +374,7 @@ class AddedLayers(QObject):
 
 @contextmanager
 def _without_grid(viewer: Viewer) -> Iterator[None]:
-    """Change layers with the grid off: napari lays it out anew for every single one."""
+    """Change layers with the grid off: with the grid, napari lays it out again for every change."""
     grid = _grid(viewer)
     enabled = grid.enabled
     grid.enabled = False
@@ -385,7 +385,7 @@ def _without_grid(viewer: Viewer) -> Iterator[None]:
 
 
 def _set_grid(grid: Any, enabled: bool, stride: int) -> None:
-    """Set both, with which napari lays out the scene once instead of twice."""
+    """Set both at once, so that napari lays out the scene once instead of twice."""
     with grid.events.stride.blocker() if enabled != grid.enabled else nullcontext():
         grid.stride = stride
     grid.enabled = enabled

@@ -1,4 +1,4 @@
-"""Where a hit's two layers are placed: beside the query, or registered under its region."""
+"""Placement of a hit's two layers: beside the query, or registered under its region."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Placement:
-    """How the query's image lay in the world when it was searched with; the layer may be gone since.
+    """Placement of the query's image in the world at the time of the search; the layer may be removed since.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Placement:
 
     @classmethod
     def of(cls, image: Image, plane: Plane) -> Self:
-        """Take it from a layer.
+        """Read the placement of a layer.
 
         Parameters
         ----------
@@ -77,13 +77,13 @@ class Placement:
 
     @property
     def pixel_size(self) -> NDArray[np.float64]:
-        """Height and width of a pixel in the world, in its units."""
+        """Height and width of a pixel in world units."""
         size: NDArray[np.float64] = np.linalg.norm(self.matrix[:-1, list(self.plane.axes)], axis=0)
         return size
 
     @property
     def micrometres(self) -> float | None:
-        """Side of a pixel in micrometres; ``None`` where the units are no lengths, such as pixels."""
+        """Side of a pixel in micrometres; ``None`` if the units are not lengths, such as pixels."""
         from pint import DimensionalityError
 
         try:
@@ -96,7 +96,7 @@ class Placement:
         return math.sqrt(sides[0] * sides[1])
 
     def in_place(self, magnification: float = 1.0) -> dict[str, Any]:
-        """Give the keywords with which a hit lies in its own frame, comparable to the query image.
+        """Return the keywords that place a hit in its own frame, at a scale comparable to the query image.
 
         The tissue is as large as in the query image, and its upper left corner is where the query image has
         its own, so that both are seen together in napari's grid.
@@ -122,7 +122,7 @@ class Placement:
         }
 
     def registered(self, region: Region, box: ArrayLike) -> dict[str, Any]:
-        """Give the keywords with which a hit lies under the region that it was found for.
+        """Return the keywords that place a hit under the region that it was found for.
 
         Parameters
         ----------
@@ -142,7 +142,7 @@ class Placement:
         return self._onto(np.asarray(flat, dtype=np.float64))
 
     def region_frame(self, region: Region) -> dict[str, Any]:
-        """Give the keywords with which a picture of the region, cut out upright, lies on the region.
+        """Return the keywords that place an upright crop of the region on the region.
 
         Parameters
         ----------
@@ -153,7 +153,7 @@ class Placement:
         return self.registered(region, Region.whole((height, width)).corners())
 
     def expanded(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """Give a plane the axes of the query's image, for `registered`.
+        """Add the axes of the query's image to a plane, for `registered`.
 
         Parameters
         ----------
@@ -164,7 +164,7 @@ class Placement:
         return np.expand_dims(pixels, others) if others else pixels
 
     def points(self, flat: ArrayLike) -> NDArray[np.float64]:
-        """Give (y, x) points the axes of the query's image, for `registered`.
+        """Add the axes of the query's image to (y, x) points, for `registered`.
 
         Parameters
         ----------
@@ -176,7 +176,7 @@ class Placement:
         return full
 
     def _onto(self, flat: NDArray[np.float64]) -> dict[str, Any]:
-        """Place pixels by the (2, 3) matrix that leads to the query's."""
+        """Return the keywords that place pixels by a (2, 3) matrix to the query's pixels."""
         ndim, axes = self.ndim, list(self.plane.axes)
         to_query = np.eye(ndim + 1)
         to_query[:-1, -1] = [0 if axis in axes else self.plane.at[axis] for axis in range(ndim)]
@@ -203,7 +203,7 @@ _NAME_SIZE = 8.0
 
 @dataclass(frozen=True, eq=False)
 class ShownHit:
-    """A hit as it is to be shown.
+    """Everything that the layers of one hit show.
 
     Parameters
     ----------
@@ -227,12 +227,12 @@ class ShownHit:
 
     @property
     def name(self) -> str:
-        """Its rank and file."""
+        """Name of both layers: rank and file."""
         return f"{self.hit.rank} · {Path(self.hit.image).name}"
 
     @property
     def transform(self) -> dict[str, Any]:
-        """Where both layers lie."""
+        """Placement of both layers."""
         if self.view == "beside":
             side = np.linalg.norm(self.hit.box[3] - self.hit.box[0])
             return self.placement.in_place(round(self.region.height / float(side), 6))
@@ -240,7 +240,7 @@ class ShownHit:
 
     @property
     def data(self) -> list[NDArray[Any]]:
-        """What the image layer shows, a level each."""
+        """Pixels of the image layer, one array for each level."""
         levels = self.picture.levels
         return levels if self.view == "beside" else [self.placement.expanded(level) for level in levels]
 
@@ -251,7 +251,7 @@ class ShownHit:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The hit's record, and that the layers are no images of the user."""
+        """Metadata of both layers: the hit's record, and a mark that the plugin made the layer."""
         return {"napari-cmrir": {"is_result": True, **self.hit.as_dict()}}
 
     @property
@@ -268,7 +268,7 @@ class ShownHit:
 
     @property
     def colours(self) -> tuple[str, str]:
-        """Of the match box and of its text."""
+        """Colour of the match box and of its text."""
         if self.picture.is_bright:
             return _BOX_ON_BRIGHT, "black"
         return _BOX_ON_DARK, _BOX_ON_DARK
@@ -295,7 +295,7 @@ def make_image(shown: ShownHit) -> Image:
 
 
 def show_name(image: Image) -> None:
-    """Show the name of a hit on its image, where napari can (from 0.9 on).
+    """Show the name of a hit on its image, if napari can (from 0.9 on).
 
     Parameters
     ----------
@@ -337,7 +337,7 @@ def make_box(shown: ShownHit) -> Shapes:
 
 
 def fits(layer: Image, shown: ShownHit) -> bool:
-    """Tell whether another hit can be shown in the layer that is there, which is quicker than a new one.
+    """Return whether the existing layer can show another hit, which is faster than a new layer.
 
     Parameters
     ----------
@@ -353,7 +353,7 @@ def fits(layer: Image, shown: ShownHit) -> bool:
 
 
 def change_steps(image: Image, box: Shapes, shown: ShownHit) -> list[Callable[[], object]]:
-    """List the steps that show another hit in the layers that are there, each a quick one.
+    """List the short steps that show another hit in the existing layers.
 
     Parameters
     ----------
@@ -372,7 +372,7 @@ def change_steps(image: Image, box: Shapes, shown: ShownHit) -> list[Callable[[]
 
 
 def line_width(sides: NDArray[Any]) -> float:
-    """Choose a line that is seen on the whole image and does not hide it, in px.
+    """Compute a line width in px that is visible on the whole image and does not cover it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The lower half of Find region: the list of hits, and ways to look at the chosen one."""
+"""The lower half of Find region: the list of hits, and the layers and actions of the chosen hit."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ _HINT = "No hits yet.\nChoose a repository and an image, draw a region on it, an
 
 
 class HitList(QListWidget):
-    """Ranked hits; the chosen one is told by `hit_chosen`, and the arrow keys walk them."""
+    """List of ranked hits; the arrow keys walk through them, and `hit_chosen` announces the chosen one."""
 
     hit_chosen = Signal(int)
-    """The rank of the hit that was chosen, with the mouse or the keyboard."""
+    """Signal: the rank of the hit that was chosen with mouse or keyboard."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,13 +67,13 @@ class HitList(QListWidget):
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setUniformItemSizes(True)
-        self.setToolTip("The hits; choose one to see it, walk them with the arrow keys")
+        self.setToolTip("The hits; choose one with the mouse or the arrow keys")
         self.setAccessibleName("Hits")
         self.setMinimumHeight(2 * (_SIDE + _GAP))
         self.currentItemChanged.connect(self._tell)
 
     def show_hits(self, hits: Sequence[Hit]) -> None:
-        """Show these hits in place of those before.
+        """Replace the shown hits.
 
         Parameters
         ----------
@@ -124,12 +124,12 @@ class HitList(QListWidget):
 
     @property
     def rank(self) -> int | None:
-        """The chosen hit's."""
+        """Rank of the chosen hit."""
         item = self.currentItem()
         return None if item is None else int(item.data(_RANK))
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
-        """Draw the hits, or say how to get some."""
+        """Draw the hits, or a hint on how to search."""
         super().paintEvent(event)
         if not self.count():
             draw_hint(self, _HINT)
@@ -144,7 +144,7 @@ class HitList(QListWidget):
 
 
 def hit_tip(hit: Hit) -> str:
-    """Say all there is to know of a hit, for a tooltip.
+    """Describe a hit in full, for a tooltip.
 
     Parameters
     ----------
@@ -155,8 +155,8 @@ def hit_tip(hit: Hit) -> str:
     return (
         f"{hit.image}\nThe match's centre is at y {y:.0f}, x {x:.0f}."
         f"\nScore {hit.score:.3f}: agreement of the registered representations; 1 is perfect, 0 is chance."
-        f"\nConfidence {hit.confidence:.0%}: the probability that no wrong image would score as high."
-        f"\nThe region is turned {hit.rotation_degrees:+.1f}° counter-clockwise to lie on the hit."
+        f"\nConfidence {hit.confidence:.0%}: the probability that this image is the right one."
+        f"\nThe hit shows the region rotated by {hit.rotation_degrees:+.1f}° counter-clockwise."
     )
 
 
@@ -220,7 +220,7 @@ _VIEWS: tuple[tuple[View, str], ...] = (
 
 
 class HitView(QWidget):
-    """A list of hits, the chosen one's layers, and what can be done with them.
+    """The list of hits, the layers of the chosen hit, and its actions.
 
     Parameters
     ----------
@@ -229,9 +229,9 @@ class HitView(QWidget):
     """
 
     removed = Signal()
-    """The user has had all that was added removed."""
+    """Signal: the user has removed all layers of the results."""
     told = Signal(str)
-    """A line for the user."""
+    """Signal: a message for the user."""
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
@@ -253,11 +253,11 @@ class HitView(QWidget):
 
     @property
     def found(self) -> Found | None:
-        """What is shown."""
+        """The shown hits."""
         return self._found
 
     def show_found(self, found: Found) -> None:
-        """Show what was found, in place of what was found before.
+        """Replace the previous results by these.
 
         Parameters
         ----------
@@ -278,7 +278,7 @@ class HitView(QWidget):
             self.list.choose(hits[0].rank)
 
     def clear(self) -> None:
-        """Remove the layers of the hits, and no other, and forget the hits."""
+        """Remove the layers of the hits, and no others, and forget the hits."""
         self._thumbnails.stop()
         self._pictures.forget()
         self._explanations.forget()
@@ -293,7 +293,7 @@ class HitView(QWidget):
     def _make_fields(self) -> None:
         self.verdict = QLabel()
         self.verdict.setWordWrap(True)
-        self.verdict.setToolTip("Whether the best hit can be told from a wrong one")
+        self.verdict.setToolTip("Whether the best hit is reliable, by its confidence")
         self.verdict.hide()
         self.list = HitList()
         self.how = QComboBox()
@@ -302,7 +302,7 @@ class HitView(QWidget):
         self.how.setAccessibleName("How to look at a hit")
         self.how.setToolTip(
             "Beside: the hit in its own frame, in a cell of napari's grid beside the query."
-            " Registered: turned and shifted to lie under the region, to blend and to blink"
+            " Registered: rotated and shifted to lie under the region, to blend and to blink"
         )
         self.how.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.how.setMinimumContentsLength(14)

@@ -1,4 +1,4 @@
-"""The table of a repository's images: which are searched, which are not, and why."""
+"""The table of a repository's images: which are searched, which are not, and the reason."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _AT_ONCE, _KEPT = 64, 4096
 
 @dataclass(frozen=True)
 class KnownImage:
-    """What a repository knows of an image.
+    """Record of an image in a repository.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class KnownImage:
 
 
 def read_images(folder: Path) -> list[KnownImage]:
-    """Read what a repository knows of its images, finished or not.
+    """Read the records of all images of a repository, finished or not.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def read_images(folder: Path) -> list[KnownImage]:
 
 
 class ImageTable(QTableView):
-    """Shows the images of a repository, millions of them if need be; the columns sort."""
+    """Table of a repository's images; it can hold millions, and its columns sort."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,14 +131,14 @@ class ImageTable(QTableView):
         self._images.replace(images)
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
-        """Draw the images, or say how to get some."""
+        """Draw the images, or a hint on how to index some."""
         super().paintEvent(event)
         if not self.images:
             draw_hint(self, _HINT)
 
     @property
     def images(self) -> Sequence[KnownImage]:
-        """What is shown."""
+        """The shown records."""
         return self._images.images
 
 
@@ -185,7 +185,7 @@ class _Images(QAbstractTableModel):
 
 
 class _Pictures(QObject):
-    """Small pictures of CoMIRs, read away from the window, and only of those that were asked for."""
+    """Thumbnails of CoMIRs, read in another thread, only for visible rows."""
 
     arrived = Signal()
 
@@ -197,7 +197,7 @@ class _Pictures(QObject):
         self._inquiry.answered.connect(self._take)
 
     def of(self, comir: Path | None) -> QPixmap:
-        """Give the picture, or an empty one while it is read, and where there is none."""
+        """Return the thumbnail, or an empty picture while it is read or if there is none."""
         if comir is not None and comir in self._known:
             return self._known[comir]
         if comir is not None and comir not in self._wanted:

@@ -56,7 +56,7 @@ class IndexWidget(ScrolledDock):
             ["folder", "files"],
             "Images to index",
             "A folder with all it contains, or files; drop them here. Of a folder with files named"
-            " *_<MODALITY>, only those of the modality are taken.",
+            " *_<MODALITY>, only those of the modality are indexed.",
             "Images (*.tif *.tiff *.png *.jpg *.jpeg);;All files (*)",
         )
         self.model = PathEdit(
@@ -67,12 +67,12 @@ class IndexWidget(ScrolledDock):
         self.output = PathEdit(
             ["save"],
             "Repository",
-            "The repository to write (NAME.cmrir); one that is there gets what is new",
+            "The repository to write (NAME.cmrir); an existing one gets the new images",
             "Repositories (*.cmrir)",
         )
         self.found = QLabel()
         self.found.setWordWrap(True)
-        self.found.setToolTip("What will be indexed: how many images, and what is read of the first")
+        self.found.setToolTip("What will be indexed: the number of images, and how the first one is read")
         self.keep_glass = QCheckBox("Keep empty glass")
         self.keep_glass.setToolTip("Also search fields of large images in which no tissue is found")
         self._reading = SettingsForm(
@@ -82,19 +82,19 @@ class IndexWidget(ScrolledDock):
         self.panel = JobPanel(
             "&Index",
             "Pa&use",
-            "Index the images; a repository that is there gets what is new or changed, or was left",
-            "Pause; Index goes on later with what is left, also after napari was closed",
+            "Index the images; an existing repository gets only new, changed and remaining images",
+            "Pause; Index continues later with the remaining images, also after napari was closed",
         )
         self.panel.add_button(CopyButton("this indexing", self._write))
         self.speed = QLabel()
         self.speed.setWordWrap(True)
-        self.speed.setToolTip("How long it will take, how much room, and how fast it goes")
+        self.speed.setToolTip("Estimated time and disk space, and images per minute")
         self.speed.hide()
         self.table = ImageTable()
         self.verify = QPushButton("Verify")
         self.verify.setToolTip("Read the repository again and compare it with its checksums")
         self.prune = QPushButton("Prune")
-        self.prune.setToolTip("Drop images whose files are nowhere any more")
+        self.prune.setToolTip("Drop images whose files no longer exist")
         self.failures = QPlainTextEdit()
         self.failures.setReadOnly(True)
         self.failures.setMaximumHeight(90)
@@ -128,7 +128,7 @@ class IndexWidget(ScrolledDock):
         upkeep.addStretch(1)
         layout = QVBoxLayout(self.content)
         layout.addLayout(form)
-        layout.addWidget(Folded("More settings", "Settings that seldom matter", seldom))
+        layout.addWidget(Folded("More settings", "Settings that are rarely needed", seldom))
         layout.addWidget(self.panel)
         layout.addWidget(self.speed)
         layout.addWidget(self.failures)
@@ -149,7 +149,9 @@ class IndexWidget(ScrolledDock):
         self.panel.start_requested.connect(self.index)
         self.panel.progressed.connect(self._show_speed)
         self.panel.running_changed.connect(self._read_images)
-        self.panel.stopped.connect(lambda: self.panel.tell("Paused; Index goes on with what is left."))
+        self.panel.stopped.connect(
+            lambda: self.panel.tell("Paused; Index continues with the remaining images.")
+        )
         self.verify.clicked.connect(self.verify_repository)
         self.prune.clicked.connect(self.prune_repository)
         self.remember("index", images=self.images, output=self.output)
@@ -159,7 +161,7 @@ class IndexWidget(ScrolledDock):
             self._propose_model(self.session.model)
 
     def index(self) -> None:
-        """Start to index what the fields say."""
+        """Start indexing with the settings of the fields."""
         try:
             job = partial(_index, *self._chosen())
         except InputError as error:
@@ -171,11 +173,11 @@ class IndexWidget(ScrolledDock):
         self.panel.run("Indexing images", job, self._show_indexed)
 
     def verify_repository(self) -> None:
-        """Read the repository again, and list what is wrong with it."""
+        """Verify the repository, and list the damaged files."""
         self._keep_in_order("Verifying a repository", tasks.verify, self._show_verified)
 
     def prune_repository(self) -> None:
-        """Drop images whose files are gone, and list them."""
+        """Drop images whose files no longer exist, and list them."""
         self._keep_in_order("Pruning a repository", tasks.prune, self._show_pruned)
 
     def _chosen(self) -> tuple[list[Path], Path, str, Path, bool, float | None]:
@@ -195,11 +197,15 @@ class IndexWidget(ScrolledDock):
 
     def _show_verified(self, problems: str) -> None:
         self._list(problems)
-        self.panel.tell("The repository is damaged; see below." if problems else "All is as it was written.")
+        self.panel.tell("The repository is damaged; see below." if problems else "No file is damaged.")
 
     def _show_pruned(self, dropped: str) -> None:
         self._list(dropped)
-        self.panel.tell(f"{len(dropped.splitlines())} images dropped" if dropped else "Every image is there.")
+        self.panel.tell(
+            f"{len(dropped.splitlines())} images dropped"
+            if dropped
+            else "All images exist; none was dropped."
+        )
         self.session.repository = self._output()
 
     def _list(self, lines: str) -> None:
@@ -249,7 +255,7 @@ class IndexWidget(ScrolledDock):
     def _output(self) -> Path:
         path = self.output.path
         if path is None:
-            raise InputError("No repository is given to write to; choose where to.")
+            raise InputError("No repository is chosen; choose where to write it.")
         return path if path.suffix == ".cmrir" else path.with_name(f"{path.name}.cmrir")
 
     def _show_indexed(self, indexed: tasks.Indexed) -> None:
@@ -284,7 +290,7 @@ class IndexWidget(ScrolledDock):
         self.found.setText(reason)
 
     def _look(self) -> None:
-        """Look for the images, and say how many there are or why there are none."""
+        """Look for the images, and show their number or why there are none."""
         self._files.forget()
         self.found.setText("")
         paths = self.images.paths
@@ -299,7 +305,7 @@ class IndexWidget(ScrolledDock):
 def _index(
     images: list[Path], model: Path, modality: str, output: Path, keep_glass: bool, pixel_size: float | None
 ) -> Job[tasks.Indexed]:
-    """Index images, or say what is wrong with the model where it offers no modality."""
+    """Index images, or report why the model offers no modality."""
     _require_modality(model, modality)
     more = modality, output, keep_glass, pixel_size
     return (yield from in_worker_process(tasks.index, images, model, *more))
@@ -307,5 +313,5 @@ def _index(
 
 def _require_modality(model: Path, modality: str) -> None:
     if not modality:
-        read_modalities(model)  # says what is wrong with the model
+        read_modalities(model)  # raises an InputError that explains what is wrong with the model
         raise InputError("No modality is chosen; choose which one the images are of.")

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelWidget", "TrainingPlot"]
 
 
-_ON_DARK, _ON_LIGHT = ("#e69f00", "#56b4e9"), ("#8f5200", "#005a8f")  # told apart by the colour-blind
+_ON_DARK, _ON_LIGHT = ("#e69f00", "#56b4e9"), ("#8f5200", "#005a8f")  # distinguishable for the colour-blind
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38, 34, 18, 16
 
 
@@ -65,13 +65,13 @@ class TrainingPlot(QWidget):
         self._steps = 1.0
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setToolTip(
-            "The loss (the lower the better) and, once it has been measured, how many of the validation"
-            " regions are retrieved first (the higher the better)"
+            "The loss (lower is better) and, once measured, the share of validation"
+            " regions that are retrieved first (higher is better)"
         )
         self.setAccessibleName("Loss and retrieval score")
 
     def sizeHint(self) -> QSize:  # noqa: N802
-        """Give the size that it likes to have."""
+        """Return the preferred size."""
         return QSize(200, 120)
 
     def clear(self) -> None:
@@ -80,7 +80,7 @@ class TrainingPlot(QWidget):
         self.update()
 
     def add(self, step: float, loss: float | None, score: float | None) -> None:
-        """Add what is known at a step.
+        """Add the values of a step.
 
         Parameters
         ----------
@@ -99,7 +99,7 @@ class TrainingPlot(QWidget):
         self.update()
 
     def paintEvent(self, _: Any) -> None:  # noqa: N802
-        """Draw."""
+        """Draw the plot."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         frame = QRectF(self.rect()).adjusted(_LEFT, _TOP, -_RIGHT, -_BOTTOM)
@@ -188,7 +188,7 @@ _Training = tuple[Path | tuple[ImageSnapshot, ImageSnapshot], tuple[str, str], T
 
 
 class ModelWidget(ScrolledDock):
-    """Train a CoMIR model and watch it learn, or load one and see what it is.
+    """Train a CoMIR model and watch its progress, or load one and see its properties.
 
     Parameters
     ----------
@@ -204,14 +204,14 @@ class ModelWidget(ScrolledDock):
             "&Train",
             "&Stop",
             "Train a model on these pairs",
-            "Stop at once; the best model so far is kept, and a checkpoint to go on from",
+            "Stop at once; the best model so far and a checkpoint to continue from are saved",
         )
         self.panel.add_button(CopyButton("this training", self._write))
         self.plot = TrainingPlot()
         self.plot.hide()
         self.figures = QLabel()
         self.figures.setWordWrap(True)
-        self.figures.setToolTip("Where it is computed, and how much memory it took")
+        self.figures.setToolTip("The device of the training, and its memory")
         self.figures.hide()
         self.use = ModelUse(viewer, lambda: self.pairs.names)
         self.remove = QPushButton("Remove la&yers")
@@ -231,11 +231,11 @@ class ModelWidget(ScrolledDock):
         self.seed: Any = self._training_form.field("seed")
         self.preset.setAccessibleName("Preset")
         self.output = PathEdit(["save"], "Save the model as", "The model file to write", _MODELS)
-        self.resume = QCheckBox("Go on where training was stopped")
+        self.resume = QCheckBox("Continue the stopped training")
         self.resume.setToolTip("There is a checkpoint of these pairs and settings beside the model file")
         self.resume.hide()
-        self.previews = QCheckBox("Show what it learns as layers")
-        self.previews.setToolTip("Add the two CoMIRs of one pair as layers, and refresh them while it trains")
+        self.previews = QCheckBox("Show the CoMIRs of a pair as layers")
+        self.previews.setToolTip("Add the two CoMIRs of one pair as layers, and update them during training")
         self.previews.setChecked(True)
 
     def _lay_out(self) -> None:
@@ -252,7 +252,7 @@ class ModelWidget(ScrolledDock):
         folded.setContentsMargins(0, 0, 0, 0)
         folded.addRow("Seed", self.seed)
         folded.addRow("", self.previews)
-        self.more = Folded("M&ore settings", "Settings that seldom matter", seldom)
+        self.more = Folded("M&ore settings", "Settings that are rarely needed", seldom)
         layout = QVBoxLayout(self.content)
         layout.addWidget(heading("Train a model"))
         layout.addWidget(self.pairs)
@@ -286,7 +286,7 @@ class ModelWidget(ScrolledDock):
         self.pairs.look()
 
     def train(self) -> None:
-        """Start training on what the fields say."""
+        """Start training with the settings of the fields."""
         try:
             pairs, settings, output = self.pairs.chosen(), self._settings(), self._output()
         except InputError as error:
@@ -299,7 +299,7 @@ class ModelWidget(ScrolledDock):
         self.panel.run("Training a CoMIR model", job, self._take_model)
 
     def check(self) -> None:
-        """Read the pairs, and list what would spoil the training."""
+        """Read the pairs, and list problems for the training."""
         try:
             pairs = self.pairs.chosen()
         except InputError as error:
@@ -346,7 +346,7 @@ class ModelWidget(ScrolledDock):
         self.session.model = path
 
     def _keep_best(self) -> None:
-        """Make a model of what a stopped training has left."""
+        """Make a model from the checkpoint of a stopped training."""
         training, self._training = self._training, None
         self._look_for_checkpoint()
         if training is not None:
@@ -357,12 +357,12 @@ class ModelWidget(ScrolledDock):
         if path is None:
             self.panel.tell("Stopped.")
             return
-        self.panel.tell(f"Stopped; the best so far is kept: {path.name}")
+        self.panel.tell(f"Stopped; the best model so far is saved: {path.name}")
         self.session.model = path
 
     def _show_problems(self, problems: Any) -> None:
         self.pairs.show_problems(problems)
-        self.panel.tell(f"{len(problems)} problems" if problems else "Nothing is wrong with the pairs.")
+        self.panel.tell(f"{len(problems)} problems" if problems else "The pairs have no problems.")
 
     def _show_preset(self) -> None:
         self._training_form.show(PRESETS[self.preset.currentText()])
@@ -380,7 +380,7 @@ class ModelWidget(ScrolledDock):
         self.resume.setChecked(is_there)
 
     def _resumes(self) -> bool | None:
-        """Whether to go on with a training; ``None`` where it is not known yet whether there is one."""
+        """Whether to continue a training; ``None`` until it is known whether there is one."""
         return None if self._is_looking else self.resume.isChecked()
 
     def _show_progress(self, progress: Progress) -> None:
@@ -420,7 +420,7 @@ def _do(
     source: Path | tuple[ImageSnapshot, ImageSnapshot],
     *more: object,
 ) -> Job[Path]:
-    """Do a task on the pairs of a folder, or on two layers."""
+    """Run a task on the pairs of a folder, or on two layers."""
     pairs = source if isinstance(source, Path) else [tuple(layer.read() for layer in source)]
     return (yield from in_worker_process(task, pairs, *more))
 
@@ -442,7 +442,7 @@ def _keep_best(
     settings: TrainingSettings,
     output: Path,
 ) -> Job[Path | None]:
-    """Make a model of what a stopped training has left, if it has come as far as a checkpoint."""
+    """Make a model from the checkpoint of a stopped training, if there is one."""
     if not _has_checkpoint(output):
         return None
     return (yield from _do(tasks.keep_best, source, names, settings, output))
@@ -453,6 +453,6 @@ def _has_checkpoint(output: Path) -> bool:
 
 
 def _pixels_like(viewer: napari.viewer.Viewer) -> tuple[Any, Any]:
-    """Give the scale and the units of the images that are open; a viewer draws no mixture of units."""
+    """Return scale and units of the open images; napari cannot draw layers of mixed units."""
     layer = next((layer for layer in viewer.layers if isinstance(layer, Image)), None)
     return (np.ones(2), None) if layer is None else (layer.scale[-2:], layer.units[-2:])

@@ -1,4 +1,4 @@
-"""The lower part of CoMIR model: load or import a model, its card, and the CoMIR of a layer."""
+"""The lower part of CoMIR model: load or import a model, show its properties, and the CoMIR of a layer."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _MODELS = "CoMIR models (*.safetensors *.pt)"
 
 @dataclass(frozen=True, eq=False)
 class _Represented:
-    """The CoMIR of a layer, and where it lies."""
+    """The CoMIR of a layer, and its placement."""
 
     name: str
     comir: NDArray[np.uint8]
@@ -54,7 +54,7 @@ class _Represented:
 
 
 class ModelUse(QWidget):
-    """Load a model, see its card, and show the CoMIR of an image layer.
+    """Load a model, show its properties, and show the CoMIR of an image layer.
 
     Parameters
     ----------
@@ -72,11 +72,11 @@ class ModelUse(QWidget):
         self.load = PathEdit(
             ["file"],
             "Model file",
-            "A model that was trained before (.safetensors), or a released checkpoint (.pt), which is"
+            "A trained model (.safetensors), or a released checkpoint (.pt), which is"
             " imported with the modalities named above; drop it here",
             _MODELS,
         )
-        self.card = QLabel("There is none yet: train one, or load one that was trained before.")
+        self.card = QLabel("No model yet: train one, or load an existing one.")
         self.card.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.card.setWordWrap(True)
         self.card.setToolTip("The model in use: Index images and Find region propose it")
@@ -92,7 +92,7 @@ class ModelUse(QWidget):
             "Add the representation of this image as a layer",
             "Stop, and add nothing",
         )
-        self.panel.add_button(CopyButton("the making of this CoMIR", self._write))
+        self.panel.add_button(CopyButton("the computation of this CoMIR", self._write))
         self.copy_import = CopyButton("this import", self._write_import)
         self.copy_import.hide()
         self._lay_out()
@@ -129,7 +129,7 @@ class ModelUse(QWidget):
             self._read_card(self._session.model)
 
     def show_comir(self) -> None:
-        """Represent the chosen image, and add its CoMIR as a layer that lies on it."""
+        """Compute the CoMIR of the chosen image, and add it as a layer on the image."""
         try:
             model, snapshot, placement = self._model(), *self._chosen()
         except InputError as error:
@@ -139,12 +139,12 @@ class ModelUse(QWidget):
         self.panel.run("Representing an image", job, self._show)
 
     def remove_layers(self) -> None:
-        """Remove the CoMIRs that were added."""
+        """Remove the CoMIR layers that were added."""
         self._shown.remove_all()
 
     def _model(self) -> Path:
         if self._session.model is None:
-            raise InputError("There is no model; train one, or load one that was trained before.")
+            raise InputError("There is no model; train one, or load an existing one.")
         return self._session.model
 
     def _chosen(self) -> tuple[ImageSnapshot, Placement]:
@@ -186,7 +186,7 @@ class ModelUse(QWidget):
             self._files.ask(partial(_readable, path))
 
     def _open(self, path: Path | None) -> None:
-        if path is None:  # still being typed
+        if path is None:  # the user is still typing
             return
         if path.suffix == ".pt":
             self.panel.run(
@@ -215,11 +215,11 @@ class ModelUse(QWidget):
 
 
 def _readable(path: Path) -> Path | None:
-    """Return a path if it is a file, and no damaged model."""
+    """Return a path if it is a file and not a damaged model."""
     if not path.is_file():
         return None
     if path.suffix != ".pt":
-        model_rows(path)  # refuses what is no model
+        model_rows(path)  # raises if the file is no model
     return path
 
 

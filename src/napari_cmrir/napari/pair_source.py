@@ -1,4 +1,4 @@
-"""The upper part of CoMIR model: where the pairs come from, and a look at them before training."""
+"""The upper part of CoMIR model: choose image pairs, and show them before training."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class PairSource(QWidget):
     """
 
     proposed = Signal(object)
-    """A path for the model file."""
+    """Signal: a proposed path for the model file."""
     refused = Signal(str)
-    """Why a pair cannot be shown."""
+    """Signal: why a pair cannot be shown."""
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
@@ -96,9 +96,9 @@ class PairSource(QWidget):
         self.show_pair = QPushButton("Show")
         self.show_pair.setToolTip("Open both images of this pair as layers, one on the other")
         self.check = QPushButton("Chec&k")
-        self.check.setToolTip("Read all pairs and say what would spoil the training")
+        self.check.setToolTip("Read all pairs and list problems for the training")
         self.problems = QListWidget()
-        self.problems.setToolTip("What is wrong with the pairs; choose a line to see the pair")
+        self.problems.setToolTip("Problems of the pairs; choose a line to see the pair")
         self.problems.setAccessibleName("Problems of the pairs")
         self.problems.setMaximumHeight(80)
         self.problems.setWordWrap(True)
@@ -154,7 +154,7 @@ class PairSource(QWidget):
         return first, second
 
     def chosen(self) -> Path | tuple[ImageSnapshot, ImageSnapshot]:
-        """Give the folder, or the two layers.
+        """Return the folder, or the two layers.
 
         Raises
         ------
@@ -172,7 +172,7 @@ class PairSource(QWidget):
         return ImageSnapshot.of(first, dims), ImageSnapshot.of(second, dims)
 
     def look(self) -> None:
-        """Look for the pairs, and say how many there are or why there are none."""
+        """Look for the pairs, and show their number or why there are none."""
         self._inquiry.forget()
         self.found.setText("")
         self._offer(())
@@ -192,7 +192,7 @@ class PairSource(QWidget):
             self.look()
 
     def show_problems(self, problems: Sequence[PairProblem]) -> None:
-        """List what is wrong with the pairs.
+        """List the problems of the pairs.
 
         Parameters
         ----------
@@ -208,7 +208,7 @@ class PairSource(QWidget):
         self.problems.setVisible(bool(problems))
 
     def open_pair(self, number: int) -> None:
-        """Open both images of a pair as layers, one on the other.
+        """Open both images of a pair as layers on top of each other.
 
         Parameters
         ----------
@@ -220,7 +220,7 @@ class PairSource(QWidget):
             self._pictures.ask(partial(_read, self._pairs[number]))
 
     def remove_layers(self) -> None:
-        """Remove the layers of pairs that were opened."""
+        """Remove the layers of opened pairs."""
         self._shown.remove_all()
 
     def _show_pairs(self, found: tuple[Sequence[Pair], Sequence[Path]]) -> None:

@@ -1,4 +1,4 @@
-"""Pictures of hits and thumbnails of CoMIRs, read away from the window's thread."""
+"""Images of hits and thumbnails of CoMIRs, read outside the window's thread."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _THUMBNAIL = 56
 
 
 class LazyLevel:
-    """A level of a large image as napari slices it: pixels are read where they are looked at.
+    """A level of a large image for napari: only the visible pixels are read.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class LazyLevel:
         self.dtype = self[:1, :1].dtype
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Read rows and columns; steps are taken afterwards."""
+        """Read rows and columns, then apply the steps of the slices."""
         from napari_cmrir.images.intensity import plain_type
 
         rows, columns, *_ = (*(key if isinstance(key, tuple) else (key,)), slice(None), slice(None))
@@ -66,13 +66,13 @@ class LazyLevel:
         return pixels if self._rgb else pixels[..., 0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """Read it whole."""
+        """Read the whole level."""
         return np.asarray(self[:, :], dtype=dtype)
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An image as a layer shows it.
+    """The content of an image layer.
 
     Parameters
     ----------
@@ -91,13 +91,13 @@ class Picture:
 
     @property
     def rgb(self) -> bool:
-        """Whether it has colours."""
+        """Whether the image is RGB."""
         return self.levels[0].ndim == 3
 
 
 @dataclass(frozen=True, eq=False)
 class Thumbnail(Preview):
-    """A hit's match box turned upright, small; or why there is none.
+    """Thumbnail of a hit's match box in the query's orientation, or the reason why there is none.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ class Thumbnail(Preview):
 
 
 def read_picture(path: str, reading: ReadingSettings | None = None) -> Picture:
-    """Read an image as a layer shows it; of a large one that holds its own levels, only what is in view.
+    """Read an image for a layer; of a large image with levels, napari later reads only the visible part.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def read_picture(path: str, reading: ReadingSettings | None = None) -> Picture:
 
 
 def thumbnails(hits: Sequence[Hit]) -> Iterator[Thumbnail]:
-    """Cut the thumbnails of hits, one after the other, in another process.
+    """Cut the thumbnails of hits one after another, in another process.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ def cut_thumbnails(hits: Sequence[Hit]) -> Job[None]:
 def thumbnail(
     path: str, box: NDArray[np.float64], reading: ReadingSettings | None = None
 ) -> NDArray[np.uint8]:
-    """Cut a match box out of an image, upright and small.
+    """Cut a match box out of an image as a small picture in the query's orientation.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ def thumbnail(
 
 
 def _picture(levels: list[Any]) -> Picture:
-    """Look at the coarsest level here, so that the window's thread need not read it."""
+    """Read the coarsest level here, so that the window's thread need not read it."""
     coarsest = np.asarray(levels[-1])
     few = coarsest[::16, ::16]
     is_bright = bool(np.median(few) > (float(few.min()) + float(few.max())) / 2)
@@ -244,7 +244,7 @@ def _halved(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def comir_thumbnails(comirs: Sequence[Path], side: int) -> dict[Path, NDArray[np.uint8] | None]:
-    """Make small pictures of stored CoMIRs, from their coarsest levels: no image is read for it.
+    """Make thumbnails of stored CoMIRs from their coarsest levels, without reading images.
 
     Parameters
     ----------

@@ -40,13 +40,13 @@ __all__ = [
 
 
 _SHAPES_WITH_AREA = ("rectangle", "ellipse", "polygon")
-_RIGHT_ANGLE = 1e-3  # cosine up to which two sides still count as upright to each other
+_RIGHT_ANGLE = 1e-3  # cosine between two sides up to which their corner counts as a right angle
 _ELLIPSE_POINTS = 360
 
 
 @dataclass(frozen=True, eq=False)
 class Outline:
-    """What was drawn, in the pixels of a plane of an image.
+    """The drawn shape, in pixels of a plane of an image.
 
     Parameters
     ----------
@@ -63,12 +63,12 @@ class Outline:
     plane: Plane
 
     def polygon(self) -> NDArray[np.float64] | None:
-        """Give the corners, (n, 2), of what is no rectangle; ``None`` for a rectangle."""
+        """The corners, (n, 2), of a shape that is not a rectangle; ``None`` for a rectangle."""
         return None if self.kind == "rectangle" and _is_rectangle(self.points) else _polygon(self)
 
 
 def chosen_shape(shapes: Shapes) -> int:
-    """Tell which shape is meant: the selected one, else the one drawn last.
+    """Return the index of the selected shape, or of the shape drawn last.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def drawn_outline(shapes: Shapes, index: int, image: Image, dims: Dims) -> Outli
 
 
 def region_and_polygon(outline: Outline, shape: tuple[int, int]) -> tuple[Region, NDArray[np.float64] | None]:
-    """Turn an outline into what a search takes.
+    """Convert an outline to the region and polygon of a search.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def _is_rectangle(points: NDArray[np.float64]) -> bool:
 
 
 def _upright_as_can_be(points: NDArray[np.float64]) -> Region:
-    """The region of four corners, whichever of them was drawn first and whichever way round."""
+    """Make a region from four corners, in any order around the rectangle."""
     region = Region.from_corners(points)
     quarters = round(region.rotation_degrees / 90)
     height, width = (region.height, region.width)[:: -1 if quarters % 2 else 1]
@@ -193,7 +193,7 @@ def _polygon(outline: Outline) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """What is searched for, where and how.
+    """The query image and region, the repository, and the settings of a search.
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ class Query:
     placement: Placement
 
     def region_and_polygon(self) -> tuple[Region, NDArray[np.float64] | None]:
-        """Give the region in the pixels of the image, and the corners of what counts in it.
+        """Return the region in pixels of the image, and the corners of the outline in it.
 
         Raises
         ------
@@ -238,12 +238,12 @@ class Query:
 
     @property
     def pixel_size(self) -> float | None:
-        """Side of the image's pixels in micrometres, as the layer's scale and units say; else ``None``."""
+        """Side of the image's pixels in micrometres, if the layer has a scale in a unit of length."""
         return self.placement.micrometres
 
     @property
     def settings(self) -> SearchSettings:
-        """How it is searched: tissue may be turned against the image, and the region already is."""
+        """Settings of the search; the region's own rotation is added to the largest rotation."""
         turned = abs(self.region_and_polygon()[0].rotation_degrees)
         most = min(self.max_rotation + turned, 180.0)
         return SearchSettings(hits=self.hits, max_rotation=most, mirror=self.mirror)
@@ -251,7 +251,7 @@ class Query:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A query and what it found.
+    """A query and its result.
 
     Parameters
     ----------
@@ -269,7 +269,7 @@ class Found:
 
 
 def with_modality(query: Query) -> Query:
-    """Fill in the modality that a query is usually of, where none was chosen; reads the repository.
+    """Fill in the usual modality of a query if none was chosen; reads the repository.
 
     Parameters
     ----------

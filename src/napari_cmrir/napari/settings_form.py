@@ -1,4 +1,4 @@
-"""A form of a dock that magicgui makes from the fields of a settings model."""
+"""A form that magicgui generates from the fields of a settings model."""
 
 from __future__ import annotations
 

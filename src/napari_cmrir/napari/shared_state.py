@@ -1,4 +1,4 @@
-"""State that docks share in one viewer, and choices remembered between sessions."""
+"""State that the docks of one viewer share, and choices remembered between sessions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class SharedState:
-    """The model and the repository that one viewer's widgets propose to each other."""
+    """The model and the repository that the docks of one viewer propose to each other."""
 
     model_changed = Signal(Path)
     repository_changed = Signal(Path)
@@ -44,7 +44,7 @@ class SharedState:
 
     @property
     def model(self) -> Path | None:
-        """The model file that was trained or loaded last."""
+        """The model file that was last trained or loaded."""
         return self._model
 
     @model.setter
@@ -54,7 +54,7 @@ class SharedState:
 
     @property
     def repository(self) -> Path | None:
-        """The repository that was built last."""
+        """The repository that was last built."""
         return self._repository
 
     @repository.setter
@@ -64,12 +64,12 @@ class SharedState:
 
 
 _unwritten: dict[str, str] = {}
-_lock = Lock()  # one thread at a time reads or writes the choices
+_lock = Lock()  # only one thread at a time reads or writes the choices
 _SESSIONS: WeakKeyDictionary[object, SharedState] = WeakKeyDictionary()
 
 
 def shared_state_of(viewer: Viewer) -> SharedState:
-    """Return the session of a viewer, which lives as long as the viewer.
+    """Return the shared state of a viewer, which lives as long as the viewer.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def shared_state_of(viewer: Viewer) -> SharedState:
 
 
 def behind_proxy(viewer: Viewer) -> Viewer:
-    """Return the viewer that napari's proxy stands for; a viewer itself is returned unchanged.
+    """Return the viewer behind napari's proxy; a viewer itself is returned unchanged.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def behind_proxy(viewer: Viewer) -> Viewer:
 
 
 def current_if_same(viewer: Viewer) -> Viewer:
-    """Return the current viewer if the proxy stands for it, else what was given: public means only.
+    """Return the current viewer if the proxy stands for it, else the argument; uses only napari's public API.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def current_if_same(viewer: Viewer) -> Viewer:
 
 
 def remember(fields: Mapping[str, QWidget], parent: QObject) -> None:
-    """Bring back the last choices of fields, and keep what is chosen from now on.
+    """Restore the last choices of fields, and save later ones.
 
     The disk is read and written away from the window. What the user chooses before it is read counts.
 
@@ -140,7 +140,7 @@ def _bring_back(fields: Mapping[str, QWidget], before: Mapping[str, str], kept: 
 
 
 def _read_choices(keys: Sequence[str], paths: Collection[str]) -> dict[str, str]:
-    """Read the choices that were kept; those of paths that are no longer there are left out."""
+    """Read the saved choices, without paths that no longer exist."""
     with _lock:
         _write_choices()
         settings = _settings()
@@ -191,7 +191,7 @@ def default(name: str, otherwise: int) -> int:
 
 
 def forget_choices() -> None:
-    """Forget all choices."""
+    """Delete all saved choices."""
     with _lock:
         _unwritten.clear()
         _settings().clear()
@@ -213,7 +213,7 @@ def _get(field: Any) -> str:
 
 def _set(field: Any, kept: str) -> None:
     if isinstance(field, QAbstractSpinBox):
-        with suppress(ValueError):  # a choice that another version kept
+        with suppress(ValueError):  # another version may have saved a value that is invalid now
             field.setValue(float(kept) if isinstance(field, QDoubleSpinBox) else round(float(kept)))
     elif isinstance(field, QCheckBox):
         if kept in ("0", "1"):

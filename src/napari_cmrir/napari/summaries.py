@@ -1,4 +1,4 @@
-"""Short texts on a model file, a repository, or images."""
+"""Short descriptions of a model file, a repository, or images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RepositorySummary:
-    """What a search has to know of a repository before it starts.
+    """What a search needs to know about a repository before it starts.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class RepositorySummary:
 
     @property
     def other_modality(self) -> str:
-        """The one that a query is usually of."""
+        """The usual modality of a query."""
         return next((name for name in self.modalities if name != self.modality), self.modality)
 
 
@@ -116,7 +116,7 @@ def model_rows(model: Path) -> list[tuple[str, str]]:
 
 
 def read_repository_summary(folder: Path) -> RepositorySummary:
-    """Read what a repository holds.
+    """Read a short description of a repository.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def read_repository_summary(folder: Path) -> RepositorySummary:
 
 
 def as_table(rows: Iterable[tuple[str, str]]) -> str:
-    """Write rows as rich text for a label.
+    """Format rows as rich text for a label.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def _counted(number: int, what: str) -> str:
 
 @dataclass(frozen=True)
 class FoundImages:
-    """What is to be known of images before they are indexed.
+    """Description of images before they are indexed.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ class FoundImages:
 
 
 def look_at_images(paths: Sequence[Path], modality: str | None) -> FoundImages:
-    """Describe images as `describe_images`, and say where their repository would lie.
+    """Describe images as `describe_images` does, and propose a path for their repository.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ def look_at_images(paths: Sequence[Path], modality: str | None) -> FoundImages:
 
 
 def describe_images(paths: Sequence[Path], modality: str | None) -> str:
-    """Say how many images there are, and what is read of the first.
+    """Count images, and describe how the first one is read.
 
     Parameters
     ----------

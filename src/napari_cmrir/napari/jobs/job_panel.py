@@ -1,4 +1,4 @@
-"""A long job away from the window: two buttons, a bar and a line."""
+"""A long job outside the window's thread: two buttons, a bar and a line of text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _BAR_STEPS = 1000
 
 
 class JobPanel(QWidget):
-    """Two buttons that start and stop a job, a bar and a line that tell how far it has come.
+    """Two buttons that start and stop a job, a bar and a line of text that show its progress.
 
     Parameters
     ----------
@@ -41,12 +41,12 @@ class JobPanel(QWidget):
     """
 
     start_requested = Signal()
-    """The start button was pressed: the owner answers with `run`."""
+    """Signal: the start button was pressed; the owner calls `run`."""
     running_changed = Signal(bool)
     progressed = Signal(object)
-    """A `Progress` of the job that runs."""
+    """Signal: a `Progress` of the running job."""
     stopped = Signal()
-    """The job has ended because it was asked to."""
+    """Signal: the job has ended because it was stopped."""
 
     def __init__(self, start: str, stop: str, start_tip: str, stop_tip: str) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class JobPanel(QWidget):
 
     @property
     def is_running(self) -> bool:
-        """Whether a job is under way, or stopping."""
+        """Whether a job is running or stopping."""
         return self._worker is not None
 
     def run(self, title: str, make_job: Callable[[], Job[Any]], on_result: Callable[[Any], object]) -> None:
@@ -115,7 +115,7 @@ class JobPanel(QWidget):
         worker.start()
 
     def add_button(self, button: QWidget) -> None:
-        """Add a button beside the two.
+        """Add a button beside the start and stop buttons.
 
         Parameters
         ----------
@@ -125,20 +125,20 @@ class JobPanel(QWidget):
         self._buttons.addWidget(button)
 
     def stop(self) -> None:
-        """Ask the job to stop; what it has left on the disk is complete."""
+        """Ask the job to stop; its files on disk stay complete."""
         if self._worker is not None:
             self._worker.quit()
             self.stop_button.setEnabled(False)
             self.tell("Stopping …")
 
     def abandon(self) -> None:
-        """Stop the job and take no more notice of it: its widget goes."""
+        """Stop the job and ignore its result, because its widget is closed."""
         if self._relay is not None:
             self._relay.detach()
             self._become_idle("Stopped.")
 
     def refuse(self, error: InputError) -> None:
-        """Show what cannot be done, as one notification.
+        """Show an error as one notification.
 
         Parameters
         ----------
@@ -204,7 +204,7 @@ class JobPanel(QWidget):
 
 
 class _Clock:
-    """Estimates how long a job will still take, from the pace of the unit that it counts in now."""
+    """Estimates the remaining time of a job from the pace of the unit that it counts now."""
 
     def __init__(self) -> None:
         self._unit, self._since, self._first = "", 0.0, 0.0

@@ -1,4 +1,4 @@
-"""The long jobs of the docks, without Qt, and what the worker process keeps open between them."""
+"""The long jobs of the docks, without Qt, and what the worker process keeps open between jobs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Opened = TypeVar("Opened")
 
 
 class LastOpened(threading.local, Generic[Opened]):
-    """Keeps what was opened last, by its path; one is enough, and two might not fit into the memory.
+    """Keeps the object that was opened last, by its path; two at once might not fit into memory.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class LastOpened(threading.local, Generic[Opened]):
         self.count = 0
 
     def get(self, path: Path) -> Opened:
-        """Give what is kept of a path, or open it.
+        """Return the kept object of a path, or open it.
 
         Parameters
         ----------
@@ -98,7 +98,7 @@ class LastOpened(threading.local, Generic[Opened]):
         return opened
 
     def forget(self) -> None:
-        """Close what is kept: its files will be written, or its memory is needed."""
+        """Close the kept object, because its files will be written or its memory is needed."""
         if self._kept is not None:
             self._close(self._kept[1])
         self._kept = None
@@ -121,7 +121,7 @@ def _load_model(path: Path) -> _LoadedModel:
     from napari_cmrir.repository.repository import file_state
     from napari_cmrir.representations.base import load_model
 
-    state = file_state(path)  # before it is read: a later change is then noticed
+    state = file_state(path)  # before reading, so that a later change is noticed
     return _LoadedModel(path, state, load_model(path))
 
 
@@ -138,7 +138,7 @@ MODELS = LastOpened(_load_model, _is_same_file, lambda loaded: None)
 
 
 def kept_repository(path: Path) -> Repository:
-    """Open a repository, or give the one that is open if nothing was published in it since.
+    """Open a repository, or return the open one if nothing was published since.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def kept_repository(path: Path) -> Repository:
 
 
 def kept_model(path: Path) -> Representation:
-    """Load a model, or give the one that is loaded if its file is the same.
+    """Load a model, or return the loaded one if its file is unchanged.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def kept_model(path: Path) -> Representation:
 
 @dataclass(frozen=True)
 class Indexed:
-    """What indexing ended with.
+    """Result of indexing.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def train(
     output: Path,
     resume: bool,
 ) -> Job[Path]:
-    """Train a model, and give its file.
+    """Train a model, and return its file.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ def keep_best(
     settings: TrainingSettings,
     output: Path,
 ) -> Job[Path]:
-    """Make a model of what a stopped training has learnt so far, and give its file.
+    """Make a model from the checkpoint of a stopped training, and return its file.
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ def keep_best(
 
 
 def _make_room() -> None:
-    """Give back the memory of what searches have left open: training needs it."""
+    """Free the memory that searches have kept; training needs it."""
     REPOSITORIES.forget()
     MODELS.forget()
 
@@ -249,7 +249,7 @@ def _found(
 
 
 def check(pairs: Path, modalities: tuple[str, str]) -> Job[list[PairProblem]]:
-    """Look for what would spoil a training on the pairs of a folder.
+    """Check the pairs of a folder for problems that would spoil a training.
 
     Parameters
     ----------
@@ -266,7 +266,7 @@ def check(pairs: Path, modalities: tuple[str, str]) -> Job[list[PairProblem]]:
 
 
 def represent(model: Path, pixels: NDArray[Any], modality: str) -> Job[NDArray[np.uint8]]:
-    """Represent an image as `representations.base.represent` does, by a model file.
+    """Compute the CoMIR of an image with a model file, as `representations.base.represent` does.
 
     Parameters
     ----------
@@ -285,7 +285,7 @@ def represent(model: Path, pixels: NDArray[Any], modality: str) -> Job[NDArray[n
 
 
 def import_model(checkpoint: Path, modalities: tuple[str, str], output: Path) -> Job[Path]:
-    """Import a released checkpoint, and give the model file.
+    """Import a released checkpoint, and return the model file.
 
     Parameters
     ----------
@@ -311,7 +311,7 @@ def index(
     keep_glass: bool = False,
     pixel_size: float | None = None,
 ) -> Job[Indexed]:
-    """Index images, and tell what came of it.
+    """Index images, and return the result.
 
     Parameters
     ----------
@@ -329,7 +329,7 @@ def index(
         Side of the images' pixels in micrometres; by default as the files say.
     """
     yield Progress(0, None, "images", "Loading the model")
-    REPOSITORIES.forget()  # what is kept open could not be written everywhere
+    REPOSITORIES.forget()  # on some platforms an open file cannot be replaced
     from napari_cmrir.repository.build import build_repository
     from napari_cmrir.repository.settings import changed_settings
     from napari_cmrir.representations.base import load_model
@@ -342,7 +342,7 @@ def index(
 
 
 def verify(repository: Path) -> Job[str]:
-    """Read a repository again, compare it with its checksums, and give what is wrong, a line each.
+    """Compare a repository with its checksums, and return the problems, one a line.
 
     Parameters
     ----------
@@ -350,7 +350,7 @@ def verify(repository: Path) -> Job[str]:
         The repository.
     """
     yield Progress(0, None, "files", "Reading the repository")
-    REPOSITORIES.forget()  # what is kept open could not be written everywhere
+    REPOSITORIES.forget()  # on some platforms an open file cannot be replaced
     from napari_cmrir.repository.maintenance import verify_repository
 
     problems = yield from verify_repository(repository)
@@ -358,7 +358,7 @@ def verify(repository: Path) -> Job[str]:
 
 
 def prune(repository: Path) -> Job[str]:
-    """Drop images whose files are nowhere any more, and give their paths, a line each.
+    """Drop images whose files no longer exist, and return their paths, one a line.
 
     Parameters
     ----------
@@ -366,7 +366,7 @@ def prune(repository: Path) -> Job[str]:
         The repository.
     """
     yield Progress(0, None, "images", "Looking for the images")
-    REPOSITORIES.forget()  # what is kept open could not be written everywhere
+    REPOSITORIES.forget()  # on some platforms an open file cannot be replaced
     from napari_cmrir.repository.maintenance import prune_repository
 
     dropped = yield from prune_repository(repository)
@@ -435,5 +435,5 @@ def explain(repository: Path, result: SearchResult, hit: Hit) -> Job[Explanation
         str(opened.image_path(hit.field)),
     )
     if not known:
-        raise InputError(f"{Path(hit.image).name} is no longer in the repository as it was; search again.")
+        raise InputError(f"{Path(hit.image).name} has changed in the repository; search again.")
     return explain_hit(opened, result, hit)

@@ -1,4 +1,4 @@
-"""What runs in the process beside napari: it does one job after the other, and tells how far it has come.
+"""Main function of the process beside napari: it does one job after another, and reports progress.
 
 Both sides write messages to each other's pipe: a pickled tuple, then the arrays in it as they lie in memory,
 so that none is copied while the window waits; all behind their lengths. napari's side writes
@@ -27,7 +27,7 @@ from napari_cmrir.jobs import Job
 __all__ = ["PROGRESS_SECONDS", "main", "read_message", "write_message"]
 
 PROGRESS_SECONDS = 0.05
-"""How often progress is passed on at most; more cannot be seen."""
+"""Shortest interval between two reports of progress, in seconds; shorter ones could not be seen."""
 
 _LAST_SECONDS = 20.0
 _NUMBER = struct.Struct("<Q")
@@ -87,7 +87,7 @@ def _read(pipe: BinaryIO, length: int) -> bytearray:
 
 
 def main() -> None:
-    """Do jobs until napari closes the pipe, or is gone."""
+    """Do jobs until napari closes the pipe or has ended."""
     orders, answers = _take_pipes()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is for napari, which then closes us
     lock = threading.Lock()
@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def _take_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Take both pipes away from what reads ``stdin`` or prints."""
+    """Reserve both pipes for messages: code that reads ``stdin`` or prints cannot use them."""
     orders, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
@@ -126,14 +126,14 @@ def _listen(orders: BinaryIO, tasks: queue.Queue[Any], stopping: threading.Event
             order = read_message(orders)
         except EOFError:
             break
-        except Exception as error:  # a module that is not there
+        except Exception as error:  # a module is missing
             order = ("do", os.getcwd(), _fail, (_plain(error),))
         if order[0] == "do":
             stopping.clear()
             tasks.put(order)
         else:
             stopping.set()
-    stopping.set()  # napari is gone: leave what is on the disk complete
+    stopping.set()  # napari has ended: stop, so that files on disk stay complete
     tasks.put(None)
     time.sleep(_LAST_SECONDS)
     os._exit(1)
@@ -169,7 +169,7 @@ def _iterate(job: Job[Any], stopping: threading.Event, send: Send) -> tuple[Any,
 
 
 def _plain(error: Exception) -> Exception:
-    """Give an exception that can be sent, with its traceback in words."""
+    """Return an exception that can be sent, with its traceback as text."""
     told = "".join(traceback.format_exception(error))
     try:
         copy: Exception = pickle.loads(pickle.dumps(error))

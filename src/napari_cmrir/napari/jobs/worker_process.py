@@ -1,4 +1,4 @@
-"""Jobs in a process beside napari: they never hold up its window, and can be ended at any time.
+"""Jobs in a process beside napari: they never block its window, and can be ended at any time.
 
 In a thread of napari's own process, a job and the window would take turns at one interpreter, and loading a
 large library would let the window stand still for half a second. A process that does not stop when it is
@@ -30,12 +30,12 @@ Result = TypeVar("Result")
 
 _HEARTBEAT = 0.1
 _GRACE_SECONDS = 0.7
-_MOST_IDLE = 2  # one keeps the repository that is searched; the other cuts thumbnails meanwhile
+_MOST_IDLE = 2  # one keeps the searched repository open, the other cuts thumbnails
 _START = "import sys; sys.path[:] = {}; from napari_cmrir.napari.jobs.worker_main import main; main()"
 
 
 def in_worker_process(task: Callable[..., Job[Result]], *arguments: Any) -> Job[Result]:
-    """Do a job in a process beside this one.
+    """Run a job in a process beside this one.
 
     Parameters
     ----------
@@ -93,8 +93,8 @@ def _error(answer: str, content: Any) -> Exception:
     if answer == "failed":
         return content
     return InputError(
-        f"The work has ended unexpectedly (exit status {content}), as it does where the memory is full;"
-        " close other programs, or take smaller images."
+        f"The computation has ended unexpectedly (exit status {content}), probably because memory is full;"
+        " close other programs, or use smaller images."
     )
 
 
@@ -105,7 +105,7 @@ def _without_preview(progress: Progress) -> Progress:
 
 
 class _Process:
-    """A process that does jobs, as napari sees it; `kept` are the paths that it may have left open."""
+    """Handle of a process that does jobs; `kept` are the paths that the process may have left open."""
 
     def __init__(self) -> None:
         self.is_idle = True
@@ -122,24 +122,24 @@ class _Process:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process runs."""
         return self._popen.poll() is None
 
     def tell(self, *message: Any) -> None:
-        """Send a message; one that has died is noticed by `hear`."""
+        """Send a message; `hear` reports a process that has died."""
         self.is_idle = self.is_idle and message[0] != "do"
         with contextlib.suppress(OSError):
             write_message(self._popen.stdin, *message)  # type: ignore[arg-type]
 
     def hear(self, seconds: float) -> tuple[Any, ...]:
-        """Wait for an answer, or for so long."""
+        """Wait for an answer, up to a time limit."""
         try:
             return self._heard.get(timeout=seconds)
         except queue.Empty:
             return ("silence",)
 
     def stop(self) -> None:
-        """End the job that it does: by asking, or by force."""
+        """End the running job: ask first, then kill the process."""
         self.tell("stop")
         end = time.monotonic() + _GRACE_SECONDS
         while (left := end - time.monotonic()) > 0:
@@ -152,7 +152,7 @@ class _Process:
         self._popen.kill()
 
     def close(self) -> None:
-        """Let it go once it has done what it does."""
+        """Close the pipe; the process ends after its job."""
         with contextlib.suppress(OSError):
             self._popen.stdin.close()  # type: ignore[union-attr]
 
@@ -169,7 +169,7 @@ _lock = threading.Lock()
 
 
 def _hire(arguments: tuple[Any, ...]) -> _Process | None:
-    """Take a process that waits for work, or start one; ``None`` where none can be started.
+    """Return an idle process, or start one; ``None`` if none can be started.
 
     The one that has opened the paths of this job before is taken first, then one that keeps least.
     """
@@ -194,7 +194,7 @@ def _hire(arguments: tuple[Any, ...]) -> _Process | None:
 
 
 def _dismiss(process: _Process) -> None:
-    """Keep a process for the next job, with all that it has loaded, or let it go."""
+    """Keep a process and everything it has loaded for the next job, or end it."""
     if not process.is_idle:
         process.stop()
     with _lock:

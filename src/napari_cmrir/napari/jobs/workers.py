@@ -1,4 +1,4 @@
-"""Work beside the window's thread: jobs, quick questions, steps a turn, and the relay of their signals."""
+"""Work outside the window's thread: jobs, disk queries, steps of the event loop, and relays of signals."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 
 
 class SignalRelay(QObject):
-    """Takes a worker's signals in the window's thread for a widget that may be deleted before it ends.
+    """Receives a worker's signals in the window's thread for a widget that may be deleted before the worker.
 
     A slot of the widget itself could be deleted while the other thread emits, which PyQt does not survive.
     Nothing hangs on the widget's ``destroyed`` signal either: Python's collector may clear a callable that is
@@ -65,7 +65,7 @@ class SignalRelay(QObject):
             getattr(worker, name).connect(getattr(self, f"_{name}"))
 
     def detach(self) -> None:
-        """Quit the worker and pass nothing on any more."""
+        """Quit the worker, and pass on no more signals."""
         self._worker.quit()
         self._to = dict.fromkeys(self._to, ignore)
 
@@ -87,14 +87,14 @@ class SignalRelay(QObject):
 
 
 class JobResult:
-    """How a job ended: with its result, or refused."""
+    """How a job ended: with its result, or with an `InputError`."""
 
     def __init__(self, result: Any = None, refusal: InputError | None = None) -> None:
         self.result, self.refusal = result, refusal
 
 
 class ClosingWorker(GeneratorWorker):
-    """Iterates a generator that its subclass can reach, which superqt's own worker keeps to itself.
+    """Iterates a generator that its subclass can access; superqt's own worker keeps it private.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class ClosingWorker(GeneratorWorker):
         super().__init__(_delegate, self.generator)
 
     def work(self) -> Any:
-        """Iterate, and close the generator in this thread wherever it is stopped."""
+        """Iterate, and always close the generator in this thread."""
         try:
             return super().work()
         finally:
@@ -117,7 +117,7 @@ class ClosingWorker(GeneratorWorker):
 
 
 class JobWorker(ClosingWorker):
-    """Iterates a job, passes on as much of its progress as can be seen, and closes it in its own thread."""
+    """Iterates a job, passes on its progress at a visible rate, and closes the job in its own thread."""
 
     def work(self) -> JobResult | None:
         """Iterate until the job ends or is stopped."""
@@ -146,12 +146,12 @@ class JobWorker(ClosingWorker):
 
 
 class Titled(partial):  # type: ignore[type-arg]
-    """A function that napari names in words in its list of running work."""
+    """A function with a title for napari's list of running work."""
 
     title: str = ""
 
     def __new__(cls, title: str, function: Callable[..., Any]) -> Titled:
-        """Name a function."""
+        """Wrap a function with a title."""
         self = super().__new__(cls, function)
         self.title = title
         return self
@@ -165,7 +165,7 @@ def _delegate(generator: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
 
 
 def started(make_job: Callable[[], Job[Any]]) -> Job[Any]:
-    """Make a job in the thread that iterates it, and iterate it.
+    """Create a job in the thread that iterates it, and iterate it.
 
     Parameters
     ----------
@@ -177,7 +177,7 @@ def started(make_job: Callable[[], Job[Any]]) -> Job[Any]:
 
 
 def detach_all(relays: set[SignalRelay]) -> None:
-    """Detach relays whose widget goes.
+    """Detach the relays of a widget that is closed.
 
     Parameters
     ----------
@@ -189,15 +189,15 @@ def detach_all(relays: set[SignalRelay]) -> None:
 
 
 def ignore(*_: object) -> None:
-    """Do nothing, whatever is told."""
+    """Do nothing, with any arguments."""
 
 
 _TYPING_MILLISECONDS = 250
-_TURN_MILLISECONDS = 10  # Qt draws 5 ms after it was asked to: each step is drawn before the next
+_TURN_MILLISECONDS = 10  # Qt draws 5 ms after a request: each step is drawn before the next starts
 
 
 class DebouncedQuery(QObject):
-    """Asks the disk a quick question, away from the window; only the answer to the last one counts.
+    """Asks for information on disk in another thread; only the answer to the last question is delivered.
 
     Parameters
     ----------
@@ -208,9 +208,9 @@ class DebouncedQuery(QObject):
     """
 
     answered = Signal(object)
-    """The answer."""
+    """Signal: the answer."""
     refused = Signal(str)
-    """The sentence of the `InputError` that came instead."""
+    """Signal: the message of an `InputError`."""
 
     def __init__(self, parent: QObject, milliseconds: int = _TYPING_MILLISECONDS) -> None:
         super().__init__(parent)
@@ -223,7 +223,7 @@ class DebouncedQuery(QObject):
         self._timer.timeout.connect(self._start)
 
     def ask(self, question: Callable[[], Any]) -> None:
-        """Ask once nothing new has been asked for a moment.
+        """Ask after a short pause without newer questions.
 
         Parameters
         ----------
@@ -235,7 +235,7 @@ class DebouncedQuery(QObject):
         self._timer.start()
 
     def forget(self) -> None:
-        """Take no more answers to what was asked so far."""
+        """Ignore the answers to all earlier questions."""
         self._number += 1
         self._timer.stop()
         detach_all(self._relays)
@@ -256,7 +256,7 @@ class DebouncedQuery(QObject):
 
 
 class StreamWorker(QObject):
-    """Makes things one after the other, away from the window, and hands over each as it is ready.
+    """Computes items one after another in another thread, and delivers each when it is ready.
 
     Parameters
     ----------
@@ -265,14 +265,14 @@ class StreamWorker(QObject):
     """
 
     arrived = Signal(object)
-    """One of the things."""
+    """Signal: one item."""
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
         self._relays: set[SignalRelay] = set()
 
     def start(self, make: Callable[[], Iterator[Any]]) -> None:
-        """Make these, and no more of those before.
+        """Compute these items, and cancel the earlier ones.
 
         Parameters
         ----------
@@ -285,12 +285,12 @@ class StreamWorker(QObject):
         worker.start()
 
     def stop(self) -> None:
-        """Hand over nothing more."""
+        """Deliver no more items."""
         detach_all(self._relays)
 
 
 class UiStepQueue(QObject):
-    """Does small steps in the window's thread, between which its event loop turns and draws.
+    """Runs short steps in the window's thread, with turns of the event loop in between.
 
     Parameters
     ----------
@@ -311,7 +311,7 @@ class UiStepQueue(QObject):
         return bool(self._steps)
 
     def take(self, steps: Iterable[Callable[[], object]]) -> None:
-        """Do these steps, in place of those that are left of others.
+        """Run these steps instead of the remaining ones.
 
         Parameters
         ----------
@@ -322,7 +322,7 @@ class UiStepQueue(QObject):
         self.add(steps)
 
     def add(self, steps: Iterable[Callable[[], object]]) -> None:
-        """Do these steps, after those that are left.
+        """Run these steps after the remaining ones.
 
         Parameters
         ----------
@@ -333,7 +333,7 @@ class UiStepQueue(QObject):
         self._timer.start()
 
     def forget(self) -> None:
-        """Do no more of them."""
+        """Cancel the remaining steps."""
         self._steps.clear()
 
     def _step(self) -> None:
