@@ -188,7 +188,7 @@ def test_an_interrupted_training_goes_on_to_the_same_model(call_process, tmp_pat
 
     stopped = train("stopped.safetensors", prelude=INTERRUPTED_BEFORE_STEP.format(step=2))
     assert stopped.status == 130
-    assert "--resume goes on" in stopped.err
+    assert "--resume continues" in stopped.err
     assert "Traceback" not in stopped.err
     assert [path.name for path in tmp_path.iterdir()] == ["stopped.safetensors.checkpoint"]
 
@@ -226,7 +226,7 @@ def test_interrupted_indexing_goes_on_where_it_was(call, call_process, info, tmp
     """
     ended = call_process(arguments, prelude)
     assert ended.status == 130
-    assert "goes on where it was" in ended.err
+    assert "continues with the remaining images" in ended.err
     unfinished = call("info", tmp_path / "new.cmrir")
     assert unfinished.status == 2
     assert "none of 4 images is searchable yet" in unfinished.err

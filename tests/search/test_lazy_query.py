@@ -74,7 +74,7 @@ def test_a_polygon_is_drawn_in_its_own_rectangle():
 
 def test_a_polygon_stands_for_itself(repository, partners):
     corners = [(0, 0), (0, 90), (90, 0)]
-    with pytest.raises(InputError, match="stands for itself"):
+    with pytest.raises(InputError, match="replaces a region"):
         run(
             search(
                 repository,

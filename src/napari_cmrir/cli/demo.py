@@ -34,21 +34,21 @@ _PARTS_OF_REPOSITORY = ("catalogue.", "model.", "indexes", "segments", "comirs",
 
 
 def remove_own_files(folder: Path, names: Sequence[str], about: dict[str, Any]) -> None:
-    """Remove what an earlier demo made in a folder, and note in it what this one is going to make.
+    """Remove the files of an earlier demo from a folder, and list the files of this demo in it.
 
     Parameters
     ----------
     folder : Path
-        Made if need be.
+        Created if it does not exist.
     names : sequence of str
         Files and repositories to be made, as paths in the folder.
     about : dict
-        What else to note.
+        Further entries of the list.
 
     Raises
     ------
     InputError
-        A file is in the way that no demo made; nothing is removed then.
+        A file has the name of a demo's file but is not from a demo; nothing is removed then.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder with --out.")
@@ -66,7 +66,7 @@ def remove_own_files(folder: Path, names: Sequence[str], about: dict[str, Any]) 
 
 
 def _noted(folder: Path) -> list[str]:
-    """Names of what an earlier demo made, or began to make, in the folder."""
+    """Names of all files that an earlier demo listed in the folder."""
     try:
         note = json.loads((folder / NOTE).read_text(encoding="utf-8"))
         names = [str(name) for name in note["files"] if note["made_by"] == _MAKER]
@@ -79,7 +79,7 @@ def _noted(folder: Path) -> list[str]:
 
 
 def _strangers(path: Path) -> list[Path]:
-    """What does not belong into a repository, if the path is one."""
+    """Entries of a repository's folder that are not parts of a repository."""
     if not path.is_dir():
         return []
     return [entry for entry in path.iterdir() if not entry.name.startswith(_PARTS_OF_REPOSITORY)]
@@ -91,7 +91,7 @@ def _remove(folder: Path, path: Path) -> None:
     else:
         path.unlink(missing_ok=True)
     if path.parent != folder:
-        with contextlib.suppress(OSError):  # others keep something there
+        with contextlib.suppress(OSError):  # the folder holds other files
             path.parent.rmdir()
 
 
@@ -108,20 +108,20 @@ _SHOWN_HITS = 5
 
 @dataclass(frozen=True)
 class Plan:
-    """What the demo generates and how long it trains.
+    """Sizes of the demo's images and training.
 
     Parameters
     ----------
     seed : int
-        Of the tissue, the training and the query's place.
+        Seed of the tissue, the training and the query's place.
     training_pairs, searched_images : int
-        How many images of each kind.
+        Number of images of each kind.
     image_side, query_side : int
         In px.
     steps, widths : int, tuple of int
-        Of the training, see `TrainingSettings`.
+        Settings of the training, see `TrainingSettings`.
     words : int
-        Visual words at most.
+        Largest number of visual words.
     """
 
     seed: int = 0
@@ -136,11 +136,11 @@ class Plan:
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for what the demo makes; replaces what an earlier one made.")
+        Path, typer.Option("--out", help="Folder for the demo's files; replaces those of an earlier demo.")
     ] = Path("demo-output"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the generated tissue.")] = 0,
 ) -> None:
-    """Train, index and query on generated tissue, and draw what was found (a minute or two)."""
+    """Train, index and query on generated tissue, and draw the hits (a minute or two)."""
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.cli.query import print_hits
     from napari_cmrir.search.settings import SearchSettings
@@ -153,7 +153,7 @@ def demo(
     height, width = result.comir.shape[1:]
     print_hits(f"{QUERY} ({height} x {width} px)", result, SearchSettings())
     typer.echo(judgement(result, truth))
-    typer.echo(f"Look at {out / PICTURE}; beside it are the model, the repository, the images and {HITS}.")
+    typer.echo(f"See {out / PICTURE}; the same folder has the model, the repository, the images and {HITS}.")
 
 
 def demonstrate(out: Path, plan: Plan) -> Job[tuple[SearchResult, Truth]]:
@@ -162,7 +162,7 @@ def demonstrate(out: Path, plan: Plan) -> Job[tuple[SearchResult, Truth]]:
     Parameters
     ----------
     out : Path
-        Folder for all that is made. What an earlier demo made there is replaced, other files stay.
+        Folder of the demo. Files of an earlier demo are replaced, other files stay.
     plan : Plan
         Sizes and numbers.
 
@@ -174,7 +174,7 @@ def demonstrate(out: Path, plan: Plan) -> Job[tuple[SearchResult, Truth]]:
     Returns
     -------
     SearchResult, Truth
-        What was found, and where the query really is.
+        The hits, and the true place of the query.
 
     Raises
     ------
@@ -224,14 +224,14 @@ def judgement(result: SearchResult, truth: Truth) -> str:
 
 
 def _seeds(plan: Plan) -> tuple[range, range]:
-    """Seeds of the tissue that is trained on and of that which is searched."""
+    """Seeds of the training tissue and of the searched tissue."""
     total = plan.training_pairs + plan.searched_images
     first = plan.seed * total
     return range(first, first + plan.training_pairs), range(first + plan.training_pairs, first + total)
 
 
 def _names(plan: Plan) -> list[str]:
-    """All that the demo writes, by its path in the folder."""
+    """Paths of the demo's files in its folder."""
     trained, searched = _seeds(plan)
     names = [f"{PAIRS}/sample-{seed:03d}_{modality}.tif" for seed in trained for modality in ("SHG", "BF")]
     names += [f"{IMAGES}/sample-{seed:03d}_{modality}.tif" for seed in searched for modality in ("SHG", "BF")]
@@ -260,7 +260,7 @@ def _generate(out: Path, plan: Plan) -> Job[tuple[list[Pair], list[Path], Truth]
 
 
 def _cut_query(images: list[Path], out: Path, plan: Plan) -> Truth:
-    """Cut the query, turned, out of the partner of one of the images, by chance."""
+    """Cut a rotated query out of the partner of a random image."""
     import numpy as np
     import tifffile
 
@@ -271,7 +271,7 @@ def _cut_query(images: list[Path], out: Path, plan: Plan) -> Truth:
     rng = np.random.default_rng([plan.seed, 1])
     chosen = images[rng.integers(len(images))]
     partner = read_image(out / PARTNERS / chosen.name.replace("_BF", "_SHG"))
-    rotation = rng.uniform(8, 28) * rng.choice([-1, 1])  # within what a query looks for by default
+    rotation = rng.uniform(8, 28) * rng.choice([-1, 1])  # within the default rotations of a query
     turn = np.radians(abs(rotation))
     reach = plan.query_side / 2 * (np.cos(turn) + np.sin(turn)) + 1
     y, x = rng.uniform(reach, plan.image_side - 1 - reach, 2)
@@ -292,7 +292,7 @@ def _train(pairs: list[Pair], out: Path, plan: Plan) -> Job[Representation]:
 
 
 def _only(unit: str, job: Job[Representation]) -> Job[Representation]:
-    """Leave out what a job counts in other units, so that its bar never runs back."""
+    """Pass on only progress in one unit, so that the bar never runs backwards."""
     try:
         while True:
             progress = next(job)

@@ -1,4 +1,4 @@
-"""The verbs that measure: ``napari-cmrir evaluate``, ``napari-cmrir study`` and ``napari-cmrir datasets``."""
+"""Commands that measure retrieval: ``napari-cmrir evaluate``, ``napari-cmrir study`` and ``napari-cmrir datasets``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ evaluate_command = Lists.of("--k", "--distractor-images")
 
 PROTOCOL = SettingsOptions(
     EvaluationSettings,
-    "What is asked",
+    "Queries",
     fields=(
         "field_size",
         "query",
@@ -45,8 +45,8 @@ PROTOCOL = SettingsOptions(
 )
 SEARCH = SettingsOptions(
     SearchSettings,
-    "How the images are searched",
-    # the protocol sets rotation, hits and device, and every query asks for images
+    "Search settings",
+    # the protocol sets rotation, hits and device, and every query searches for images
     fields=tuple(
         name
         for name in SearchSettings.model_fields
@@ -65,11 +65,11 @@ def evaluate(
     modalities: Annotated[tuple[str, str], typer.Option(help="The two modalities, such as SHG BF.")],
     queries: Annotated[
         Path | None,
-        typer.Option(help="Folder of ready transformed images <identifier>_<MODALITY>.<ext> to ask instead."),
+        typer.Option(help="Folder of transformed images <identifier>_<MODALITY>.<ext> to use as queries."),
     ] = None,
     within: Annotated[bool, typer.Option(help="Also search each modality with itself, as a control.")] = True,
     untransformed: Annotated[bool, typer.Option(help="Also ask untransformed queries.")] = True,
-    descriptor: Annotated[str, typer.Option(help="Features that are counted: surf or sift.")] = "surf",
+    descriptor: Annotated[str, typer.Option(help="Features for the visual words: surf or sift.")] = "surf",
     preset: Annotated[
         Preset,
         typer.Option(help="Vocabulary and weights: the default, or the published ones (20,000 words)."),
@@ -86,7 +86,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="MODEL_OR_REPOSITORY",
-            help="Fit the confidence of hits to these queries; keep it with a model or a repository.",
+            help="Fit the confidence of hits to these queries; store it in a model or a repository.",
         ),
     ] = None,
     output: Annotated[
@@ -98,7 +98,7 @@ def evaluate(
     search: dict[str, Any],
     reading: dict[str, Any],
 ) -> None:
-    """Measure how often, and how well located, the right image is found by one of another modality."""
+    """Measure how often a query finds the right image of another modality, and how accurately."""
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.evaluation.metrics import calibrate_on
     from napari_cmrir.evaluation.protocol import evaluate as measure
@@ -159,13 +159,13 @@ study_command = Lists.of("--representations", "--descriptors", "--rerankers", "-
 
 STUDY = SettingsOptions(
     StudySettings,
-    "What is compared",
+    "Variants to compare",
     fields=("representations", "descriptors", "rerankings", "retrievers", "rerank_within"),
     flags={"rerankings": ("--rerankers",)},
 )
 STUDY_PROTOCOL = SettingsOptions(
     EvaluationSettings,
-    "What is asked",
+    "Queries",
     fields=("field_size", "query", "patch_size", "max_rotation", "max_shift", "seed"),
 )
 
@@ -179,7 +179,7 @@ def study(
     ],
     modalities: Annotated[tuple[str, str], typer.Option(help="The two modalities, such as SHG BF.")],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder of the study: a run that was broken off goes on.")
+        Path, typer.Option("-o", "--output", help="Folder of the study; an interrupted study continues.")
     ],
     training_pairs: Annotated[
         list[Path] | None,
@@ -195,7 +195,7 @@ def study(
     ] = Preset.fast,
     new_vocabulary: Annotated[
         bool,
-        typer.Option(help="Let 'bow' learn new words from each shortlist (paper), or take the repository's."),
+        typer.Option(help="Words of 'bow': learnt from each shortlist (paper), or the repository's."),
     ] = True,
     device: Annotated[Device, typer.Option(help="Where CoMIRs are computed.")] = Device.auto,
     *,
@@ -254,7 +254,7 @@ def _verbs() -> None:
 def fetch(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the data.")] = Path("shg_bf"),
     server: Annotated[
-        str | None, typer.Option(help="Address of a mirror with Zenodo's interface, to ask instead.")
+        str | None, typer.Option(help="Address of a mirror with Zenodo's interface, to use instead.")
     ] = None,
 ) -> None:
     """Fetch the paper's data: aligned SHG and brightfield images of tissue cores (Zenodo 3874362)."""
@@ -265,4 +265,4 @@ def fetch(
     for part, count in dataset.parts.items():
         typer.echo(f"{dataset.folder / part}: {count} images")
     for path in dataset.unplaced:
-        typer.echo(f"{path}: no image in it that could be placed", err=True)
+        typer.echo(f"{path}: contains no image of the data set", err=True)

@@ -1,4 +1,4 @@
-"""``napari-cmrir index``: images in, a searchable repository out; and what keeps it in order later."""
+"""``napari-cmrir index``: build a repository of images, extend and maintain it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def index(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Compute in so many processes; by default in this one, on all its threads."),
+        typer.Option(
+            min=1, help="Number of worker processes; by default none: this process uses all threads."
+        ),
     ] = None,
     scheduler: Annotated[
         str | None,
@@ -49,14 +51,12 @@ def index(
             " its workers see images and repository under the same paths."
         ),
     ] = None,
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Drop images whose files are nowhere any more.")
-    ] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Drop images whose files no longer exist.")] = False,
     words: Annotated[
         bool,
         typer.Option(
             "--words",
-            help="Build the bags of visual words, too, or what is lacking of them. A search that needs them"
+            help="Build missing bags of visual words, too. A search that needs them"
             " (--rerank none or bow) builds them otherwise.",
         ),
     ] = False,
@@ -64,15 +64,16 @@ def index(
         bool,
         typer.Option(
             "--rebuild-vocabulary",
-            help="Learn the visual words anew from all images, and count them anew.",
+            help="Learn a new vocabulary from all images, and count its words.",
         ),
     ] = False,
     compact: Annotated[
-        bool, typer.Option("--compact", help="Join small files and remove what is no longer searched.")
+        bool,
+        typer.Option("--compact", help="Join small files, and remove files that are no longer searched."),
     ] = False,
     preset: Annotated[
         Preset | None,
-        typer.Option(help="Settings of a new repository to start from: the default ones, or the published."),
+        typer.Option(help="Settings of a new repository: the defaults, or the published ones."),
     ] = None,
     keep_glass: Annotated[
         bool, typer.Option("--keep-glass", help="Index fields of large images that are empty glass too.")
@@ -81,7 +82,7 @@ def index(
     fields: dict[str, Any],
     reading: dict[str, Any],
 ) -> None:
-    """Make images searchable; into an existing repository, add the new and the changed ones."""
+    """Index images in a repository; of an existing repository, only new and changed images."""
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.errors import InputError
     from napari_cmrir.repository.build import build_index
@@ -99,15 +100,15 @@ def index(
             failures = {}
             if prune:
                 dropped = draw(prune_repository(output), "Pruning")
-                typer.echo(f"{len(dropped)} images dropped whose files are nowhere any more.")
+                typer.echo(f"{len(dropped)} images dropped whose files no longer exist.")
         if words or rebuild_vocabulary:
             building = build_index(output, rebuild=rebuild_vocabulary, workers=workers, scheduler=scheduler)
             draw(building, "Building words")
         if compact:
             done = draw(compact_repository(output), "Compacting")
-            typer.echo(f"{done.segments} segments, {done.freed_bytes / 1e6:.1f} MB given back to the disk.")
+            typer.echo(f"{done.segments} segments, {done.freed_bytes / 1e6:.1f} MB of disk space freed.")
     except KeyboardInterrupt:
-        typer.echo("Stopped; the same command goes on where it was.", err=True)
+        typer.echo("Stopped; the same command continues with the remaining images.", err=True)
         raise
     for path, reason in failures.items():
         typer.echo(f"Not indexed: {path}: {reason}", err=True)
@@ -147,7 +148,7 @@ def _build(
     from napari_cmrir.representations.base import load_model
 
     if model is None and not (output / MODEL_NAME).is_file():
-        raise InputError(f"{output} is no repository yet; give a --model to make it with.")
+        raise InputError(f"{output} is not a repository yet; give a --model to build it.")
     loaded = load_model(model or output / MODEL_NAME)
     if modality is None:
         modality = modality_of(output)
@@ -167,7 +168,7 @@ def _build(
 
 
 def _announced(job: Job[Result]) -> Job[Result]:
-    """Print the estimate of time and disk, also where no bar is drawn."""
+    """Print the estimate of time and disk space, even without a progress bar."""
     from napari_cmrir.repository.build import Estimate
 
     try:

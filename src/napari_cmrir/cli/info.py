@@ -1,4 +1,4 @@
-"""``napari-cmrir info``: what a model or a repository is."""
+"""``napari-cmrir info``: describe a model or a repository."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def info(
     verify: Annotated[bool, typer.Option("--verify", help="Check every checksum of a repository.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Print what a model or a repository says of itself."""
+    """Print the properties of a model or a repository."""
     from napari_cmrir.errors import InputError
 
     if not path.exists():
@@ -36,7 +36,7 @@ def info(
 
 
 def _verify(path: Path) -> None:
-    """Print what is wrong with a repository, be it one that cannot be opened, and leave if anything is."""
+    """Print the problems of a repository, even if it cannot be opened, and exit if there are any."""
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.repository.maintenance import verify_repository
 
@@ -74,7 +74,7 @@ def _model_card(path: Path) -> dict[str, Any]:
 
 
 def _count_parameters(model: Representation) -> dict[str, int]:
-    """Count the weights of each modality; what a network counts beside them, as of batches, is none."""
+    """Count the weights of each modality, without running statistics of batches."""
     counts: dict[str, int] = {}
     for name, tensor in model.tensors().items():
         if tensor.is_floating_point() and "running_" not in name:

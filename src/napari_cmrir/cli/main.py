@@ -1,4 +1,4 @@
-"""The entry point: verbs, and what becomes of errors."""
+"""The entry point: registers the commands, and turns errors into messages and exit statuses."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and leave with its exit status.
+    """Run the command line and exit with its status.
 
     0 is done, 2 bad use or bad input (one line on stderr), 1 a fault, 130 interrupted.
 
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments : list of str, optional
         By default those of the process.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin stand still on a busy machine
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads would slow down a busy machine
     try:
         status = app(arguments, prog_name="napari-cmrir", standalone_mode=False)
     except InputError as error:
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         sys.exit(_complain(str(refusal)))
     except Exception as error:
-        explain = getattr(error, "format_message", None)  # bad use, as click's or typer's own exception
+        explain = getattr(error, "format_message", None)  # click's or typer's own exception for bad use
         if explain is None:
             raise
         context = getattr(error, "ctx", None)

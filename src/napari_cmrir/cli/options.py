@@ -1,4 +1,4 @@
-"""Options generated from the settings models, lists of values, and what is said of how images are read."""
+"""Options generated from the settings models, lists of values, and notes on how images are read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ __all__ = [
 
 
 class Lists(TyperCommand):
-    """A command some of whose options take all values up to the next option.
+    """A command with options that take all values up to the next option.
 
     Click repeats the name instead (``--k 1 --k 5``), which works as well.
     """
@@ -79,7 +79,7 @@ def spread(arguments: Sequence[str], options: Iterable[str]) -> list[str]:
 
 
 class Device(StrEnum):
-    """Where to compute."""
+    """Devices to compute on."""
 
     auto = "auto"
     cpu = "cpu"
@@ -88,7 +88,7 @@ class Device(StrEnum):
 
 
 class Preset(StrEnum):
-    """Which settings to start from."""
+    """Presets of settings."""
 
     fast = "fast"
     paper = "paper"
@@ -96,7 +96,7 @@ class Preset(StrEnum):
 
 @dataclass(frozen=True)
 class SettingsOptions:
-    """Fields of one settings model that a verb offers as options.
+    """Fields of one settings model that a command offers as options.
 
     Parameters
     ----------
@@ -133,7 +133,7 @@ class SettingsOptions:
         return self._declared(name)[0].split("/")[0]
 
     def settings(self, given: Mapping[str, Any], base: Settings | None = None) -> Any:
-        """Make the settings: those given, and for the rest those of a base.
+        """Make the settings from the given options and, for all others, a base.
 
         Parameters
         ----------
@@ -165,7 +165,7 @@ class SettingsOptions:
         except ValidationError as error:
             wrong = error.errors()[0]
             if not wrong["loc"]:
-                raise InputError(f"The settings do not go together: {wrong['msg']}.") from None
+                raise InputError(f"The settings contradict each other: {wrong['msg']}.") from None
             option = self.flag(str(wrong["loc"][0]))
             raise InputError(f"{option} cannot be {wrong['input']!r}: {wrong['msg']}.") from None
 
@@ -193,7 +193,7 @@ class SettingsOptions:
 
 
 def settings_options(**groups: SettingsOptions) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a verb so that typer offers the fields of settings models as options.
+    """Decorate a command so that typer offers the fields of settings models as options.
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ def settings_options(**groups: SettingsOptions) -> Callable[[Callable[..., None]
         parameters = [*kept, *generated]
         call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         call.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
-        del call.__wrapped__  # typer would read the verb's own signature
+        del call.__wrapped__  # typer would read the command's own signature
         return call
 
     return decorate
@@ -274,7 +274,7 @@ def _as_text(default: Any) -> str:
 
 
 def _as_value(value: Any) -> Any:
-    """Return a parsed option as the settings model takes it: lists as tuples, whole numbers as such."""
+    """Convert a parsed option to the type of the settings model: lists to tuples, whole numbers to int."""
     if isinstance(value, list | tuple):
         return tuple(map(_as_value, value))
     if isinstance(value, StrEnum):
@@ -284,15 +284,15 @@ def _as_value(value: Any) -> Any:
 
 READING = SettingsOptions(
     ReadingSettings,
-    "What is read of files that hold more than one plain image",
+    "Choice of the image in files that hold several",
     flags={"channels": ("--channel",)},
 )
-"""The options of every verb that reads images."""
+"""The options of every command that reads images."""
 
 
 @contextmanager
 def saying_what_is_read() -> Iterator[None]:
-    """Print on stderr, once each, what was chosen of an image and what was assumed of its pixel size."""
+    """Print each note on how an image is read, or on its assumed pixel size, once on stderr."""
     logger = logging.getLogger("napari_cmrir")
     handler, level = _Saying(), logger.level
     logger.addHandler(handler)
@@ -316,7 +316,7 @@ def saying_what_is_read() -> Iterator[None]:
 
 
 class _Saying(logging.Handler):
-    """Prints a record unless one that says the same was printed, of whatever image."""
+    """Prints a record unless the same text was printed for another image."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)

@@ -1,4 +1,4 @@
-"""What a query found, drawn as one picture."""
+"""Draw a query and its hits as one picture."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _PANEL, _GAP, _MARGIN, _HEADER, _LEGEND = 320, 14, 36, 84, 52  # px
 _BACKGROUND, _FRAME = (24, 26, 31), (68, 72, 82)
 _TEXT, _FAINT = (236, 238, 242), (158, 164, 176)
 _MATCH, _TRUTH = (255, 214, 10), (0, 190, 255)
-_SMALL, _LARGE = 21, 28  # text, px
-_FINER = 16  # OpenCV draws at fractions of this
+_SMALL, _LARGE = 21, 28  # text heights, px
+_FINER = 16  # OpenCV draws at this fraction of a pixel
 
 Picture = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -26,7 +26,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True, eq=False)
 class FoundImage:
-    """A hit with the image that it lies in.
+    """A hit and its image.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class FoundImage:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Where the query really is.
+    """The true place of the query.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def _panel(pixels: NDArray[Any], outlines: list[tuple[NDArray[np.float64], Colou
     for number, (box, colour, thickness) in enumerate(outlines):
         corners = ((box + 0.5) * scale - 0.5)[:, ::-1] * _FINER
         points, shift = [np.rint(corners).astype(np.int32)], _FINER.bit_length() - 1
-        if number == 0:  # a dark rim sets the lowest off the image
+        if number == 0:  # the lowest box gets a dark rim for contrast
             cv2.polylines(shown, points, True, _BACKGROUND, thickness + 2, cv2.LINE_AA, shift)
         cv2.polylines(shown, points, True, colour, thickness, cv2.LINE_AA, shift)
     cv2.rectangle(shown, (0, 0), (width - 1, height - 1), _FRAME, 1)
@@ -164,7 +164,7 @@ def _panel(pixels: NDArray[Any], outlines: list[tuple[NDArray[np.float64], Colou
 
 
 def _visible(pixels: NDArray[Any]) -> Picture:
-    """RGB of 8 bit; other types stretched between their percentiles."""
+    """Convert to 8-bit RGB; stretch other types between their percentiles."""
     if pixels.dtype != np.uint8:
         low, high = np.percentile(pixels, (1, 99.7))
         scaled = (pixels.astype(np.float32) - low) / max(high - low, 1e-6)
@@ -178,7 +178,7 @@ def _paste(canvas: Picture, top: int, left: int, panel: Picture) -> None:
 
 
 def _legend(canvas: Picture, base: int, found: Sequence[FoundImage], truth: Truth | None) -> list[_Words]:
-    """Draw the keys of the legend and give its words."""
+    """Draw the symbols of the legend, and return its texts."""
     import cv2
 
     entries = [(_MATCH, 3, "match box")]

@@ -1,4 +1,4 @@
-"""``napari-cmrir query``: an image or a region of it in, ranked hits out."""
+"""``napari-cmrir query``: search with an image or a region of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["SEARCH", "doubts", "print_hits", "query", "require_reranker", "write_transforms"]
 
 
-SEARCH = SettingsOptions(SearchSettings, "How the images are searched", flags={"hits": ("-k", "--hits")})
+SEARCH = SettingsOptions(SearchSettings, "Search settings", flags={"hits": ("-k", "--hits")})
 
 
 @settings_options(search=SEARCH, reading=READING)
@@ -30,16 +30,14 @@ def query(
         typer.Option(help="Part of the images to find, in pixels.", metavar="Y X HEIGHT WIDTH"),
     ] = None,
     turned: Annotated[
-        float, typer.Option(help="The region is turned about its centre, degrees counter-clockwise.")
+        float, typer.Option(help="Rotation of the region about its centre, degrees counter-clockwise.")
     ] = 0.0,
     polygon: Annotated[
         str | None,
-        typer.Option(
-            help="Corners of a part of any shape, instead of --region.", metavar='"Y,X Y,X Y,X ..."'
-        ),
+        typer.Option(help="Corners of a polygon to find, instead of --region.", metavar='"Y,X Y,X Y,X ..."'),
     ] = None,
     preset: Annotated[
-        Preset, typer.Option(help="Settings to start from: the default ones, or the published search.")
+        Preset, typer.Option(help="Settings: the defaults, or the published search.")
     ] = Preset.fast,
     output: Annotated[Path | None, typer.Option("--json", help="Write the hits to this file.")] = None,
     table: Annotated[Path | None, typer.Option("--csv", help="Write the hits to this table.")] = None,
@@ -48,7 +46,7 @@ def query(
     ] = None,
     transforms: Annotated[
         Path | None,
-        typer.Option(help="Write to this folder how each hit lies: affine matrix, ITK and elastix texts."),
+        typer.Option(help="Write the transform to each hit to this folder: affine matrix, ITK and elastix."),
     ] = None,
     timings: Annotated[bool, typer.Option("--timings", help="Print the seconds of every stage.")] = False,
     *,
@@ -98,7 +96,7 @@ def query(
 def _part(
     region: tuple[float, float, float, float] | None, turned: float, polygon: str | None
 ) -> tuple[Region | None, list[tuple[float, ...]] | None]:
-    """What of an image is to be found: a region, or the corners of a polygon."""
+    """Return the region to find, or the corners of a polygon."""
     from dataclasses import replace
 
     from napari_cmrir.errors import InputError
@@ -106,14 +104,14 @@ def _part(
 
     if polygon is not None:
         if region is not None or turned:
-            raise InputError("A polygon stands for itself; leave out --region and --turned.")
+            raise InputError("A polygon replaces a region; leave out --region and --turned.")
         try:
             return None, [tuple(map(float, point.split(","))) for point in polygon.split()]
         except ValueError:
             raise InputError(f'{polygon} is no polygon; give corners as "Y,X Y,X Y,X".') from None
     if region is None:
         if turned:
-            raise InputError("--turned turns a region; give --region as well.")
+            raise InputError("--turned rotates a region; give --region as well.")
         return None, None
     return replace(Region.from_rectangle(*region), rotation_degrees=turned), None
 
@@ -189,7 +187,7 @@ def print_hits(title: str, result: SearchResult, settings: SearchSettings) -> No
 
 
 def doubts(result: SearchResult, settings: SearchSettings) -> list[str]:
-    """Say what is doubtful about the hits: no reliable match, what was not tried, and the warnings."""
+    """List sentences on doubtful hits: no reliable match, options that were not tried, and warnings."""
     from napari_cmrir.search.settings import untried
 
     first = f" (confidence of the first hit {result.hits[0].confidence:.2f})" if result.hits else ""

@@ -1,4 +1,4 @@
-"""``napari-cmrir represent``: images in, CoMIRs out."""
+"""``napari-cmrir represent``: write the CoMIRs of images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def represent(
     rotations: Annotated[
         int | None,
         typer.Option(
-            help="Average over 4 quarter turns or take the image as it is: 1. As the model was made for,"
+            help="Rotations to average: 4 quarter turns, or 1 for none. As the model was trained for,"
             " unless given."
         ),
     ] = None,

@@ -1,4 +1,4 @@
-"""The verbs that write a model: ``napari-cmrir train`` and ``napari-cmrir import-checkpoint``."""
+"""Commands that write a model: ``napari-cmrir train`` and ``napari-cmrir import-checkpoint``."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ def train(
         tuple[str, str], typer.Option(help="The two modalities, as in the file names.", metavar="A B")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write (.safetensors).")],
-    preset: Annotated[Preset, typer.Option(help="fast for a laptop, paper as published.")] = Preset.fast,
+    preset: Annotated[Preset, typer.Option(help="fast: for a laptop; paper: as published.")] = Preset.fast,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted training.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")] = False,
     representation: Annotated[
-        str, typer.Option(help="What is trained: comir, original, or one that an installed package adds.")
+        str,
+        typer.Option(help="Representation to train: comir, original, or one that an installed package adds."),
     ] = "comir",
     *,
     training: dict[str, Any],
@@ -74,7 +75,7 @@ def train(
         )
         model = draw(_with_notes(job), "Reading the pairs")
     except KeyboardInterrupt:
-        typer.echo(f"Stopped; the same command with --resume goes on ({output}.checkpoint).", err=True)
+        typer.echo(f"Stopped; the same command with --resume continues ({output}.checkpoint).", err=True)
         raise
     last = model.history[-1] if model.history else None
     learnt = f", {last['step']} steps, last loss {last['loss']:.3f}" if last else ""
@@ -82,7 +83,7 @@ def train(
 
 
 def _with_notes(job: Job[Representation]) -> Job[Representation]:
-    """Print a training's notes above its bar, and its figures into the bar."""
+    """Print a training's notes above the progress bar, and its figures in the bar."""
     from napari_cmrir.representations.comir.training.settings import PairNotes, TrainingPreview
 
     figures = ""
@@ -119,7 +120,7 @@ def import_checkpoint(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write (.safetensors).")],
 ) -> None:
-    """Turn a released CoMIR checkpoint into a model file; nothing in it is run."""
+    """Convert a released CoMIR checkpoint to a model file, without running code from it."""
     from napari_cmrir.representations.comir.model import import_checkpoint as read
 
     model = read(checkpoint, modalities)

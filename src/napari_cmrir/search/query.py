@@ -183,7 +183,7 @@ def search(
         outline: _Outline | None = None
         if polygon is not None:
             if region is not None or mask is not None:
-                raise InputError("A polygon stands for itself; give no region and no mask with it.")
+                raise InputError("A polygon replaces a region and a mask; give neither with it.")
             region, outline = _drawn(repository, polygon, opened.shape, step, settings.min_overlap)
         elif mask is not None:
             outline = _Outline(mask, (0, 0))
