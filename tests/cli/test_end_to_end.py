@@ -139,7 +139,7 @@ def test_a_query_of_finer_pixels_is_brought_to_those_searched(call, tmp_path, pa
     expected = [[39.5, 29.5], [39.5, 125.5], [103.5, 125.5], [103.5, 29.5]]
     assert np.allclose(query["hits"][0]["box"], expected, atol=1)
     assert (
-        "The pixel size of the region's image is not known" in call("query", repository, fine, *arguments).out
+        "The pixel size of the region's image is unknown" in call("query", repository, fine, *arguments).out
     )
     refused = call("query", repository, fine, *arguments, "--pixel-size", 0)
     assert (refused.status, refused.err.count("--pixel-size cannot be 0")) == (2, 1)

@@ -343,7 +343,7 @@ def test_an_unknown_pixel_size_is_said_in_the_dock_and_in_no_notification(
     viewer, find, query_layer, search, notifications
 ):
     search()  # the images searched have none, the query has
-    assert "The pixel size of the images searched is not known" in find.assumed.text()
+    assert "The pixel size of the searched images is unknown" in find.assumed.text()
     assert not find.assumed.isHidden()
     find.image.choose(viewer.add_image(query_layer.data, name="other"))
     assert find.assumed.isHidden()
@@ -366,7 +366,7 @@ def test_how_to_give_the_pixel_size_is_said_and_works(
     wait_for(lambda: find.modality.count() == 2)
     find.find()
     wait_for(lambda: not find.panel.is_running and not find.view.is_busy)
-    assert "The pixel size of the region's image is not known" in find.assumed.text()
+    assert "The pixel size of the region's image is unknown" in find.assumed.text()
     hint = find.assumed.text().partition("In the console: ")[2]
     exec(hint, {"viewer": viewer})
     assert (image.scale.tolist(), str(image.units[0])) == ([0.5, 0.5], "micrometer")

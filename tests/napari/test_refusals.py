@@ -198,12 +198,12 @@ def a_region_mostly_beside_the_image(find, place):
     return search(find, place, region=Region((0, 0), 100, 100))
 
 
-@refused(FindWidget, "nothing but one constant value", "draw it over some tissue")
+@refused(FindWidget, "has one constant value", "draw it over tissue")
 def a_constant_region(find, place):
     return search(find, place, np.full((128, 128), 7, np.uint8))
 
 
-@refused(FindWidget, "bigger than anything searched", "draw a smaller one")
+@refused(FindWidget, "larger than all searched fields", "draw a smaller one")
 def a_region_larger_than_any_image(find, place):
     return search(find, place, noise(400, 400))
 

@@ -40,15 +40,15 @@ def test_an_outline_of_few_pixels_is_refused(repository, searched):
     mask[100:115, 100:115] = True
     with pytest.raises(InputError, match="Only 225 pixels of the region count"):
         ask(repository, searched["tissue-20"], "BF", mask=mask)
-    with pytest.raises(InputError, match="Nothing of the region lies inside the outline"):
+    with pytest.raises(InputError, match="No pixel of the region lies in both the outline"):
         ask(repository, searched["tissue-20"], "BF", mask=mask, region=Region.from_rectangle(0, 0, 64, 64))
 
 
 def test_bigger_than_any_image_is_told(repository, partners):
     tiled = np.tile(partners["tissue-21"], (2, 2, 1))
     result = ask(repository, tiled[:300, :300])
-    assert "bigger than every field searched (up to 256 x 256)" in result.warnings[0]
-    with pytest.raises(InputError, match="bigger than anything searched"):
+    assert "larger than all searched fields (up to 256 x 256)" in result.warnings[0]
+    with pytest.raises(InputError, match="larger than all searched fields"):
         ask(repository, tiled)
 
 

@@ -61,7 +61,7 @@ def test_a_polygon_far_larger_than_what_is_searched_is_refused_before_it_is_draw
     asked = []
     corners = [(0, 0), (0, SIDE - 1), (SIDE - 1, SIDE // 2)]
     slide = slide_of(np.atleast_3d(next(iter(partners.values()))), asked)
-    with pytest.raises(InputError, match="bigger than anything searched"):
+    with pytest.raises(InputError, match="larger than all searched fields"):
         run(search(repository, slide, "SHG", polygon=corners))
     assert not asked
 

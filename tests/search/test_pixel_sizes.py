@@ -98,19 +98,19 @@ def test_where_the_model_knows_no_pixel_size_that_of_the_images_counts(tmp_path,
 def test_an_unknown_pixel_size_is_told(repository, tmp_path, images, identity_model):
     query = images[0][50:200, 60:200]
     (sentence,) = run(search(repository, query, "A")).warnings
-    assert sentence.startswith("The pixel size of the region's image is not known")
+    assert sentence.startswith("The pixel size of the region's image is unknown")
     assert "0.5 µm" in sentence
     unknown = build(tmp_path, images[:2], identity_model(None), None)
     assert run(search(unknown, query, "A")).warnings == ()
     (sentence,) = run(search(unknown, query, "A", pixel_size=1.0)).warnings
-    assert sentence.startswith("The pixel size of the images searched is not known")
+    assert sentence.startswith("The pixel size of the searched images is unknown")
 
 
 def test_sizes_are_judged_as_they_are_searched(repository, images):
     with pytest.raises(InputError, match="62 x 62 pixels, too small to be found; draw one of at least 64"):
         run(search(repository, images[0][:62, :62], "A", pixel_size=MICROMETRES / 2))
     assert run(search(repository, images[0][:20, :20], "A", pixel_size=MICROMETRES * 2)).hits
-    with pytest.raises(InputError, match="bigger than anything searched"):
+    with pytest.raises(InputError, match="larger than all searched fields"):
         run(search(repository, images[0], "A", pixel_size=MICROMETRES * 3))
     with pytest.raises(InputError, match="A pixel size of -1 µm is not possible"):
         run(search(repository, images[0], "A", pixel_size=-1))

@@ -1,4 +1,4 @@
-"""Commands that measure retrieval: ``napari-cmrir evaluate``, ``napari-cmrir study`` and ``napari-cmrir datasets``."""
+"""Commands that measure retrieval (``evaluate``, ``study``) and fetch data (``datasets``)."""
 
 from __future__ import annotations
 

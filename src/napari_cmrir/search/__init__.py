@@ -1,1 +1,1 @@
-"""A query: shortlist, re-ranking, registration, hits."""
+"""Search: checks, shortlist, re-ranking, registration, hits, confidence and exports."""

@@ -1,4 +1,4 @@
-"""Confidence: evidence that a hit is right, and the logistic law that turns it into a probability."""
+"""Confidence: evidence that a hit is right, and the logistic function that turns it into a probability."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ __all__ = [
 
 
 FEATURES = ("score", "margin", "gumbel_margin", "peak")
-"""Features that give a confidence, in the order of `Evidence.features`."""
+"""Features of a confidence, in the order of `Evidence.features`."""
 
-_EULER = 0.5772156649
+_EULER = 0.5772156649  # Euler's constant: a Gumbel law's mean lies this many scales above its mode
 _PRIOR_SCORES = fitted_values("wrong_score_prior").values
 
 
@@ -115,10 +115,10 @@ def confidences(evidence: Evidence, images: Sequence[int], calibration: Calibrat
     result: list[float] = []
     for image in images:
         features = evidence.features(image)
-        sure = 0.0 if features is None else float(calibration.probability(features))
+        confidence = 0.0 if features is None else float(calibration.probability(features))
         if result and image != images[0]:
-            sure = min(sure, 1 - result[0])
-        result.append(sure)
+            confidence = min(confidence, 1 - result[0])
+        result.append(confidence)
     return result
 
 
@@ -127,10 +127,10 @@ def _gumbel_margin(score: float, others: NDArray[np.float64]) -> float:
 
     The score of an image is the highest of many places and angles, so wrong images follow a Gumbel law. The
     law is fitted by moments to the scores of the other images and to a prior that counts as three images of
-    a typical repository. Without the prior, a handful of images would look like certainty.
+    a typical repository. Without the prior, a handful of images would give a confidence near 1.
     """
     if len(others) and score < others.max():
-        others = np.delete(others, int(others.argmax()))  # the better one may be the right one
+        others = np.delete(others, int(others.argmax()))  # the better one may be the right image
     prior, prior_count = _PRIOR_SCORES["mean"], _PRIOR_SCORES["count"]
     count = len(others) + prior_count
     mean = (others.sum() + prior_count * prior) / count
@@ -144,7 +144,7 @@ def _gumbel_margin(score: float, others: NDArray[np.float64]) -> float:
 
 _FILE = "calibration.json"
 _KEY = "calibration"
-_PRIOR = 1.0  # weight of the pull of the standardised coefficients to 0
+_PRIOR = 1.0  # inverse variance of the coefficients' prior: keeps them finite if scores separate all hits
 
 
 def _shipped(name: str) -> float:
@@ -154,13 +154,13 @@ def _shipped(name: str) -> float:
 class Calibration(Settings):
     """Coefficients of the probability that a first hit is right.
 
-    The default coefficients are the shipped ones; `fitted_values` says what they were fitted to. Half of
+    The default coefficients are shipped with the package; `fitted_values` states their data. Half of
     those queries had no right answer in the repository: the confidence assumes the same share.
 
     Examples
     --------
-    >>> sure, doubtful = Calibration().probability([[0.6, 0.4, 8, 0.3], [0.15, 0.01, 0, 0.01]])
-    >>> bool(sure > 0.95), bool(doubtful < 0.5)
+    >>> high, low = Calibration().probability([[0.6, 0.4, 8, 0.3], [0.15, 0.01, 0, 0.01]])
+    >>> bool(high > 0.95), bool(low < 0.5)
     (True, True)
     """
 
@@ -170,26 +170,26 @@ class Calibration(Settings):
     margin: float = Field(
         default_factory=partial(_shipped, "margin"),
         ge=0,
-        description="Per unit of its distance to the best other image.",
+        description="Per unit of the score's distance to the best other image.",
     )
     gumbel_margin: float = Field(
         default_factory=partial(_shipped, "gumbel_margin"),
         ge=0,
-        description="Per natural logarithm of how many images would score as high by chance.",
+        description="Per unit of the negative logarithm of the expected number of images with such a score.",
     )
     peak: float = Field(
         default_factory=partial(_shipped, "peak"),
         ge=0,
-        description="Per unit of its distance to the field's next best pose.",
+        description="Per unit of the score's distance to the field's next best pose.",
     )
     intercept: float = Field(
-        default_factory=partial(_shipped, "intercept"), description="Log odds where all features are 0."
+        default_factory=partial(_shipped, "intercept"), description="Log odds if all features are 0."
     )
-    queries: int = Field(0, ge=0, description="Queries that it was fitted on; 0 if it is the shipped one.")
-    source: str = Field("shipped", description="What it was fitted on.")
+    queries: int = Field(0, ge=0, description="Number of queries of the fit; 0 for the shipped calibration.")
+    source: str = Field("shipped", description="Data of the fit.")
 
     def probability(self, features: Any) -> NDArray[np.float64]:
-        """Probability that the first hit is right, of features (..., 4) in the order of `FEATURES`."""
+        """Compute the probability that the first hit is right; features are (..., 4) in `FEATURES` order."""
         weights = np.array([getattr(self, name) for name in FEATURES])
         odds = np.asarray(features, float) @ weights + self.intercept
         return np.asarray(1 / (1 + np.exp(-np.clip(odds, -30, 30))))
@@ -250,7 +250,7 @@ def fit_calibration(features: NDArray[np.float64], right: NDArray[np.bool_], sou
 
 
 def store_calibration(path: str | os.PathLike[str], calibration: Calibration) -> None:
-    """Store a calibration in a repository or a model file. A repository's own comes before its model's.
+    """Store a calibration in a repository, or in a model file for repositories without their own.
 
     Parameters
     ----------
@@ -294,8 +294,8 @@ def calibration_of(repository: Repository) -> Calibration:
         return load_settings(
             Calibration, repository.model.provenance.get(_KEY) or {}, f"The model in {repository.path}"
         )
-    except ValueError:  # no JSON, no mapping, or values out of bounds
+    except ValueError:  # not JSON, not a mapping, or values out of bounds
         raise InputError(
-            f"The calibration kept with {repository.path} cannot be read; calibrate again with 'evaluate"
+            f"The calibration stored in {repository.path} cannot be read; calibrate again with 'evaluate"
             " --calibrate', or delete it."
         ) from None

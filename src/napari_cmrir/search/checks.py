@@ -1,4 +1,4 @@
-"""Checks of a query: one that cannot be found is refused, a doubtful one brings warnings."""
+"""Checks of a query: refuse one that cannot be found, and warn of a doubtful one."""
 
 from __future__ import annotations
 
@@ -30,35 +30,35 @@ SMALLEST_SIDE = 32
 """Side of a region, px, below which it is refused."""
 
 SURE_SIDE = 64
-"""Side of a square, px. A region of a smaller area brings a warning: its hits are often wrong."""
+"""Side of a square, px. A region of a smaller area causes a warning: its hits are often wrong."""
 
 NO_CONTRAST = fitted_values("contrast").values["least_deviation"]
 """Standard deviation of the scaled intensities, 4 x 4 px averaged, below which a region shows nothing."""
 
 UNLIKE = fitted_values("likeness").values["largest_difference"]
-"""Mean difference of the quantiles of two CoMIRs, of 255, above which they are of another kind."""
+"""Mean difference of the quantiles of two CoMIRs, of 255, above which a warning says that they are unlike."""
 
-_LEAST_INSIDE = 0.5
-_BLOCK = 4
-_SHARES = np.linspace(0.02, 0.98, 25)
-_COMPARED = 32
+_LEAST_INSIDE = 0.5  # share of a region that must lie inside the image: most of it, not a corner
+_BLOCK = 4  # px a side that are averaged before contrast is measured, to suppress noise
+_SHARES = np.linspace(0.02, 0.98, 25)  # quantiles of two CoMIRs that are compared, without outliers
+_COMPARED = 32  # fields that stand for a repository: more cost time at the first query
 _KNOWN_QUANTILES: WeakKeyDictionary[Repository, NDArray[np.float64]] = WeakKeyDictionary()
 
 
 def check_region(
     region: Region | None, shape: tuple[int, ...], mask: NDArray[np.bool_] | None, step: float = 1.0
 ) -> Region:
-    """Give the region that is searched with.
+    """Check a region, and return it or the whole image.
 
     Parameters
     ----------
     region : Region or None
-        All of the image if none.
+        The whole image if ``None``.
     shape : tuple of int
         (y, x) or (y, x, channel) of the image.
     mask : (y, x) bool array or None
     step : float
-        Pixels of the image to one of what is searched.
+        Pixels of the image for one pixel of the searched images.
 
     Returns
     -------
@@ -96,7 +96,7 @@ def check_region(
 
 
 def check_size(repository: Repository, region: Region, min_overlap: float) -> None:
-    """Refuse a region that no field can hold enough of.
+    """Refuse a region that is too large for every field.
 
     Raises
     ------
@@ -111,8 +111,8 @@ def check_size(repository: Repository, region: Region, min_overlap: float) -> No
     )
     if rows * columns < min_overlap * area:
         raise InputError(
-            f"The region of {region.height:.0f} x {region.width:.0f} pixels is bigger than anything searched"
-            f" (fields of up to {height} x {width}); draw a smaller one, or index with a larger field size."
+            f"The region of {region.height:.0f} x {region.width:.0f} pixels is larger than all searched"
+            f" fields (up to {height} x {width}); draw a smaller one, or index with a larger field size."
         )
 
 
@@ -124,23 +124,25 @@ def check_content(patch: NDArray[Any], counts: NDArray[np.bool_], *, outlined: b
     patch : (y, x, channel) array
         The region's pixels.
     counts : (y, x) bool array
-        Which of them count.
+        Pixels that count.
     outlined : bool
-        Whether a mask was given: then it may exclude as much as it likes.
+        Whether a mask was given, which may exclude any share of the region.
 
     Raises
     ------
     InputError
-        With the reason.
+        If it does, with the reason.
     """
     if not outlined and counts.mean() < _LEAST_INSIDE:
         raise InputError(
             f"Only {counts.mean():.0%} of the region lie inside the image; draw it inside the image."
         )
     if not counts.any():
-        raise InputError("Nothing of the region lies inside the outline and the image; draw it over tissue.")
+        raise InputError(
+            "No pixel of the region lies in both the outline and the image; draw it over tissue."
+        )
     if np.ptp(patch[counts].astype(np.float64), axis=0).max() == 0:
-        raise InputError("The region shows nothing but one constant value; draw it over some tissue.")
+        raise InputError("The region has one constant value; draw it over tissue.")
     if counts.sum() < SMALLEST_SIDE**2 / 2:
         raise InputError(
             f"Only {counts.sum()} pixels of the region count, too few to be found; draw a larger outline, of"
@@ -151,7 +153,7 @@ def check_content(patch: NDArray[Any], counts: NDArray[np.bool_], *, outlined: b
 def shows_nothing(
     model: Representation, modality: str, patch: NDArray[Any], counts: NDArray[np.bool_]
 ) -> bool:
-    """Whether a region shows only glass, background or noise: little contrast beyond noise.
+    """Return whether a region has so little contrast that it shows only glass, background or noise.
 
     Parameters
     ----------
@@ -174,7 +176,7 @@ def shows_nothing(
 
 
 def size_warnings(repository: Repository, region: Region, counts: NDArray[np.bool_]) -> list[str]:
-    """Warn of a region that is small, or larger than what is searched."""
+    """Warn of a region that is small, or larger than all searched fields."""
     warnings = []
     if counts.sum() < SURE_SIDE**2:
         warnings.append(
@@ -184,8 +186,8 @@ def size_warnings(repository: Repository, region: Region, counts: NDArray[np.boo
     height, width = _largest(repository)
     if region.height * region.width > height * width:
         warnings.append(
-            f"The region of {region.height:.0f} x {region.width:.0f} pixels is bigger than every field"
-            f" searched (up to {height} x {width}): only a part of it can be found; check that the pixel"
+            f"The region of {region.height:.0f} x {region.width:.0f} pixels is larger than all searched"
+            f" fields (up to {height} x {width}): only a part of it can be found; check that the pixel"
             " sizes match."
         )
     return warnings
@@ -199,9 +201,9 @@ def swap_warnings(
     Parameters
     ----------
     model : Representation
-        Knows the channels and the intensities of both modalities.
+        Holds the channels and the intensities of both modalities.
     modality : str
-        Which the image is said to be.
+        Modality of the image, as the user states.
     patch : (y, x, channel) array
         The region's pixels.
     counts : (y, x) bool array
@@ -222,39 +224,39 @@ def swap_warnings(
             f" {expected} and {other} images {others}; {advice}"
         ]
     if _misfit(model, modality, patch[counts]) > 0.5 > 2 * _misfit(model, other, patch[counts]):
-        return [f"The image's intensities are not those of {modality} images, but fit {other} ones; {advice}"]
+        return [f"The image's intensities do not fit {modality} images, but fit {other} images; {advice}"]
     return []
 
 
 def likeness_warnings(repository: Repository, comir: NDArray[np.uint8], modality: str) -> list[str]:
-    """Warn of a query whose CoMIR has values that no image searched has, as of a swapped modality.
+    """Warn of a query whose CoMIR has other values than all searched images, as for a swapped modality.
 
     Parameters
     ----------
     repository : Repository
-        Some of its fields are compared, spread evenly.
+        The query is compared with a few of its fields, evenly spaced.
     comir : (channel, y, x) uint8 array
         The query's CoMIR.
     modality : str
-        Which the query is said to be.
+        Modality of the query, as the user states.
 
     Returns
     -------
     list of str
         None or one sentence.
     """
-    ours = np.quantile(comir, _SHARES)
-    nearest = np.abs(_field_quantiles(repository) - ours).mean(1).min()
+    quantiles = np.quantile(comir, _SHARES)
+    nearest = np.abs(_field_quantiles(repository) - quantiles).mean(1).min()
     if nearest <= UNLIKE:
         return []
     return [
-        f"The region's CoMIR is unlike that of every image searched; check that the image is {modality}, and"
-        " of the kind that the model was trained on."
+        f"The region's CoMIR is unlike those of all searched images; check that the image is {modality}, and"
+        " similar to the images that the model was trained on."
     ]
 
 
 def _field_quantiles(repository: Repository) -> NDArray[np.float64]:
-    """Quantiles of the CoMIRs of some fields, (fields, shares), computed once a repository."""
+    """Quantiles of the CoMIRs of some fields, (fields, shares), computed once for each repository."""
     if repository not in _KNOWN_QUANTILES:
         chosen = np.unique(np.linspace(0, len(repository) - 1, _COMPARED).astype(int))
         side = np.minimum(repository.fields["height"], repository.fields["width"])
@@ -267,7 +269,7 @@ def _field_quantiles(repository: Repository) -> NDArray[np.float64]:
 
 
 def _misfit(model: Representation, modality: str, values: NDArray[Any]) -> float:
-    """Share of the pixels (n, channel) outside a modality's intensities; 1 where all are at their foot."""
+    """Share of the pixels (n, channel) outside a modality's intensities; 1 if all are at the lower end."""
     intensity = model.intensities[modality]
     if values.shape[1] != intensity.channels:
         return 1.0
@@ -279,7 +281,7 @@ def _misfit(model: Representation, modality: str, values: NDArray[Any]) -> float
 
 
 def _largest(repository: Repository) -> tuple[int, int]:
-    """Height and width of the field of the largest area."""
+    """Height and width of the field with the largest area."""
     fields = repository.fields
     best = int(np.argmax(fields["height"].astype(np.int64) * fields["width"]))
     return int(fields["height"][best]), int(fields["width"][best])

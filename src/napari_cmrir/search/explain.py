@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation", "SharedWords", "agreement_map", "explain"]
 
-_WINDOW = 8.0  # standard deviation, px, of the neighbourhood that is correlated
-_FLAT = 1e-3  # share of an image's variance under which a neighbourhood counts as flat
+_WINDOW = 8.0  # standard deviation of the neighbourhood, px: a smaller one is noisy, a larger one blurs
+_FLAT = 1e-3  # share of an image's variance below which a neighbourhood counts as flat and gets 0
 
 
 @dataclass(frozen=True, eq=False)
 class SharedWords:
-    """The visual words that the query and the hit's field share, a row for each of the query's features.
+    """Visual words that the query and the hit's field share, one row for each feature of the query.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def explain(repository: Repository, result: SearchResult, hit: Hit) -> Explanati
     affine = affine_matrix(Region.whole(result.mask.shape), hit)
     y, x = repository.fields[["y", "x"]][hit.field].item()
     step = repository.pixel_step(hit.field)
-    first = (step - 1) / 2 + np.array([y, x]) * step  # centre of the field's first pixel, in the image's
+    first = (step - 1) / 2 + np.array([y, x]) * step  # centre of the field's first pixel, in image pixels
     to_field = np.array([[1, 0, -first[0]], [0, 1, -first[1]], [0, 0, step]]) / step @ affine
     comir = repository.comir(hit.field)
     field, reached = _posed(comir, to_field, result.mask.shape)
@@ -186,7 +186,7 @@ def _posed(
     """A field's CoMIR resampled to the query's frame, and a mask of the field there."""
     import cv2
 
-    matrix = to_field[1::-1][:, [1, 0, 2]]  # OpenCV counts (x, y)
+    matrix = to_field[1::-1][:, [1, 0, 2]]  # OpenCV's order is (x, y)
     size = (shape[1], shape[0])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     border = cv2.BORDER_REPLICATE

@@ -40,7 +40,7 @@ _COLUMNS = (
 
 
 def affine_matrix(region: Region, hit: Hit) -> NDArray[np.float64]:
-    """Give the transform from the query's image to the hit's.
+    """Return the transform from the query's image to the hit's.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def affine_matrix(region: Region, hit: Hit) -> NDArray[np.float64]:
 
 
 def as_csv(answers: Sequence[tuple[str, Sequence[Hit]]]) -> str:
-    """Write hits as a table, a row for each.
+    """Write hits as a table with one row for each.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def _record(hit: Hit) -> dict[str, Any]:
 
 
 def as_geojson(answers: Sequence[tuple[str, Sequence[Hit]]]) -> str:
-    """Write hits as GeoJSON that QuPath opens as annotations, a feature for each.
+    """Write hits as GeoJSON that QuPath opens as annotations, one feature for each.
 
     QuPath puts all features of a file onto the open image; ``properties.image`` names the image of each.
     Coordinates are (x, y) in pixels of the hit's image. As in QuPath, the origin is the corner of the first
@@ -184,7 +184,7 @@ def as_geojson(answers: Sequence[tuple[str, Sequence[Hit]]]) -> str:
 
 def _feature(query: str, hit: Hit) -> dict[str, Any]:
     ring = np.round(hit.box[:, ::-1] + 0.5, 3)
-    if _signed_area(ring) < 0:  # RFC 7946 wants outer rings to turn one way
+    if _signed_area(ring) < 0:  # RFC 7946 requires outer rings to be counter-clockwise
         ring = ring[::-1]
     measurements = {
         "rank": hit.rank,
@@ -311,7 +311,7 @@ def _numbers(values: Sequence[float]) -> str:
 def write_hits(
     path: str | os.PathLike[str], answers: Sequence[tuple[str, SearchResult | Sequence[Hit]]]
 ) -> Path:
-    """Write hits in the format that the file's ending names.
+    """Write hits in the format of the file name's ending.
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ class Hit:
     box : (4, 2) array
         Corners (y, x) of the query in the image's pixels: its top-left, top-right, bottom-right, bottom-left.
     rotation_degrees : float
-        How far the query is turned counter-clockwise, as seen on the screen, to lie on the image.
+        Counter-clockwise rotation, as seen on the screen, that takes the query to the hit.
     confidence : float
         Probability in [0, 1] that the image shows the query's tissue; see `calibration`.
     field : int
@@ -42,9 +42,9 @@ class Hit:
     scores : dict
         Score of every stage: ``"words"``, ``"bow"``, ``"registration"``.
     mirrored : bool
-        Whether the query was mirrored left to right before it was turned.
+        Whether the query was mirrored left to right before it was rotated.
     scale : float
-        By how much the query was enlarged.
+        Factor by which the query was enlarged.
     runner_up : float
         Score of the next best, different pose in the same field; -inf if there is none.
     reading : ReadingSettings
@@ -88,7 +88,7 @@ class SearchResult:
     Parameters
     ----------
     hits : tuple of Hit
-        Best first, at most one an image unless the settings want one a field.
+        Best first; at most one for each image, or for each field with the setting `per_field`.
     seconds : float
         Time taken.
     timings : dict
@@ -115,7 +115,7 @@ class SearchResult:
     warnings : tuple of str
         Sentences for the user: reasons to doubt the query.
     assumptions : tuple of str
-        The warnings that hold for every query of the image: pixel sizes that are not known.
+        The warnings that apply to every query of the image: unknown pixel sizes.
     """
 
     hits: tuple[Hit, ...]

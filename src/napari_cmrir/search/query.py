@@ -1,4 +1,4 @@
-"""The search: a region of an image in, ranked and located hits out."""
+"""The search: find a region of an image in a repository, and return ranked hits with their poses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ __all__ = ["pixel_step", "pixels_per_searched", "search", "searched_pixel_size",
 
 
 def searched_pixel_size(repository: Repository) -> float | None:
-    """Find the pixel size that queries are brought to.
+    """Return the pixel size that queries are resampled to.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def searched_pixel_size(repository: Repository) -> float | None:
     Returns
     -------
     float or None
-        Micrometres: the model's, or where it has none, that of some images searched, if they agree.
+        Micrometres: the model's; if it has none, that of some searched images, if they agree.
     """
     if repository.model.pixel_size is not None:
         return repository.model.pixel_size
@@ -60,7 +60,7 @@ def searched_pixel_size(repository: Repository) -> float | None:
 
 
 def pixel_step(repository: Repository, pixel_size: float | None) -> tuple[float, list[str]]:
-    """Say how many pixels of a query's image make one of the images searched.
+    """Compute the number of pixels of a query's image for one pixel of the searched images.
 
     Parameters
     ----------
@@ -71,9 +71,9 @@ def pixel_step(repository: Repository, pixel_size: float | None) -> tuple[float,
     Returns
     -------
     step : float
-        1 where either size is unknown, or both are the same.
+        1 if either size is unknown, or both are equal.
     warnings : list of str
-        A sentence where one of them is unknown and the other is not.
+        A sentence if exactly one of them is unknown.
 
     Raises
     ------
@@ -87,27 +87,27 @@ def pixel_step(repository: Repository, pixel_size: float | None) -> tuple[float,
         return 1.0, []
     if pixel_size is None:
         return 1.0, [
-            "The pixel size of the region's image is not known and taken to be that of the images searched,"
-            f" {searched:.3g} µm; give it if it is another."
+            "The pixel size of the region's image is unknown and assumed to be that of the searched images,"
+            f" {searched:.3g} µm; enter it if it differs."
         ]
     if searched is None:
         return 1.0, [
-            "The pixel size of the images searched is not known and taken to be that of the region's image,"
-            f" {pixel_size:.3g} µm; hits are wrong if it is another."
+            "The pixel size of the searched images is unknown and assumed to be that of the region's image,"
+            f" {pixel_size:.3g} µm; hits are wrong if it differs."
         ]
     return pixels_per_searched(searched, pixel_size), []
 
 
 def pixels_per_searched(searched: float | None, pixel_size: float | None) -> float:
-    """Divide the pixel size searched by that of a query's image; 1 where one is unknown or they agree."""
+    """Divide the searched pixel size by that of a query's image; 1 if one is unknown or they agree."""
     if searched is None or pixel_size is None:
         return 1.0
     step = searched / pixel_size
     return 1.0 if abs(step - 1) <= SAME_SIZE else step
 
 
-_CONTEXT = 64
-_BESIDE = 3  # px that bilinear interpolation and the rounding of a window's size reach beside a region
+_CONTEXT = 64  # px around a region that the network sees, so that the CoMIR at its border is as in an image
+_BESIDE = 3  # px beyond a region that bilinear interpolation and the rounding of a window's size need
 
 
 def search(
@@ -127,22 +127,22 @@ def search(
     Parameters
     ----------
     repository : Repository
-        Where to look; it brings the model.
+        Repository to search; it holds the model.
     image : path, LazyImage or (y, x) or (y, x, channel) array
-        The image that the query lies in, or anything sliced like an array, such as a dask array. Only the
-        region and 64 px around it (in pixels of what is searched) are read.
+        The query's image, or an object that is sliced like an array, such as a dask array. Only the region
+        and 64 px around it (in pixels of the searched images) are read.
     modality : str
         The image's modality.
     region : Region, optional
-        The part of the image to find, by default all of it. What lies outside the image does not count.
+        The part of the image to find, by default all of it. Pixels outside the image do not count.
     polygon : array_like, (n, 2), optional
-        (y, x) of the corners of the part to find, in px, instead of a region; only what lies inside counts.
+        Corners (y, x) of the part to find, in px, instead of a region; only pixels inside count.
     mask : (y, x) bool array, optional
-        Of the image's size; only what is True counts, as for an ellipse or a polygon. (The network sees what
-        is around, as in the images searched; nothing there is described or compared.)
+        Of the image's size; only pixels that are True count, as for an ellipse or a polygon. (The network
+        sees the other pixels, too, as in the searched images; none of them is described or compared.)
     pixel_size : float, optional
-        Side of the image's pixels, in micrometres. Where the images searched have pixels of another known
-        size, the region is resampled to it. By default as the file or `LazyImage` says.
+        Side of the image's pixels, in micrometres. If the searched images have another known pixel size, the
+        region is resampled to it. By default as stated in the file or `LazyImage`.
     reading : ReadingSettings, optional
         Which series, level, planes and channels of a file are read, if a path is given.
     settings : SearchSettings, optional
@@ -151,18 +151,18 @@ def search(
     ------
     Progress
         In percent of the search. A search by bags of words (``rerank`` none or bow, or ``shortlist_by``
-        words) first builds those that the repository lacks.
+        words) first builds bags that are missing in the repository.
 
     Returns
     -------
     SearchResult
-        At most one hit an image, unless the settings want one a field; best first.
+        Best first; at most one hit for each image, or for each field with the setting `per_field`.
 
     Raises
     ------
     InputError
-        If the model does not have the modality, or the region is smaller than 32 pixels a side, far bigger
-        than all that is searched, lies mostly outside the image or shows nothing at all.
+        If the model does not have the modality, or the region is smaller than 32 pixels a side, far larger
+        than all searched fields, mostly outside the image or of one constant value.
     """
     from napari_cmrir.repository.build import ensure_index
     from napari_cmrir.search.hits import SearchResult
@@ -259,7 +259,7 @@ def _one_an_image(repository: Repository, ranked: NDArray[np.int64]) -> NDArray[
 
 
 def _evidence(state: SearchState) -> Evidence:
-    """What the registration says of every image: the score of its best field, and of the next best pose."""
+    """Registration scores of every image: of its best field, and of the next best pose there."""
     from napari_cmrir.search.calibration import Evidence
 
     numbers = state.repository.fields["image"]
@@ -311,7 +311,7 @@ def _hits(state: SearchState, chosen: list[int], evidence: Evidence, seen: Regio
 
 
 def _stretched(box: NDArray[np.float64], frame: tuple[int, ...], seen: Region) -> NDArray[np.float64]:
-    """A box of whole pixels (height, width), brought to the size of the region that they stand for."""
+    """Scale a box of a frame of whole pixels to the exact size of the region."""
     grown = np.array([seen.height / frame[0], seen.width / frame[1]]) - 1
     down, right = (box[3] - box[0]) * grown[0] / 2, (box[1] - box[0]) * grown[1] / 2
     outwards = np.array([-down - right, -down + right, down + right, down - right])
@@ -342,7 +342,7 @@ _CORE = (slice(_CONTEXT, -_CONTEXT), slice(_CONTEXT, -_CONTEXT))
 
 @dataclass(frozen=True, eq=False)
 class _Outline:
-    """What counts of an image: a mask of a part of it, and where the part begins; nothing else counts."""
+    """The pixels of an image that count: a mask of a part of it, and the first pixel of the part."""
 
     mask: NDArray[np.bool_]
     first: tuple[int, int]
@@ -358,7 +358,7 @@ class _Outline:
 
 
 def _opened(image: Any, reading: ReadingSettings | None) -> AbstractContextManager[LazyImage]:
-    """A query's image, not yet read; closed afterwards if it is opened here."""
+    """Open a query's image lazily; an image that is opened here is closed afterwards."""
     if isinstance(image, str | os.PathLike):
         return closing(open_image(image, reading))
     if isinstance(image, LazyImage):
@@ -371,7 +371,7 @@ def _opened(image: Any, reading: ReadingSettings | None) -> AbstractContextManag
 def _drawn(
     repository: Repository, polygon: ArrayLike, shape: tuple[int, ...], step: float, min_overlap: float
 ) -> tuple[Region, _Outline]:
-    """The region and the outline of a polygon; one that is far too large is refused before it is drawn."""
+    """Region and outline of a polygon; refuse one that is far too large before its mask is drawn."""
     _, first, end = polygon_bounds(polygon, shape)
     # The pixels inside can begin and end two pixels from the corners' bounds.
     height, width = (max(1.0, (last - start - 4) / step) for start, last in zip(first, end, strict=True))
@@ -382,7 +382,7 @@ def _drawn(
 
 
 def window_read(region: Region, shape: tuple[int, ...], step: float) -> tuple[slice, slice]:
-    """Find the rows and columns of an image that a search for a region, or for a smaller one in it, reads.
+    """Compute the rows and columns of an image that a search for a region, or for a part of it, reads.
 
     Parameters
     ----------
@@ -390,13 +390,14 @@ def window_read(region: Region, shape: tuple[int, ...], step: float) -> tuple[sl
     shape : tuple of int
         (y, x, ...) of the image, in px.
     step : float
-        Pixels of the image to one of what is searched, as `pixel_step`.
+        Pixels of the image for one pixel of the searched images, see `pixel_step`.
 
     Returns
     -------
     rows, columns : slice
     """
-    return window_of(_with_context(region, step), shape, 2 * step + _BESIDE)  # a smaller one is rounded apart
+    # a part of the region is rounded separately: a second step
+    return window_of(_with_context(region, step), shape, 2 * step + _BESIDE)
 
 
 def _with_context(region: Region, step: float) -> Region:
@@ -410,7 +411,7 @@ def _with_context(region: Region, step: float) -> Region:
 def _cut(
     image: LazyImage, region: Region, outline: _Outline | None, step: float
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """The region's pixels, upright, with some of what surrounds it; and where the region counts."""
+    """The region's pixels, upright, with `_CONTEXT` around it; and the mask of the region."""
     around = _with_context(region, step)
     rows, columns = window_of(around, image.shape, step + _BESIDE)
     y, x = around.centre
@@ -433,7 +434,7 @@ def _doubts(
     blank: bool,
 ) -> tuple[str, ...]:
     warnings = [
-        f"The region shows hardly anything for {modality}, such as glass or background; draw it over some"
+        f"The region shows hardly any contrast for {modality}, as of glass or background; draw it over"
         f" tissue, and check that the image is {modality}."
     ]
     return (
@@ -450,7 +451,7 @@ def _represented(
     counts: NDArray[np.bool_],
     settings: SearchSettings,
 ) -> Job[NDArray[np.uint8]]:
-    """The region's CoMIR, upright; outside its outline it goes on as at the outline."""
+    """The region's CoMIR, upright; outside its outline it repeats the nearest pixel inside."""
     from napari_cmrir.representations.base import represent
     from napari_cmrir.search.shortlist import fill_outside
 

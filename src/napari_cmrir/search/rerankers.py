@@ -65,7 +65,7 @@ def patch_scores(
     comir : (channel, y, x) uint8 array
         The query's CoMIR.
     mask : (y, x) bool array
-        Where it counts.
+        True where the query counts.
     repository : Repository
     fields : sequence of int
         The shortlist.
@@ -117,7 +117,7 @@ def patch_scores(
     return best
 
 
-_SAME_PLACE, _SAME_ANGLE = 16.0, 6.0  # pixels and degrees between poses that are one
+_SAME_PLACE, _SAME_ANGLE = 16.0, 6.0  # px and degrees below which poses of two variants count as the same
 
 
 class SearchState:
@@ -232,7 +232,7 @@ def by_registration(state: SearchState, fields: list[int]) -> Job[dict[int, floa
 
 
 Reranker = Callable[[SearchState, list[int]], Job[dict[int, float]]]
-"""``reranker(question, fields)`` is a job that returns the score of every field."""
+"""``reranker(state, fields)`` is a job that returns the score of every field."""
 
 RERANKERS: Registry[Reranker] = Registry(
     "reranker",

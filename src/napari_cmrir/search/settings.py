@@ -12,10 +12,10 @@ __all__ = ["SearchSettings", "untried"]
 
 
 class SearchSettings(RegistrationSettings):
-    """How a query is answered.
+    """Settings of a search.
 
-    A default that names no source is this package's own; docs/searching.md measures what the stages are worth
-    (`benchmarks/search_ablation.py`, `benchmarks/screening_recall.py`).
+    A default that names no source is this package's own choice. docs/searching.md gives the contribution of
+    each stage (`benchmarks/search_ablation.py`, `benchmarks/screening_recall.py`).
 
     Examples
     --------
@@ -27,47 +27,51 @@ class SearchSettings(RegistrationSettings):
         "registration",
         description="How the shortlist is ordered: none keeps the order of the bags of words; bow compares"
         " query-sized patches under a new vocabulary (the paper's Stage III); registration correlates the"
-        " CoMIRs over rotations and shifts; or the name of one in `RERANKERS` that a package adds. The box"
-        " of a hit always comes from registration.",
+        " CoMIRs over rotations and shifts; or the name of a reranker that a package adds to `RERANKERS`. The"
+        " box of a hit always comes from registration.",
     )
-    hits: int = Field(10, ge=1, description="Images to return at most.")
+    hits: int = Field(10, ge=1, description="Largest number of hits.")
     shortlist: int = Field(
-        30, ge=1, description="Fields that are re-ranked, the best by bag of words (paper: 15 or 30)."
+        30,
+        ge=1,
+        description="Number of fields that are re-ranked, the best by bag of words (paper: 15 or 30).",
     )
     register_all: int = Field(
         300,
         ge=0,
-        description="Repositories of up to this many fields are registered whole, without a shortlist.",
+        description="Largest number of fields that are all registered, without a shortlist.",
     )
     shortlist_by: Literal["screening", "words"] = Field(
         "screening",
-        description="How the fields of larger ones that are registered are chosen: by correlating the query"
-        " with every field at an eighth or a quarter of the resolution, or, the first `shortlist`, by bag of"
-        " words (paper). What is not registered is always chosen by bag of words.",
+        description="How the fields to register are chosen in larger repositories: screening correlates the"
+        " query with every field at an eighth or a quarter of the resolution; words takes the first"
+        " `shortlist` fields by bag of words (paper). Other rerankers than registration always use words.",
     )
     n_screened: int = Field(
-        300, ge=1, description="Fields that screening keeps to be registered; the best are then refined."
+        300,
+        ge=1,
+        description="Number of fields that screening selects for registration; the best are then refined.",
     )
     word_rotation_step: float = Field(
         15.0,
         ge=0,
         le=90,
-        description="Distance between the rotations of the query, up to max_rotation, whose words a shortlist"
-        " is chosen by, in degrees: the best counts. 0 counts the words of the query as it is (paper).",
+        description="Degrees between the rotations of the query, up to max_rotation, whose words are compared"
+        " for a shortlist; the best rotation counts. 0 compares the unrotated query only (paper).",
     )
     per_field: bool = Field(
-        False, description="Give every field of an image as a hit of its own, not the best one only."
+        False, description="List every field of an image as a separate hit, not only the best one."
     )
     reliable_from: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="Confidence of the first hit from which on it counts as a reliable match.",
+        description="Lowest confidence of the first hit that counts as a reliable match.",
     )
     bow_vocabulary: Literal["new", "repository"] = Field(
         "new",
-        description="Words that rerank='bow' counts: new ones of the shortlist's patches (paper), or the"
-        " repository's own (quick).",
+        description="Words of rerank='bow': learnt from the shortlist's patches (paper), or the repository's own"
+        " (faster).",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to compute.")
 
@@ -85,7 +89,7 @@ class SearchSettings(RegistrationSettings):
 
 
 def untried(settings: SearchSettings) -> str:
-    """Say what a search leaves out that could bring a match.
+    """Name the options that a search did not try and that could find a match.
 
     Parameters
     ----------
@@ -94,7 +98,7 @@ def untried(settings: SearchSettings) -> str:
     Returns
     -------
     str
-        A sentence after a space; empty where nothing is left out.
+        A sentence after a space; empty if all were tried.
 
     Examples
     --------

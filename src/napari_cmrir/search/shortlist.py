@@ -132,12 +132,12 @@ def compare_words(
 ) -> Job[NDArray[np.float32]]:
     """Compare a query with every field by their visual words.
 
-    Breznik et al. 2024, Stage II; of several rotations of the query the best counts, field by field.
+    Breznik et al. 2024, Stage II; for each field, the best of several rotations of the query counts.
 
     Parameters
     ----------
     repository : Repository
-        Brings the settings of the descriptor and the vocabulary.
+        Holds the settings of the descriptor and the vocabulary.
     comir : (channel, y, x) uint8 array
         The query's CoMIR.
     mask : (y, x) bool array
@@ -222,11 +222,11 @@ def _turned(
 
 
 _COARSER = THUMBNAIL_LEVEL + 1  # the level at which large queries are screened: an eighth
-_SMALLEST_SIDE = 20  # pixels that a query keeps there; a smaller one is screened at the thumbnails' level
-_LONGEST_SIDE = 32  # of the part of a query that is screened with, in pixels of that level
-_HANGING = 0.25  # share of a template's side that may hang over a field's edge
-_FLAT = 0.1  # share of a field's mean energy under which a place counts as flat
-_BATCH_BYTES = 2**26
+_SMALLEST_SIDE = 20  # px of a query at that level; a smaller query is screened at the thumbnails' level
+_LONGEST_SIDE = 32  # px of the template at its level: bounds the size of the matrices
+_HANGING = 0.25  # share of a template's side that may overhang a field's edge
+_FLAT = 0.1  # share of a field's mean energy: the least energy of a place, so that flat places score low
+_BATCH_BYTES = 2**26  # memory of one batch of products; a larger batch takes memory, a smaller one time
 
 
 @dataclass(frozen=True, eq=False)
@@ -357,10 +357,12 @@ def screen_scores(template: Template, fields: Tensor, *, precision: torch.dtype 
     """
     precision = precision or training_precision(fields.device)
     images = high_pass(fields, torch.ones_like(fields[0, 0]), template.band)
-    if not template.band:  # else the edge of the padding would be the strongest edge of all
+    if not template.band:  # otherwise the edge of the padding would be the strongest edge
         images = images - images.mean((-2, -1), keepdim=True)
     down, across = (
-        max(round(_HANGING * side), (frame - whole) // 2 + 2)  # or the field is smaller than the query
+        max(
+            round(_HANGING * side), (frame - whole) // 2 + 2
+        )  # the second if the field is smaller than the query
         for side, frame, whole in zip(template.area, template.turned.shape[2:], fields.shape[2:], strict=True)
     )
     padded = F.pad(images, (across, across, down, down))
