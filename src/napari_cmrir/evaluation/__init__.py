@@ -1,1 +1,1 @@
-"""The paper's protocol, its replacement study and reports."""
+"""Evaluation: the paper's protocol, its replacement study, and reports."""

@@ -1,4 +1,4 @@
-"""The published data set: fetched by its DOI, checked, and laid out as pairs.
+"""The published data set: fetch it by its DOI, check it, and store it as pairs.
 
 Eliceiri, Li & Keikhosravi, "Multimodal biomedical dataset for evaluating registration methods (patches from
 TMA cores)", Zenodo 2020, doi:10.5281/zenodo.3874362: brightfield (BF) and second harmonic generation (SHG)
@@ -29,8 +29,8 @@ __all__ = ["DOI", "Dataset", "fetch_dataset", "place_image"]
 DOI = "10.5281/zenodo.3874362"
 DOWNLOADS = "downloads"
 
-_CHUNK = 2**17
-_TIMEOUT = 30.0
+_CHUNK = 2**17  # bytes between two reports of progress: small ones slow down, large ones jump
+_TIMEOUT = 30.0  # seconds without an answer after which a server counts as down
 _NAME = re.compile(
     r"^(?:(?P<before>[RT])_)?(?P<identifier>.+?)_(?P<modality>SHG|BF)(?:_(?P<after>[RT]))?$", re.IGNORECASE
 )
@@ -61,16 +61,16 @@ def fetch_dataset(
     """Fetch the published data set, or its missing files.
 
     Every file of the record is downloaded, checked against the checksum that the record states and unpacked.
-    A download that was broken off goes on where it stopped.
+    An interrupted download continues at the point of interruption.
 
     Parameters
     ----------
     folder : path-like
-        Where to; the files as they are published stay in its ``downloads``.
+        Folder of the data set; the published files stay in its subfolder ``downloads``.
     doi : str
         DOI of a record on Zenodo.
     server : str, optional
-        Address of a server to ask instead of Zenodo, with the same interface, such as a mirror.
+        Address of a server with Zenodo's interface to use instead, such as a mirror.
 
     Yields
     ------
@@ -115,7 +115,7 @@ def fetch_dataset(
 
 
 def place_image(name: str) -> Path | None:
-    """Say where an image of the record belongs.
+    """Compute the path of an image of the record in the data set.
 
     Names are ``<identifier>_<MODALITY>``, in the test set with R for the reference and T for the transformed
     image, before or after: ``R_1B_A1_SHG.tif``, ``T_1B_A1_BF.tif``.
@@ -149,13 +149,13 @@ def place_image(name: str) -> Path | None:
 
 
 def _plain(folder: str) -> str:
-    """Name a part of the data set by its folder: ``TrainSet`` is ``train``."""
+    """Return the name of a part of the data set by its folder: ``TrainSet`` is ``train``."""
     plain = re.sub(r"[^\w-]+", "-", folder).strip("-.").lower()
     return re.sub(r"[_-]?set$", "", plain) or plain or "images"
 
 
 def _registry(folder: Path, doi: str, server: str | None) -> Pooch:
-    """Ask the record for its files, their addresses and checksums."""
+    """Request the record's files, with their addresses and checksums."""
     import pooch as pooch_
     import requests
     from pooch.downloaders import ZenodoRepository, doi_to_repository
@@ -196,11 +196,11 @@ def _download_all(pooch: Pooch, folder: Path) -> Job[None]:
 
 
 def _download(session: Any, url: str, partial: Path, message: str) -> Job[None]:
-    """Download a file, from where the last attempt stopped if the server lets us."""
+    """Download a file; continue an earlier attempt if the server supports ranges."""
     there = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={there}-"} if there else {}
     with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
-        if response.status_code == 416:  # nothing is left to send
+        if response.status_code == 416:  # the file is complete already
             return
         response.raise_for_status()
         if response.status_code != 206:
@@ -215,7 +215,7 @@ def _download(session: Any, url: str, partial: Path, message: str) -> Job[None]:
 
 
 def _accept(pooch: Pooch, name: str, partial: Path) -> None:
-    """Let pooch take the download, if its checksum is right."""
+    """Move the download to pooch's place if its checksum is right."""
 
     def hand_over(url: str, output_file: str, pooch: Pooch) -> None:
         shutil.copyfile(partial, output_file)
@@ -260,7 +260,7 @@ def _lay_out(folder: Path, names: list[str]) -> Job[Dataset]:
 
 
 def _unpack(folder: Path, path: Path) -> Iterator[tuple[Path, int]]:
-    """Put the images of an archive, or an image, where they belong; yield each place and their number."""
+    """Store an image, or all images of an archive; yield each path and the number of images."""
     if not zipfile.is_zipfile(path):
         place = place_image(path.name)
         if place is not None:

@@ -1,4 +1,4 @@
-"""The figures of an evaluation: shares, ranks, and how often hits of a confidence are right."""
+"""The figures of an evaluation: shares, ranks, and the reliability of the confidence."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Share:
         return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]"
 
     def as_dict(self) -> dict[str, float]:
-        """Return the share as JSON can hold it."""
+        """Return the share as values for JSON."""
         return {
             "count": self.count,
             "total": self.total,
@@ -81,7 +81,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two configurations on the same queries.
+    """Comparison of two configurations on the same queries.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def wilson_interval(count: float, total: int, level: float = 0.95) -> tuple[floa
 
 
 def share(count: int, total: int) -> Share:
-    """Give a share its 95 % interval.
+    """Compute a share with its 95 % interval.
 
     Examples
     --------
@@ -149,7 +149,7 @@ def share_at_most(values: Sequence[float | None], limit: float) -> Share:
     Returns
     -------
     Share
-        Of all values.
+        The share of all values.
 
     Examples
     --------
@@ -219,14 +219,14 @@ def compare(first: Sequence[bool], second: Sequence[bool]) -> Comparison:
 
 @dataclass(frozen=True)
 class Bin:
-    """First hits of about the same confidence.
+    """First hits of similar confidence.
 
     Parameters
     ----------
     mean : float
         Their mean confidence.
     share : Share
-        How many of them are right.
+        Number of right ones.
     """
 
     mean: float
@@ -258,7 +258,7 @@ class ConfidenceReport:
     reported_when_not_in_repository: Share
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON can hold them."""
+        """Return the figures as values for JSON."""
         return {
             "brier": round(self.brier, 6),
             "calibration_error": round(self.calibration_error, 6),
@@ -271,7 +271,7 @@ class ConfidenceReport:
 def chosen_conditions(
     conditions: Sequence[tuple[Condition, Sequence[QueryResult]]],
 ) -> list[tuple[Condition, Sequence[QueryResult]]]:
-    """Choose the queries that confidence is about: transformed and across modalities, if there are such."""
+    """Choose the queries for the confidence: transformed and across modalities, if there are any."""
     chosen = list(conditions)
     for wanted in (
         [pair for pair in chosen if pair[0].kind == "cross"],
@@ -373,7 +373,7 @@ def confidence_report(results: Sequence[QueryResult], reliable_from: float) -> C
     )
 
 
-_FOLDS = 5
+_FOLDS = 5  # of the cross-validation: each fit has four fifths of the pairs; more folds take longer
 
 
 @dataclass(frozen=True)

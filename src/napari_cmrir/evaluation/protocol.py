@@ -48,10 +48,10 @@ __all__ = ["EvaluationQuery", "EvaluationRun", "evaluate"]
 
 
 BATCH = 1024
-"""Fields in memory at once."""
+"""Fields in memory at once: fewer take more calls, more take more memory."""
 
 INDEXING = ("images", "representations", "bag_of_words", "repository")
-"""Rooms whose code decides the content of a repository."""
+"""Packages whose code decides the content of a repository."""
 
 Box = tuple[tuple[float, float], ...]
 
@@ -79,7 +79,7 @@ class EvaluationQuery:
     field: GridField | None
 
     def is_right(self, image: str) -> bool:
-        """Whether a field of that name is the right answer. Names are compared whole."""
+        """Whether the field of this name is the right answer. Only complete names match."""
         return image == self.name if self.field is not None else identifier_of(image) == self.name
 
 
@@ -170,7 +170,7 @@ class EvaluationRun:
             )
             repository = yield from portion(job, 100 * done / total, 100 * (done + len(sources)) / total)
             done, sources = done + len(sources), []
-        repository.model = self.model  # a stand-in for a model can not be read back from its file
+        repository.model = self.model  # a test's substitute for a model cannot be read from its file
         return repository
 
     def _distractors(self, modality: str) -> Distractors:
@@ -185,7 +185,7 @@ class EvaluationRun:
         )
 
     def queries(self, condition: Condition) -> Iterator[EvaluationQuery]:
-        """Make the queries of a condition, one after the other."""
+        """Yield the queries of a condition one after another."""
         if condition.pose == "transformed" and condition.query in self.ready:
             for identifier, path in self.ready[condition.query].items():
                 yield self._ready_query(condition, identifier, path)
@@ -317,7 +317,7 @@ def _true_box(query: EvaluationQuery) -> Box | None:
 def _localise(query: EvaluationQuery, hit: Hit | None) -> Localisation | None:
     if hit is None or query.region is None or query.field is None:
         return None
-    if not np.isfinite(hit.scores["registration"]):  # no pose: the box says nothing
+    if not np.isfinite(hit.scores["registration"]):  # no pose, so the box has no meaning
         return None
     error = corner_error(hit.box, box_in_field(query.region, query.field))
     degrees = rotation_difference(hit.rotation_degrees, query.region.rotation_degrees)
@@ -352,7 +352,7 @@ def evaluate(
     distractors: Sequence[str | os.PathLike[str]] = (),
     device: str = "auto",
 ) -> Job[EvaluationReport]:
-    """Measure how well images of one modality are found by those of the other.
+    """Measure how well queries of one modality find images of the other.
 
     Breznik et al. 2024, "Evaluation" and Tables 1 to 3, with the identifiers compared whole. Every pair is
     cut into a grid of fields; the fields of each modality make one repository. The queries are the fields of
@@ -370,7 +370,7 @@ def evaluate(
     output : path-like, optional
         Folder that keeps the repositories, for a later run to use again; else they are temporary.
     queries : path-like, optional
-        Folder of ready transformed images ``<identifier>_<MODALITY>.<ext>``, asked instead of drawn ones.
+        Folder of transformed images ``<identifier>_<MODALITY>.<ext>`` that replace the random queries.
     distractors : sequence of path-like
         Folders of other images of both modalities, to cut the settings' ``distractors`` from.
     device : str
@@ -379,7 +379,7 @@ def evaluate(
     Yields
     ------
     Progress
-        In fields indexed and queries asked.
+        In fields indexed and queries searched.
 
     Returns
     -------
@@ -432,7 +432,7 @@ def evaluate(
                 results.append((yield from step))
     refusals = [result.refusal for result in results if result.refusal is not None]
     if len(refusals) == len(results):
-        raise InputError(f"No query could be asked: {refusals[0]}")
+        raise InputError(f"No query could be searched: {refusals[0]}")
     yield Progress(total, total, "steps", f"{len(results) - len(refusals)} queries answered")
     return EvaluationReport(
         modalities=modalities,

@@ -80,7 +80,7 @@ class GridField:
 
 
 def cut_grid(identifier: str, height: int, width: int, field_size: int) -> list[GridField]:
-    """Cut a pair into as many whole fields as fit, about its centre.
+    """Cut a pair into a centred grid of as many whole fields as fit.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def cut_grid(identifier: str, height: int, width: int, field_size: int) -> list[
 
 
 def identifier_of(name: str) -> str:
-    """Return the pair that a field's name belongs to, whole.
+    """Return the full identifier of the pair of a field's name.
 
     Examples
     --------
@@ -127,7 +127,7 @@ def _cut_side(length: int, field_size: int) -> list[tuple[int, int]]:
     return [(margin + position * side, side) for position in range(count)]
 
 
-_TRIES = 32
+_TRIES = 32  # random shifts; the first that keeps the query inside the image is used, or the best
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +195,7 @@ def draw_region(field: GridField, image_shape: tuple[int, ...], settings: Evalua
 
 
 def centre_of(region: Region, side: int) -> Region:
-    """Give the patch in the middle of a region, with its rotation.
+    """Return the patch in the middle of a region, with its rotation.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def centre_of(region: Region, side: int) -> Region:
     """
     height, width = min(side, region.height), min(side, region.width)
     y, x = region.centre
-    if region.rotation_degrees == 0:  # a query that is not turned stays an exact copy of pixels
+    if region.rotation_degrees == 0:  # without rotation, the query stays an exact copy of pixels
         y, x = y - (region.height - height) % 2 / 2, x - (region.width - width) % 2 / 2
     return Region((y, x), height, width, region.rotation_degrees)
 
@@ -247,7 +247,7 @@ def cut_query(pixels: NDArray[Any], region: Region) -> QueryImage:
 
 
 def box_in_field(region: Region, field: GridField) -> NDArray[np.float64]:
-    """Give a query's corners in the field's own pixels.
+    """Compute a query's corners in the field's pixels.
 
     Parameters
     ----------
@@ -312,7 +312,7 @@ def find_queries(folder: Path, modality: str, identifiers: set[str]) -> dict[str
 
 
 def share_inside(region: Region, image_shape: tuple[int, ...]) -> float:
-    """Give the share of a region that lies in an image, 1 only if all of it does."""
+    """Compute the share of a region that lies in an image; 1 only if all of it does."""
     corners = region.corners()
     size = np.array(image_shape[:2])
     if (corners >= -0.5).all() and (corners <= size - 0.5).all():
@@ -329,9 +329,9 @@ DISTRACTOR = "distractor"
 
 _GENERATED_SIDE = 2.0  # side of a generated image, in sides of a field
 _CUTS = 8  # distractors cut from a generated image
-_FIRST_SEED = 2**20  # of generated images: other tissue than that of samples
-_ZOOM = 1.25
-_DISTRACTOR_TRIES = 16
+_FIRST_SEED = 2**20  # seeds of generated images: differ from those of the samples
+_ZOOM = 1.25  # largest change of size, either way
+_DISTRACTOR_TRIES = 16  # random places; the one with the largest share inside the image is used
 
 
 @dataclass(frozen=True)
@@ -344,7 +344,7 @@ class Distractors:
     Parameters
     ----------
     count : int
-        How many.
+        Number of distractors.
     side : int
         Side of each, px.
     images : tuple of Path

@@ -1,4 +1,4 @@
-"""The result of every query of an evaluation, and the digest of the code that computed it."""
+"""The results of the queries of an evaluation, and the digest of the code that computed them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def code_digest(rooms: tuple[str, ...] = _ROOMS) -> str:
 
 @dataclass(frozen=True)
 class Condition:
-    """A kind of query: a cell of the paper's Table 1.
+    """A kind of query: one cell of the paper's Table 1.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ class QueryResult:
         Evidence for the first hit (the `FEATURES` of `search.calibration`), and for the hit that would be
         first if the repository held no image of the query's pair.
     not_in_repository_confidence : float or None
-        Confidence of the latter hit, which is wrong.
+        Confidence of that second hit, which is wrong.
     seconds : float
         Time of the search.
     """
@@ -170,7 +170,7 @@ class QueryResult:
     seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the result as JSON can hold it, without the seconds."""
+        """Return the result as values for JSON, without the seconds."""
         content = asdict(self)
         del content["seconds"]
         return content

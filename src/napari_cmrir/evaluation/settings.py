@@ -38,25 +38,25 @@ class EvaluationSettings(Settings):
         " is one field. Paper: 834.",
     )
     query: Literal["full", "patch", "both"] = Field(
-        "both", description="Ask with whole fields, with a patch from the middle of each, or with both."
+        "both", description="Queries: whole fields, the patch in the middle of each field, or both."
     )
     patch_size: int | None = Field(
         None, ge=32, description="Side of a patch, px; 3/8 of field_size if not given. Paper: 256."
     )
     max_rotation: float = Field(
-        30.0, ge=0, le=180, description="Transformed queries are turned by up to this, degrees either way."
+        30.0, ge=0, le=180, description="Largest rotation of transformed queries in both directions, degrees."
     )
     max_shift: float = Field(
         0.12,
         ge=0,
         le=0.5,
-        description="They are shifted by up to this share of the field's side, in y and in x (paper: 100 of"
-        " 834 px).",
+        description="Largest shift of transformed queries in y and in x, as a share of the field's side"
+        " (paper: 100 of 834 px).",
     )
     kinds: tuple[Literal["cross", "within"], ...] = Field(
         ("cross", "within"),
         min_length=1,
-        description="Search the other modality, or, as a control, the query's own.",
+        description="Searched modality: the other one, or the query's own as a control.",
     )
     poses: tuple[Literal["transformed", "untransformed"], ...] = Field(
         ("transformed", "untransformed"), min_length=1, description="Queries with and without a transform."
@@ -65,26 +65,26 @@ class EvaluationSettings(Settings):
         (1, 5, 10, 15), min_length=1, description="K of the success rates among the first K images."
     )
     hits: int = Field(
-        15, ge=1, description="Hits of each query that are located in full and kept; every image is ranked."
+        15, ge=1, description="Hits of each query that are located and stored; every image is ranked."
     )
     report_shortlist: bool = Field(
         False,
-        description="Also ask every query of the screening and of the bags of words alone, and, unless there"
-        " are distractors, of the registration of every field.",
+        description="Also run every query by screening alone, by bags of words alone and, without"
+        " distractors, by registration of every field.",
     )
     distractors: int = Field(
         0,
         ge=0,
-        description="Fields searched beside those of the pairs that are no query's answer: cut at random from"
-        " other images, if any are given, and from generated ones.",
+        description="Number of further searched fields that are no query's answer: cut at random from other"
+        " images, if any are given, and from generated images.",
     )
     seed: int = Field(0, ge=0, description="Seed of the transforms.")
     repository: RepositorySettings = Field(
-        RepositorySettings(), description="How the fields of each modality are indexed."
+        RepositorySettings(), description="Settings of the repository of each modality."
     )
     search: SearchSettings = Field(
         SearchSettings(),
-        description="How they are searched; its `hits` and `device` are set by the evaluation.",
+        description="Settings of the searches; the evaluation sets `hits` and `device`.",
     )
 
     @property
@@ -94,14 +94,14 @@ class EvaluationSettings(Settings):
 
     @property
     def sizes(self) -> tuple[Literal["full", "patch"], ...]:
-        """The sizes of query that are asked."""
+        """The sizes of the queries."""
         if self.query == "both":
             return ("full", "patch")
         return (self.query,)
 
 
 RERANKINGS: dict[str, dict[str, Any]] = {
-    "none": {"rerank": "none", "word_rotation_step": 0, "max_rotation": 0.0},  # a study asks for ranks only
+    "none": {"rerank": "none", "word_rotation_step": 0, "max_rotation": 0.0},  # compares ranks only
     "bow-15": {"rerank": "bow", "shortlist": 15, "word_rotation_step": 0},
     "bow": {"rerank": "bow", "shortlist": 30, "word_rotation_step": 0},
     "registration": {"rerank": "registration"},
@@ -133,7 +133,7 @@ class StudySettings(Settings):
     )
     retrievers: tuple[str, ...] = Field(
         (),
-        description="Whole systems that are asked the same queries; names of `RETRIEVERS`.",
+        description="Complete systems that get the same queries; names of `RETRIEVERS`.",
     )
     rerank_within: bool = Field(
         False,
@@ -151,7 +151,7 @@ class StudySettings(Settings):
 
 @dataclass(frozen=True)
 class Variant:
-    """One choice for every stage.
+    """One combination of methods, one for each stage.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ class Variant:
         return f"{self.descriptor} on {self.representation}, re-ranking {self.reranking}"
 
     def settings(self, study: StudySettings) -> EvaluationSettings:
-        """Give the settings of the evaluation with this variant's choices."""
+        """Return the settings of the evaluation with this variant's methods."""
         common = study.evaluation
         kinds = common.kinds
         if self.reranking != "none" and not study.rerank_within and "cross" in kinds:

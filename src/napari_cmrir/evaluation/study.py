@@ -38,7 +38,7 @@ class StudyReport:
     variants : mapping of Variant to dict
         The evaluation of each, as JSON holds it.
     retrievers : mapping of str to dict
-        The figures of each whole system, by its name.
+        The figures of each complete system, by its name.
     """
 
     modalities: tuple[str, str]
@@ -66,9 +66,9 @@ def study(
     training_pairs: Sequence[Pair] = (),
     device: str = "auto",
 ) -> Job[StudyReport]:
-    """Evaluate all combinations of representations, descriptors and re-rankings, and whole systems.
+    """Evaluate all combinations of representations, descriptors and re-rankings, and complete systems.
 
-    All are asked the same queries.
+    All get the same queries.
 
     An interrupted study resumes with the same call: evaluations with equal settings, model, images and code
     are read from ``output``.
@@ -84,7 +84,7 @@ def study(
     output : path-like
         Folder that keeps the evaluations and the repositories.
     training_pairs : sequence of Pair, optional
-        What the retrievers learn from; none of ``pairs``.
+        Pairs that the retrievers learn from; none of ``pairs``.
     device : str
         Where CoMIRs are computed.
 
@@ -136,7 +136,7 @@ def _describe(name: str, progress: Progress) -> str:
 
 
 def _stored(file: Path, job: Job[dict[str, Any]]) -> Job[dict[str, Any]]:
-    """Run an evaluation unless its file is there, and return what the file holds."""
+    """Run an evaluation unless its file exists, and return the file's content."""
     if file.exists():
         job.close()
     else:
@@ -171,7 +171,7 @@ def _evaluate_variant(
 def _evaluate_retriever(
     name: str, evaluation: EvaluationRun, pairs: Sequence[Pair], training_pairs: Sequence[Pair], folder: Path
 ) -> Job[dict[str, Any]]:
-    """Fit a whole system on the training pairs, and count how often it finds the right image."""
+    """Fit a complete system on the training pairs, and count how often it finds the right image."""
     from napari_cmrir.evaluation.retrievers.base import RETRIEVERS, compare_retrievers
 
     retriever = RETRIEVERS[name](folder / "retrievers" / name, evaluation.device)
@@ -220,6 +220,6 @@ def _digest(pairs: Sequence[Pair], total: int) -> Job[str]:
 
 
 def _key(shared: Mapping[str, Any], **own: Any) -> str:
-    """Name what decides an evaluation: code, model, images and settings."""
+    """Return a key of everything that decides an evaluation: code, model, images and settings."""
     key = {"format": 1, **shared, **own}
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The figures of every condition, and the report of a whole evaluation."""
+"""The figures of every condition, and the report of a complete evaluation."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class ConditionSummary:
     p95_seconds: float | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON can hold them, without the seconds."""
+        """Return the figures as values for JSON, without the seconds."""
 
         def shares(by_rank: dict[int, Share] | None) -> dict[str, Any] | None:
             return None if by_rank is None else {str(k): value.as_dict() for k, value in by_rank.items()}
@@ -239,7 +239,7 @@ class EvaluationReport:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as JSON can hold it; times are only under the key ``seconds``."""
+        """Return everything as values for JSON; times are only under the key ``seconds``."""
         from napari_cmrir import __version__
 
         summaries = self.summaries()
@@ -265,7 +265,7 @@ class EvaluationReport:
 
 
 def _lost(results: Sequence[QueryResult], n_fields: int, settings: EvaluationSettings) -> dict[str, int]:
-    """Count the queries not among the first K by the stage that lost them."""
+    """Count queries whose right image is not among the first K, by the stage that lost it."""
     from napari_cmrir.search.shortlist import shortlist_length, shortlist_method
 
     limit, search = max(settings.ranks), settings.search

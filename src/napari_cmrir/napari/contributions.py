@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 
-_SHOWN = 12
+_SHOWN = 12  # CoMIRs that a dropped repository opens: more layers would fill the layer list
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -130,9 +130,9 @@ def _propose(path: Path) -> None:
         shared_state_of(viewer).repository = path
 
 
-_SIZE = 384
+_SIZE = 384  # px a side of the samples: small enough to be indexed in seconds
 _PAIR_SEED, _FOLDER_SEEDS = 100, range(12)
-_ANSWER = 4
+_ANSWER = 4  # number of the sample image in the folder whose SHG partner is opened as the query
 
 
 def tissue_pair() -> list[LayerData]:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FindWidget"]
 
-_MOST_HITS = 100
+_MOST_HITS = 100  # of the dock's list; the command line has no limit
 _KEY = "Shift-F"
 
 

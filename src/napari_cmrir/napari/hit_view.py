@@ -212,7 +212,7 @@ class _Rows(QStyledItemDelegate):
         painter.fillRect(QRect(bar.topLeft(), QSize(round(bar.width() * confidence), _BAR)), pale)
 
 
-_WALKING_MILLISECONDS = 40
+_WALKING_MILLISECONDS = 40  # hits that the arrow keys pass faster than this are not read
 _VIEWS: tuple[tuple[View, str], ...] = (
     ("beside", "Beside the query"),
     ("registered", "Registered"),

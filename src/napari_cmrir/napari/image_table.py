@@ -32,8 +32,8 @@ _COLUMNS = (
 )
 _HINT = "No image is indexed here yet.\nChoose images and a model, and press Index."
 _SIDE = 32
-_SCROLLING_MILLISECONDS = 50
-_AT_ONCE, _KEPT = 64, 4096
+_SCROLLING_MILLISECONDS = 50  # rows that are scrolled past faster than this get no thumbnail
+_AT_ONCE, _KEPT = 64, 4096  # thumbnails read at once (a window's rows), and kept in memory
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ __all__ = [
 
 
 _LARGE = 4096  # px a side above which a layer gets levels
-_SMALLEST_LEVEL = 1024
+_SMALLEST_LEVEL = 1024  # px a side at which a coarser level no longer saves drawing time
 _THUMBNAIL = 56
 
 

@@ -41,7 +41,7 @@ __all__ = [
 
 _SHAPES_WITH_AREA = ("rectangle", "ellipse", "polygon")
 _RIGHT_ANGLE = 1e-3  # cosine between two sides up to which their corner counts as a right angle
-_ELLIPSE_POINTS = 360
+_ELLIPSE_POINTS = 360  # corners of the polygon for an ellipse: one for each degree
 
 
 @dataclass(frozen=True, eq=False)

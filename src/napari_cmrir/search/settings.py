@@ -70,8 +70,8 @@ class SearchSettings(RegistrationSettings):
     )
     bow_vocabulary: Literal["new", "repository"] = Field(
         "new",
-        description="Words of rerank='bow': learnt from the shortlist's patches (paper), or the repository's own"
-        " (faster).",
+        description="Words of rerank='bow': learnt from the shortlist's patches (paper), or the"
+        " repository's (faster).",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to compute.")
 

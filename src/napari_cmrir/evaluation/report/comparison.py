@@ -1,4 +1,4 @@
-"""Figures to stand beside ours: those of the paper and of another evaluation."""
+"""Figures for comparison: the paper's, and those of another evaluation."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def compare_evaluations(ours: dict[str, Any], other: dict[str, Any]) -> list[lis
     Returns
     -------
     list of list of str
-        A table with its heading; a row for each common condition and each K of ours.
+        A table with its heading; one row for each common condition and each K of the first evaluation.
 
     Raises
     ------

@@ -37,9 +37,9 @@ __all__ = [
 ]
 
 
-_SIDE = 176
-_QUALITY = 82
-_HITS = 4
+_SIDE = 176  # px of a picture in the gallery
+_QUALITY = 82  # of JPEG: bounds the size of the page, which holds all pictures
+_HITS = 4  # first hits of each query in the gallery
 
 Box = Sequence[Sequence[float]]
 
@@ -47,7 +47,7 @@ Box = Sequence[Sequence[float]]
 def best_and_worst(
     results: Sequence[QueryResult], count: int = 4
 ) -> tuple[list[QueryResult], list[QueryResult]]:
-    """Choose the queries to show: by rank, then by how well they are located.
+    """Choose the queries to show: by rank, then by corner error.
 
     Parameters
     ----------
@@ -238,7 +238,7 @@ def write_report(report: EvaluationReport, folder: str | os.PathLike[str]) -> Jo
     ----------
     report : EvaluationReport
     folder : path-like
-        Where to; made if need be, and files of these names are replaced.
+        Folder of the report; created if it does not exist. Files of these names are replaced.
 
     Yields
     ------
@@ -261,7 +261,7 @@ def write_report(report: EvaluationReport, folder: str | os.PathLike[str]) -> Jo
 
 
 def as_json(report: EvaluationReport) -> str:
-    """Write all of a report as JSON, a line for each query."""
+    """Write a report as JSON, one line for each query."""
     content = report.as_dict()
     queries = ",\n".join("  " + json.dumps(query, allow_nan=False) for query in content.pop("queries"))
     rest = json.dumps(content, indent=1, allow_nan=False)
@@ -269,7 +269,7 @@ def as_json(report: EvaluationReport) -> str:
 
 
 def _csv(report: EvaluationReport) -> str:
-    """A row for each query."""
+    """Write one row for each query."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(_COLUMNS)

@@ -1,4 +1,4 @@
-"""The plots of a report, as SVG: what they show does not change with the machine that draws them."""
+"""The plots of a report, as SVG that is the same on every machine."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _STYLE: Any = {
 
 
 def draw_success(conditions: Cells, n_fields: int) -> str:
-    """Draw the share of queries found among the first K, with its 95 % interval, a panel for each kind.
+    """Draw the share of queries found among the first K with its 95 % interval, one panel for each kind.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def draw_success(conditions: Cells, n_fields: int) -> str:
 
 
 def draw_ranks(conditions: Cells, n_fields: int) -> str:
-    """Draw how often the right image has which rank, one row of bars for each kind of query.
+    """Draw the distribution of the right image's rank, one row of bars for each kind of query.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def draw_ranks(conditions: Cells, n_fields: int) -> str:
 
 
 def draw_localisation(conditions: Cells) -> str | None:
-    """Draw where localisation fails: corner errors, against the rotation and against the shift of the query.
+    """Draw the corner errors against the rotation and against the shift of the query.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def draw_localisation(conditions: Cells) -> str | None:
 
 
 def draw_reliability(conditions: Cells) -> str | None:
-    """Draw how often a first hit is right against its confidence, and how the confidences lie.
+    """Draw how often a first hit is right against its confidence, and the distribution of confidences.
 
     Parameters
     ----------

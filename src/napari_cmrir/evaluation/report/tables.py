@@ -1,4 +1,4 @@
-"""The figures as tables: of one evaluation, and of a study in the layout of the paper's."""
+"""The figures of an evaluation as tables, and those of a study in the layout of the paper's tables."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TITLE_OF_RERANKING = {
 
 
 def as_markdown(rows: Sequence[Sequence[str]]) -> str:
-    """Write rows, the first of them the heading, as a Markdown table whose columns line up.
+    """Write rows as an aligned Markdown table; the first row is the heading.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def as_markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def evaluation_tables(summaries: Sequence[ConditionSummary]) -> dict[str, Table]:
-    """Lay out the figures of an evaluation, a row for each condition.
+    """Make tables of the figures of an evaluation, one row for each condition.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def _shortlist_rows(summaries: Sequence[ConditionSummary]) -> Table:
 
 
 def study_tables(report: StudyReport) -> str:
-    """Write a study as the paper's Tables 1 to 3, with the paper's own figures beside ours, in Markdown.
+    """Write a study as the paper's Tables 1 to 3 in Markdown, with the paper's figures beside its own.
 
     Our rows carry 95 % Wilson intervals. The paper's are those of 134 pairs of brightfield (BF) and second
     harmonic generation (SHG) images: the same modality where ours are the same, else the one in its place.
@@ -250,7 +250,7 @@ def _ours(
 
 
 def _theirs(report: StudyReport, modality: str) -> str:
-    """The paper's modality of that name, or in that place."""
+    """The paper's modality of the same name or, else, at the same position."""
     if {name.upper() for name in report.modalities} == set(MODALITIES):
         return modality.upper()
     return MODALITIES[report.modalities.index(modality)]

@@ -1,1 +1,1 @@
-"""Retrievers: whole systems that rank images for a query, ours and its competitors."""
+"""Retrievers: complete systems that rank images for a query: this package's search and competitors."""

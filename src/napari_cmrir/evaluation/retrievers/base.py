@@ -1,4 +1,4 @@
-"""What a retriever is, the registry of retrievers, and their comparison on the same queries."""
+"""The base class of retrievers, their registry, and their comparison on the same queries."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = ["RETRIEVERS", "Retriever", "compare_retrievers", "rank_of"]
 
 
 class Retriever(ABC):
-    """A whole system that ranks images for a query; a subclass gives `index` and `rank`.
+    """A complete system that ranks images for a query; a subclass implements `index` and `rank`.
 
     Parameters
     ----------
     folder : path-like
-        Where it may keep what it learns and indexes; made when it is needed.
+        Folder for learnt and indexed files; created when it is needed.
     device : {"auto", "cpu", "cuda", "mps"}
-        Where it computes.
+        Device to compute on.
     """
 
     def __init__(self, folder: str | os.PathLike[str], device: str = "auto") -> None:
@@ -51,7 +51,7 @@ class Retriever(ABC):
 
     @abstractmethod
     def index(self, images: Mapping[str, NDArray[Any]], modality: str) -> Job[None]:
-        """Take in the images to search, in place of those before.
+        """Index the images to search, instead of earlier ones.
 
         Parameters
         ----------
@@ -97,7 +97,7 @@ RETRIEVERS: Registry[type[Retriever]] = Registry(
 
 
 def rank_of(right: str, scores: Mapping[str, float]) -> int | None:
-    """Rank the right image, 1 for the first; images of equal score count as before it.
+    """Rank the right image, from 1; images of equal score count as better.
 
     Examples
     --------
@@ -112,14 +112,14 @@ def rank_of(right: str, scores: Mapping[str, float]) -> int | None:
 def compare_retrievers(
     retrievers: Mapping[str, Retriever], evaluation: EvaluationRun
 ) -> Job[dict[str, dict[Condition, list[int | None]]]]:
-    """Ask every retriever the same queries of an evaluation.
+    """Send the same queries of an evaluation to every retriever.
 
     Parameters
     ----------
     retrievers : mapping of str to Retriever
         Fitted, by the name to report.
     evaluation : EvaluationRun
-        Its pairs are added; they give the images that are searched, and the queries.
+        The evaluation, with its pairs added, from which searched images and queries are cut.
 
     Yields
     ------

@@ -1,4 +1,4 @@
-"""Our search as a retriever: CoMIRs, a repository, and registration."""
+"""The search of this package as a retriever: CoMIRs, a repository, and registration."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Ours(Retriever):
     folder : path-like
         Holds the repository, ``searched.cmrir``.
     device : str
-        Where it computes.
+        Device to compute on.
     model : Representation, optional
-        A trained one; `fit` then learns nothing.
+        A trained model; `fit` then learns nothing.
     training : optional
         Settings of the training, by default those of the representation.
     representation : str
-        What `fit` trains, a name in `REPRESENTATIONS`.
+        Representation that `fit` trains, a name in `REPRESENTATIONS`.
     indexing : RepositorySettings
     searching : SearchSettings
     """
@@ -70,7 +70,7 @@ class Ours(Retriever):
             )
 
     def index(self, images: Mapping[str, NDArray[Any]], modality: str) -> Job[None]:
-        """Build the repository anew.
+        """Build a new repository.
 
         Raises
         ------
@@ -95,7 +95,7 @@ class Ours(Retriever):
         region: Region | None = None,
         mask: NDArray[np.bool_] | None = None,
     ) -> Job[dict[str, float]]:
-        """Search; an image scores one over its rank, as the stages' own scores are of different kinds."""
+        """Search; an image's score is 1 / rank, because scores of different stages are not comparable."""
         if self._repository is None:
             raise InputError("The retriever has no images; index some first.")
         settings = self.searching.model_copy(update={"device": self.device})

@@ -25,7 +25,7 @@ from napari_cmrir.napari.jobs.workers import (
 
 __all__ = ["JobPanel"]
 
-_ESTIMATE_SECONDS = 3.0
+_ESTIMATE_SECONDS = 3.0  # before this, the pace is too uncertain for an estimate
 _BAR_STEPS = 1000
 
 

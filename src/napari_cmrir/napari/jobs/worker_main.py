@@ -29,7 +29,7 @@ __all__ = ["PROGRESS_SECONDS", "main", "read_message", "write_message"]
 PROGRESS_SECONDS = 0.05
 """Shortest interval between two reports of progress, in seconds; shorter ones could not be seen."""
 
-_LAST_SECONDS = 20.0
+_LAST_SECONDS = 20.0  # for the running job to leave complete files after napari has ended
 _NUMBER = struct.Struct("<Q")
 
 Send = Callable[..., None]

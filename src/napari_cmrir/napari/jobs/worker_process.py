@@ -28,8 +28,8 @@ __all__ = ["in_worker_process"]
 
 Result = TypeVar("Result")
 
-_HEARTBEAT = 0.1
-_GRACE_SECONDS = 0.7
+_HEARTBEAT = 0.1  # seconds between two looks at whether the job was stopped
+_GRACE_SECONDS = 0.7  # for a job to end before its process is killed: Stop takes at most a second
 _MOST_IDLE = 2  # one keeps the searched repository open, the other cuts thumbnails
 _START = "import sys; sys.path[:] = {}; from napari_cmrir.napari.jobs.worker_main import main; main()"
 

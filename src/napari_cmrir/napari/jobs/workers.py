@@ -192,7 +192,7 @@ def ignore(*_: object) -> None:
     """Do nothing, with any arguments."""
 
 
-_TYPING_MILLISECONDS = 250
+_TYPING_MILLISECONDS = 250  # pause after a key before the disk is asked: longer than between two keys
 _TURN_MILLISECONDS = 10  # Qt draws 5 ms after a request: each step is drawn before the next starts
 
 
