@@ -1,11 +1,11 @@
-"""Measure what napari itself takes in the window's thread for the layers that a hit is shown in.
+"""Measure the time that napari itself takes in the window's thread for the layers of a hit.
 
     python scripts/with_display.py python benchmarks/add_layers.py
 
 Prints the computing time of each call, and of the longest event that follows from it (mostly drawing). The
-calls are those of Find region, in its order, on layers like its own: a query image and the region on it, then
-an image and a box, shown beside them in the grid. No part of this plugin runs. A hit is shown three times:
-the first contains what is loaded once.
+calls are those of Find region in the same order, on similar layers: a query image with its region, then an
+image and a box beside them in the grid. No part of the plugin runs. A hit is shown three times, because the
+first time includes what napari loads only once.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from qtpy.QtCore import QEventLoop, QTimer
 
 _BOX = np.array([[10, 10], [10, 100], [100, 100], [100, 10]])
 _MICROMETRES: dict[str, Any] = {"scale": (0.5, 0.5), "units": ("um", "um")}
-_MILLISECONDS = 300  # to let the window live after a call
+_MILLISECONDS = 300  # for the event loop to run after a call
 
 
 def main() -> None:
-    """Add, show and remove layers, one call after the other."""
+    """Add, show and remove layers, one call after another."""
     viewer: Any = napari.Viewer(show=False)
     viewer.window._qt_window.resize(1366, 768)
     viewer.window._qt_window.show()

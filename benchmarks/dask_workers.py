@@ -1,7 +1,7 @@
-"""Index with two dask workers beside one, each on one thread.
+"""Compare indexing with two dask workers with one worker, each on one thread.
 
 Run it as ``python benchmarks/dask_workers.py`` on a computer with two free cores. Generated images are added
-to a repository that has its vocabulary; the workers run before the clock does.
+to a repository that has a vocabulary. The workers start before the time is measured.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Candidates for fine scores of registered hits: criteria added to the correlation under the poses found.
+"""Compare candidates for fine scores: criteria that are added to the correlation at the found poses.
 
     python benchmarks/fine_scores.py MODEL PAIRS --modalities SHG BF [--patch-size 96] [--queries 64]
 
-Patch queries of the other modality, turned and shifted, are registered with every field by
-correlation; then each criterion is computed under the best pose in each field, scaled to the spread of the
-correlation over the fields, and added. "alone" is the criterion without the correlation. p is McNemar's exact
-test against the correlation. Tune on validation folders only.
+Patch queries of the other modality, rotated and shifted, are registered with every field by correlation. Each
+criterion is then computed at the best pose in each field, scaled to the spread of the correlation over the
+fields, and added. "alone" is the criterion without the correlation. p is McNemar's exact test against the
+correlation. Tune on validation folders only.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def half(image: Array) -> Array:
 
 
 def band(image: Array, deviation: float) -> Array:
-    """An image at half resolution without its neighbourhoods' means; deviation in pixels of the full one."""
+    """High-pass an image at half resolution; the deviation is in pixels of full resolution."""
     return image - cv2.GaussianBlur(image, (0, 0), deviation / 2)
 
 
@@ -103,7 +103,7 @@ CRITERIA: dict[str, Callable[[Array, Array, Array, Array, Array], float]] = {
 
 
 def posed(image: NDArray[Any], pose: Pose, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """What lies under a pose, at half resolution, and where there is something."""
+    """Return the field under a pose at half resolution, and a mask of the pixels inside the field."""
     region = Region(pose.centre, shape[0], shape[1], pose.rotation_degrees)
     pixels, inside = cut(np.atleast_3d(image).astype(np.float32), region)
     return half(pixels.mean(2)), (half(inside.astype(np.float32)) > 0.5).astype(np.float32)
@@ -112,7 +112,7 @@ def posed(image: NDArray[Any], pose: Pose, shape: tuple[int, ...]) -> tuple[Arra
 def answers(
     evaluation_run: EvaluationRun, repositories: dict[str, Repository], n: int
 ) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.float64]]]:
-    """The right field of each query; first vote and runner-up of every field; its criteria."""
+    """Return the right field of each query, and the first vote, runner-up and criteria of every field."""
     conditions = [
         c
         for c in evaluation_run.conditions()

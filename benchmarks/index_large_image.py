@@ -1,8 +1,10 @@
-"""Memory and time of indexing one large image: python benchmarks/index_large_image.py [--side 20000].
+"""Measure memory and time of indexing one large image.
 
-Makes a bright-field slide, a share of it tissue and the rest empty glass, as OME-TIFF (tiled, deflate, no
-pyramid) and as OME-Zarr (chunked, one level) in a temporary folder, and indexes each in a process of its own
-with the default networks, untrained, and the default settings. Prints the process's peak resident memory.
+    python benchmarks/index_large_image.py [--side 20000]
+
+Makes a bright-field slide, partly tissue and partly empty glass, as OME-TIFF (tiled, deflate, no pyramid) and
+as OME-Zarr (chunked, one level) in a temporary folder, and indexes each in a separate process with the
+default networks, untrained, and the default settings. Prints the process's peak resident memory.
 """
 
 from __future__ import annotations
@@ -104,7 +106,7 @@ def _peak_gb() -> float:
 
 
 def _texture() -> np.ndarray:
-    """A patch of tissue that repeats without a seam, (2048, 2048, 3)."""
+    """Make a patch of tissue that repeats without a seam, (2048, 2048, 3)."""
     from scipy.ndimage import gaussian_filter
 
     rng = np.random.default_rng(0)
@@ -118,7 +120,7 @@ def _texture() -> np.ndarray:
 
 
 def _tiles(side: int, share: float):
-    """The slide's tiles, row by row: tissue in a disc of its centre, turned from place to place."""
+    """Yield the slide's tiles row by row: rotated tissue in a disc at its centre, glass around it."""
     texture, rng = _texture(), np.random.default_rng(1)
     radius = side * (share / np.pi) ** 0.5
     y, x = np.mgrid[:TILE, :TILE]

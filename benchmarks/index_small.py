@@ -1,9 +1,9 @@
-"""Seconds that two versions of the code take to index small folders, and what the time goes into.
+"""Compare the time that two versions of the code take to index small folders, part by part.
 
     python benchmarks/index_small.py --before old/src --after src
 
-Each version indexes ten generated images of 512 px with the model that ships with it, in a fresh process, and
-the versions take turns. One more process each prints what the time goes into, under a profiler that slows it.
+Each version indexes ten generated images of 512 px with its shipped model, in a fresh process; the versions
+take turns. One more process for each version prints the parts of the time, under a profiler that slows it.
 Then 24 images of 834 px are indexed with the default network (after one step of training: weights do not
 change the speed), and the seconds in the bag of words are printed. ``OMP_NUM_THREADS`` sets the threads of
 each process.
@@ -66,7 +66,7 @@ class Clock:
         here.last = now
         if event == "call":
             here.stack.append(self.part(frame.f_code) or here.stack[-1])
-        elif len(here.stack) > 1:  # else the function was entered before the clock started
+        elif len(here.stack) > 1:  # otherwise the function was entered before the clock started
             here.stack.pop()
 
     def part(self, code: CodeType) -> str | None:
@@ -138,7 +138,7 @@ def default_model(source: Path, pairs: Path, output: Path) -> Path:
 
 
 def print_parts(name: str, timed: dict[str, Any]) -> None:
-    """Print what the time of a profiled build goes into."""
+    """Print the parts of a profiled build's time."""
     parts = sorted(timed["parts"].items(), key=lambda part: -part[1])
     shown = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in parts if not part.startswith("else in"))
     words = sum(seconds for part, seconds in parts if part.startswith("words"))

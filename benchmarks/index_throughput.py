@@ -1,8 +1,8 @@
-"""Images a minute that indexing takes in, what its time goes into, and indexing with nothing changed.
+"""Measure images a minute of indexing, the parts of its time, and indexing without changes.
 
 Run it as ``python benchmarks/index_throughput.py``. Generated 834 x 834 RGB images are added to a repository
-that has its vocabulary, in this process, with an untrained network: its weights do not change its speed.
-``OMP_NUM_THREADS`` says on how many threads.
+that has a vocabulary, in this process, with an untrained network: weights do not change the speed.
+``OMP_NUM_THREADS`` sets the number of threads.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def make_model(settings: TrainingSettings, channels: int) -> ComirModel:
 
 
 def write_images(folder: Path, n_images: int) -> None:
-    """Write RGB images: a few generated tissues, each turned and mirrored into others."""
+    """Write RGB images: a few generated tissues, each rotated and mirrored."""
     folder.mkdir()
     tissue = None
     for number in range(n_images):
@@ -71,7 +71,7 @@ def write_images(folder: Path, n_images: int) -> None:
 
 
 class Clock:
-    """Counts the seconds spent in functions and generators, by the parts that they belong to."""
+    """Counts the seconds spent in functions and generators, by their parts of the build."""
 
     def __init__(self) -> None:
         self.seconds: Counter[str] = Counter()

@@ -1,10 +1,10 @@
-"""Kill indexing at random moments; what is left must open or say that it is unfinished, and resume.
+"""Kill indexing at random moments; the repository must open or report that it is unfinished, and resume.
 
-Run it as ``python benchmarks/kill_indexing.py 200``. It indexes generated images, adds more, learns the words
-anew and compacts, in child processes that it kills (SIGKILL) after a random while, opens and verifies what
-is left, goes on until the work is done, and compares the rankings, byte for byte, with those of a repository
-made in peace. With ``--workers 2``, dask workers index, and the process that they work for is killed. POSIX
-only.
+Run it as ``python benchmarks/kill_indexing.py 200``. Child processes index generated images, add more, learn
+a new vocabulary and compact. Each is killed (SIGKILL) after a random time. The script then opens and verifies
+the repository, resumes until the work is done, and compares the rankings, byte for byte, with those of a
+repository built without kills. With ``--workers 2``, dask workers index, and the process that they work for
+is killed. POSIX only.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def write_images(folder: Path, seeds: range) -> None:
 
 
 def index(images: Path, path: Path, workers: int | None = None) -> None:
-    indexing.BATCH_FIELDS = indexing.BATCH_IMAGES = 4  # publish often, to be killed in it
+    indexing.BATCH_FIELDS = indexing.BATCH_IMAGES = 4  # publish often, so that kills happen while publishing
     build = build_repository(
         [images], make_model(), "BF", path, SETTINGS, workers=workers, indexes=("words",)
     )
@@ -134,7 +134,7 @@ def open_or_say_why(path: Path) -> str:
 
 
 def load_as_child(function, *arguments) -> None:
-    """Import what a function imports, so that its children need not: they spend their time being killed."""
+    """Import the modules of a function, so that its child processes start faster."""
 
     def imported() -> list[str]:
         function(*arguments)
@@ -176,7 +176,7 @@ def in_child(function, *arguments, killed_after: float | None = None):
 
 
 def steps(folder: Path, path: Path, workers: int | None):
-    """Yield what is done to a repository, step by step, and prepare the images of each."""
+    """Yield the steps on a repository, and prepare the images of each."""
     for n_images in (12, 16):
         shutil.rmtree(folder / "images", ignore_errors=True)
         write_images(folder / "images", range(n_images))
@@ -210,7 +210,7 @@ def main() -> None:
     while kills < options.kills:
         path = folder / f"killed{rounds}.cmrir"
         for step, (work, arguments) in enumerate(steps(folder, path, options.workers)):
-            most = kills + KILLS_A_STEP  # else the shortest, hardly ever done in time, would take nearly all
+            most = kills + KILLS_A_STEP  # or the shortest step would take nearly all kills
             while kills < min(most, options.kills):
                 killed_after = generator.uniform(0, seconds[step])
                 if in_child(work, *arguments, killed_after=killed_after) is not None:

@@ -1,9 +1,8 @@
-"""A query of a 160 px polygon in a pyramid of 20,000 x 20,000 px, against the same query of a small image.
+"""Compare a query of a 160 px polygon in a pyramid of 20,000 x 20,000 px with one in a small image.
 
 Prints, for OME-TIFF and OME-Zarr, the seconds until the image is opened and the region read, and the
-process's peak memory, each in a process of its own; exits with 1 where the large image takes 1 s or
-more to start, or 400 MB more memory.
-Run it with ``python benchmarks/query_large_image.py``.
+process's peak memory, each in a separate process. Exits with 1 if the large image takes 1 s or more to start,
+or 400 MB more memory. Run it with ``python benchmarks/query_large_image.py``.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def write_zarr(path: Path, section: np.ndarray) -> None:
 
 
 def peak_memory() -> float:
-    """Peak resident memory of this program, MB; getrusage counts that of its parent, too."""
+    """Peak resident memory of this program, MB; getrusage would include its parent's."""
     status = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
 
@@ -95,7 +94,7 @@ def measure(repository: str, image: str, corners: list[tuple[float, float]]) -> 
 
 
 def main() -> int:
-    """Write the images, and measure each in a process of its own."""
+    """Write the images, and measure each in a separate process."""
     from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,17 +1,17 @@
-"""Seconds of a query on a repository of fields of 834 x 834, beside the paper's re-ranking and OpenCV.
+"""Measure the seconds of a query on fields of 834 x 834 px, the paper's re-ranking, and OpenCV's matching.
 
     python benchmarks/query_latency.py [--fields 134] [--queries 5] [--repository FOLDER] [--only NAME]
     python benchmarks/query_latency.py --fields 30 --queries 2 --only best   # in a minute or two
 
-The fields are generated tissue and the default network has untrained weights unless a model is given:
-what is measured does not depend on either. A repository is built in the folder on the first run (some
-minutes for 134 fields), and used again; registering the best 30 does not depend on how many there are. Every
-query is asked once unmeasured, so that what is read once is read. Beside the seconds stand those of the
-stages, as `query --timings` prints them.
+The fields are generated tissue and the default network has untrained weights unless a model is given: the
+times depend on neither. The first run builds a repository in the folder (some minutes for 134 fields); later
+runs use it again. The time of registering the best 30 does not depend on the number of fields. Every query
+runs once without being measured, so that files are read. The seconds of the stages are printed as `query
+--timings` prints them.
 
-Beside: Stage III of the paper (a new vocabulary over the patches of the best 30), and a loop of
+For comparison: Stage III of the paper (a new vocabulary over the patches of the best 30), and a loop of
 cv2.matchTemplate over the same rotations of the query's CoMIR, the same fields and the same resolution as the
-coarse step of our registration, which finds no sub-pixel pose and knows nothing of overlaps.
+coarse step of the registration. The loop finds no sub-pixel poses and does not account for overlaps.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SIDE, PATCH, SHORTLIST, LEVEL = 834, 256, 30, 2
 
 
 def untrained_model() -> ComirModel:
-    """The default network as it is before training, its output spread over the range of a CoMIR."""
+    """Return the untrained default network, with its output scaled to the range of a CoMIR."""
     torch.manual_seed(0)
     settings = TrainingSettings()
     pair = sample_pair(0, 256)
@@ -82,7 +82,7 @@ def seconds_of(
 
 
 def match_templates(repository: Repository, result: SearchResult, settings: SearchSettings) -> float:
-    """Seconds of the loop over the fields that were re-ranked and the rotations that were tried."""
+    """Measure the seconds of the loop over the re-ranked fields and the tried rotations."""
     import cv2
 
     start = time.perf_counter()
@@ -134,7 +134,7 @@ def measure(repository: Repository, n: int, only: str) -> None:
 
 
 def beside(repository: Repository, name: str, asked: list[np.ndarray], settings: SearchSettings) -> None:
-    """Print the loop's seconds beside those of our registration, all of it and its coarse step alone."""
+    """Print the loop's seconds beside those of the registration and of its coarse step."""
     _, whole = seconds_of(repository, asked, settings)
     _, coarse = seconds_of(repository, asked, settings.model_copy(update={"refine": 0}))
     loops = [match_templates(repository, result, settings) for result in whole]

@@ -1,9 +1,9 @@
-"""Rank 100,000 fields from mapped segments, beside scipy.sparse doing the same product in memory.
+"""Rank 100,000 fields from mapped segments, and compare with the same product by scipy.sparse in memory.
 
 Run it as ``python benchmarks/ranking_100k.py``. The histograms are generated at the density of 834 px fields:
 3,500 of 4,000 words each (512 px fields of the published SHG/BF cores have 2,500 to 2,900). Prints the 95th
-percentile of a ranking of all fields, the time that the first takes (it also sums up every field's length),
-and by how much memory grows. ``OMP_NUM_THREADS`` says on how many threads.
+percentile of a ranking of all fields, the time of the first ranking (which also computes every field's
+length), and the growth of memory. ``OMP_NUM_THREADS`` sets the number of threads.
 """
 
 import argparse
@@ -26,7 +26,7 @@ FIELDS_A_SEGMENT = 2048
 
 
 def own_memory() -> float:
-    """Memory of this process that is no file's, in GB (Linux)."""
+    """Memory of this process without mapped files, in GB (Linux)."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("RssAnon:")[1].split()[0]) / 1e6
 

@@ -1,10 +1,10 @@
-"""Representing an 834 x 834 px image: the tiramisu and the unet beside the plain float32 tiramisu.
+"""Compute the CoMIR of an 834 x 834 px image: the package's tiramisu and unet, and a float32 tiramisu.
 
     python benchmarks/represent.py [--repeats 3] [--threads 2]
 
-The peer is the published network as it is: a float32 module in evaluation mode, under ``torch.no_grad``.
-Ours is `represent`, from pixels to 8 bits. The share of the peak is that of the largest matrix products that
-torch computes on this machine in the same number format, measured here.
+The network for comparison is the published one: a float32 module in evaluation mode, under ``torch.no_grad``.
+The package's time is that of `represent`, from pixels to 8 bits. The share of the peak is that of the largest
+matrix products that torch computes on this machine in the same number format, measured here.
 """
 
 from __future__ import annotations

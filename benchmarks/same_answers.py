@@ -1,4 +1,4 @@
-"""Whether two versions of the code give the same answers: hits, boxes, scores and confidences.
+"""Compare the answers of two versions of the code: hits, boxes, scores and confidences.
 
     python benchmarks/same_answers.py MODEL PAIRS --modalities SHG BF \
         --before old/src kept/before --after src kept/after [--variants default none bow paper paper-none]
@@ -6,9 +6,9 @@
 Each version indexes the images of both modalities and searches the images of the other modality in them,
 whole and one patch of each, through its own command line. The variants paper and paper-none search with the
 paper's settings; a version whose `query` has no --preset does so through its Python API. Scores of paper-none
-are those of the words. The answers of a version stay in its folder. They are used again if the source files
-are still the same, and those of the version before also if the folder does not say what its sources were.
-Without --after, the answers before are made and kept. The exit status is 1 if the answers differ.
+are those of the words. The answers of a version are saved in its folder. They are used again if the source
+files are unchanged; those of --before also if the folder does not name its sources. Without --after, only the
+answers of --before are computed. The exit status is 1 if the answers differ.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ALLOWED = {"box": 1e-3, "score": 1e-4, "confidence": 1e-4}
 """Largest differences allowed, in pixels for boxes."""
 
 WORDS_ALLOWED = 1e-6  # of the scores of paper-none, which are those of the words
-ROUNDING = 1 + 1e-6  # differences of rounded decimals, such as 0.123 - 0.122, come out a little above 0.001
+ROUNDING = 1 + 1e-6  # rounded decimals, such as 0.123 - 0.122, can differ by a little more than 0.001
 
 PROGRAM = "from napari_cmrir.cli.main import main; main()"
 PAPER = """
@@ -104,7 +104,7 @@ class Version:
         return sha256.hexdigest()
 
     def python(self, program: str, *arguments: object) -> str:
-        """Run a program with this version in a process of its own, and return what it prints."""
+        """Run a program with this version in a separate process, and return its output."""
         environment = os.environ | {"PYTHONPATH": str(self.source)}
         command = [sys.executable, "-c", program, *map(str, arguments)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -113,13 +113,13 @@ class Version:
         return done.stdout
 
     def offers(self, verb: str, option: str) -> bool:
-        """Say whether a verb of the command line has an option."""
+        """Return whether a command has an option."""
         return option in self.python(PROGRAM, verb, "--help")
 
     def answer(
         self, name: str, searched: str, asked: str, variant: str, is_patch: bool, options: Any
     ) -> None:
-        """Search the images of a modality among those of the other, and keep the answers."""
+        """Search the images of a modality among those of the other, and save the answers."""
         images = sorted(Path(options.pairs).glob(f"*_{asked}.*"))[: options.first]
         is_paper = variant.startswith("paper")
         repository = self.kept / f"{searched}{'-paper' if is_paper else ''}.cmrir"
@@ -149,7 +149,7 @@ class Version:
         partial.rename(self.kept / f"{name}.json")
 
     def answers(self, name: str, *question: Any) -> dict[str, dict[str, Any]]:
-        """Return the answers to the queries of a search by image, asked now or kept."""
+        """Return the answers to the queries of a search by image, computed now or saved before."""
         file = self.kept / f"{name}.json"
         if not file.exists():
             self.answer(name, *question)

@@ -1,12 +1,12 @@
-"""How often screening keeps the right field among many: at several resolutions, and by bag of words.
+"""Measure how often screening keeps the right field among many, at several resolutions and by words.
 
     python benchmarks/screening_recall.py MODEL PAIRS OTHERS --modalities SHG BF [--fields 2500] [--words]
 
-Queries are of the other modality, turned and shifted, as `evaluate` draws them. The fields searched beside
-those of PAIRS are cut from CoMIRs of the images in OTHERS, at three sizes, and of generated tissue, half of
-each, and turned by quarters and mirrored: many fields of few images, represented in minutes. (`evaluate
---distractors` indexes every field on its own.) With fewer fields than `--as-of`, the first K of those stand
-for the first K times fields / as-of of these.
+Queries are of the other modality, rotated and shifted, as `evaluate` draws them. Beside the fields of PAIRS,
+distractors are searched: half are cut from CoMIRs of the images in OTHERS at three sizes, half from generated
+tissue, all rotated by quarter turns and mirrored. These are many fields of few images, computed in minutes.
+(`evaluate --distractors` indexes every field separately.) With fewer fields than `--as-of`, recall at K of
+`--as-of` fields is estimated by recall at K * fields / as-of.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def fields_of(model, evaluation_run, modality, options):
 
 
 def cuts_of(comir):
-    """Fields of a CoMIR in its eight poses, on a grid."""
+    """Cut the fields of a CoMIR in eight orientations, on a grid."""
     cuts = []
     for quarters in range(4):
         for flip in (1, -1):
@@ -131,7 +131,7 @@ def cuts_of(comir):
 
 
 def signatures_of(fields, options):
-    """By name, the bytes of a field and what scores all fields for a query."""
+    """Return, by name, the bytes of a field and the function that scores all fields for a query."""
     found = {}
     for level in sorted({level for level, _ in SCREENS}, reverse=True):
         by_shape = defaultdict(list)

@@ -1,10 +1,10 @@
-"""The search in variants, one thing off at a time, by `evaluate`: turned and shifted queries, paired tests.
+"""Turn off one part of the search at a time: `evaluate` with rotated and shifted queries, and paired tests.
 
     python benchmarks/search_ablation.py MODEL PAIRS --modalities SHG BF [--repositories FOLDER] [--only TEXT]
 
-Queries are of the other modality. The figures of both directions are pooled, whole and patch queries told
-apart; p is McNemar's exact test of the first hits against the default's, on the same queries. Repositories
-are built once and shared. `--first 3` takes the first three pairs, to try it.
+Queries are of the other modality. The figures of both directions are pooled, separately for whole and patch
+queries; p is McNemar's exact test of the first hits against the default's, on the same queries. Repositories
+are built once and shared. `--first 3` uses only the first three pairs.
 """
 
 from __future__ import annotations

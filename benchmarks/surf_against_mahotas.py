@@ -1,10 +1,10 @@
-"""Dense SURF of one 834 x 834 px CoMIR at four block widths, beside mahotas on the same points.
+"""Compare dense SURF of one 834 x 834 px CoMIR at four block widths with mahotas on the same points.
 
     python benchmarks/surf_against_mahotas.py [--image FILE]
 
-mahotas leaves out points near the border, so it is given the image with a wide border, continued as ours is:
-both describe all 43,264 points. It samples half a sample beside the article's positions, so its descriptors
-are alike, not equal; their median cosine with ours is printed.
+mahotas leaves out points near the border. It therefore gets the image with a wide border, extended as in this
+package, so that both describe all 43,264 points. It samples half a sample off the article's positions, so its
+descriptors are similar, not equal; the median cosine is printed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _cosines(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Cosines after theirs are brought into our order, whichever it takes."""
+    """Cosines after mahotas' values are put in this package's order."""
     theirs = theirs / np.maximum(np.linalg.norm(theirs, axis=1, keepdims=True), 1e-12)
     best = np.zeros(len(ours))
     for order in ((0, 1, 2, 3), (0, 2, 1, 3), (1, 0, 3, 2), (2, 0, 3, 1)):

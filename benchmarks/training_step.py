@@ -1,11 +1,11 @@
-"""One training step at the paper's settings (tiramisu, N = 24, 128 px), ours beside the published way.
+"""Time one training step at the paper's settings (tiramisu, N = 24, 128 px), and the published way.
 
     python benchmarks/training_step.py [--repeats 1] [--threads 2]
 
-The published way, rebuilt from its description: every patch is turned by any angle and flipped on its own
+The published way, rebuilt from its description: every patch is rotated by any angle and flipped separately
 before it is cropped, activations are recomputed in the backward pass (gradient checkpointing of every dense
-block), and the 2N x 2N similarities are computed pair by pair. Ours is `Trainer.train_step` with the same
-settings; the share of its parts is printed too.
+block), and the 2N x 2N similarities are computed pair by pair. The package's way is `Trainer.train_step` with
+the same settings; the shares of its parts are printed, too.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 class Published:
-    """The published training, a step at a time."""
+    """The published training, one step at a time."""
 
     def __init__(self, images: Images, count: int, side: int, temperature: float) -> None:
         torch.manual_seed(0)
@@ -83,7 +83,7 @@ class Published:
         return float(loss.detach())
 
     def sample(self) -> np.ndarray:
-        """One pair of patches, turned and flipped as whole images and then cropped."""
+        """Cut one pair of patches after rotating and flipping whole images."""
         pair = self.random.choice(self.images)
         height, width = pair[0].shape
         centre = (width / 2, height / 2)
@@ -99,7 +99,7 @@ class Published:
 
 
 class Checkpointed(Tiramisu):
-    """Layer by layer; every dense block forgets its activations and computes them again on the way back."""
+    """Computes layer by layer; every dense block recomputes its activations in the backward pass."""
 
     def forward(self, image: Tensor) -> Tensor:
         x, skips = self.conv_init(image), []
@@ -128,7 +128,7 @@ def pairwise_loss(comirs: Tensor, temperature: float) -> Tensor:
 
 
 def equal_losses() -> tuple[float, float]:
-    """The loss of the same CoMIRs, as matrix products and pair by pair."""
+    """Compare the loss of the same CoMIRs, by matrix products and pair by pair."""
     from napari_cmrir.representations.comir.training.loss import contrastive_loss
 
     comirs = torch.rand(16, 1, 32, 32, generator=torch.Generator().manual_seed(0)).double()

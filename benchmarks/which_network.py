@@ -1,15 +1,15 @@
-"""Which network is worth its time: each trained for the same CPU seconds, then evaluated.
+"""Compare networks after equal CPU seconds of training, by `evaluate`.
 
     python benchmarks/which_network.py shg_bf/train shg_bf/val --modalities SHG BF [--cpu-seconds 240]
         [-o which_network.jsonl] [--only "unet 16/32/64" ...]
 
 The settings are those of the preset ``fast`` but for the network, or for what else a row names. A few steps
 are timed first; the training, and with it the schedule of its learning rate, is made as long as the budget
-allows. Nothing is validated meanwhile and the last networks are taken. `evaluate` then asks turned and
-shifted queries of the other pairs, whole and as a patch, both ways. Seconds are of the CPU (all threads),
-so that a busy machine counts little.
+allows. There is no validation, and the last networks are used. `evaluate` then runs rotated and shifted
+queries of the other pairs, whole and as a patch, in both directions. Seconds are CPU seconds of all threads,
+which a busy machine changes little.
 
-Every row is kept in the output file as soon as it is known; what is there already is not done again.
+Every row is saved in the output file as soon as it is computed. Rows in the file are not computed again.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def seconds_to_represent(model: ComirModel, image: np.ndarray, modality: str) ->
 def ranks_by_size(
     model: ComirModel, tests: list[Pair], modalities: tuple[str, str]
 ) -> dict[str, list[int | None]]:
-    """Ranks of the right fields; all are registered, so that the few visual words do not matter."""
+    """Ranks of the right fields; all fields are registered, so that the visual words have no effect."""
     settings = EvaluationSettings(
         kinds=("cross",),
         poses=("transformed",),
@@ -166,7 +166,7 @@ def ranks_by_size(
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Print rows as Markdown, those that find most first."""
+    """Print rows as a Markdown table, best first."""
     print("| " + " | ".join(COLUMNS.values()) + " |")
     print("|---" * len(COLUMNS) + "|")
     for row in sorted(rows, key=lambda row: (-row["patch_1"] - row["whole_1"], row["step_seconds"])):
@@ -174,7 +174,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 
 def shown(value: str | float) -> str:
-    """A figure with as many digits as it deserves."""
+    """Format a figure with a suitable number of digits."""
     if isinstance(value, str):
         return value
     if isinstance(value, int):

@@ -1,10 +1,10 @@
-"""Stage II in variants: descriptor x weights x orientation x vocabulary, by `evaluate` without re-ranking.
+"""Compare variants of Stage II: descriptor, weights, orientation and vocabulary, without re-ranking.
 
     python benchmarks/words_ablation.py MODEL PAIRS --modalities SHG BF [--only TEXT] [--seeds 0 1]
 
 Queries are of the other modality, turned and shifted. The figures of both directions are pooled; whole and
-patch queries are told apart. Every CoMIR is computed once for all variants, every descriptor once for those
-that share it, and hits are located without turning, as nobody looks at their boxes.
+patch queries are listed separately. Every CoMIR is computed once for all variants, and every descriptor once
+for the variants that share it. Hits are located without rotations, because boxes are not evaluated.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PAPER, DEFAULT = RepositorySettings.paper(), RepositorySettings()
 
 
 def variants() -> dict[str, RepositorySettings]:
-    """Name the variants: the presets, and the default with one thing changed."""
+    """Name the variants: the presets, and the default with one change."""
 
     def change(part: str, **fields: Any) -> RepositorySettings:
         return DEFAULT.model_copy(update={part: getattr(DEFAULT, part).model_copy(update=fields)})

@@ -1,10 +1,10 @@
-"""Fields summed up in a few bytes (VLAD) and thumbnails, beside bags of words of as many bytes and more.
+"""Compare short descriptions of fields (VLAD, thumbnails) with bags of words of similar size.
 
     python benchmarks/words_aggregate_against_bags.py MODEL PAIRS --modalities SHG BF [--seeds 0 1 2]
 
-Queries are of the other modality, turned and shifted, as `evaluate` draws them; both directions are pooled.
+Queries are of the other modality, rotated and shifted, as `evaluate` draws them; both directions are pooled.
 Bytes of a bag: 4 for each word that occurs in a field (its name and its count). A thumbnail is the CoMIR at
-an eighth or a quarter of its resolution, and is compared as `search.screening` does, in all rotations.
+an eighth or a quarter of its resolution, and compared as `search.shortlist.screen` does, in all rotations.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def searchers_of(evaluation_run, model, modality, arguments):
-    """Return, by name, the bytes of a field and what scores all fields for a query's descriptors."""
+    """Return, by name, the bytes of a field and the function that scores all fields for a query."""
     images = evaluation_run.images[modality]
     comirs = [
         jobs.run(represent(model, f.crop(images[f.identifier]), modality)) for f in evaluation_run.fields
@@ -132,7 +132,7 @@ def aggregate(descriptors, vocabulary):
 
 
 def cosines(query, vectors):
-    """Cosines of the query and each field, both less the mean of the fields, in which nothing tells apart."""
+    """Cosines of the query and each field, after the mean of the fields is subtracted from both."""
     mean = vectors.mean(axis=0)
     fields, asked = vectors - mean, query - mean
     return fields @ asked / (np.linalg.norm(fields, axis=1) * np.linalg.norm(asked) + 1e-9)

@@ -1,9 +1,9 @@
-"""20,000 words from 400,000 SURF descriptors, beside faiss's k-means and scikit-learn's MiniBatchKMeans.
+"""Learn 20,000 words from 400,000 SURF descriptors; compare with faiss and scikit-learn's MiniBatchKMeans.
 
     python benchmarks/words_kmeans_against_peers.py [--images FOLDER] [--rounds 5]
 
-faiss runs as many rounds as we do. MiniBatchKMeans runs until it has reached our inertia, or has seen the
-data `--epochs` times. Inertia is measured alike for all, by an exact search.
+faiss runs the same number of rounds as this package. MiniBatchKMeans runs until it reaches the same inertia,
+or has seen the data `--epochs` times. Inertia is measured by an exact search for all.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 class Clock:
-    """Wall and CPU seconds of what runs inside."""
+    """Measure wall and CPU seconds of a block."""
 
     def __enter__(self) -> Clock:
         self.wall, self.cpu = time.perf_counter(), time.process_time()

@@ -1,8 +1,8 @@
-"""The words of one 834 x 834 px CoMIR's 43,264 SURF descriptors among 20,000, beside faiss's exact search.
+"""Assign 43,264 SURF descriptors of one CoMIR to 20,000 words, and compare with faiss's exact search.
 
     python benchmarks/words_nearest_against_faiss.py [--images FOLDER]
 
-Also prints how often the word is the same as the exact search's, and how much farther it is if not.
+Also prints how often the word equals that of the exact search, and how much farther other words are.
 """
 
 from __future__ import annotations

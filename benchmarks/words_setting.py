@@ -1,4 +1,4 @@
-"""What the benchmarks of Stage II share: images, descriptors of a repository, and a fair stopwatch."""
+"""Shared code of the benchmarks of Stage II: images, descriptors of a repository, and a stopwatch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Seconds:
 def stopwatch(
     runs: dict[str, Callable[[], Any]], repeats: int = 5
 ) -> tuple[dict[str, Any], dict[str, Seconds]]:
-    """Run each in turn, `repeats` times after a first; return the last results and the least seconds.
+    """Run functions in turn, `repeats` times after a first run; return last results and least seconds.
 
     Taking turns lets a busy machine slow all of them alike. A peer that is not installed is left out.
     """
@@ -81,7 +81,7 @@ def read_comir(path: str | Path | None, size: int, seed: int = 0) -> np.ndarray:
 
 
 def bench_of(model, pairs, modalities, seed):
-    """Fields of pairs, to be searched for turned and shifted queries of the other modality."""
+    """Open a run of fields, with rotated and shifted queries of the other modality."""
     settings = EvaluationSettings(kinds=("cross",), poses=("transformed",), seed=seed)
     evaluation_run = EvaluationRun(model, modalities, settings, "auto")
     for pair in pairs:
@@ -90,7 +90,7 @@ def bench_of(model, pairs, modalities, seed):
 
 
 def training_descriptors(number: int, images: list[Path]) -> np.ndarray:
-    """Return so many descriptors, (number, 64), of given images, or of 24 generated ones."""
+    """Return a number of descriptors, (number, 64), of given images, or of 24 generated ones."""
     fields = [(path, 0) for path in images] or [(None, seed) for seed in range(1, 25)]
     settings = VocabularySettings(size=1, samples=number)
     samples = []

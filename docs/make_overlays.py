@@ -1,11 +1,10 @@
-"""First hits of an evaluation, right and wrong, looked at: one contact sheet for each kind of query.
+"""Draw right and wrong first hits of an evaluation: one contact sheet for each kind of query.
 
     python docs/make_overlays.py EVALUATION PAIRS --modalities SHG BF -o FOLDER [--size patch] [--count 20]
 
-EVALUATION is the folder that `evaluate -o` wrote. A row shows the query, the first hit cut out upright under
-the pose found, both as a checkerboard and, of a wrong hit, the right place with how it ranked. Half of the
-rows are wrong ones, if there are so many, spread evenly over the confidence; the frame is green where the hit
-is right and red where it is wrong.
+EVALUATION is the folder that `evaluate -o` wrote. A row shows the query, the first hit cut out upright at the
+found pose, both as a checkerboard and, for a wrong hit, the right place with its rank. Up to half of the rows
+are wrong hits, spread evenly over the confidence. The frame of a right hit is green, that of a wrong hit red.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def as_rgb(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def cut_box(name: str, box: Any, modality: str, fields: Fields, paths: Paths) -> NDArray[np.uint8]:
-    """What lies in a box of a field, upright."""
+    """Cut out a box of a field, upright."""
     field = fields[name]
     region = Region.from_corners(np.asarray(box, float) + np.array([field.y, field.x]))
     pixels, inside = cut(read(paths[field.identifier, modality]), region)
@@ -59,7 +58,7 @@ def cut_box(name: str, box: Any, modality: str, fields: Fields, paths: Paths) ->
 def tile(
     pixels: NDArray[np.uint8], colour: tuple[int, int, int] | None, words: list[str]
 ) -> NDArray[np.uint8]:
-    """Put a picture in a frame of a colour, above lines of text."""
+    """Put a picture in a coloured frame above lines of text."""
     picture = np.full((TILE + CAPTION, TILE, 3), 255, np.uint8)
     shown = cv2.resize(pixels, (TILE - 8, TILE - 8), interpolation=cv2.INTER_AREA)
     if colour is not None:
@@ -106,7 +105,7 @@ def row(result: dict[str, Any], fields: Fields, paths: Paths) -> NDArray[np.uint
 
 
 def chosen(results: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """Half wrong ones, half right ones, each spread over the confidence."""
+    """Choose half wrong and half right ones, each spread over the confidence."""
     asked = [result for result in results if result["hits"]]
     by_confidence = sorted(asked, key=lambda result: -result["hits"][0]["confidence"])
     wrong = [result for result in by_confidence if result["rank"] != 1]
@@ -121,7 +120,7 @@ def chosen(results: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Write the sheet."""
+    """Write the contact sheets."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("evaluation", type=Path)
     parser.add_argument("pairs", type=Path, nargs="+")

@@ -1,11 +1,11 @@
-"""Draw CoMIR pairs of a model and print how alike they are, and how they turn with the image.
+"""Draw CoMIR pairs of a model; print their correlation, and that of CoMIRs of rotated images.
 
     python docs/make_previews.py MODEL PAIRS --modalities A B [-o previews.png] [--rows 4] [--side 256]
 
 A row of the figure is one pair: the first image, its CoMIR, the second image's CoMIR, the second image. With
-``--comirs-only``, for images that are not ours to show, a column is one pair, one CoMIR above the other.
-Printed are the correlation between the two CoMIRs of each pair, and between the CoMIR of a turned image and
-the turned CoMIR, for 90, 15, 30 and 45 degrees, within the largest disc that all rotations keep.
+``--comirs-only``, for images that may not be published, a column is one pair, one CoMIR above the other. The
+script prints the correlation between the two CoMIRs of each pair, and between the CoMIR of a rotated image
+and the rotated CoMIR, for 90, 15, 30 and 45 degrees, within the largest disc that all rotations keep.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ GAP = 6  # px between the pictures
 
 
 def main() -> None:
-    """Draw and print."""
+    """Draw the figure and print the correlations."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,14 +1,14 @@
-"""Go through the whole plugin in a real napari, and take a picture of every step into docs/images.
+"""Run through the whole plugin in a real napari, and save a picture of every step in docs/images.
 
 From the top of the repository, on a virtual display where there is none (some five minutes on two cores):
 
     python scripts/with_display.py python docs/tour.py
 
-The window is 1366 x 768 px. All images are generated. A small model is trained and stopped for the pictures
-(after ``--train-seconds``, else as soon as there is something to see); the search uses the model that comes
-with the package. Every step is checked. ``--only find`` takes a part of the tour alone. The tour prints how
-long the window's event loop stood still at most, in all and as far as the window's thread was computing (the
-rest is waiting for others), how long cancelling took, and how much memory was left after many searches.
+The window is 1366 x 768 px. All images are generated. A small model is trained and stopped for the pictures,
+after ``--train-seconds`` or with the first preview; the search uses the model that ships with the package.
+Every step is checked. ``--only find`` runs one part of the tour. The tour prints the longest time that the
+window's event loop stood still, the part of it in which the window's thread was computing, how long stopping
+took, and the growth of memory over many searches.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Tour:
         self.viewer.layers.clear()
 
     def model(self, seconds: float) -> None:
-        """Look at the pairs, train, stop, load the model that comes with the package."""
+        """Check the pairs, train, stop, load the model that ships with the package."""
         widget = self._raise("CoMIR model")
         widget.pairs.folder.set_paths(Path("pairs"))
         wait(lambda: "pairs found" in widget.pairs.found.text())
@@ -204,7 +204,7 @@ class Tour:
         wait(lambda: QApplication.clipboard().text().startswith("napari-cmrir query"))
 
     def memory(self, searches: int) -> None:
-        """Search and clear again and again, and see what stays in memory."""
+        """Search and remove the results repeatedly, and measure the memory that remains."""
         _, widget = self.docks["Find region"]
         used = [resident_megabytes()]
         for _ in range(searches):
@@ -225,7 +225,7 @@ class Tour:
             )
 
     def no_match(self) -> None:
-        """Look for tissue that is not there, and ask for what cannot be done."""
+        """Search for tissue that is not in the repository, and make requests that must be refused."""
         _, widget = self.docks["Find region"]
         other = self.viewer.add_image(
             sample_pair(999, 200).shg[..., 0],
@@ -254,7 +254,7 @@ class Tour:
         widget.region.choose(region)
 
     def clear(self) -> None:
-        """Remove what the plugin added, and see that the user's layers are left."""
+        """Remove the plugin's layers, and check that the user's layers remain."""
         _, widget = self.docks["Find region"]
         widget.view.remove.click()
         self.picture("find-cleared")
@@ -271,7 +271,7 @@ class Tour:
         )
 
     def report(self, what: str, gap: tuple[float, float], cancelled: float | None = None) -> None:
-        """Print how long the window stood still, and how long cancelling took."""
+        """Print how long the window stood still, and how long stopping took."""
         end = "" if cancelled is None else f", cancelled in {cancelled:.2f} s"
         still, computed = (f"{1000 * seconds:.0f} ms" for seconds in gap)
         print(f"{what}: the event loop stood still for at most {still}, of it computing {computed}{end}")
@@ -300,7 +300,7 @@ class Tour:
 
 
 def index_quietly() -> Path:
-    """Index the brightfield images, for a part of the tour that begins later."""
+    """Index the brightfield images, for parts of the tour that need a repository."""
     images = find_images(["slides"], "BF")
     run(build_repository(images, load_model(sample_model()), "BF", "slides.cmrir")).close()
     return Path("slides.cmrir")

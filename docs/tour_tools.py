@@ -1,4 +1,4 @@
-"""What the tour needs to look after a window: waiting, keys, and how long its event loop stands still."""
+"""Tools of the tour: waiting, pressing keys, and measuring how long the event loop stands still."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ticker:
         self._timer.start()
 
     def stop(self) -> tuple[float, float]:
-        """Stop, and give the longest time between two ticks, and the longest that was computed."""
+        """Stop, and return the longest time between two ticks, and the longest computing time in it."""
         self._timer.stop()
         return self.longest, self.computed
 
@@ -44,7 +44,7 @@ class Ticker:
 
 
 def check(condition: bool, otherwise: str) -> None:
-    """Stop where a step has gone wrong."""
+    """Stop the tour if a step has failed."""
     if not condition:
         raise SystemExit(f"The tour went wrong: {otherwise}.")
 
@@ -56,18 +56,18 @@ def press(widget, key) -> None:
 
 
 def is_shown(kind: str) -> bool:
-    """Whether a widget of a class of this name is seen."""
+    """Whether a widget of the named class is visible."""
     return any(type(widget).__name__ == kind and widget.isVisible() for widget in QApplication.allWidgets())
 
 
 def resident_megabytes() -> float:
-    """Memory that this process holds (Linux)."""
+    """Memory of this process (Linux)."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return float(np.round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1))
 
 
 def wait(condition: Callable[[], object], milliseconds: int = 20) -> None:
-    """Let the window live until something holds; a busy machine takes its time."""
+    """Process events until a condition holds."""
     start = time.monotonic()
     while not condition():
         check(time.monotonic() - start < PATIENCE_SECONDS, "a step took too long")
@@ -75,7 +75,7 @@ def wait(condition: Callable[[], object], milliseconds: int = 20) -> None:
 
 
 def settle(milliseconds: int = 1200) -> None:
-    """Let the window live for a while, in an event loop as napari's own: another one deletes no widgets."""
+    """Process events for a while, in an event loop like napari's: other loops delete no widgets."""
     loop = QEventLoop()
     QTimer.singleShot(milliseconds, loop.quit)
     loop.exec()

@@ -1,4 +1,4 @@
-"""Prove that an installed wheel is whole: napari finds the plugin, and the command line starts."""
+"""Check an installed wheel: napari finds the plugin, and the command line starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SAMPLES = ["tissue-pair", "tissue-folder", "ready-search"]
 
 
 def main() -> None:
-    """Assert what a user of the wheel relies on, and print it."""
+    """Check the plugin's contributions and the command line, and print them."""
     manifest_file = Path(str(files("napari_cmrir") / "napari.yaml"))
     site_packages = Path(sysconfig.get_path("purelib"))
     assert manifest_file.is_relative_to(site_packages), f"{manifest_file} is not the installed one"

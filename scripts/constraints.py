@@ -11,5 +11,5 @@ installed = {
     distribution.name.lower().replace("_", "-"): distribution.version for distribution in distributions()
 }
 for name in sorted(installed.keys() - LEFT_OUT):
-    public_version = installed[name].partition("+")[0]  # not which build: "2.13.0+cpu" is 2.13.0
+    public_version = installed[name].partition("+")[0]  # without the build: "2.13.0+cpu" becomes 2.13.0
     print(f"{name}=={public_version}")

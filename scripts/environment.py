@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def create(folder: Path) -> None:
-    """Make the virtual environment, unless a working one is there."""
+    """Make the virtual environment, unless a working one exists."""
     python = folder / "bin" / "python"
     if (
         python.exists()
@@ -27,9 +27,9 @@ def create(folder: Path) -> None:
 
 
 def install(folder: Path, binding: str) -> None:
-    """Install the package in place, a Qt binding and the developers' tools, in the tested versions."""
+    """Install the package (editable), a Qt binding and the developers' tools, in the tested versions."""
     pip = [folder / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check"]
-    subprocess.run([*pip, "pip>=25.1"], check=True)  # the first that reads dependency groups
+    subprocess.run([*pip, "pip>=25.1"], check=True)  # the first version that reads dependency groups
     constraints = ["--constraint", ROOT / "constraints.txt"]
     subprocess.run(
         [*pip, *constraints, "--editable", f".[{binding}]", "--group", "dev"], check=True, cwd=ROOT
@@ -37,7 +37,7 @@ def install(folder: Path, binding: str) -> None:
 
 
 def main() -> None:
-    """Make the environment that the arguments name."""
+    """Make the environment of the arguments."""
     folder, binding = Path(sys.argv[1]).absolute(), sys.argv[2]
     try:
         create(folder)

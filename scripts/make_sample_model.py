@@ -1,12 +1,12 @@
-"""Make the small model that comes with the package, so that generated tissue can be searched at once.
+"""Train the small model that ships with the package, with which generated tissue can be searched at once.
 
 From the top of the repository (some minutes on one core):
 
     python scripts/make_sample_model.py
 
-It trains on generated pairs that are none of the samples and writes src/napari_cmrir/data/sample.safetensors
-(less than 300 kB). Then it searches the sample folder with turned parts of its SHG images, and prints how
-many were found first, and how far off their corners are.
+It trains on generated pairs that are not among the samples, and writes
+src/napari_cmrir/data/sample.safetensors (less than 300 kB). It then searches the sample folder with rotated
+parts of its SHG images, and prints the number of first hits and their corner errors.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TRAINED_ON, SEARCHED = range(200, 232), range(12)
 
 
 def main() -> None:
-    """Train, and say how well the sample folder is searched."""
+    """Train, and print how well the sample folder is searched."""
     with tempfile.TemporaryDirectory() as folder:
         pairs = write_sample_folder(Path(folder, "pairs"), TRAINED_ON, 256)
         model = run(train(pairs, ("SHG", "BF"), SETTINGS))
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def check(folder: Path) -> None:
-    """Search the sample folder with one turned region of each image."""
+    """Search the sample folder with one rotated region of each image."""
     samples = write_sample_folder(folder / "samples", SEARCHED, 384)
     images = [pair.paths[1] for pair in samples]
     repository = run(build_repository(images, load_model(OUTPUT), "BF", folder / "samples.cmrir"))

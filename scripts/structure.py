@@ -1,4 +1,4 @@
-"""Print the structure of the source tree, and fail where it breaks a rule.
+"""Print the structure of the source tree, and fail if it breaks a rule.
 
     python scripts/structure.py [SRC]
 
@@ -110,7 +110,7 @@ def running_nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def is_type_checking(test: ast.expr) -> bool:
-    """Say whether a condition is ``TYPE_CHECKING`` or ``typing.TYPE_CHECKING``."""
+    """Return whether a condition is ``TYPE_CHECKING`` or ``typing.TYPE_CHECKING``."""
     return "TYPE_CHECKING" in (getattr(test, "id", None), getattr(test, "attr", None))
 
 
@@ -159,7 +159,7 @@ def reachable(name: str, modules: dict[str, Module]) -> set[str]:
 
 
 def main() -> None:
-    """Print the structure; exit with 1 where it breaks a rule."""
+    """Print the structure; exit with 1 if it breaks a rule."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

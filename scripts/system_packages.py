@@ -1,4 +1,4 @@
-"""Install Debian packages where we may; elsewhere say which are missing and how to install them."""
+"""Install Debian packages as root; otherwise print which are missing and how to install them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["require"]
 
 
 def require(packages: list[str], purpose: str) -> None:
-    """Install what is missing with apt as root, or leave the program with a sentence that names it.
+    """Install missing packages with apt as root, or exit with a sentence that names them.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Run a command that needs a display, on a virtual one where there is none: with_display.py COMMAND..."""
+"""Run a command that needs a display, on a virtual one if there is none: with_display.py COMMAND..."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def any_file(*patterns: str) -> bool:
 
 
 def missing_packages(virtual: bool) -> list[str]:
-    """Debian's names of the packages that Qt and OpenGL on X11 lack here."""
+    """Names of the Debian packages for missing libraries of Qt and OpenGL on X11."""
     missing = [package for library, package in QT_LIBRARIES.items() if not can_load(library)]
     if virtual:
         missing += [package for command, package in VIRTUAL_DISPLAY.items() if shutil.which(command) is None]
@@ -57,7 +57,7 @@ def missing_packages(virtual: bool) -> list[str]:
 
 
 def main() -> None:
-    """Become the command, or xvfb-run with the command."""
+    """Replace this process by the command, or by xvfb-run with the command."""
     command = sys.argv[1:]
     if sys.platform == "linux":
         virtual = not os.environ.get("DISPLAY")

@@ -23,7 +23,7 @@ def test_glass_is_told_and_never_reliable(repository):
     glass = np.clip(rng.normal(235, 3, (160, 160, 3)), 0, 255).astype(np.uint8)
     result = ask(repository, glass, "BF")
     assert not result.reliable
-    assert "hardly anything for BF, such as glass" in result.warnings[0]
+    assert "hardly any contrast for BF, such as glass" in result.warnings[0]
 
 
 def test_a_region_of_32_px_is_searched_with_a_warning_and_one_of_31_refused(repository, searched):

@@ -434,7 +434,7 @@ def _doubts(
     blank: bool,
 ) -> tuple[str, ...]:
     warnings = [
-        f"The region shows hardly any contrast for {modality}, as of glass or background; draw it over"
+        f"The region shows hardly any contrast for {modality}, such as glass; draw it over"
         f" tissue, and check that the image is {modality}."
     ]
     return (
