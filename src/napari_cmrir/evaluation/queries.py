@@ -207,7 +207,7 @@ def centre_of(region: Region, side: int) -> Region:
     Returns
     -------
     Region
-        About the same centre, to half a pixel if it is not turned, so that it consists of whole pixels.
+        With the same centre; without rotation rounded to half a pixel, so that it holds whole pixels.
 
     Examples
     --------
@@ -229,7 +229,7 @@ def cut_query(pixels: NDArray[Any], region: Region) -> QueryImage:
     pixels : ndarray, (y, x, channel)
         Image of a pair.
     region : Region
-        In its pixels.
+        Region of the query, in pixels of that image.
 
     Returns
     -------
@@ -277,7 +277,7 @@ def find_queries(folder: Path, modality: str, identifiers: set[str]) -> dict[str
     Parameters
     ----------
     folder : Path
-        Where they lie.
+        Folder of the queries.
     modality : str
         Those of this modality.
     identifiers : set of str

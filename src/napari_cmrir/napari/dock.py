@@ -34,7 +34,7 @@ class PluginLayers:
     viewer : Viewer
         The viewer.
     parent : QObject
-        The widget; what is left to do ends with it.
+        The widget; remaining steps end with it.
     """
 
     def __init__(self, viewer: Viewer, parent: QObject) -> None:
@@ -48,9 +48,9 @@ class PluginLayers:
         Parameters
         ----------
         key : str
-            Which layer.
+            Key of the layer.
         data : ndarray
-            What it shows.
+            Data of the layer.
         make : callable
             Makes the layer.
         """
@@ -62,7 +62,7 @@ class PluginLayers:
         Parameters
         ----------
         key : str
-            Which; nothing happens where it is gone.
+            Key of the layer; without such a layer, nothing happens.
         """
         layer = self._layers.pop(key, None)
         if layer is not None and self._is_there(layer):
@@ -95,7 +95,7 @@ class Dock(QWidget):
     Parameters
     ----------
     viewer : Viewer
-        The viewer that it belongs to.
+        The viewer of the widget.
     """
 
     def __init__(self, viewer: Viewer) -> None:
@@ -124,7 +124,7 @@ class Dock(QWidget):
         key : str
             As napari writes it: ``"Shift-F"``.
         action : callable
-            What it does.
+            Function that the key calls.
         """
         try:
             self.viewer.bind_key(key, lambda _: action())
@@ -178,7 +178,7 @@ class ScrolledDock(Dock):
     Parameters
     ----------
     viewer : Viewer
-        The viewer that it belongs to.
+        The viewer of the widget.
     """
 
     def __init__(self, viewer: Viewer) -> None:

@@ -48,7 +48,7 @@ class Shown:
     Parameters
     ----------
     rank : int
-        Of the hit.
+        Rank of the hit.
     explanation : Explanation
         Everything in the frame of the region.
     """

@@ -39,9 +39,9 @@ class Placement:
     Parameters
     ----------
     plane : Plane
-        The plane of it that was searched with.
+        The searched plane of the image.
     matrix : ndarray, (ndim + 1, ndim + 1)
-        From its pixels to the world.
+        Maps the image's pixels to the world.
     shape : tuple of two int
         Height and width of the plane, in px.
     units, axis_labels : tuple
@@ -63,7 +63,7 @@ class Placement:
         image : Image
             The layer that the region was drawn over.
         plane : Plane
-            The plane of it.
+            The searched plane of the layer.
         """
         finest = image.data[0] if image.multiscale else image.data
         y, x = plane.axes
@@ -210,7 +210,7 @@ class ShownHit:
     hit : Hit
         The hit.
     picture : Picture
-        Its image.
+        The hit's image.
     region : Region
         What it was found for, in the pixels of the query's image.
     placement : Placement

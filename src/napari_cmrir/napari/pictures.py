@@ -102,7 +102,7 @@ class Thumbnail(Preview):
     Parameters
     ----------
     rank : int
-        Of the hit.
+        Rank of the hit.
     pixels : ndarray, (y, x, 3) uint8, or None
         The thumbnail.
     reason : str

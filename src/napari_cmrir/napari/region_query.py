@@ -55,7 +55,7 @@ class Outline:
     points : ndarray, (n, 2)
         (y, x) of the corners; of an ellipse, the four corners of the box around it.
     plane : Plane
-        Which plane.
+        The plane of the image.
     """
 
     kind: str
@@ -92,9 +92,9 @@ def drawn_outline(shapes: Shapes, index: int, image: Image, dims: Dims) -> Outli
     Parameters
     ----------
     shapes : Shapes
-        Where it was drawn.
+        Layer of the shape.
     index : int
-        Which of its shapes.
+        Index of the shape.
     image : Image
         The image that it was drawn over.
     dims : Dims
@@ -198,9 +198,9 @@ class Query:
     Parameters
     ----------
     repository : Path
-        Where to look.
+        The repository to search.
     image : ImageSnapshot
-        The image that the region lies in.
+        The image with the region.
     outline : Outline or None
         The region; ``None`` is the whole image.
     modality : str
@@ -212,7 +212,7 @@ class Query:
     mirror : bool
         Whether it may be mirrored, too.
     placement : Placement
-        How the image lies in the world.
+        Placement of the image in the world.
     """
 
     repository: Path
@@ -256,7 +256,7 @@ class Found:
     Parameters
     ----------
     query : Query
-        What was asked.
+        The query.
     region : Region
         What was searched for, in the pixels of the image.
     result : SearchResult
@@ -274,7 +274,7 @@ def with_modality(query: Query) -> Query:
     Parameters
     ----------
     query : Query
-        What to search for.
+        The query.
 
     Raises
     ------
@@ -292,7 +292,7 @@ def find(query: Query) -> Job[Found]:
     Parameters
     ----------
     query : Query
-        What to search for.
+        The query.
 
     Yields
     ------

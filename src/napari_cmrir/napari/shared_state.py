@@ -180,7 +180,7 @@ def default(name: str, otherwise: int) -> int:
     name : str
         As in the manifest's ``configurations``.
     otherwise : int
-        What counts in a napari that knows no preferences of plugins.
+        Value for versions of napari without preferences of plugins.
     """
     try:
         from napari.settings import get_plugin_settings

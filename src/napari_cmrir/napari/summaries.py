@@ -30,11 +30,11 @@ class RepositorySummary:
     Parameters
     ----------
     modality : str
-        Of its images.
+        Modality of its images.
     modalities : tuple of str
         Both that its model knows.
     images, fields : int
-        How many of each are searched.
+        Number of searched images and fields.
     pixel_size : float or None
         That queries are brought to, in micrometres, as `search.query.searched_pixel_size`.
     """
@@ -197,7 +197,7 @@ def look_at_images(paths: Sequence[Path], modality: str | None) -> FoundImages:
     paths : sequence of Path
         Files and folders, at least one.
     modality : str or None
-        Which images are taken of a folder with several modalities.
+        Selects the images of a folder with several modalities.
     """
     first = paths[0]
     base = first.parent if len(paths) > 1 or first.is_file() else first
@@ -219,7 +219,7 @@ def describe_images(paths: Sequence[Path], modality: str | None) -> str:
     paths : sequence of Path
         Files and folders.
     modality : str or None
-        Which images are taken of a folder with several modalities.
+        Selects the images of a folder with several modalities.
 
     Raises
     ------

@@ -163,7 +163,7 @@ def shows_nothing(
     patch : (y, x, channel) array
         The region's pixels.
     counts : (y, x) bool array
-        Which of them count.
+        True for pixels that count.
     """
     scaled = model.intensities[modality].apply(patch)
     height, width = (side // _BLOCK * _BLOCK for side in counts.shape)
@@ -207,7 +207,7 @@ def swap_warnings(
     patch : (y, x, channel) array
         The region's pixels.
     counts : (y, x) bool array
-        Which of them count.
+        True for pixels that count.
 
     Returns
     -------

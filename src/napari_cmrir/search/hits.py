@@ -96,7 +96,7 @@ class SearchResult:
     comir : (channel, y, x) uint8 array
         The query's CoMIR, upright. Outside the outline it repeats the nearest pixel inside.
     mask : (y, x) bool array
-        Where the query counts.
+        True where the query counts.
     shortlist : (n,) int array
         All re-ranked fields, best first: more than ``hits``, and several per image.
     ranking : (n,) int array

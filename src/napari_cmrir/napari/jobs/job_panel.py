@@ -35,7 +35,7 @@ class JobPanel(QWidget):
     Parameters
     ----------
     start, stop : str
-        What the buttons say.
+        Labels of the buttons.
     start_tip, stop_tip : str
         Their tooltips.
     """
@@ -143,7 +143,7 @@ class JobPanel(QWidget):
         Parameters
         ----------
         error : InputError
-            Its message is the sentence to show.
+            The exception; its message is shown.
         """
         self.tell(str(error))
         show_error(str(error))

@@ -63,7 +63,7 @@ class LastOpened(threading.local, Generic[Opened]):
     Attributes
     ----------
     count : int
-        How often something was opened.
+        Number of times that an object was opened.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class LastOpened(threading.local, Generic[Opened]):
         Raises
         ------
         InputError
-            It cannot be opened.
+            The object cannot be opened.
         """
         if self._kept is not None and self._kept[0] == path and self._is_current(self._kept[1]):
             return self._kept[1]
@@ -178,7 +178,7 @@ class Indexed:
     path : Path
         The repository.
     images : int
-        How many can be searched.
+        Number of images that can be searched.
     failures : dict
         Why others could not be indexed, by file.
     """
@@ -275,7 +275,7 @@ def represent(model: Path, pixels: NDArray[Any], modality: str) -> Job[NDArray[n
     pixels : ndarray, (y, x, channel)
         The image.
     modality : str
-        Of the image.
+        Modality of the image.
     """
     yield Progress(0, None, "tiles", "Loading the model")
     from napari_cmrir.representations.base import represent
@@ -292,7 +292,7 @@ def import_model(checkpoint: Path, modalities: tuple[str, str], output: Path) ->
     checkpoint : Path
         The file.
     modalities : tuple of two str
-        What it was trained on.
+        Modalities of the checkpoint's training.
     output : Path
         The model file to write.
     """
@@ -320,7 +320,7 @@ def index(
     model : Path
         The model file.
     modality : str
-        Of the images.
+        Modality of the images.
     output : Path
         The repository.
     keep_glass : bool
@@ -387,7 +387,7 @@ def search(
     Parameters
     ----------
     repository : Path
-        Where to look.
+        The repository to search.
     image : ImageWindow
         What `search.query.window_read` says of the image.
     modality, region, polygon, pixel_size, settings
@@ -415,9 +415,9 @@ def explain(repository: Path, result: SearchResult, hit: Hit) -> Job[Explanation
     Parameters
     ----------
     repository : Path
-        Where the hit was found.
+        The repository of the hit.
     result : SearchResult
-        What was found.
+        The result of the search.
     hit : Hit
         One of its hits.
 

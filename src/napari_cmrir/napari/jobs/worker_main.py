@@ -2,7 +2,7 @@
 
 Both sides write messages to each other's pipe: a pickled tuple, then the arrays in it as they lie in memory,
 so that none is copied while the window waits; all behind their lengths. napari's side writes
-``("do", folder, task, arguments)`` for every job, and ``("stop",)`` where it shall end early. This side
+``("do", folder, task, arguments)`` for every job, and ``("stop",)`` to end it early. This side
 answers ``("progress", Progress)`` and ``("warning", sentence)``, and once a job with one of
 ``("done", result)``, ``("stopped",)``, ``("refused", sentence)`` and ``("failed", exception)``.
 """
@@ -41,9 +41,9 @@ def write_message(pipe: BinaryIO, *message: Any) -> None:
     Parameters
     ----------
     pipe : binary file
-        Where to.
+        Stream to write to.
     *message
-        What it holds; all of it can be pickled.
+        Parts of the message; all of them can be pickled.
     """
     buffers: list[pickle.PickleBuffer] = []
     content = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
@@ -61,7 +61,7 @@ def read_message(pipe: BinaryIO) -> tuple[Any, ...]:
     Parameters
     ----------
     pipe : binary file
-        Where from.
+        Stream to read from.
 
     Raises
     ------

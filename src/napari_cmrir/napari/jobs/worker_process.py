@@ -52,7 +52,7 @@ def in_worker_process(task: Callable[..., Job[Result]], *arguments: Any) -> Job[
     Returns
     -------
     Result
-        What the job returns.
+        The result of the job.
 
     Raises
     ------

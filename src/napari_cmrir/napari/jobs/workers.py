@@ -43,7 +43,7 @@ class SignalRelay(QObject):
     Parameters
     ----------
     owner : QObject
-        The widget; once Qt has deleted it, the worker is told to quit and nothing is passed on.
+        The widget; when Qt deletes it, the worker quits and its signals are ignored.
     worker : WorkerBase
         The worker.
     running : set
@@ -101,7 +101,7 @@ class ClosingWorker(GeneratorWorker):
     function : callable
         Makes the generator.
     *arguments
-        What it is called with.
+        Arguments of the function.
     """
 
     def __init__(self, function: Callable[..., Generator[Any, Any, Any]], *arguments: Any) -> None:
@@ -182,7 +182,7 @@ def detach_all(relays: set[SignalRelay]) -> None:
     Parameters
     ----------
     relays : set of SignalRelay
-        Those of the widget.
+        Relays of the widget.
     """
     for relay in list(relays):
         relay.detach()
@@ -204,7 +204,7 @@ class DebouncedQuery(QObject):
     parent : QObject
         Ends with it.
     milliseconds : int
-        How long nothing new has to be asked before the question is put.
+        Pause without a newer question before a question is sent.
     """
 
     answered = Signal(object)
