@@ -217,7 +217,7 @@ def judgement(result: SearchResult, truth: Truth) -> str:
     degrees = rotation_difference(first.rotation_degrees, truth.rotation_degrees)
     verdict = "Right" if off < 0.1 * min(result.comir.shape[1:]) else "Right image, wrong place"
     return (
-        f"{verdict}: the query was cut out of the tissue of {true_name}, turned by"
+        f"{verdict}: the query was cut out of the tissue of {true_name}, rotated by"
         f" {truth.rotation_degrees:.1f}°; the first hit's corners are off by {off:.1f} px, its rotation by"
         f" {degrees:.1f}°."
     )

@@ -57,7 +57,7 @@ class Truth:
     box : (4, 2) array
         Corners (y, x) of the query in that image's pixels.
     rotation_degrees : float
-        How far the query is turned counter-clockwise to lie there.
+        Counter-clockwise rotation that takes the query to this place.
     """
 
     image: str

@@ -322,7 +322,7 @@ descriptor {escape(report.settings.repository.descriptor.name)}, re-ranking
 {escape(report.settings.search.rerank)}, model {report.model[:12]}.{_left_out(report)}</p>
 <h2>Figures</h2>
 <p>Acc@K is the percentage of the queries whose image is among the first K, identifiers compared whole, with
-its 95 % Wilson interval; MRR the mean reciprocal rank. (T) are queries turned by up to
+its 95 % Wilson interval; MRR the mean reciprocal rank. (T) are queries rotated by up to
 {report.settings.max_rotation:g}° and shifted by up to {100 * report.settings.max_shift:g} % of the field's
 side. Corners, the share within 2 % of the field's width and the share within 5° are those of the box on the
 right field, of the queries that have one among the first {report.settings.hits} images.</p>

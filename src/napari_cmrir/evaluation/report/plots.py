@@ -145,7 +145,7 @@ def draw_localisation(conditions: Cells) -> str | None:
     panels[0].set(xscale="log", xlabel="mean corner error, % of the field's width", ylabel="queries")
     panels[0].axvline(limit, color="#666666", linestyle=":")
     panels[0].legend(fontsize=7, framealpha=0.8)
-    panels[1].set(yscale="log", xlabel="the query is turned by, degrees", ylabel="corner error, %")
+    panels[1].set(yscale="log", xlabel="rotation of the query, degrees", ylabel="corner error, %")
     panels[2].set(
         xscale="log", yscale="log", xlabel="error of the rotation, degrees", ylabel="corner error, %"
     )

@@ -1,10 +1,10 @@
 """Main function of the process beside napari: it does one job after another, and reports progress.
 
-Both sides write messages to each other's pipe: a pickled tuple, then the arrays in it as they lie in memory,
-so that none is copied while the window waits; all behind their lengths. napari's side writes
-``("do", folder, task, arguments)`` for every job, and ``("stop",)`` to end it early. This side
-answers ``("progress", Progress)`` and ``("warning", sentence)``, and once a job with one of
-``("done", result)``, ``("stopped",)``, ``("refused", sentence)`` and ``("failed", exception)``.
+Both sides write messages to each other's pipe. A message is a pickled tuple, followed by the bytes of its
+arrays, so that no array is copied while the window waits. A length precedes each of these parts. napari
+writes ``("do", folder, task, arguments)`` for every job, and ``("stop",)`` to end it early. This process
+answers with any number of ``("progress", Progress)`` and ``("warning", sentence)``, and ends each job with one
+of ``("done", result)``, ``("stopped",)``, ``("refused", sentence)`` and ``("failed", exception)``.
 """
 
 from __future__ import annotations

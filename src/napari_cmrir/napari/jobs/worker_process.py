@@ -1,8 +1,8 @@
 """Jobs in a process beside napari: they never block its window, and can be ended at any time.
 
-In a thread of napari's own process, a job and the window would take turns at one interpreter, and loading a
-large library would let the window stand still for half a second. A process that does not stop when it is
-asked to is killed, which what it writes to the disk survives; one that fills the memory leaves napari alone.
+In a thread of napari's own process, a job and the window would share one interpreter, and loading a large
+library would block the window for half a second. A process that does not stop when it is asked to is killed;
+files on disk survive the kill. If a process runs out of memory, napari keeps running.
 """
 
 from __future__ import annotations
