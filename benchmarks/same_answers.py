@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("--before", nargs=2, type=Path, required=True, metavar=("SOURCE", "KEPT"))
     parser.add_argument("--after", nargs=2, type=Path, metavar=("SOURCE", "KEPT"))
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=["default"])
-    parser.add_argument("--first", type=int, help="ask only so many images of each modality")
+    parser.add_argument("--first", type=int, help="number of query images of each modality")
     options = parser.parse_args()
     before = Version(*options.before, is_before=True)
     after = Version(*options.after, is_before=False) if options.after else before

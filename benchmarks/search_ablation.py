@@ -50,8 +50,8 @@ def rows_of(name: str, ours: Ranks, default: Ranks) -> list[str]:
     rows = []
     for size, found in ours.items():
         first, ten = ([rank is not None and rank <= k for rank in found.values()] for k in (1, 10))
-        theirs = [default[size][query] == 1 for query in found]
-        test = compare(first, theirs)
+        reference = [default[size][query] == 1 for query in found]
+        test = compare(first, reference)
         figures = share(sum(first), len(first)), f"{100 * sum(ten) / len(ten):.1f}"
         counts = f"{test.first_only} | {test.second_only} | {test.p:.4f}"
         rows.append(f"| {name} | {size} | {len(first)} | {figures[0]} | {figures[1]} | {counts} |")
@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--modalities", nargs=2, required=True)
     parser.add_argument("--patch-size", type=int, default=96)
     parser.add_argument("--repositories", type=Path, help="folder to build them in and to use them again")
-    parser.add_argument("--first", type=int, help="so many pairs only")
+    parser.add_argument("--first", type=int, help="number of pairs to use")
     parser.add_argument("--only", default="", help="part of the names of the variants")
     asked = parser.parse_args()
     model, modalities = load_model(asked.model), tuple(asked.modalities)

@@ -259,9 +259,9 @@ def _bounds(info: FieldInfo) -> dict[str, Any]:
     """Return the closed bounds for typer; pydantic checks the open ones."""
     bounds = {}
     for rule in info.metadata:
-        for ours, theirs in (("min", "ge"), ("max", "le")):
-            if getattr(rule, theirs, None) is not None:
-                bounds[ours] = getattr(rule, theirs)
+        for option, attribute in (("min", "ge"), ("max", "le")):
+            if getattr(rule, attribute, None) is not None:
+                bounds[option] = getattr(rule, attribute)
     return bounds
 
 

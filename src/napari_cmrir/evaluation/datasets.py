@@ -107,8 +107,8 @@ def fetch_dataset(
         raise InputError(f"{where} answers {error}; try again later.") from error
     except requests.exceptions.RequestException as error:
         raise InputError(
-            f"{where} cannot be reached; check the network and run the same command again, which goes on"
-            " where it stopped."
+            f"{where} cannot be reached; check the network and repeat the command: it continues where it"
+            " stopped."
         ) from error
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}.") from error

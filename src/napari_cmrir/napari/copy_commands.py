@@ -217,7 +217,7 @@ def train_text(
     output : Path
         The model file.
     resume : bool
-        Whether to go on with an interrupted training.
+        Whether to continue an interrupted training.
     """
     if language == "command":
         words = ["train", pairs, "--modalities", *modalities, "--output", output, "--preset", preset]

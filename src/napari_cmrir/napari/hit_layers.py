@@ -203,8 +203,8 @@ class AddedLayers(QObject):
         there = self._present(self._hit)
         if len(there) == 2 and fits(there[0], shown):
             steps = change_steps(there[0], there[1], shown)
-            turned = shown.view != self._view
-            if turned:
+            view_changed = shown.view != self._view
+            if view_changed:
                 steps = [partial(self._hide_box, there[1]), *steps]
         else:
             steps = []
@@ -212,10 +212,10 @@ class AddedLayers(QObject):
             self._hit = []
             for make in (make_image, make_box):
                 steps += [partial(self._make_hit, make, shown), self._add_hit]
-            turned = True
+            view_changed = True
         self._view = shown.view
         steps += [partial(self._hide_kept, shown), self._lay_out]
-        if turned:
+        if view_changed:
             steps.append(self._viewer.reset_view)
         self._take([*steps, self._select_hit, self._reveal, self._reveal])
 

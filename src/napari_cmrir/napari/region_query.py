@@ -132,10 +132,10 @@ def region_and_polygon(outline: Outline, shape: tuple[int, int]) -> tuple[Region
     Returns
     -------
     region : Region
-        A rectangle as it is, by at most 45 degrees turned; for anything else the upright rectangle around it,
-        as far as it lies inside the image. Nothing is drawn: it costs nothing, however large the outline is.
+        The drawn rectangle, with a rotation of at most 45 degrees. For any other shape, the part inside the
+        image of the upright rectangle around the shape. No mask is drawn, so a large outline takes no time.
     polygon : ndarray, (n, 2), or None
-        The corners of what is no rectangle; ``None`` for a rectangle.
+        The corners of a shape that is not a rectangle; ``None`` for a rectangle.
 
     Raises
     ------

@@ -211,22 +211,25 @@ def _shared_words(
 
     settings, vocabulary = repository.descriptor_settings, repository.vocabulary
     weighting = repository.settings.bags
-    ours = describe(result.comir, settings, None if result.mask.all() else result.mask)
-    bag = encode_query(ours, result.mask, vocabulary, weighting)
-    kept = covered(ours.points, result.mask, weighting.query_cover)
-    all_points, words = ours.points[kept], vocabulary.assign(ours.descriptors[kept]).astype(np.int64)
+    query_features = describe(result.comir, settings, None if result.mask.all() else result.mask)
+    bag = encode_query(query_features, result.mask, vocabulary, weighting)
+    kept = covered(query_features.points, result.mask, weighting.query_cover)
+    all_points, words = (
+        query_features.points[kept],
+        vocabulary.assign(query_features.descriptors[kept]).astype(np.int64),
+    )
     each = np.zeros(len(vocabulary))
     shared = repository.bag_index.votes(bag, hit.field)
     each[bag.words] = shared / np.maximum(bag.counts, 1)
     voted = (words >= 0) & (each[words] > 0)
     words, points, widths = words[voted], all_points[voted, :2].astype(np.float64), all_points[voted, 2]
-    theirs = describe(comir, settings)
-    their_words = vocabulary.assign(theirs.descriptors)
+    field_features = describe(comir, settings)
+    field_words = vocabulary.assign(field_features.descriptors)
     there = points @ to_field[:2, :2].T + to_field[:2, 2]
     in_place = np.zeros(len(words), bool)
     for word in np.unique(words):
-        mine, same = words == word, their_words == word
+        mine, same = words == word, field_words == word
         if same.any():
-            distance, _ = cKDTree(theirs.points[same, :2]).query(there[mine])
+            distance, _ = cKDTree(field_features.points[same, :2]).query(there[mine])
             in_place[mine] = distance <= widths[mine] / 2
     return SharedWords(words, points, widths.astype(float), each[words], in_place)

@@ -200,12 +200,12 @@ def compare_evaluations(ours: dict[str, Any], other: dict[str, Any]) -> list[lis
     ['BF(T) in SHG, full', 'Acc@1', '66.7', '33.3', '1', '0', '1.0000']
     """
     rows = [["Query", "", "this", "other", "this only", "other only", "p (McNemar)"]]
-    theirs = _by_condition(other)
+    conditions = _by_condition(other)
     for condition, queries in _by_condition(ours).items():
-        if condition not in theirs:
+        if condition not in conditions:
             continue
         if {name: box for name, (box, _) in queries.items()} != {
-            name: box for name, (box, _) in theirs[condition].items()
+            name: box for name, (box, _) in conditions[condition].items()
         }:
             raise InputError(
                 "The two evaluations have different queries; give both the same pairs, sizes, rotation,"
@@ -213,7 +213,7 @@ def compare_evaluations(ours: dict[str, Any], other: dict[str, Any]) -> list[lis
             )
         for k in ours["settings"]["ranks"]:
             found = [_among(rank, k) for _, rank in queries.values()]
-            found_there = [_among(theirs[condition][name][1], k) for name in queries]
+            found_there = [_among(conditions[condition][name][1], k) for name in queries]
             result = compare(found, found_there)
             shares = [f"{100 * sum(hits) / len(hits):.1f}" for hits in (found, found_there)]
             counts = [str(result.first_only), str(result.second_only)]

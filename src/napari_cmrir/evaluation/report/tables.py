@@ -175,10 +175,10 @@ def _table_1(report: StudyReport) -> Iterator[tuple[str, Table]]:
                 ours = _ours(report, variant, repository, size)
                 if any(text != "-" for text in ours):
                     rows.append([descriptor, representation, repository, *ours])
-                    theirs = _theirs(report, repository)
-                    if reranking == "none" and theirs in paper:
-                        row = _in_our_order(report, paper[theirs])
-                        rows.append([descriptor, representation, f"paper: {theirs}", *row])
+                    paper_modality = _paper_modality(report, repository)
+                    if reranking == "none" and paper_modality in paper:
+                        row = _in_our_order(report, paper[paper_modality])
+                        rows.append([descriptor, representation, f"paper: {paper_modality}", *row])
         yield f"Table 1: {_TITLES[size]}, top-10 success, {_TITLE_OF_RERANKING[reranking].lower()}", rows
 
 
@@ -191,7 +191,7 @@ def _table_2(report: StudyReport) -> Iterator[tuple[str, Table]]:
     ):
         repository = next(modality for modality in report.modalities if modality != query)
         rows = [["Re-ranking", *(f"top-{k}" for k in ranks)]]
-        paper = RERANKING[size][_theirs(report, query)]
+        paper = RERANKING[size][_paper_modality(report, query)]
         for reranking in report.settings.rerankings:
             variant = Variant(descriptor, representation, reranking)
             condition = report.condition(variant, query, repository, "transformed", size)
@@ -200,7 +200,7 @@ def _table_2(report: StudyReport) -> Iterator[tuple[str, Table]]:
             rows.append([_TITLE_OF_RERANKING[reranking], *(_share(condition, k) for k in ranks)])
             if (descriptor, representation) == ("surf", "comir") and reranking in paper:
                 by_rank = dict(zip(SUCCESS_RANKS, paper[reranking], strict=True))
-                name = f"paper: {_theirs(report, query)}(T)"
+                name = f"paper: {_paper_modality(report, query)}(T)"
                 rows.append([name, *(by_rank.get(k, "-") for k in ranks)])
         where = f"{query}(T) in {repository}, {descriptor} on {representation}"
         yield f"Table 2: {_TITLES[size]}, {where}", rows
@@ -224,10 +224,10 @@ def _table_3(report: StudyReport) -> Iterator[tuple[str, Table]]:
             continue
         for method, by_repository in COMPETITORS[size].items():
             for repository in report.modalities:
-                theirs = _theirs(report, repository)
-                row = _in_our_order(report, by_repository[theirs])
+                paper_modality = _paper_modality(report, repository)
+                row = _in_our_order(report, by_repository[paper_modality])
                 name = "paper: proposed" if method == "paper" else f"paper: {method}"
-                rows.append([name, f"paper: {theirs}", *row])
+                rows.append([name, f"paper: {paper_modality}", *row])
         yield f"Table 3: {_TITLES[size]}, top-10 success across modalities", rows
 
 
@@ -249,7 +249,7 @@ def _ours(
     return texts
 
 
-def _theirs(report: StudyReport, modality: str) -> str:
+def _paper_modality(report: StudyReport, modality: str) -> str:
     """The paper's modality of the same name or, else, at the same position."""
     if {name.upper() for name in report.modalities} == set(MODALITIES):
         return modality.upper()
@@ -258,7 +258,7 @@ def _theirs(report: StudyReport, modality: str) -> str:
 
 def _in_our_order(report: StudyReport, row: Sequence[str]) -> list[str]:
     by_column = dict(zip(COLUMNS, row, strict=True))
-    names = [_theirs(report, modality) for modality in report.modalities]
+    names = [_paper_modality(report, modality) for modality in report.modalities]
     return [by_column[column] for name in names for column in (name, f"{name}(T)")]
 
 

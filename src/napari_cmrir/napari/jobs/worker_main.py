@@ -3,8 +3,8 @@
 Both sides write messages to each other's pipe. A message is a pickled tuple, followed by the bytes of its
 arrays, so that no array is copied while the window waits. A length precedes each of these parts. napari
 writes ``("do", folder, task, arguments)`` for every job, and ``("stop",)`` to end it early. This process
-answers with any number of ``("progress", Progress)`` and ``("warning", sentence)``, and ends each job with one
-of ``("done", result)``, ``("stopped",)``, ``("refused", sentence)`` and ``("failed", exception)``.
+sends ``("progress", Progress)`` and ``("warning", sentence)`` during a job, and at its end one of
+``("done", result)``, ``("stopped",)``, ``("refused", sentence)`` and ``("failed", exception)``.
 """
 
 from __future__ import annotations
@@ -170,12 +170,12 @@ def _iterate(job: Job[Any], stopping: threading.Event, send: Send) -> tuple[Any,
 
 def _plain(error: Exception) -> Exception:
     """Return an exception that can be sent, with its traceback as text."""
-    told = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception(error))
     try:
         copy: Exception = pickle.loads(pickle.dumps(error))
     except Exception:
         copy = RuntimeError(f"{type(error).__name__}: {error}")
-    copy.add_note(told)
+    copy.add_note(text)
     return copy
 
 
