@@ -327,7 +327,7 @@ def verifying_what_is_no_repository(widget, place):
     return widget.verify.click
 
 
-@refused(IndexWidget, "No repository is given", "choose where to")
+@refused(IndexWidget, "No repository is chosen", "choose where to")
 def pruning_nothing(widget, place):
     return widget.prune.click
 
