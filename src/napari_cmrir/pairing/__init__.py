@@ -1,0 +1,1 @@
+"""Aligned pairs: found between two folders of images that are not aligned, or made from landmarks."""
