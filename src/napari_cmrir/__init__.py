@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from napari_cmrir.images.readers import find_images, open_image, read_image
     from napari_cmrir.images.synthetic.sample_pairs import sample_pair
     from napari_cmrir.jobs import Progress, run
+    from napari_cmrir.pairing.find import find_aligned_pairs
+    from napari_cmrir.pairing.landmarks import pair_from_landmarks
     from napari_cmrir.repository.build import build_index, build_repository
     from napari_cmrir.repository.indexes.base import FIELD_INDEXES
     from napari_cmrir.repository.maintenance import (
@@ -55,11 +57,13 @@ __all__ = [
     "build_repository",
     "compact_repository",
     "evaluate",
+    "find_aligned_pairs",
     "find_images",
     "find_pairs",
     "load_model",
     "open_image",
     "open_repository",
+    "pair_from_landmarks",
     "prune_repository",
     "query",
     "read_image",
@@ -88,11 +92,13 @@ _HOMES = {
     "build_repository": "repository.build:build_repository",
     "compact_repository": "repository.maintenance:compact_repository",
     "evaluate": "evaluation.protocol:evaluate",
+    "find_aligned_pairs": "pairing.find:find_aligned_pairs",
     "find_images": "images.readers:find_images",
     "find_pairs": "images.discovery:find_pairs",
     "load_model": "representations.base:load_model",
     "open_image": "images.readers:open_image",
     "open_repository": "repository.repository:open_repository",
+    "pair_from_landmarks": "pairing.landmarks:pair_from_landmarks",
     "prune_repository": "repository.maintenance:prune_repository",
     # not "search": that name is the package's, once anything in it has been imported
     "query": "search.query:search",

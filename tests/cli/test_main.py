@@ -14,6 +14,7 @@ VERBS = [
     "represent",
     "index",
     "query",
+    "pair",
     "info",
     "import-checkpoint",
     "evaluate",

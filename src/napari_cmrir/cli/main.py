@@ -8,7 +8,7 @@ import sys
 import typer
 
 from napari_cmrir import __version__
-from napari_cmrir.cli import demo, evaluate, index, info, query, represent, train
+from napari_cmrir.cli import demo, evaluate, index, info, pair, query, represent, train
 from napari_cmrir.errors import InputError, in_words
 
 __all__ = ["app", "main"]
@@ -25,6 +25,7 @@ app = typer.Typer(
 for verb in (demo.demo, train.train, represent.represent, index.index, query.query, info.info):
     app.command()(verb)
 app.command(name="import-checkpoint")(train.import_checkpoint)
+app.command(cls=pair.pair_command)(pair.pair)
 app.command(cls=evaluate.evaluate_command)(evaluate.evaluate)
 app.command(cls=evaluate.study_command)(evaluate.study)
 app.add_typer(evaluate.datasets)
