@@ -13,6 +13,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
+    from napari_cmrir.images.discovery import Pair
     from napari_cmrir.jobs import Job
     from napari_cmrir.representations.base import Representation
 
@@ -32,7 +33,9 @@ def train(
     modalities: Annotated[
         tuple[str, str], typer.Option(help="The two modalities, as in the file names.", metavar="A B")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write (.safetensors).")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Model file to write (.safetensors).")
+    ] = None,
     preset: Annotated[Preset, typer.Option(help="fast: for a laptop; paper: as published.")] = Preset.fast,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")] = False,
@@ -40,6 +43,21 @@ def train(
         str,
         typer.Option(help="Representation to train: comir, original, or one that an installed package adds."),
     ] = "comir",
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Only look at the pairs, with a model: tell partners that are turned, shifted or of other"
+            " tissue. Nothing is trained.",
+        ),
+    ] = False,
+    check_model: Annotated[
+        str, typer.Option(help="Model that --check looks with; one that was not trained on the pairs.")
+    ] = "starter",
+    correct: Annotated[
+        Path | None,
+        typer.Option(help="With --check: write the pairs, corrected, to this new folder.", metavar="FOLDER"),
+    ] = None,
     *,
     training: dict[str, Any],
     reading: dict[str, Any],
@@ -50,6 +68,13 @@ def train(
     from napari_cmrir.representations.base import REPRESENTATIONS
     from napari_cmrir.representations.base import train as train_model
 
+    if check:
+        _check(find_pairs(pairs, modalities, READING.settings(reading)), modalities, check_model, correct)
+        return
+    if correct is not None:
+        raise InputError("--correct goes with --check; give both, or neither to train.")
+    if output is None:
+        raise typer.BadParameter("give the model file to write", param_hint="'--output'")
     settings = REPRESENTATIONS[representation].presets.get(preset)
     if isinstance(settings, TrainingSettings):
         settings = TRAINING.settings(training, settings)
@@ -80,6 +105,35 @@ def train(
     last = model.history[-1] if model.history else None
     learnt = f", {last['step']} steps, last loss {last['loss']:.3f}" if last else ""
     typer.echo(f"Trained on {len(found)} pairs of {' and '.join(modalities)}{learnt}{_kept(model)}: {output}")
+
+
+def _check(pairs: list[Pair], modalities: tuple[str, str], model: str, correct: Path | None) -> None:
+    """Say what is wrong with the pairs, and write corrected ones where asked to."""
+    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.pairing.check import check_alignment, correct_pairs
+    from napari_cmrir.representations.base import load_model
+    from napari_cmrir.representations.comir.training.pair_checks import check_pairs
+
+    loaded = load_model(model)
+    problems = draw(check_pairs(pairs), "Reading the pairs")
+    for problem in problems:
+        typer.echo(problem.sentence)
+    unusable = {problem.number for problem in problems if problem.severity in ("fatal", "useless")}
+    pairs = [pair for number, pair in enumerate(pairs) if number not in unusable]
+    findings = draw(check_alignment(pairs, modalities, loaded), "Checking the pairs")
+    for finding in findings:
+        if finding.kind != "aligned":
+            typer.echo(finding.sentence)
+    kinds = [finding.kind for finding in findings]
+    wrong, unclear = sum(kind in ("turned", "shifted", "other") for kind in kinds), kinds.count("unclear")
+    typer.echo(f"{wrong} of {len(pairs)} pairs are not aligned or of other tissue; {unclear} are unclear.")
+    if correct is None:
+        if wrong:
+            typer.echo("--correct FOLDER writes them corrected to a new folder.")
+        return
+    for name in draw(correct_pairs(pairs, findings, modalities, correct), "Writing the pairs"):
+        typer.echo(f"Left out: {name}, whose tissue belongs to another pair.")
+    typer.echo(f"Corrected pairs: {correct}")
 
 
 def _with_notes(job: Job[Representation]) -> Job[Representation]:

@@ -22,6 +22,7 @@ __all__ = [
     "box_difference",
     "box_of",
     "decompose",
+    "matrix_between",
     "refine_affine",
 ]
 
@@ -289,3 +290,29 @@ def _step(
     middle = centre.double().cpu().numpy()
     step[:2, 2] = shift - linear @ middle
     return step, moved
+
+
+def matrix_between(box: ArrayLike, other: ArrayLike) -> Matrix:
+    """Give the map that takes a box to another.
+
+    Parameters
+    ----------
+    box, other : array_like, (4, 2)
+        Corners (y, x): top-left, top-right, bottom-right, bottom-left. Both are parallelograms.
+
+    Returns
+    -------
+    (3, 3) array
+
+    Examples
+    --------
+    >>> matrix_between([[0, 0], [0, 2], [2, 2], [2, 0]], [[1, 0], [1, 4], [5, 4], [5, 0]]).tolist()
+    [[2.0, 0.0, 1.0], [0.0, 2.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    frames = []
+    for corners in (np.asarray(box, np.float64), np.asarray(other, np.float64)):
+        frame = np.eye(3)
+        frame[:2] = np.stack((corners[3] - corners[0], corners[1] - corners[0], corners[0]), 1)
+        frames.append(frame)
+    matrix: Matrix = frames[1] @ np.linalg.inv(frames[0])
+    return matrix
