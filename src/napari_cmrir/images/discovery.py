@@ -11,6 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.images.file_names import (
+    BIOIO_PLUGINS,
+    BIOIO_SUFFIXES,
+    IMAGE_SUFFIXES,
+    ends_with,
+    image_stem,
+    natural_order,
+    of_modality,
+)
 from napari_cmrir.images.formats.base import added_suffixes
 from napari_cmrir.images.settings import ReadingSettings
 
@@ -18,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "BIOIO_PLUGINS",
     "IMAGE_SUFFIXES",
     "ArrayPair",
     "Pair",
@@ -28,40 +38,37 @@ __all__ = [
     "is_remote",
     "is_zarr",
     "natural_order",
+    "require_images",
     "unpaired_images",
 ]
 
 
-IMAGE_SUFFIXES = (
-    *(".ome.tif", ".ome.tiff", ".ome.btf", ".ome.zarr"),
-    *(".tif", ".tiff", ".btf", ".zarr", ".svs", ".ndpi", ".scn", ".png", ".jpg", ".jpeg"),
-)
-"""Lower-case suffixes by which images in a folder are recognised."""
-
-
-BIOIO_SUFFIXES = (".czi", ".dv", ".lif", ".lsm", ".nd2", ".oib", ".sld", ".vsi")
-"""Further suffixes if bioio is installed. Files of other suffixes are read only if they are named."""
-
-
-def find_images(paths: Sequence[str | os.PathLike[str]], modality: str | None = None) -> list[Path]:
-    """List the image files in files and folders.
+def find_images(
+    paths: Sequence[str | os.PathLike[str]], modality: str | None = None, other: str | None = None
+) -> list[Path]:
+    """List the image files among files and folders.
 
     Files and OME-Zarr folders are returned unchanged. Other folders are searched recursively, without
-    hidden files and ``*.cmrir`` repositories; links to folders are not followed. If a folder holds
-    ``*_<modality>.<ext>`` files, only these are listed, else all its images. Case is ignored if no file
-    matches exactly.
+    hidden files and ``*.cmrir`` repositories; links to folders are not followed. Where a folder
+    holds ``*_<modality>.<ext>`` files, only these are taken (upper and lower case matter only if there are
+    files for both); else, where it holds folders of that name, the images in these; else all images that
+    carry no other modality's name. An image is listed once, whatever links lead to it, and so is an OME-TIFF
+    of several files.
 
     Parameters
     ----------
     paths : sequence of path-like
         Files and folders.
     modality : str, optional
-        Modality as it appears in the file names, such as ``"BF"``.
+        The modality wanted, as in the file names: ``"BF"``.
+    other : str, optional
+        The model's other modality, whose images are left out.
 
     Returns
     -------
     list of Path
-        Each file once, in the order of ``paths``; files of a folder in natural order (``a2`` before ``a10``).
+        Each file once, in the order given, a folder's in natural order (``a2`` before ``a10``). Empty where
+        all images of the folders are of another modality by their names.
 
     Raises
     ------
@@ -81,9 +88,32 @@ def find_images(paths: Sequence[str | os.PathLike[str]], modality: str | None = 
     found: dict[str, Path] = {}
     for path in map(Path, paths):
         alone = path.is_file() or is_zarr(path)
-        for image in [path] if alone else _of_modality(images_in(path), modality):
+        images = [path] if alone else of_modality(path, images_in(path), modality, other)
+        for image in images if alone else _each_once(images):
             found.setdefault(os.path.abspath(image), image)
     return list(found.values())
+
+
+def require_images(
+    paths: Sequence[str | os.PathLike[str]], modality: str, other: str | None = None
+) -> list[Path]:
+    """List the images of a modality as `find_images`, and refuse folders that hold another's only.
+
+    Raises
+    ------
+    InputError
+        As `find_images`; or all images carry another modality's name.
+    """
+    found = find_images(paths, modality, other)
+    if not found:
+        held = [image for path in map(Path, paths) for image in images_in(path)]
+        some = ", ".join(image.name for image in held[:3]) + (", ..." if len(held) > 3 else "")
+        where = " and ".join(str(path) for path in paths)
+        raise InputError(
+            f"{where} holds no {modality} image: its files are named as another modality's ({some}); give the"
+            " files themselves, or the modality that they are of."
+        )
+    return found
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -121,6 +151,12 @@ def images_in(folder: Path) -> list[Path]:
         raise InputError(f"{folder} is a repository, not a folder of images; give the images themselves.")
     images = sorted(_walk(folder), key=lambda image: natural_order(image.relative_to(folder)))
     if not images:
+        links = sorted(entry.name for entry in folder.iterdir() if entry.is_symlink() and entry.is_dir())
+        if links:
+            raise InputError(
+                f"{folder} holds no image but the link {links[0]} to a folder; links to folders are not"
+                " followed, give the folder itself."
+            )
         raise InputError(f"{folder} holds no image; give a folder with TIFF, OME-Zarr, PNG or JPEG files.")
     return images
 
@@ -152,52 +188,6 @@ def is_zarr(path: Path) -> bool:
     return path.suffix.lower() == ".zarr" or any((path / name).is_file() for name in ("zarr.json", ".zattrs"))
 
 
-def image_stem(path: str | os.PathLike[str]) -> str:
-    """Name a file without its folder and its image suffix.
-
-    Parameters
-    ----------
-    path : path-like
-        The image file.
-
-    Returns
-    -------
-    str
-        The name without its image suffix, such as ``.ome.tif``, else without its last suffix.
-
-    Examples
-    --------
-    >>> image_stem("cores/1B.2_BF.ome.tif")
-    '1B.2_BF'
-    """
-    name = Path(path).name
-    known = (*IMAGE_SUFFIXES, *added_suffixes())
-    suffix = next((s for s in known if name.lower().endswith(s)), Path(name).suffix)
-    return name[: len(name) - len(suffix)]
-
-
-def natural_order(path: str | os.PathLike[str]) -> tuple[object, ...]:
-    """Make a sort key that compares numbers in names by value.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    tuple
-        Key for `sorted`.
-
-    Examples
-    --------
-    >>> sorted(["core10", "core9", "Core1"], key=natural_order)
-    ['Core1', 'core9', 'core10']
-    """
-    text = Path(path).as_posix()
-    pieces = re.split(r"([0-9]+)", text.lower())
-    return (*((int(piece), "") if i % 2 else (0, piece) for i, piece in enumerate(pieces)), (0, text))
-
-
 def _walk(folder: Path) -> Iterator[Path]:
     suffixes = (*IMAGE_SUFFIXES, *added_suffixes(), *(BIOIO_SUFFIXES if find_spec("bioio") else ()))
     for parent, folders, names in os.walk(folder):
@@ -209,12 +199,22 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
-def _of_modality(images: list[Path], modality: str | None) -> list[Path]:
-    if modality is None:
-        return images
-    exactly = [image for image in images if image_stem(image).endswith(f"_{modality}")]
-    loosely = [image for image in images if image_stem(image).lower().endswith(f"_{modality.lower()}")]
-    return exactly or loosely or images
+def _each_once(images: list[Path]) -> list[Path]:
+    """Leave out links to images that are listed, and the further files of a multi-file OME-TIFF."""
+    from napari_cmrir.images.formats.tiff_series import same_set
+
+    real = {os.path.realpath(image) for image in images if not image.is_symlink()}
+    kept: list[Path] = []
+    taken: set[str] = set()
+    for image in images:
+        target = os.path.realpath(image)
+        if (image.is_symlink() and target in real) or target in taken:
+            continue
+        kept.append(image)
+        taken.add(target)
+        if ".ome.t" in image.name.lower() or ".ome.b" in image.name.lower():
+            taken.update(os.path.realpath(image.with_name(name)) for name in same_set(image))
+    return kept
 
 
 ArrayPair = tuple["NDArray[Any]", "NDArray[Any]"]
@@ -317,9 +317,15 @@ def unpaired_images(
     --------
     See `find_pairs`.
     """
-    first, second = _sides(_as_list(folders), modalities)
+    found = _as_list(folders)
+    first, second = _sides(found, modalities)
     alone = [first[name] for name in first.keys() - second.keys()]
     alone += [second[name] for name in second.keys() - first.keys()]
+    taken = {path for side in (first, second) for path in side.values()}
+    for image in (image for folder in found for image in images_in(folder)):  # in the other case
+        rivals = [name for name in modalities if ends_with(image_stem(image), name)]
+        if rivals and image not in taken and image not in alone:
+            alone.append(image)
     return sorted(alone, key=natural_order)
 
 

@@ -36,6 +36,8 @@ def rgb_from_cmyk(pixels: NDArray[Any]) -> NDArray[Any]:
     >>> rgb_from_cmyk(np.array([[[255, 0, 0, 0]]], np.uint8)).tolist()
     [[[0, 255, 255]]]
     """
+    if pixels.dtype.kind != "u":
+        raise ValueError(f"its inks are of type {pixels.dtype}")
     full = np.iinfo(pixels.dtype).max
     light = 1.0 - pixels.astype(np.float32) / full
     rgb: NDArray[Any] = np.rint(light[..., :3] * light[..., 3:] * full).astype(pixels.dtype)
@@ -45,18 +47,41 @@ def rgb_from_cmyk(pixels: NDArray[Any]) -> NDArray[Any]:
 def from_palette(pixels: NDArray[Any], colormap: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """Look up palette indexes (y, x, 1) in a colormap of 16 bit, (3, n): RGB of 8 bit, (y, x, 3).
 
+    A palette whose entries are all below 256 was written with 8-bit entries; libtiff reads it the same way.
+
     Examples
     --------
     >>> from_palette(np.array([[[1]]]), np.array([[0, 0xFF00], [0, 0x8000], [0, 0]], np.uint16)).tolist()
     [[[255, 128, 0]]]
+    >>> from_palette(np.array([[[1]]]), np.array([[0, 255], [0, 128], [0, 0]], np.uint16)).tolist()
+    [[[255, 128, 0]]]
     """
-    rgb: NDArray[np.uint8] = np.moveaxis(colormap[:, pixels[..., 0]] >> 8, 0, -1).astype(np.uint8)
+    colours = colormap if colormap.max(initial=0) < 256 else colormap >> 8
+    rgb: NDArray[np.uint8] = np.moveaxis(colours[:, pixels[..., 0]], 0, -1).astype(np.uint8)
     return rgb
 
 
-def inverted(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Invert unsigned integers (white is zero); other types, such as boolean masks, stay unchanged."""
-    return ~pixels if pixels.dtype.kind == "u" else pixels
+def inverted(pixels: NDArray[Any], bits: int | None = None) -> NDArray[Any]:
+    """Make white of zero and black of the highest value.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        Floats stay, because their highest value is unknown.
+    bits : int, optional
+        Bits of a value, such as 12 of 16 stored; by default all.
+
+    Examples
+    --------
+    >>> inverted(np.array([0, 4095], np.uint16), bits=12).tolist()
+    [4095, 0]
+    """
+    if pixels.dtype.kind not in "bui":
+        return pixels
+    if pixels.dtype.kind == "u" and bits is not None and bits < 8 * pixels.dtype.itemsize:
+        turned: NDArray[Any] = pixels.dtype.type(2**bits - 1) - pixels
+        return turned
+    return ~pixels
 
 
 def plain_type(pixels: NDArray[Any]) -> NDArray[Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -39,15 +41,19 @@ class LazyImage:
     read_region : callable
         ``read_region(y, x, height, width)`` reads a rectangle inside the image.
     pixel_size : float or None
-        Side of a pixel in micrometres; ``None`` if unknown.
+        Side of a pixel in micrometres, of a square as large as a pixel; ``None`` if unknown.
     channel_names : tuple of str
         One per channel.
     reading_note : str
         Series, level, planes or channels that were chosen, in a phrase; empty if the file has one image only.
     assumption : str
-        Assumption about the pixel size, in a sentence; empty if there is none.
-    downsample : float
-        Pixels of the file's finest level per pixel of this image, along each axis.
+        Assumption about the pixel size, in a phrase; empty if the file states it.
+    steps : (float, float)
+        Pixels of the file's finest level per pixel of this image, along y and x.
+    aspect : float
+        Height of a pixel over its width.
+    bits : int or None
+        Bits of a value, where the file states them: 12 of a camera's 16, for instance.
     coarser : tuple of LazyImage
         The same image at lower resolutions, if the file holds any.
     close : callable
@@ -67,11 +73,27 @@ class LazyImage:
     channel_names: tuple[str, ...] = ()
     reading_note: str = ""
     assumption: str = ""
-    downsample: float = 1.0
+    steps: tuple[float, float] = (1.0, 1.0)
+    aspect: float = 1.0
+    bits: int | None = None
     coarser: tuple[LazyImage, ...] = field(default=(), repr=False)
     close: Callable[[], object] = field(default=_nothing, repr=False)
 
     ndim = 3
+
+    @property
+    def downsample(self) -> float:
+        """Pixels of the file's finest level per pixel of this image along an axis, the mean of both."""
+        y, x = self.steps
+        return y if y == x else math.sqrt(y * x)
+
+    @property
+    def pixel_sides(self) -> tuple[float, float]:
+        """Height and width of a pixel in micrometres; not-a-number where they are unknown."""
+        side = math.nan if self.pixel_size is None else self.pixel_size
+        if self.aspect == 1:
+            return side, side
+        return side * math.sqrt(self.aspect), side / math.sqrt(self.aspect)
 
     def __getitem__(self, key: slice | tuple[slice, ...]) -> NDArray[Any]:
         """Read rows and columns, as slices of step one; a third slice chooses channels."""
@@ -109,8 +131,28 @@ class LazyImage:
             raise unreadable(self.name, error) from error
 
 
+_LOCKED = (errno.EACCES, errno.EPERM, errno.EBUSY, errno.EAGAIN, errno.ETXTBSY)
+_GONE = (
+    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ETIMEDOUT),
+    *(errno.ENODEV, errno.ENXIO, errno.ENOENT, errno.ENETUNREACH, errno.ECONNRESET),
+)
+
+
 def unreadable(name: str, error: Exception) -> InputError:
-    """Make an error that says in one line why a file cannot be read."""
+    """Say in one line why a file cannot be read.
+
+    Examples
+    --------
+    >>> print(unreadable("a.tif", OSError(errno.EIO, "Input/output error")))
+    a.tif cannot be reached (Input/output error); check its drive or network and try again.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    why = os.strerror(number) if number is not None else ""
+    if number in _LOCKED:
+        advice = "close it in other programs, or check its permissions"
+        return InputError(f"{name} cannot be opened ({why}); {advice}.")
+    if number in _GONE:
+        return InputError(f"{name} cannot be reached ({why}); check its drive or network and try again.")
     reason = str(error).strip().splitlines() or [type(error).__name__]
     return InputError(
         f"{name} is not an image that can be read (OME-Zarr, TIFF, PNG or JPEG): {reason[0].rstrip('.')}."
@@ -221,8 +263,8 @@ BAND_VALUES = 2**25
 """Values of the image that `overview` reads at once; float32 copies of them take 128 MiB."""
 
 
-def resample(image: LazyImage, factor: float) -> LazyImage:
-    """Change the pixel size of an image.
+def resample(image: LazyImage, factor: float | tuple[float, float]) -> LazyImage:
+    """Change the size of an image's pixels.
 
     A new pixel is a weighted mean of the old pixels around its centre. The weights are a triangle of twice
     the width of the larger pixel: linear interpolation to finer pixels, no aliasing to coarser ones. The
@@ -231,8 +273,8 @@ def resample(image: LazyImage, factor: float) -> LazyImage:
     Parameters
     ----------
     image : LazyImage
-    factor : float
-        New pixel size divided by the old pixel size.
+    factor : float or (float, float)
+        New pixel size over the old one, of both axes or of y and x.
 
     Returns
     -------
@@ -246,11 +288,12 @@ def resample(image: LazyImage, factor: float) -> LazyImage:
     >>> resample(ramp, 2.0)[:, :][0, :, 0]
     array([ 7, 25, 45, 63], dtype=uint8)
     """
-    height, width = (max(1, round(side / factor)) for side in image.shape[:2])
+    factors = factor if isinstance(factor, tuple) else (factor, factor)
+    height, width = (max(1, round(side / by)) for side, by in zip(image.shape[:2], factors, strict=True))
 
     def read(y: int, x: int, height: int, width: int) -> NDArray[Any]:
-        rows, top = _weights(y, height, image.shape[0], factor)
-        columns, left = _weights(x, width, image.shape[1], factor)
+        rows, top = _weights(y, height, image.shape[0], factors[0])
+        columns, left = _weights(x, width, image.shape[1], factors[1])
         pixels = image[top : top + rows.shape[1], left : left + columns.shape[1]]
         fine = pixels.astype(np.float32)
         narrow = (rows @ fine.reshape(len(fine), -1)).reshape(height, fine.shape[1], -1)
@@ -264,8 +307,9 @@ def resample(image: LazyImage, factor: float) -> LazyImage:
         image,
         shape=(height, width, image.shape[2]),
         read_region=read,
-        pixel_size=None if image.pixel_size is None else image.pixel_size * factor,
-        downsample=image.downsample * factor,
+        pixel_size=None if image.pixel_size is None else image.pixel_size * math.sqrt(math.prod(factors)),
+        aspect=round(image.aspect * factors[0] / factors[1], 9),
+        steps=(image.steps[0] * factors[0], image.steps[1] * factors[1]),
         coarser=image.coarser,
     )
 
@@ -293,8 +337,9 @@ def overview(image: LazyImage, cell: int) -> NDArray[np.float32]:
     shape = tuple(math.ceil(side / cell) for side in image.shape[:2])
     wanted = image.downsample * cell
     source = next((level for level in reversed(image.coarser) if level.downsample <= wanted), image)
-    far = resample(replace(source, pixel_size=None), wanted / source.downsample)
-    a_row = max(1, round(wanted / source.downsample)) * source.shape[1] * source.shape[2]
+    factors = (image.steps[0] * cell / source.steps[0], image.steps[1] * cell / source.steps[1])
+    far = resample(replace(source, pixel_size=None), factors)
+    a_row = max(1, round(factors[0])) * source.shape[1] * source.shape[2]
     n_rows = max(1, BAND_VALUES // a_row)
     bands = [far[top : top + n_rows, :].astype(np.float32) for top in range(0, far.shape[0], n_rows)]
     found = np.concatenate(bands)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import (
+    BIOIO_PLUGINS,
     IMAGE_SUFFIXES,
     Pair,
     find_images,
@@ -22,6 +24,7 @@ from napari_cmrir.images.discovery import (
     is_remote,
     is_zarr,
     natural_order,
+    require_images,
 )
 from napari_cmrir.images.formats.base import format_of
 from napari_cmrir.images.intensity import plain_type
@@ -31,6 +34,7 @@ from napari_cmrir.images.settings import ReadingSettings
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "converter_of",
     "find_images",
     "image_stem",
     "images_in",
@@ -38,6 +42,7 @@ __all__ = [
     "open_image",
     "read_image",
     "read_pair",
+    "require_images",
 ]
 
 
@@ -142,6 +147,47 @@ def read_image(
         return np.ascontiguousarray(plain_type(image[:, :]))
 
 
+def converter_of(
+    path: str | os.PathLike[str], shape: tuple[int, int], n_samples: int, dtype: np.dtype[Any]
+) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
+    """Say what the stored samples of a file mean, for a program that shows them as they are stored.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    shape : (int, int)
+        Height and width of the stored image that is asked about.
+    n_samples : int
+        Samples of its pixels.
+    dtype : dtype
+        Of its samples.
+
+    Returns
+    -------
+    callable or None
+        Turns stored samples, (y, x, sample), into the (y, x, channel) of `read_image`. ``None`` where the
+        file holds no such image, or its samples are channels as they are.
+    """
+    try:
+        stored = _open(path)
+    except Exception:  # what is shown stays; another file may be there by now
+        return None
+    try:
+        for series in stored.series:
+            level = series.levels[0]
+            same = (level.size("Y"), level.size("X"), level.size("S")) == (*shape, n_samples)
+            if not same or getattr(level.pixels, "dtype", dtype) != dtype:
+                continue
+            colours = series.colours
+            if colours is not None:
+                return lambda pixels: plain_type(colours(pixels))
+            return plain_type if n_samples == 4 and not series.is_rgb else None
+    finally:
+        stored.close()
+    return None
+
+
 def _open(path: str | os.PathLike[str]) -> Stored:
     """Open a path or an address by the format of its content."""
     from napari_cmrir.images.formats.bioio import open_with_bioio
@@ -161,9 +207,38 @@ def _open(path: str | os.PathLike[str]) -> Stored:
     known = format_of(path)
     if known is not None:
         return known.open(path)
-    if find_spec("bioio"):
+    _refuse_companion(path)
+    suffix = path.suffix.lower()
+    if not find_spec("bioio"):
+        if suffix in BIOIO_PLUGINS:
+            raise InputError(
+                f"{path} is not an image that can be read without bioio; install it and its plugin for"
+                f" {suffix} files (pip install bioio {BIOIO_PLUGINS[suffix]})."
+            )
+        raise ValueError("its content is of another kind")
+    try:
         return open_with_bioio(path)
-    raise ValueError("its content is of another kind")
+    except Exception as error:
+        plugin = BIOIO_PLUGINS.get(suffix)
+        if plugin is None or find_spec(plugin.replace("-", "_")):
+            raise
+        raise InputError(
+            f"{path} is not an image that can be read without bioio's plugin for {suffix} files; install it"
+            f" (pip install {plugin})."
+        ) from error
+
+
+def _refuse_companion(path: Path) -> None:
+    """Refuse the metadata of a multi-file OME-TIFF that lie in a file of their own."""
+    if path.suffix.lower() not in (".ome", ".xml"):
+        return
+    from napari_cmrir.images.formats.tiff_series import ome_images
+
+    images = ome_images(path.read_text(encoding="utf-8", errors="replace"), path.name)
+    files = [name for image in images for name in image.files]
+    if images:
+        which = f", such as {files[0]}" if files else ""
+        raise InputError(f"{path} holds the metadata of OME-TIFF files, not pixels; give these files{which}.")
 
 
 def read_pair(pair: Pair) -> tuple[NDArray[Any], NDArray[Any]]:

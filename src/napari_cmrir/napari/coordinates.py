@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.images.intensity import plain_type
 from napari_cmrir.images.lazy_image import ImageWindow
+from napari_cmrir.images.readers import converter_of
 
 if TYPE_CHECKING:
     from napari.components import Dims
@@ -111,6 +114,7 @@ def pixels_of(
     rgb: bool,
     multiscale: bool,
     window: tuple[slice, slice] = (slice(None), slice(None)),
+    convert: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
 ) -> NDArray[Any]:
     """Read a plane of an image layer's data.
 
@@ -124,6 +128,8 @@ def pixels_of(
         As the layer's attributes of this name.
     window : tuple of two slice
         The rows and columns to read, by default all.
+    convert : callable, optional
+        What the samples mean, as the file that the layer was opened from says (`readers.converter_of`).
 
     Returns
     -------
@@ -145,7 +151,9 @@ def pixels_of(
                 "The image has no pixels at the position of the sliders; move them to a plane of it."
             )
     pixels = np.asarray(finest[tuple(where)])
-    return pixels[..., :3] if rgb else pixels[..., np.newaxis]
+    if convert is not None:
+        return convert(pixels if rgb else pixels[..., np.newaxis])
+    return plain_type(pixels[..., :3] if rgb else pixels[..., np.newaxis])
 
 
 def shape_data(points: ArrayLike, image: Image, plane: Plane, shapes: Shapes) -> NDArray[np.float64]:
@@ -288,13 +296,29 @@ class ImageSnapshot:
         y, x = self.plane.axes
         return int(finest.shape[y]), int(finest.shape[x])
 
+    @cached_property
+    def _convert(self) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
+        """How the layer's samples are read, where its file has them in another meaning than grey or RGB."""
+        if self.path is None:
+            return None
+        finest = self.data[0] if self.multiscale else self.data
+        n_samples = int(finest.shape[-1]) if self.rgb else 1
+        return converter_of(self.path, self.shape, n_samples, np.dtype(finest.dtype))
+
     def read(self) -> NDArray[Any]:
-        """Read the pixels of the plane, (y, x, channel)."""
-        return pixels_of(self.data, self.plane, rgb=self.rgb, multiscale=self.multiscale)
+        """Read the pixels, (y, x, channel)."""
+        return pixels_of(
+            self.data, self.plane, rgb=self.rgb, multiscale=self.multiscale, convert=self._convert
+        )
 
     def read_window(self, rows: slice, columns: slice) -> ImageWindow:
         """Read a part of the plane, without the rest of a lazy layer."""
         pixels = pixels_of(
-            self.data, self.plane, rgb=self.rgb, multiscale=self.multiscale, window=(rows, columns)
+            self.data,
+            self.plane,
+            rgb=self.rgb,
+            multiscale=self.multiscale,
+            window=(rows, columns),
+            convert=self._convert,
         )
         return ImageWindow(self.name, self.shape, (rows.start, columns.start), np.ascontiguousarray(pixels))

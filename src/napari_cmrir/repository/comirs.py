@@ -143,21 +143,11 @@ def store_comir(
 
 
 def notes_of(image: LazyImage) -> dict[str, Any]:
-    """Collect the notes on how an image was read, which `read_notes` returns for hits.
-
-    Parameters
-    ----------
-    image : LazyImage
-
-    Returns
-    -------
-    dict
-        ``"pixel_size"`` in micrometres, ``"pixel_step"`` (pixels of the finest level per pixel of the CoMIR)
-        and ``"read"`` (the reading note). Unknown and trivial values are left out.
-    """
+    """Say what a hit needs to know of how an image was read, if it was not just read as it is."""
+    step: Any = image.steps[0] if image.steps[0] == image.steps[1] else list(image.steps)
     notes = {
         "pixel_size": image.pixel_size,
-        "pixel_step": image.downsample if image.downsample != 1 else None,
+        "pixel_step": step if step != 1 else None,
         "read": image.reading_note or None,
     }
     return {key: value for key, value in notes.items() if value is not None}

@@ -252,9 +252,10 @@ class Repository:
         """Find the file of a field's image, also if it moved with the repository; ``None`` for an array."""
         return self._catalogue.resolve(self._image(field))
 
-    def pixel_step(self, field: int) -> float:
-        """Give the pixels of the image's finest level per pixel of its CoMIR, along each axis."""
-        return float(self._notes_of(field).get("pixel_step", 1.0))
+    def pixel_step(self, field: int) -> float | npt.NDArray[np.float64]:
+        """Pixels of a field's image, at its finest level, per pixel of its CoMIR: one number or (y, x)."""
+        step = self._notes_of(field).get("pixel_step", 1.0)
+        return np.array(step, np.float64) if isinstance(step, (list, tuple)) else float(step)
 
     def pixel_size(self, field: int) -> float | None:
         """Give the side of a pixel of a field's CoMIR, in micrometres; ``None`` if unknown."""

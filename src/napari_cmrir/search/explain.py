@@ -95,8 +95,9 @@ def explain(repository: Repository, result: SearchResult, hit: Hit) -> Explanati
     affine = affine_matrix(Region.whole(result.mask.shape), hit)
     y, x = repository.fields[["y", "x"]][hit.field].item()
     step = repository.pixel_step(hit.field)
-    first = (step - 1) / 2 + np.array([y, x]) * step  # centre of the field's first pixel, in image pixels
-    to_field = np.array([[1, 0, -first[0]], [0, 1, -first[1]], [0, 0, step]]) / step @ affine
+    first = (step - 1) / 2 + np.array([y, x]) * step  # centre of the field's first pixel, in the image's
+    per_row = np.array([*np.broadcast_to(step, 2), 1.0])[:, np.newaxis]
+    to_field = np.array([[1, 0, -first[0]], [0, 1, -first[1]], [0, 0, 1]]) / per_row @ affine
     comir = repository.comir(hit.field)
     field, reached = _posed(comir, to_field, result.mask.shape)
     mask = result.mask & reached

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from napari_cmrir.images.metadata import square
+from napari_cmrir.images.metadata import pixel_size
 from napari_cmrir.images.series import Level, Series, Stored
 
 __all__ = ["open_with_bioio"]
@@ -34,7 +34,7 @@ def _series(image: Any, scene: str) -> Series:
         levels.append(Level(_Computed(pixels), axes))
     image.set_resolution_level(0)
     sizes = image.physical_pixel_sizes
-    levels[0] = Level(levels[0].pixels, levels[0].axes, square(sizes.Y, sizes.X))
+    levels[0] = Level(levels[0].pixels, levels[0].axes, pixel_size(sizes.Y, sizes.X))
     names = tuple(str(name) for name in image.channel_names or ())
     return Series(levels, names, is_rgb="S" in levels[0].axes)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import is_remote
-from napari_cmrir.images.metadata import micrometres, square
+from napari_cmrir.images.metadata import micrometres, pixel_size
 from napari_cmrir.images.series import Level, Series, Stored
 
 if TYPE_CHECKING:
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["describe_zarr", "open_zarr"]
 
 MOST_SERIES = 1000
+
+_AXES = {"t", "c", "z", "y", "x", "time", "channel"}
 
 
 def open_zarr(address: str | Path) -> Stored:
@@ -33,18 +34,22 @@ def open_zarr(address: str | Path) -> Stored:
     Raises
     ------
     InputError
-        If it is a plate.
+        If it is a plate or a well, or Zarr without the metadata of OME-Zarr.
     Exception
-        Whatever zarr or the network raises where there is no Zarr image.
+        Whatever zarr or the network raises where there is no Zarr.
     """
     group = _open_group(address)
     series = [
         _series(each, multiscale) for each in _image_groups(group) for multiscale in _multiscales(each.attrs)
     ]
     if not series:
-        if "plate" in _ome(group.attrs):
-            raise InputError(f"{address} is a plate; give one of its images, such as {address}/A/1/0.")
-        raise ValueError("it is a Zarr group without the multiscales of an OME-Zarr image")
+        ome = _ome(group.attrs)
+        for kind, example in (("plate", "A/1/0"), ("well", "0")):
+            if kind in ome:
+                raise InputError(
+                    f"{address} is a {kind}; give one of its images, such as {address}/{example}."
+                )
+        raise ValueError("it is a Zarr group without the OME metadata (multiscales) of an OME-Zarr image")
     return Stored(str(address), series)
 
 
@@ -61,7 +66,13 @@ def _open_group(address: str | Path) -> zarr.Group:
     import zarr
 
     if not is_remote(str(address)):
-        return zarr.open_group(Path(address), mode="r")
+        try:
+            return zarr.open_group(Path(address), mode="r")
+        except zarr.errors.ContainsArrayError as error:
+            raise InputError(
+                f"{address} is a plain Zarr array without OME metadata; write it as an OME-Zarr image, or as"
+                " TIFF."
+            ) from error
     if str(address).startswith("s3://"):
         with suppress(PermissionError):
             return zarr.open_group(str(address), mode="r", storage_options={"anon": True})
@@ -70,13 +81,13 @@ def _open_group(address: str | Path) -> zarr.Group:
 
 def _ome(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     """Metadata lie in an ``ome`` attribute since version 0.5, before that beside one another."""
-    ome: Mapping[str, Any] = attributes.get("ome", attributes)
-    return ome
+    ome = attributes.get("ome", attributes)
+    return ome if isinstance(ome, Mapping) else {}
 
 
 def _multiscales(attributes: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    found: Sequence[Mapping[str, Any]] = _ome(attributes).get("multiscales", ())
-    return found[:1]
+    found = _ome(attributes).get("multiscales") or ()
+    return [each for each in found if isinstance(each, Mapping) and each.get("datasets")][:1]
 
 
 def _image_groups(group: zarr.Group) -> list[zarr.Group]:
@@ -95,27 +106,46 @@ def _image_groups(group: zarr.Group) -> list[zarr.Group]:
 def _series(group: zarr.Group, multiscale: Mapping[str, Any]) -> Series:
     datasets = multiscale["datasets"]
     arrays = [group[dataset["path"]] for dataset in datasets]
-    described = multiscale.get("axes") or "tczyx"[-arrays[0].ndim :]
-    axes = [axis if isinstance(axis, str) else axis["name"] for axis in described]
+    n_axes = arrays[0].ndim
+    described = multiscale.get("axes") or "tczyx"[-n_axes:]
+    axes = [str(axis if isinstance(axis, str) else axis.get("name", "")) for axis in described]
+    kinds = ["" if isinstance(axis, str) else str(axis.get("type", "")) for axis in described]
+    letters = "".join(
+        "C" if kind == "channel" else axis[:1].upper() if axis.lower() in _AXES else "I"
+        for axis, kind in zip(axes, kinds, strict=True)
+    )
+    if len(letters) != n_axes or letters.count("Y") != 1 or letters.count("X") != 1:
+        raise InputError(
+            f"{group.store_path} has axes named {', '.join(axes)} for {n_axes} dimensions; an OME-Zarr image"
+            " names its axes t, c, z, y and x."
+        )
     units = [None if isinstance(axis, str) else axis.get("unit") for axis in described]
-    overall = _scale(multiscale, len(axes))
-    scale = [own * all_ for own, all_ in zip(_scale(datasets[0], len(axes)), overall, strict=True)]
-    sides = {axis: micrometres(length, unit) for axis, length, unit in zip(axes, scale, units, strict=True)}
-    letters = "".join(axis.upper() for axis in axes)
-    pixel_size = square(sides.get("y"), sides.get("x"))
-    levels = [Level(array, letters, pixel_size if at == 0 else None) for at, array in enumerate(arrays)]
-    return Series(levels, _channel_names(group))
+    scale = [
+        own * all_ for own, all_ in zip(_scale(datasets[0], n_axes), _scale(multiscale, n_axes), strict=True)
+    ]
+    sides = {
+        axis: micrometres(length, unit) for axis, length, unit in zip(letters, scale, units, strict=True)
+    }
+    size = pixel_size(sides.get("Y"), sides.get("X"))
+    levels = [Level(array, letters, size if at == 0 else None) for at, array in enumerate(arrays)]
+    return Series(levels, _channel_names(group), name=str(multiscale.get("name") or ""))
 
 
 def _scale(described: Mapping[str, Any], n_axes: int) -> list[float]:
-    scales = [
-        [float(value) for value in step["scale"]]
-        for step in described.get("coordinateTransformations", ())
-        if step.get("type") == "scale"
-    ]
-    return [math.prod(values) for values in zip(*scales, strict=True)] if scales else [1.0] * n_axes
+    """Multiply the scales of an image or a level; metadata of another form scale nothing."""
+    total = [1.0] * n_axes
+    with suppress(TypeError, ValueError, AttributeError, KeyError):
+        for step in described.get("coordinateTransformations") or ():
+            if step.get("type") == "scale" and len(step["scale"]) == n_axes:
+                total = [one * float(other) for one, other in zip(total, step["scale"], strict=True)]
+    return total
 
 
 def _channel_names(group: zarr.Group) -> tuple[str, ...]:
-    channels = (_ome(group.attrs).get("omero") or {}).get("channels") or ()
-    return tuple(str(channel.get("label") or f"channel {at}") for at, channel in enumerate(channels))
+    omero = _ome(group.attrs).get("omero")
+    channels = omero.get("channels") if isinstance(omero, Mapping) else None
+    names = []
+    for at, channel in enumerate(channels if isinstance(channels, Sequence) else ()):
+        label = channel.get("label") if isinstance(channel, Mapping) else None
+        names.append(str(label or f"channel {at}"))
+    return tuple(names)

@@ -1,9 +1,9 @@
-"""TIFF, OME-TIFF, BigTIFF and the whole-slide files that are TIFFs (.svs, .ndpi, .scn)."""
+"""TIFF, OME-TIFF, BigTIFF and the slides and stacks of microscopes that are TIFFs (.svs, .ndpi, .lsm)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cmrir.images import metadata as pixel_sizes
 from napari_cmrir.images.formats.base import ImageFormat
-from napari_cmrir.images.intensity import from_palette, inverted, rgb_from_cmyk, without_alpha
+from napari_cmrir.images.formats.jpeg_data import JPEG_COMPRESSIONS, checked_decoder
+from napari_cmrir.images.formats.photometry import colours_of
+from napari_cmrir.images.formats.tiff_series import (
+    MissingPages,
+    OmeImage,
+    is_secondary,
+    open_series,
+    own_pages,
+)
+from napari_cmrir.images.metadata import (
+    PixelSize,
+    sizes_of_instrument,
+    sizes_of_resolution,
+    sizes_of_slide,
+)
 from napari_cmrir.images.series import Level, Series, Stored
 
 if TYPE_CHECKING:
@@ -33,15 +46,9 @@ def open_tiff(path: Path) -> Stored:
     Exception
         Whatever tifffile raises for what is not a whole TIFF.
     """
-    import tifffile
-
-    tiff = tifffile.TiffFile(path)
+    tiff, found, described = open_series(path)
     try:
-        described = pixel_sizes.ome_images(tiff.ome_metadata)
-        series = [
-            _series(tiff, each, described[at] if at < len(described) else (None, ()))
-            for at, each in enumerate(tiff.series)
-        ]
+        series = [_series(tiff, each, image) for each, image in zip(found, described, strict=True)]
         if not series:
             raise ValueError("it has no page")
     except BaseException:
@@ -50,45 +57,69 @@ def open_tiff(path: Path) -> Stored:
     return Stored(str(path), series, tiff.close)
 
 
-def _series(tiff: tifffile.TiffFile, series: Any, described: tuple[float | None, tuple[str, ...]]) -> Series:
-    pixel_size, names = described
-    pixel_size = pixel_size or _pixel_size(tiff, series)
-    levels = [Level(_pixels(tiff, series, at), level.axes) for at, level in enumerate(series.levels)]
-    levels[0] = Level(levels[0].pixels, levels[0].axes, pixel_size)
-    colours, is_rgb = _colours(series)
-    return Series(levels, names, colours, is_rgb)
-
-
-def _pixel_size(tiff: tifffile.TiffFile, series: Any) -> float | None:
+def _series(tiff: tifffile.TiffFile, series: Any, image: OmeImage | None) -> Series:
     page = series.keyframe
+    size = (image.pixel_size if image else None) or _pixel_size(tiff, page)
+    levels = []
+    for at, level in enumerate(series.levels):
+        missing = MissingPages.of(tiff, level, image)
+        pixels = _pixels(tiff, series, at)
+        axes = level.axes
+        if missing is not None:
+            pixels = _Incomplete(pixels, missing)
+        if "R" in axes:  # the positions of a multi-file stack, of which the file holds its own
+            pixels, axes = _own_position(tiff, series, level, pixels)
+        levels.append(Level(pixels, axes, size if at == 0 else None))
+    try:
+        colours, is_rgb = colours_of(page, imagej=bool(tiff.is_imagej))
+        refusal = ""
+    except ValueError as error:  # another series may be readable
+        colours, is_rgb, refusal = None, False, str(error)
+    bits = page.bitspersample if isinstance(page.bitspersample, int) and page.dtype.kind in "ui" else None
+    return Series(
+        levels,
+        image.channel_names if image else (),
+        colours,
+        is_rgb,
+        name=str((image.name if image else "") or series.name or ""),
+        is_main=not is_secondary(series) and bool(own_pages(tiff, series)),
+        orientation=_orientation(page),
+        bits=None if colours is not None and is_rgb and page.colormap is not None else bits,
+        refusal=refusal,
+    )
+
+
+def _orientation(page: Any) -> int:
+    try:
+        orientation = int(page.tags.valueof("Orientation", default=1))
+    except (TypeError, ValueError):
+        return 1
+    return orientation if 1 <= orientation <= 8 else 1
+
+
+def _pixel_size(tiff: tifffile.TiffFile, page: Any) -> PixelSize | None:
     if tiff.is_svs:
-        return pixel_sizes.of_slide_description(page.description)
-    x, y = (page.tags.valueof(name) for name in ("XResolution", "YResolution"))
+        slide = sizes_of_slide(str(page.description))
+        if slide is not None:
+            return slide
+    instrument = sizes_of_instrument(tiff)
+    if instrument is not None:
+        return instrument
+    x, y = (page.tags.valueof(name, default=None) for name in ("XResolution", "YResolution"))
     if tiff.is_imagej:
         unit = str((tiff.imagej_metadata or {}).get("unit", ""))
     else:
         units = {2: "inch", 3: "cm", 4: "mm", 5: "um"}
-        unit = units.get(int(page.tags.valueof("ResolutionUnit", default=2)), "")
-    return pixel_sizes.of_resolution(x, y, unit)
-
-
-def _colours(series: Any) -> tuple[Callable[[NDArray[Any]], NDArray[Any]] | None, bool]:
-    """Return what turns the stored samples into grey or RGB, and whether that is colours."""
-    import tifffile
-
-    page = series.keyframe
-    if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
-        return partial(from_palette, colormap=page.colormap), True
-    if page.photometric == tifffile.PHOTOMETRIC.SEPARATED and page.samplesperpixel == 4:
-        return rgb_from_cmyk, True
-    has_samples = "S" in series.axes
-    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
-        return (lambda pixels: without_alpha(inverted(pixels))) if has_samples else inverted, has_samples
-    return (without_alpha if has_samples else None), has_samples
+        try:
+            unit = units.get(int(page.tags.valueof("ResolutionUnit", default=2)), "")
+        except (TypeError, ValueError):
+            unit = ""
+    return sizes_of_resolution(x, y, unit)
 
 
 def _pixels(tiff: tifffile.TiffFile, series: Any, at: int) -> Any:
     level = series.levels[at]
+    _check_jpeg(level)
     if math.prod(level.shape) * level.dtype.itemsize <= WHOLE_BYTES:
         return _Decoded(level)
     _refuse_cut_off(tiff, level)
@@ -96,6 +127,23 @@ def _pixels(tiff: tifffile.TiffFile, series: Any, at: int) -> Any:
         dtype = np.dtype(level.dtype).newbyteorder(tiff.byteorder)
         return _Mapped(tiff.filehandle.path, dtype, level.dataoffset, level.shape)
     return _Chunked(series, at)
+
+
+def _check_jpeg(level: Any) -> None:
+    """Have the damaged tiles and strips of a JPEG-compressed level refused."""
+    keyframes = {id(page.keyframe): page.keyframe for page in level.pages if page is not None}
+    for keyframe in (level.keyframe, *keyframes.values()):
+        if int(keyframe.compression) in JPEG_COMPRESSIONS and not hasattr(keyframe, "_is_checked"):
+            keyframe.__dict__["decode"] = checked_decoder(keyframe.decode)
+            keyframe.__dict__["_is_checked"] = True
+
+
+def _own_position(tiff: tifffile.TiffFile, series: Any, level: Any, pixels: Any) -> tuple[Any, str]:
+    at = level.axes.index("R")
+    own = own_pages(tiff, series)
+    lead = level.shape[: len(level.shape) - len(level.keyframe.shape)]
+    position = int(np.unravel_index(own[0], lead)[at]) if own and len(series.pages) == math.prod(lead) else 0
+    return _Fixed(pixels, at, position), level.axes.replace("R", "")
 
 
 def _refuse_cut_off(tiff: tifffile.TiffFile, level: Any) -> None:
@@ -109,11 +157,37 @@ def _refuse_cut_off(tiff: tifffile.TiffFile, level: Any) -> None:
                 raise ValueError("the file is cut off")
 
 
+class _Incomplete:
+    """A level some of whose planes are missing: a slice that needs one is refused."""
+
+    def __init__(self, pixels: Any, missing: MissingPages) -> None:
+        self.shape, self.dtype = pixels.shape, pixels.dtype
+        self._pixels, self._missing = pixels, missing
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        self._missing.refuse(key)
+        part: NDArray[Any] = self._pixels[key]
+        return part
+
+
+class _Fixed:
+    """A level at one place of one of its axes."""
+
+    def __init__(self, pixels: Any, axis: int, place: int) -> None:
+        self.shape = (*pixels.shape[:axis], *pixels.shape[axis + 1 :])
+        self.dtype = pixels.dtype
+        self._pixels, self._axis, self._place = pixels, axis, place
+
+    def __getitem__(self, key: Sequence[Any]) -> NDArray[Any]:
+        part: NDArray[Any] = self._pixels[(*key[: self._axis], self._place, *key[self._axis :])]
+        return part
+
+
 class _Decoded:
     """A level that is decoded whole when it is first sliced."""
 
     def __init__(self, level: Any) -> None:
-        self.shape = level.shape
+        self.shape, self.dtype = level.shape, np.dtype(level.dtype)
         self._level = level
 
     @cached_property
@@ -130,7 +204,7 @@ class _Mapped:
     """An uncompressed level, mapped anew at each slice, so that what was read does not stay in memory."""
 
     def __init__(self, path: str, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...]) -> None:
-        self.shape = shape
+        self.shape, self.dtype = shape, dtype.newbyteorder("=")
         self._where: dict[str, Any] = {"dtype": dtype, "offset": offset, "shape": shape}
         self._path = path
 
@@ -143,7 +217,7 @@ class _Chunked:
     """A compressed level; of strips, the band last read is kept for the regions beside."""
 
     def __init__(self, series: Any, at: int) -> None:
-        self.shape = series.levels[at].shape
+        self.shape, self.dtype = series.levels[at].shape, np.dtype(series.levels[at].dtype)
         axes = series.levels[at].axes
         self._x = axes.index("X") if "X" in axes else 0
         self._open = partial(series.aszarr, level=at)
