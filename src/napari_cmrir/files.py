@@ -6,6 +6,8 @@ import hashlib
 import os
 import shutil
 import sqlite3
+import stat
+import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,14 @@ from pathlib import Path
 
 from napari_cmrir.errors import InputError, disk_fault
 
-__all__ = ["atomic_path", "atomic_write", "checksum", "explain_disk_errors", "remove_partials"]
+__all__ = [
+    "atomic_path",
+    "atomic_write",
+    "checksum",
+    "explain_disk_errors",
+    "is_standard_output",
+    "remove_partials",
+]
 
 PARTIAL_PREFIX = ".partial-"
 """Prefix of the name of an unfinished file or folder."""
@@ -48,6 +57,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     >>> [entry.name for entry in folder.iterdir()]
     ['note.txt']
     """
+    path = _behind_links(path)
     partial = path.with_name(f"{PARTIAL_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         yield partial
@@ -63,6 +73,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def atomic_write(path: Path, content: bytes) -> None:
     """Write a file completely, synced to the disk, or leave it unchanged.
+
+    A link is followed: its target is written. A pipe or a device is written to, never replaced. ``-`` is
+    standard output.
 
     Parameters
     ----------
@@ -84,9 +97,43 @@ def atomic_write(path: Path, content: bytes) -> None:
     ...     Path(folder, "new", "note.txt").read_text()
     'whole'
     """
+    if is_standard_output(path):
+        sys.stdout.write(content.decode())
+        sys.stdout.flush()
+        return
+    if _is_stream(path):
+        with path.open("ab") as stream:
+            stream.write(content)
+        return
+    path = _behind_links(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial:
         partial.write_bytes(content)
+
+
+def is_standard_output(path: Path) -> bool:
+    """Whether a path stands for standard output.
+
+    Examples
+    --------
+    >>> is_standard_output(Path("-")), is_standard_output(Path("hits.json"))
+    (True, False)
+    """
+    return str(path) in ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path is a pipe, a device or a socket."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or path.is_relative_to("/dev/fd")
+
+
+def _behind_links(path: Path) -> Path:
+    """Follow links to the file or folder that they lead to, which need not exist."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def remove_partials(folder: Path) -> None:

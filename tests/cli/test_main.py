@@ -167,7 +167,7 @@ class TestIndex:
         (tmp_path / "broken_BF.tif").write_text("not pixels")
         new = tmp_path / "new.cmrir"
         ended = call("index", tmp_path, "--model", model, "--modality", "BF", "-o", new)
-        assert ended.status == 0
+        assert ended.status == 2
         assert "Not indexed" in ended.err
         assert "broken_BF.tif" in ended.err
         assert "1 BF images searchable" in ended.out

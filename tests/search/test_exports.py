@@ -159,6 +159,7 @@ def test_json_says_what_was_asked_what_was_found_and_what_is_doubtful():
         "region": [0, 0, 64, 96],
         "rotation_degrees": 10,
         "seconds": 1.5,
+        "error": None,
         "reliable": False,
         "warnings": ["Much glass."],
     }

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from napari_cmrir.cli.batch import Failures
 from napari_cmrir.cli.options import READING, Device, Lists, Preset, SettingsOptions, settings_options
 from napari_cmrir.cli.query import require_reranker
 from napari_cmrir.evaluation.settings import EvaluationSettings, StudySettings
@@ -152,6 +153,10 @@ def evaluate(
     if output is not None:
         files = draw(write_report(report, output))
         typer.echo("\n".join(str(path) for path in files.values()))
+    failures = Failures()
+    for identifier, reason in report.failed_pairs.items():
+        failures.add(identifier, reason)
+    failures.end(len(found))
 
 
 study_command = Lists.of("--representations", "--descriptors", "--rerankers", "--retrievers")

@@ -113,6 +113,8 @@ def index(
     for path, reason in failures.items():
         typer.echo(f"Not indexed: {path}: {reason}", err=True)
     _say_what_there_is(output)
+    if failures:
+        raise typer.Exit(2)
 
 
 def _settings(
@@ -141,7 +143,7 @@ def _build(
     prune: bool,
 ) -> Job[Repository]:
     from napari_cmrir.errors import InputError
-    from napari_cmrir.images.discovery import find_images, is_remote
+    from napari_cmrir.images.discovery import is_remote, require_images
     from napari_cmrir.repository.build import build_repository
     from napari_cmrir.repository.layout import MODEL_NAME
     from napari_cmrir.repository.settings import modality_of
@@ -154,7 +156,9 @@ def _build(
         modality = modality_of(output)
     loaded.require_modality(modality)
     addresses = [image for image in images if is_remote(image)]
-    found = find_images([image for image in images if not is_remote(image)], modality)
+    paths = [image for image in images if not is_remote(image)]
+    other = next(name for name in loaded.modalities if name != modality)
+    found = require_images(paths, modality, other) if paths else []
     return build_repository(
         [*found, *addresses],
         loaded,

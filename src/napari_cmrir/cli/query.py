@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_cmrir.cli.batch import Failures, output_names
 from napari_cmrir.cli.options import READING, Preset, SettingsOptions, settings_options
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
+    from napari_cmrir.errors import InputError
     from napari_cmrir.images.geometry import Region
     from napari_cmrir.search.hits import SearchResult
 
@@ -39,8 +41,12 @@ def query(
     preset: Annotated[
         Preset, typer.Option(help="Settings: the defaults, or the published search.")
     ] = Preset.fast,
-    output: Annotated[Path | None, typer.Option("--json", help="Write the hits to this file.")] = None,
-    table: Annotated[Path | None, typer.Option("--csv", help="Write the hits to this table.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--json", help="Write the hits to this file; - is standard output.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option("--csv", help="Write the hits to this table; - is standard output.")
+    ] = None,
     geojson: Annotated[
         Path | None, typer.Option(help="Write the boxes of the hits to this file, for QuPath.")
     ] = None,
@@ -57,8 +63,9 @@ def query(
     from contextlib import closing
 
     from napari_cmrir.cli.progress import draw
-    from napari_cmrir.files import atomic_write
-    from napari_cmrir.images.readers import find_images, open_image
+    from napari_cmrir.errors import InputError
+    from napari_cmrir.files import atomic_write, is_standard_output
+    from napari_cmrir.images.readers import open_image, require_images
     from napari_cmrir.repository.repository import open_repository
     from napari_cmrir.search.exports import as_csv, as_geojson, as_json
     from napari_cmrir.search.query import search as search_for
@@ -69,28 +76,38 @@ def query(
     opened = open_repository(repository)
     opened.model.require_modality(modality)
     part, corners = _part(region, turned, polygon)
-    found = find_images(images, modality)
-    answers = []
-    for number, path in enumerate(found, 1):
-        job = search_for(
-            opened, path, modality, region=part, polygon=corners, reading=read_as, settings=settings
-        )
-        result = draw(job, path.name)
-        answers.append((str(path), result))
-        print_hits(path.name, result, settings)
-        if transforms is not None:
-            with closing(open_image(path, read_as)) as image:
-                shape = image.shape
-            write_transforms(transforms, f"{number:0{len(str(len(found)))}d}-{path.stem}", shape, result)
-        if timings:
-            typer.echo("  ".join(f"{stage} {seconds:.3f} s" for stage, seconds in result.timings.items()))
-    hits_of = [(name, result.hits) for name, result in answers]
+    other = next(name for name in opened.model.modalities if name != modality)
+    found = require_images(images, modality, other)
+    to_stderr = any(path is not None and is_standard_output(path) for path in (output, table, geojson))
+    answers: list[tuple[str, SearchResult | InputError]] = []
+    failures = Failures()
+    stems = output_names(found, (path.stem for path in found))
+    for number, (path, stem) in enumerate(zip(found, stems, strict=True), 1):
+        with failures.of(path):
+            job = search_for(
+                opened, path, modality, region=part, polygon=corners, reading=read_as, settings=settings
+            )
+            result = draw(job, path.name)
+            answers.append((str(path), result))
+            print_hits(path.name, result, settings, to_stderr=to_stderr)
+            if transforms is not None:
+                with closing(open_image(path, read_as)) as image:
+                    shape = image.shape
+                name = f"{number:0{len(str(len(found)))}d}-{stem.name}"
+                write_transforms(transforms, name, shape, result)
+            if timings:
+                stages = (f"{stage} {seconds:.3f} s" for stage, seconds in result.timings.items())
+                typer.echo("  ".join(stages), err=to_stderr)
+        if str(path) in failures.reasons and all(name != str(path) for name, _ in answers):
+            answers.append((str(path), InputError(failures.reasons[str(path)])))
+    hits_of = [(name, result.hits) for name, result in answers if not isinstance(result, InputError)]
     if output is not None:
         atomic_write(output, as_json(answers).encode())
     if table is not None:
         atomic_write(table, as_csv(hits_of).encode())
     if geojson is not None:
         atomic_write(geojson, as_geojson(hits_of).encode())
+    failures.end(len(found))
 
 
 def _part(
@@ -162,7 +179,9 @@ def write_transforms(folder: Path, name: str, shape: tuple[int, ...], result: Se
         atomic_write(folder / f"{stem}.elastix.txt", as_elastix(matrix, shape).encode())
 
 
-def print_hits(title: str, result: SearchResult, settings: SearchSettings) -> None:
+def print_hits(
+    title: str, result: SearchResult, settings: SearchSettings, *, to_stderr: bool = False
+) -> None:
     """Print the hits of one query as a table."""
     from rich.console import Console
     from rich.table import Table
@@ -181,9 +200,9 @@ def print_hits(title: str, result: SearchResult, settings: SearchSettings) -> No
             f"{y:.0f}, {x:.0f}",
             Path(hit.image).name,
         )
-    Console().print(table)
+    Console(stderr=to_stderr).print(table)
     for sentence in doubts(result, settings):
-        typer.echo(sentence)
+        typer.echo(sentence, err=to_stderr)
 
 
 def doubts(result: SearchResult, settings: SearchSettings) -> list[str]:

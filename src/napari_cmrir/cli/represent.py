@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_cmrir.cli.batch import Failures, output_names
 from napari_cmrir.cli.options import READING, Device, saying_what_is_read, settings_options
+from napari_cmrir.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = ["represent"]
 
@@ -41,11 +47,10 @@ def represent(
     from contextlib import closing
 
     import numpy as np
-    import tifffile
 
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.images.intensity import plain_type
-    from napari_cmrir.images.readers import find_images, image_stem, open_image
+    from napari_cmrir.images.readers import image_stem, open_image, require_images
     from napari_cmrir.repository.pyramids import write_pyramid
     from napari_cmrir.representations.base import load_model
     from napari_cmrir.representations.base import represent as comir_of
@@ -53,25 +58,68 @@ def represent(
     read_as = READING.settings(reading)
     loaded = load_model(model)
     loaded.require_modality(modality)
-    found = find_images(images, modality)
-    for path in found:
-        with saying_what_is_read(), closing(open_image(path, read_as, pixel_size=loaded.pixel_size)) as image:
-            if image.assumption:
-                warnings.warn(image.assumption, stacklevel=1)
-            if image.reading_note:
-                logging.getLogger("napari_cmrir").info("%s: %s.", path.name, image.reading_note)
-            pixels, pixel_size = plain_type(np.ascontiguousarray(image[:, :])), image.pixel_size
-        job = comir_of(loaded, pixels, modality, device=device.value, rotations=rotations)
-        comir = draw(job, path.name)
-        output.mkdir(parents=True, exist_ok=True)
-        target = output / f"{image_stem(path)}_CoMIR{'.ome.zarr' if pyramid else '.tif'}"
-        if pyramid:
-            notes = {} if pixel_size is None else {"pixel_size": pixel_size}
-            write_pyramid(target, comir, target.name.removesuffix(".ome.zarr"), notes)
+    other = next(name for name in loaded.modalities if name != modality)
+    found = require_images(images, modality, other)
+    failures = Failures()
+    ending = "_CoMIR.ome.zarr" if pyramid else "_CoMIR.tif"
+    targets = [output / f"{name}{ending}" for name in output_names(found, map(image_stem, found))]
+    for path, target in zip(found, targets, strict=True):
+        with failures.of(path), saying_what_is_read():
+            _refuse_other_source(target, path)
+            with closing(open_image(path, read_as, pixel_size=loaded.pixel_size)) as image:
+                if image.assumption:
+                    warnings.warn(image.assumption, stacklevel=1)
+                if image.reading_note:
+                    logging.getLogger("napari_cmrir").info("%s: %s.", path.name, image.reading_note)
+                pixels, pixel_size = plain_type(np.ascontiguousarray(image[:, :])), image.pixel_size
+            job = comir_of(loaded, pixels, modality, device=device.value, rotations=rotations)
+            comir = draw(job, path.name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            notes: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
+            notes["source"] = str(path.absolute())
+            if pyramid:
+                write_pyramid(target, comir, target.name.removesuffix(".ome.zarr"), notes)
+            else:
+                _write_tiff(target, comir, notes)
             typer.echo(str(target))
-            continue
-        size: dict[str, Any] = {}
-        if pixel_size is not None:
-            size = {"resolution": (1e4 / pixel_size, 1e4 / pixel_size), "resolutionunit": "CENTIMETER"}
-        tifffile.imwrite(target, comir[0] if len(comir) == 1 else comir, photometric="minisblack", **size)
-        typer.echo(str(target))
+    failures.end(len(found))
+
+
+def _write_tiff(target: Path, comir: NDArray[np.uint8], notes: dict[str, Any]) -> None:
+    """Write a CoMIR as TIFF, with its pixel size in the resolution tags."""
+    import tifffile
+
+    from napari_cmrir.files import atomic_path
+
+    size: dict[str, Any] = {}
+    if "pixel_size" in notes:
+        per_centimetre = 1e4 / notes["pixel_size"]
+        size = {"resolution": (per_centimetre, per_centimetre), "resolutionunit": "CENTIMETER"}
+    with atomic_path(target) as partial:
+        tifffile.imwrite(
+            partial,
+            comir[0] if len(comir) == 1 else comir,
+            photometric="minisblack",
+            metadata={"source": notes["source"]},
+            **size,
+        )
+
+
+def _refuse_other_source(target: Path, path: Path) -> None:
+    """Refuse to write over the CoMIR of another image."""
+    from contextlib import suppress
+
+    import tifffile
+
+    from napari_cmrir.repository.pyramids import read_notes
+
+    source = None
+    with suppress(Exception):  # what is no CoMIR of ours is replaced, as the user asked for
+        if target.is_dir():
+            source = read_notes(target).get("source")
+        elif target.is_file():
+            with tifffile.TiffFile(target) as tiff:
+                shaped: Any = tiff.shaped_metadata
+                source = shaped[0].get("source") if shaped else None
+    if source is not None and source != str(path.absolute()):
+        raise InputError(f"{target} is the CoMIR of {source}; give {path} another folder to write to.")

@@ -388,7 +388,7 @@ def evaluate(
     Raises
     ------
     InputError
-        If the model does not have the modalities, a pair cannot be read, or a ready query has no pair.
+        If the model does not have the modalities, no pair can be read, or a ready query has no pair.
     """
     from napari_cmrir.bag_of_words.descriptors.features import DESCRIPTORS
 
@@ -402,9 +402,15 @@ def evaluate(
         raise InputError("There is no pair to evaluate on; give a folder of pairs.")
     yield Progress(0, None, "steps", "Reading the pairs")
     evaluation_run = EvaluationRun(model, modalities, settings, device)
+    failed_pairs: dict[str, str] = {}
     for pair in pairs:
         yield Progress(0, None, "steps", f"Reading {pair.identifier}")
-        evaluation_run.add(pair)
+        try:
+            evaluation_run.add(pair)
+        except InputError as error:
+            failed_pairs[pair.identifier] = str(error)
+    if len(failed_pairs) == len(pairs):
+        raise InputError(next(iter(failed_pairs.values())))
     for modality in modalities if settings.distractors else ():
         evaluation_run.other_images[modality] = find_distractor_images(distractors, modality, pairs)
     if queries is not None:
@@ -443,6 +449,7 @@ def evaluate(
         results=tuple(results),
         ready={modality: dict(found) for modality, found in evaluation_run.ready.items()},
         unindexed=unindexed,
+        failed_pairs=failed_pairs,
     )
 
 

@@ -213,6 +213,8 @@ class EvaluationReport:
         File of each ready query by its modality and identifier.
     unindexed : dict
         Reason why a field is not searched (it is blank), by modality and name. Its queries are not found.
+    failed_pairs : dict
+        By identifier, why a pair could not be read; it is left out.
     """
 
     modalities: tuple[str, str]
@@ -223,6 +225,7 @@ class EvaluationReport:
     results: tuple[QueryResult, ...]
     ready: dict[str, dict[str, Path]] = field(default_factory=dict)
     unindexed: dict[str, dict[str, str]] = field(default_factory=dict)
+    failed_pairs: dict[str, str] = field(default_factory=dict)
 
     def conditions(self) -> Iterator[tuple[Condition, list[QueryResult]]]:
         """Iterate over the conditions and their queries."""
@@ -253,6 +256,7 @@ class EvaluationReport:
             "pairs": len(self.pairs),
             "fields": len(self.fields),
             "unindexed": self.unindexed,
+            "failed_pairs": self.failed_pairs,
             "conditions": [summary.as_dict() for summary in summaries],
             "queries": [result.as_dict() for result in self.results],
             "seconds": {

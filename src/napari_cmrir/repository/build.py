@@ -254,7 +254,8 @@ def build_repository(
     model.require_modality(modality)
     choose_device(device)
     folder = Path(os.path.abspath(path))
-    found = list_sources(sources, modality)
+    other = next(name for name in model.modalities if name != modality)
+    found = list_sources(sources, modality, other)
     with open_to_write(folder) as catalogue:
         settings = _agree(catalogue, model, modality, settings)
         with catalogue.transaction():

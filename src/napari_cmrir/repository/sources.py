@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.files import checksum
-from napari_cmrir.images.discovery import find_images, is_remote
+from napari_cmrir.images.discovery import is_remote, require_images
 from napari_cmrir.images.formats.ome_zarr import describe_zarr
 from napari_cmrir.images.lazy_image import LazyImage, lazy_array, unreadable
 from napari_cmrir.images.readers import open_image
@@ -90,7 +90,9 @@ class Stamp:
     mtime_ns: int | None
 
 
-def list_sources(sources: Iterable[str | os.PathLike[str] | Source], modality: str) -> dict[str, AnySource]:
+def list_sources(
+    sources: Iterable[str | os.PathLike[str] | Source], modality: str, other: str | None = None
+) -> dict[str, AnySource]:
     """List every image once.
 
     Parameters
@@ -99,6 +101,8 @@ def list_sources(sources: Iterable[str | os.PathLike[str] | Source], modality: s
         Image files, folders of them (see `find_images`), addresses of OME-Zarr images, and arrays.
     modality : str
         Modality of the images to take from a folder, if their names contain modalities.
+    other : str, optional
+        The model's other modality, whose images a folder may hold, too.
 
     Returns
     -------
@@ -122,7 +126,7 @@ def list_sources(sources: Iterable[str | os.PathLike[str] | Source], modality: s
         if is_remote(source):
             found.setdefault(f"address {source}", Remote(str(source)))
             continue
-        paths = find_images([source], modality) if Path(source).is_dir() else [Path(source)]
+        paths = require_images([source], modality, other) if Path(source).is_dir() else [Path(source)]
         for path in paths:
             absolute = Path(os.path.abspath(path))
             found.setdefault(f"file {absolute}", absolute)

@@ -104,7 +104,7 @@ def as_csv(answers: Sequence[tuple[str, Sequence[Hit]]]) -> str:
     return buffer.getvalue()
 
 
-def as_json(answers: Sequence[tuple[str, SearchResult | Sequence[Hit]]]) -> str:
+def as_json(answers: Sequence[tuple[str, SearchResult | Sequence[Hit] | InputError]]) -> str:
     """Write queries and their hits, as ``napari-cmrir query --json`` and Find region do.
 
     Parameters
@@ -117,7 +117,7 @@ def as_json(answers: Sequence[tuple[str, SearchResult | Sequence[Hit]]]) -> str:
     str
         An object whose ``queries`` hold, each, ``image``, ``region`` (y, x, height, width in px, before it is
         turned), ``rotation_degrees`` of that region, ``seconds``, ``hits`` (`Hit.as_dict`; a score that is
-        not finite is null), ``reliable`` and ``warnings``.
+        not finite is null), ``reliable``, ``warnings`` and ``error``: null, or why the query failed.
 
     Examples
     --------
@@ -128,9 +128,11 @@ def as_json(answers: Sequence[tuple[str, SearchResult | Sequence[Hit]]]) -> str:
     return json.dumps({"queries": queries}, indent=1, allow_nan=False) + "\n"
 
 
-def _found(found: SearchResult | Sequence[Hit]) -> dict[str, Any]:
+def _found(found: SearchResult | Sequence[Hit] | InputError) -> dict[str, Any]:
     from napari_cmrir.search.hits import SearchResult
 
+    if isinstance(found, InputError):
+        return {"error": str(found), "hits": []}
     if not isinstance(found, SearchResult):
         return {"hits": [_record(hit) for hit in found]}
     region = found.region
@@ -145,6 +147,7 @@ def _found(found: SearchResult | Sequence[Hit]) -> dict[str, Any]:
     return {
         **asked,
         "seconds": round(found.seconds, 4),
+        "error": None,
         "hits": [_record(hit) for hit in found.hits],
         "reliable": found.reliable,
         "warnings": list(found.warnings),

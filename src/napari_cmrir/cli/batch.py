@@ -1,0 +1,106 @@
+"""Many images in one command: one that fails does not stop the others, and is named at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from napari_cmrir.errors import InputError, in_words
+
+__all__ = ["Failures", "output_names"]
+
+
+class Failures:
+    """Collects why images fail.
+
+    Attributes
+    ----------
+    reasons : dict
+        Sentence by path, in the order of the images.
+
+    Examples
+    --------
+    >>> failures = Failures()
+    >>> with failures.of("a.tif"):
+    ...     raise InputError("The region is empty; draw another.")
+    >>> failures.reasons
+    {'a.tif': 'a.tif: The region is empty; draw another.'}
+    """
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+
+    @contextmanager
+    def of(self, path: str | Path) -> Iterator[None]:
+        """Note what an image is refused for, instead of raising it."""
+        try:
+            yield
+        except InputError as error:
+            self.add(path, str(error))
+        except OSError as error:
+            refusal = in_words(error)
+            if refusal is None or "disk" in str(refusal):
+                raise
+            self.add(path, str(refusal))
+
+    def add(self, path: str | Path, reason: str) -> None:
+        """Note why an image is refused; the sentence names it."""
+        self.reasons[str(path)] = reason if Path(path).name in reason else f"{path}: {reason}"
+
+    def end(self, count: int) -> None:
+        """Print the reasons on stderr, and leave with status 2 if there is any.
+
+        Parameters
+        ----------
+        count : int
+            Number of images that were given.
+
+        Raises
+        ------
+        typer.Exit
+            With status 2.
+        """
+        for reason in self.reasons.values():
+            typer.echo(f"napari-cmrir: {reason}", err=True)
+        if self.reasons and count > 1:
+            typer.echo(f"{len(self.reasons)} of {count} images failed; the others are done.", err=True)
+        if self.reasons:
+            raise typer.Exit(2)
+
+
+def output_names(paths: Sequence[Path], stems: Iterable[str]) -> list[Path]:
+    """Name the output of each image so that no two are written to one file.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The images.
+    stems : iterable of str
+        Their names without suffix.
+
+    Returns
+    -------
+    list of Path
+        The stem; where two are equal, upper and lower case aside, the name with its suffix; where these are
+        equal, too, that below the image's own folder.
+
+    Examples
+    --------
+    >>> paths = [Path("a/x.tif"), Path("a/x.png"), Path("a/y.tif"), Path("b/y.tif"), Path("b/z.tif")]
+    >>> [name.as_posix() for name in output_names(paths, [path.stem for path in paths])]
+    ['x.tif', 'x.png', 'a/y.tif', 'b/y.tif', 'z']
+    """
+    names = [Path(stem) for stem in stems]
+    whole = [path.absolute() for path in paths]
+    parts = [path.parent.parts for path in whole]
+    shared = 0
+    while all(len(each) > shared for each in parts) and len({each[shared] for each in parts}) == 1:
+        shared += 1
+    below = [Path(*path.parts[shared:]) for path in whole]
+    for finer in ([Path(path.name) for path in paths], below):
+        keys = [str(name).lower() for name in names]
+        names = [finer[at] if keys.count(key) > 1 else names[at] for at, key in enumerate(keys)]
+    return names
