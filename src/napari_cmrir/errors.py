@@ -5,7 +5,7 @@ import re
 import sqlite3
 from typing import Literal
 
-__all__ = ["DiskFault", "InputError", "disk_fault", "in_words"]
+__all__ = ["DiskFault", "ImageWarning", "InputError", "disk_fault", "in_words"]
 
 DiskFault = Literal["full", "failing", "denied"]
 
@@ -35,6 +35,27 @@ class InputError(ValueError):
         ...
     napari_cmrir.errors.InputError: notes.txt is not an image; give a TIFF, PNG or JPEG file.
     """
+
+
+class ImageWarning(UserWarning):
+    """A doubt about an image that is used all the same.
+
+    Parameters
+    ----------
+    image : str
+        Its name.
+    doubt : str
+        A phrase without the name; several images may have the same.
+
+    Examples
+    --------
+    >>> str(ImageWarning("a.tif", "it has 1 channel; check its modality"))
+    'a.tif: it has 1 channel; check its modality.'
+    """
+
+    def __init__(self, image: str, doubt: str) -> None:
+        super().__init__(f"{image}: {doubt}.")
+        self.image, self.doubt = image, doubt
 
 
 def disk_fault(error: Exception) -> DiskFault | None:

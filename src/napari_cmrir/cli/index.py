@@ -148,6 +148,7 @@ def _build(
     from napari_cmrir.repository.layout import MODEL_NAME
     from napari_cmrir.repository.settings import modality_of
     from napari_cmrir.representations.base import load_model
+    from napari_cmrir.representations.model_input import other_modality
 
     if model is None and not (output / MODEL_NAME).is_file():
         raise InputError(f"{output} is not a repository yet; give a --model to build it.")
@@ -157,8 +158,9 @@ def _build(
     loaded.require_modality(modality)
     addresses = [image for image in images if is_remote(image)]
     paths = [image for image in images if not is_remote(image)]
-    other = next(name for name in loaded.modalities if name != modality)
+    other = other_modality(loaded, modality)
     found = require_images(paths, modality, other) if paths else []
+    _say_what_is_left_out(paths, found, other)
     return build_repository(
         [*found, *addresses],
         loaded,
@@ -169,6 +171,20 @@ def _build(
         scheduler=scheduler,
         prune=prune,
     )
+
+
+def _say_what_is_left_out(paths: list[str], found: list[Path], other: str) -> None:
+    """Say which images of folders lie in a folder of the other modality."""
+    from napari_cmrir.images.discovery import images_in, is_zarr
+
+    folders = [Path(path) for path in paths if Path(path).is_dir() and not is_zarr(Path(path))]
+    taken = set(found)
+    left = [image for folder in folders for image in images_in(folder) if image not in taken]
+    left = [image for image in left if image.parent.name.lower() == other.lower()]
+    if left:
+        names = ", ".join(f"{image.parent.name}/{image.name}" for image in left[:3])
+        more = ", ..." if len(left) > 3 else ""
+        typer.echo(f"Note: {len(left)} images in folders of {other} are left out: {names}{more}", err=True)
 
 
 def _announced(job: Job[Result]) -> Job[Result]:

@@ -18,7 +18,7 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperCommand
 
-from napari_cmrir.errors import InputError
+from napari_cmrir.errors import ImageWarning, InputError
 from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.settings import Settings
 
@@ -295,15 +295,19 @@ def saying_what_is_read() -> Iterator[None]:
     """Print each note on how an image is read, or on its assumed pixel size, once on stderr."""
     logger = logging.getLogger("napari_cmrir")
     handler, level = _Saying(), logger.level
+    doubts: dict[str, list[str]] = {}
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("default", module="napari_cmrir")
+            warnings.filterwarnings("always", category=ImageWarning)
             show = warnings.showwarning
 
             def plainly(message: Any, category: Any, filename: str, *rest: Any, **more: Any) -> None:
-                if category is UserWarning and "napari_cmrir" in Path(filename).parts:
+                if isinstance(message, ImageWarning):
+                    doubts.setdefault(message.doubt, []).append(message.image)
+                elif category is UserWarning and "napari_cmrir" in Path(filename).parts:
                     typer.echo(f"Note: {message}", err=True)
                 else:
                     show(message, category, filename, *rest, **more)
@@ -313,6 +317,9 @@ def saying_what_is_read() -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
+        for doubt, images in doubts.items():
+            more = f" and {len(images) - 3} more images" if len(images) > 3 else ""
+            typer.echo(f"Note: {', '.join(images[:3])}{more}: {doubt}.", err=True)
 
 
 class _Saying(logging.Handler):

@@ -67,6 +67,7 @@ def query(
     from napari_cmrir.files import atomic_write, is_standard_output
     from napari_cmrir.images.readers import open_image, require_images
     from napari_cmrir.repository.repository import open_repository
+    from napari_cmrir.representations.model_input import other_modality
     from napari_cmrir.search.exports import as_csv, as_geojson, as_json
     from napari_cmrir.search.query import search as search_for
 
@@ -76,8 +77,7 @@ def query(
     opened = open_repository(repository)
     opened.model.require_modality(modality)
     part, corners = _part(region, turned, polygon)
-    other = next(name for name in opened.model.modalities if name != modality)
-    found = require_images(images, modality, other)
+    found = require_images(images, modality, other_modality(opened.model, modality))
     to_stderr = any(path is not None and is_standard_output(path) for path in (output, table, geojson))
     answers: list[tuple[str, SearchResult | InputError]] = []
     failures = Failures()

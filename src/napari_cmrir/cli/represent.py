@@ -54,34 +54,37 @@ def represent(
     from napari_cmrir.repository.pyramids import write_pyramid
     from napari_cmrir.representations.base import load_model
     from napari_cmrir.representations.base import represent as comir_of
+    from napari_cmrir.representations.model_input import fit_to_model, other_modality, warn_of
 
     read_as = READING.settings(reading)
     loaded = load_model(model)
     loaded.require_modality(modality)
-    other = next(name for name in loaded.modalities if name != modality)
-    found = require_images(images, modality, other)
+    found = require_images(images, modality, other_modality(loaded, modality))
     failures = Failures()
     ending = "_CoMIR.ome.zarr" if pyramid else "_CoMIR.tif"
     targets = [output / f"{name}{ending}" for name in output_names(found, map(image_stem, found))]
-    for path, target in zip(found, targets, strict=True):
-        with failures.of(path), saying_what_is_read():
-            _refuse_other_source(target, path)
-            with closing(open_image(path, read_as, pixel_size=loaded.pixel_size)) as image:
-                if image.assumption:
-                    warnings.warn(image.assumption, stacklevel=1)
-                if image.reading_note:
-                    logging.getLogger("napari_cmrir").info("%s: %s.", path.name, image.reading_note)
-                pixels, pixel_size = plain_type(np.ascontiguousarray(image[:, :])), image.pixel_size
-            job = comir_of(loaded, pixels, modality, device=device.value, rotations=rotations)
-            comir = draw(job, path.name)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            notes: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
-            notes["source"] = str(path.absolute())
-            if pyramid:
-                write_pyramid(target, comir, target.name.removesuffix(".ome.zarr"), notes)
-            else:
-                _write_tiff(target, comir, notes)
-            typer.echo(str(target))
+    with saying_what_is_read():
+        for path, target in zip(found, targets, strict=True):
+            with failures.of(path):
+                _refuse_other_source(target, path)
+                with closing(open_image(path, read_as, pixel_size=loaded.pixel_size)) as image:
+                    if image.assumption:
+                        warnings.warn(image.assumption, stacklevel=1)
+                    image, doubts = fit_to_model(image, loaded, modality)
+                    warn_of(path.name, doubts)
+                    if image.reading_note:
+                        logging.getLogger("napari_cmrir").info("%s: %s.", path.name, image.reading_note)
+                    pixels, pixel_size = plain_type(np.ascontiguousarray(image[:, :])), image.pixel_size
+                job = comir_of(loaded, pixels, modality, device=device.value, rotations=rotations)
+                comir = draw(job, path.name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                notes: dict[str, Any] = {} if pixel_size is None else {"pixel_size": pixel_size}
+                notes["source"] = str(path.absolute())
+                if pyramid:
+                    write_pyramid(target, comir, target.name.removesuffix(".ome.zarr"), notes)
+                else:
+                    _write_tiff(target, comir, notes)
+                typer.echo(str(target))
     failures.end(len(found))
 
 

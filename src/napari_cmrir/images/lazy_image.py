@@ -54,6 +54,8 @@ class LazyImage:
         Height of a pixel over its width.
     bits : int or None
         Bits of a value, where the file states them: 12 of a camera's 16, for instance.
+    known : ndarray, (y, x, channel), optional
+        Pixels that were read already, of an image of which no others can be read.
     coarser : tuple of LazyImage
         The same image at lower resolutions, if the file holds any.
     close : callable
@@ -76,6 +78,7 @@ class LazyImage:
     steps: tuple[float, float] = (1.0, 1.0)
     aspect: float = 1.0
     bits: int | None = None
+    known: NDArray[Any] | None = field(default=None, repr=False)
     coarser: tuple[LazyImage, ...] = field(default=(), repr=False)
     close: Callable[[], object] = field(default=_nothing, repr=False)
 
@@ -256,7 +259,8 @@ class ImageWindow:
             return part
 
         n_channels = self.pixels.shape[2]
-        return LazyImage(self.name, (*self.shape, n_channels), read, channel_names=numbered(n_channels))
+        shape = (*self.shape, n_channels)
+        return LazyImage(self.name, shape, read, channel_names=numbered(n_channels), known=self.pixels)
 
 
 BAND_VALUES = 2**25

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from napari_cmrir.repository.catalogue import Catalogue, ImageRow
 from napari_cmrir.repository.executors import IndexConfig, WorkerContext, make_executor
 from napari_cmrir.repository.indexes.base import FIELD_INDEXES
 from napari_cmrir.repository.indexing import Indexing, build_segments, represent_images
-from napari_cmrir.repository.layout import MODEL_NAME
+from napari_cmrir.repository.layout import CATALOGUE_NAME, MODEL_NAME
 from napari_cmrir.repository.locking import open_to_change, open_to_write
 from napari_cmrir.repository.maintenance import prune_vanished
 from napari_cmrir.repository.repository import Repository, open_repository
@@ -250,14 +251,16 @@ def build_repository(
         model, modality or settings; the disk is full; or no scheduler answers.
     """
     from napari_cmrir.representations.devices import choose_device
+    from napari_cmrir.representations.model_input import other_modality
 
     model.require_modality(modality)
     choose_device(device)
     folder = Path(os.path.abspath(path))
-    other = next(name for name in model.modalities if name != modality)
-    found = list_sources(sources, modality, other)
+    list_all = partial(list_sources, sources, modality, other_modality(model, modality))
+    found = None if (folder / CATALOGUE_NAME).is_file() else list_all()  # make no folder for nothing
     with open_to_write(folder) as catalogue:
         settings = _agree(catalogue, model, modality, settings)
+        found = list_all() if found is None else found
         with catalogue.transaction():
             _reset_lost_segments(catalogue)
             work = list(diff_sources(catalogue, found.values()))

@@ -297,14 +297,20 @@ class Repository:
         return open_image(name if path is None else path, self.reading)
 
     @cached_property
-    def common_pixel_size(self) -> float | None:
-        """The `pixel_size` of a few evenly spaced fields; ``None`` if they differ or one is unknown."""
+    def pixel_sizes(self) -> tuple[float, ...]:
+        """The known sizes, in order, among the `pixel_size` of a few evenly spaced fields."""
         sampled = np.unique(np.linspace(0, len(self) - 1, _SAMPLED_FIELDS).astype(int)).tolist()
         sizes = {self.pixel_size(field) for field in sampled}
-        known = [size for size in sizes if size is not None]
-        if len(known) < len(sizes) or max(known) > min(known) * (1 + SAME_SIZE):
+        self._has_unknown_sizes = None in sizes
+        return tuple(sorted(size for size in sizes if size is not None))
+
+    @cached_property
+    def common_pixel_size(self) -> float | None:
+        """The `pixel_size` of a few evenly spaced fields; ``None`` if they differ or one is unknown."""
+        sizes = self.pixel_sizes
+        if not sizes or self._has_unknown_sizes or sizes[-1] > sizes[0] * (1 + SAME_SIZE):
             return None
-        return known[0]
+        return sizes[0]
 
     def _notes_of(self, field: int) -> dict[str, Any]:
         path = self.comir_path(field)

@@ -28,6 +28,7 @@ from napari_cmrir.repository.layout import COMIRS, INDEXES, SEGMENTS, token
 from napari_cmrir.repository.pyramids import open_level
 from napari_cmrir.repository.segments import fields_of, map_fields, write_fields, write_tensors
 from napari_cmrir.repository.sources import AnySource, Stamp, open_source, stamp
+from napari_cmrir.representations.model_input import fit_to_model, warn_of
 
 __all__ = [
     "ImageTask",
@@ -286,6 +287,8 @@ def _compute(context: WorkerContext, given: ImageTask, path: Path, now: Stamp) -
     with closing(_readable(given.source, open_source, given.source, reading, pixel_size)) as image:
         if image.assumption:
             warnings.warn(image.assumption, stacklevel=1)
+        image, doubts = fit_to_model(image, context.model, config.modality)
+        warn_of(given.name, doubts)
         if image.reading_note:
             logger.info("%s: %s.", given.name, image.reading_note)
             yield Progress(0, None, "blocks", image.reading_note)

@@ -19,6 +19,7 @@ from napari_cmrir.images.readers import read_pair
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.representations.base import Representation, RepresentationKind
 from napari_cmrir.representations.model_file import require_writable
+from napari_cmrir.representations.pair_reading import PixelSizes, at_one_range, read_at, survey_sizes
 
 __all__ = ["ORIGINAL", "OriginalImages", "fit_original", "read_images", "train_original"]
 
@@ -134,17 +135,24 @@ def train_original(
     """
     if output is not None:
         require_writable(Path(output))
-    images = yield from read_images(pairs, modalities)
+    sizes = survey_sizes(pairs)
+    images = yield from read_images(pairs, modalities, sizes)
+    aligned, ranges, _ = at_one_range(
+        list(zip(*(images[name] for name in modalities), strict=True)),
+        [(_name(pair, number),) * 2 for number, pair in enumerate(pairs, 1)],
+    )
+    images = {name: [pair[side] for pair in aligned] for side, name in enumerate(modalities)}
     model = fit_original(images, modalities)
-    model.pixel_size = pixel_size
-    model.provenance = {"trained_on": [_name(pair, number) for number, pair in enumerate(pairs, 1)]}
+    model.pixel_size = sizes.common if pixel_size is None else pixel_size
+    model.provenance = {"value_ranges": dict(zip(modalities, ranges, strict=True))}
+    model.provenance |= {"trained_on": [_name(pair, number) for number, pair in enumerate(pairs, 1)]}
     if output is not None:
         model.save(output)
     return model
 
 
 def read_images(
-    pairs: Sequence[Pair | ArrayPair], modalities: tuple[str, str]
+    pairs: Sequence[Pair | ArrayPair], modalities: tuple[str, str], sizes: PixelSizes | None = None
 ) -> Job[dict[str, list[NDArray[Any]]]]:
     """Read the images of all pairs.
 
@@ -153,6 +161,8 @@ def read_images(
     pairs : sequence of Pair or of (first, second) arrays
     modalities : (str, str)
         Names of the first and the second image of each pair.
+    sizes : PixelSizes, optional
+        Their pixel sizes, to bring the images to the common one.
 
     Yields
     ------
@@ -174,10 +184,17 @@ def read_images(
     images: dict[str, list[NDArray[Any]]] = {name: [] for name in modalities}
     for done, pair in enumerate(pairs):
         yield Progress(done, len(pairs), "pairs", "Reading the pairs")
-        pixels = read_pair(pair) if isinstance(pair, Pair) else pair
+        pixels = _read(pair, done, sizes) if isinstance(pair, Pair) else pair
         for name, image in zip(modalities, pixels, strict=True):
             images[name].append(image[..., None] if image.ndim == 2 else image)
     return images
+
+
+def _read(pair: Pair, number: int, sizes: PixelSizes | None) -> ArrayPair:
+    """Read a pair at the common pixel size; images that need no change are read as they are."""
+    if sizes is None or sizes.common is None:
+        return read_pair(pair)
+    return read_at(pair, sizes.of_pair[number], sizes.common)[0]
 
 
 def _name(pair: Pair | ArrayPair, number: int) -> str:

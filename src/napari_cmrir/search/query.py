@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from napari_cmrir.images.intensity import plain_type
 from napari_cmrir.images.lazy_image import LazyImage, lazy_array
 from napari_cmrir.images.polygons import polygon_bounds, polygon_region
 from napari_cmrir.images.readers import open_image
-from napari_cmrir.images.series import SAME_SIZE
+from napari_cmrir.images.series import SAME_SIZE, require_plausible
 from napari_cmrir.jobs import Job, portion
+from napari_cmrir.representations.model_input import fit_to_model
 from napari_cmrir.search.checks import (
     check_content,
     check_region,
@@ -30,6 +32,7 @@ from napari_cmrir.search.checks import (
     swap_warnings,
 )
 from napari_cmrir.search.settings import SearchSettings
+from napari_cmrir.search.square_pixels import as_stored, in_squares
 
 if TYPE_CHECKING:
     from napari_cmrir.images.settings import ReadingSettings
@@ -59,14 +62,18 @@ def searched_pixel_size(repository: Repository) -> float | None:
     return repository.common_pixel_size
 
 
-def pixel_step(repository: Repository, pixel_size: float | None) -> tuple[float, list[str]]:
-    """Compute the number of pixels of a query's image for one pixel of the searched images.
+def pixel_step(
+    repository: Repository, pixel_size: float | None, name: str = "The region's image"
+) -> tuple[float, list[str]]:
+    """Say how many pixels of a query's image make one of the images searched.
 
     Parameters
     ----------
     repository : Repository
     pixel_size : float or None
         Side of the pixels of the query's image, in micrometres, if it is known.
+    name : str
+        The image's, for messages.
 
     Returns
     -------
@@ -78,17 +85,24 @@ def pixel_step(repository: Repository, pixel_size: float | None) -> tuple[float,
     Raises
     ------
     InputError
-        If the pixel size is not above 0.
+        If the pixel size is not above 0, or so far from that of the images searched that it must be wrong.
     """
     if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
         raise InputError(f"A pixel size of {pixel_size:g} µm is not possible; give one above 0.")
     searched = searched_pixel_size(repository)
+    if searched is not None and pixel_size is not None:
+        require_plausible(name, pixel_size, searched)
     if searched is None and pixel_size is None:
         return 1.0, []
     if pixel_size is None:
         return 1.0, [
             "The pixel size of the region's image is unknown and assumed to be that of the searched images,"
             f" {searched:.3g} µm; enter it if it differs."
+        ]
+    if searched is None and (sizes := repository.pixel_sizes):
+        return 1.0, [
+            f"The images searched have pixels of {sizes[0]:.3g} to {sizes[-1]:.3g} µm, and the model states"
+            f" no size to bring them to; images of other pixels than {pixel_size:.3g} µm are hardly found."
         ]
     if searched is None:
         return 1.0, [
@@ -178,8 +192,14 @@ def search(
     rerank = RERANKERS[settings.rerank]
     repository.model.require_modality(modality)
     clock = _Clock()
-    with clock.stage("read"), _opened(image, reading) as opened:
-        step, unknown = pixel_step(repository, opened.pixel_size if pixel_size is None else pixel_size)
+    with clock.stage("read"), _opened(image, reading) as stored:
+        if pixel_size is not None:
+            stored = replace(stored, pixel_size=pixel_size, aspect=1.0)
+        opened, of_input = fit_to_model(stored, repository.model, modality, say_channels=False)
+        if opened.shape != stored.shape:  # its pixels are not square
+            zoom = opened.shape[0] / stored.shape[0], opened.shape[1] / stored.shape[1]
+            region, polygon, mask = in_squares(region, polygon, mask, zoom, opened.shape)
+        step, unknown = pixel_step(repository, opened.pixel_size, opened.name)
         outline: _Outline | None = None
         if polygon is not None:
             if region is not None or mask is not None:
@@ -197,6 +217,7 @@ def search(
         comir = yield from portion(_represented(repository, patch, modality, counts, settings), 0, 20)
         if not doubts:
             doubts = tuple(likeness_warnings(repository, comir, modality))
+            doubts = doubts or tuple(f"{Path(opened.name).name}: {doubt}." for doubt in of_input)
         doubts = (*doubts, *unknown)
     state = SearchState(repository, comir, counts, settings)
     how = shortlist_method(settings, len(repository))
@@ -241,7 +262,7 @@ def search(
         shortlist,
         ranking,
         cosines,
-        region=region,
+        region=region if opened.shape == stored.shape else as_stored(region, zoom),
         evidence=evidence,
         reliable=reliable,
         warnings=doubts,

@@ -7,16 +7,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.discovery import ArrayPair, Pair
-from napari_cmrir.images.readers import read_image
+from napari_cmrir.images.discovery import Pair
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.pair_reading import PixelSizes, at_one_range, read_at, survey_sizes
 
 __all__ = ["PairProblem", "Split", "check_pairs", "estimate_shift", "read_pairs", "split_pairs"]
 
@@ -86,14 +86,31 @@ def check_pairs(pairs: Sequence[Pair | ArrayPair], *, alone: Sequence[Path] = ()
     >>> [problem.sentence for problem in run(check_pairs([(noise, np.zeros((1100, 1000)))]))]
     ['The second image of pair 1 is constant (0 everywhere); the pair is left out.']
     """
-    _, problems = yield from read_pairs(pairs, alone=alone)
-    return problems
+    return (yield from read_pairs(pairs, alone=alone)).problems
 
 
-def read_pairs(
-    pairs: Sequence[Pair | ArrayPair], *, alone: Sequence[Path] = ()
-) -> Job[tuple[list[ArrayPair], list[PairProblem]]]:
-    """Read the pairs and check them as `check_pairs` does.
+class ReadPairs(NamedTuple):
+    """Pairs that were read and checked.
+
+    Parameters
+    ----------
+    images : list of (first, second)
+        ``(y, x, channel)`` arrays; empty arrays for a pair that cannot be read.
+    problems : list of PairProblem
+    pixel_size : float or None
+        Side of their pixels in micrometres, if it is known.
+    ranges : list of two (float or None)
+        The highest value that the images of either modality can hold, if it is known.
+    """
+
+    images: list[ArrayPair]
+    problems: list[PairProblem]
+    pixel_size: float | None
+    ranges: list[float | None]
+
+
+def read_pairs(pairs: Sequence[Pair | ArrayPair], *, alone: Sequence[Path] = ()) -> Job[ReadPairs]:
+    """Read the pairs at one pixel size and each modality at one range, and check them as `check_pairs` does.
 
     Parameters
     ----------
@@ -107,53 +124,73 @@ def read_pairs(
 
     Returns
     -------
-    images : list of (first, second)
-        ``(y, x, channel)`` arrays; empty arrays for a pair that cannot be read.
-    problems : list of PairProblem
+    ReadPairs
     """
     images: list[ArrayPair] = []
     problems: list[PairProblem] = []
     holders: dict[str, list[tuple[int, int]]] = defaultdict(list)
+
+    def note(number: int, severity: Literal["fatal", "useless", "doubtful"], sentence: str) -> None:
+        pair = pairs[number]
+        problems.append(PairProblem(number, _identifier(pair, number), _paths(pair), sentence, severity))
+
+    yield Progress(0, len(pairs), "pairs", "Reading the pixel sizes of the pairs")
+    sizes = survey_sizes(pairs)
+    for number, sentence in sizes.doubts:
+        note(number, "doubtful", sentence)
     for number, pair in enumerate(pairs):
         yield Progress(number, len(pairs), "pairs", "Reading and checking the pairs")
         try:
-            read = _read(pair)
+            read, doubt = _read(pair, sizes, number)
         except InputError as error:
             images.append((np.empty((0, 0, 1)), np.empty((0, 0, 1))))
-            problems.append(PairProblem(number, _identifier(pair, number), _paths(pair), str(error), "fatal"))
+            note(number, "fatal", str(error))
             continue
         images.append(read)
         yield Progress(number + 0.5, len(pairs), "pairs", "Reading and checking the pairs")
         for side in (0, 1):
             holders[_digest(read[side])].append((number, side))
+        if doubt:
+            note(number, "doubtful", doubt)
         for severity, sentence in _check_pair(read, [_name(pair, number, side) for side in (0, 1)]):
-            problems.append(PairProblem(number, _identifier(pair, number), _paths(pair), sentence, severity))
+            note(number, severity, sentence)
     problems += _duplicates(pairs, list(holders.values()))
     problems += _too_few_pixels(images)
+    names = [[_name(pair, number, side) for side in (0, 1)] for number, pair in enumerate(pairs)]
+    left_out = {problem.number for problem in problems if problem.severity != "doubtful"}
+    images, ranges, doubts = at_one_range(images, names, left_out)
+    for number, sentence in doubts:
+        note(number, "doubtful", sentence)
     for path in alone:
         sentence = f"{path} has no partner; it is left out."
         problems.append(PairProblem(-1, "", (path,), sentence, "doubtful"))
-    return images, problems
+    return ReadPairs(images, problems, sizes.common, ranges)
 
 
-def _read(pair: Pair | ArrayPair) -> ArrayPair:
-    """Read a pair as (y, x, channel) arrays; refuse images of unequal size."""
+def _read(pair: Pair | ArrayPair, sizes: PixelSizes, number: int) -> tuple[ArrayPair, str]:
+    """Read a pair as (y, x, channel) arrays, with what is doubtful; refuse images of unequal size."""
+    doubt = ""
     if isinstance(pair, Pair):
         files = pair.paths
-        first, second = read_image(files[0], pair.reading), read_image(files[1], pair.reading)
+        (first, second), doubt = read_at(pair, sizes.of_pair[number], sizes.common)
     else:
         files = None
         first, second = map(np.atleast_3d, pair)
     if first.shape[:2] != second.shape[:2]:
         (a, b), (c, d) = first.shape[:2], second.shape[:2]
+        is_turned = (a, b) == (d, c)
+        advice = (
+            "one of them is turned by a quarter"
+            if is_turned
+            else "training needs pairs aligned pixel by pixel"
+        )
         raise InputError(
-            f"{files[0]} has {a} x {b} px but its partner {files[1]} has {c} x {d} px; training needs pairs"
-            " aligned pixel by pixel."
+            f"{files[0]} has {a} x {b} px but its partner {files[1]} has {c} x {d} px; {advice}."
             if files
             else f"The two images are not of equal size ({a} x {b} and {c} x {d} pixels); training needs"
             " pairs aligned pixel by pixel."
         )
-    return first, second
+    return (first, second), doubt
 
 
 def _check_pair(

@@ -33,7 +33,7 @@ from napari_cmrir.representations.comir.training.trainer import Trainer
 if TYPE_CHECKING:
     import os
 
-    from napari_cmrir.representations.comir.training.pair_checks import Split
+    from napari_cmrir.representations.comir.training.pair_checks import ReadPairs, Split
 
 __all__ = ["COMIR", "Checkpoint", "keep_best", "train"]
 
@@ -230,12 +230,15 @@ class _Course:
     names: Sequence[str]
     images: Sequence[ArrayPair]
     split: Split
+    pixel_size: float | None
+    ranges: dict[str, float | None]
 
     def finish(self, output: str | os.PathLike[str] | None, pixel_size: float | None) -> ComirModel:
         """Return the model with its provenance, and write it if ``output`` is given."""
         model = self.trainer.finish()
-        model.pixel_size = pixel_size
+        model.pixel_size = self.pixel_size if pixel_size is None else pixel_size
         model.provenance.update(_provenance(self.names, self.images, self.split, self.trainer))
+        model.provenance["value_ranges"] = self.ranges
         if output is not None:
             model.save(output)
         return model
@@ -259,20 +262,25 @@ def _prepare(
     if output is not None:
         require_writable(Path(output))
     chosen = choose_device(device)
-    names, images, doubts = yield from _usable(pairs)
+    names, images, doubts, found = yield from _usable(pairs)
     split = split_pairs(images, settings)
     trainer = Trainer(split.training, modalities, settings, chosen, split.validation)
     checkpoint = Checkpoint(Path(f"{output}.checkpoint"), trainer) if output is not None else None
-    return _Course(trainer, checkpoint, names, images, split), [*doubts, split.manner]
+    ranges = dict(zip(modalities, found.ranges, strict=True))
+    course = _Course(trainer, checkpoint, names, images, split, found.pixel_size, ranges)
+    return course, [*doubts, split.manner]
 
 
-def _usable(pairs: Sequence[Pair | ArrayPair]) -> Job[tuple[list[str], list[ArrayPair], list[str]]]:
-    """Read the pairs; give names and images of the usable pairs, and a sentence for each problem."""
+def _usable(
+    pairs: Sequence[Pair | ArrayPair],
+) -> Job[tuple[list[str], list[ArrayPair], list[str], ReadPairs]]:
+    """Read the pairs; give names and images of the usable pairs, a sentence for each problem, and all."""
     from napari_cmrir.representations.comir.training.pair_checks import read_pairs
 
     if not pairs:
         raise InputError("Training needs at least one pair of images; give a folder that holds pairs.")
-    images, problems = yield from read_pairs(pairs)
+    found = yield from read_pairs(pairs)
+    images, problems = found.images, found.problems
     fatal = [problem.sentence for problem in problems if problem.severity == "fatal"]
     if fatal:
         more = f" ({len(fatal) - 1} more like this)" if len(fatal) > 1 else ""
@@ -286,6 +294,7 @@ def _usable(pairs: Sequence[Pair | ArrayPair]) -> Job[tuple[list[str], list[Arra
         [names[number] for number in used],
         [images[number] for number in used],
         [problem.sentence for problem in problems],
+        found,
     )
 
 
