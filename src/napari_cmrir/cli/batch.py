@@ -65,7 +65,7 @@ class Failures:
         """
         for reason in self.reasons.values():
             typer.echo(f"napari-cmrir: {reason}", err=True)
-        if self.reasons and count > 1:
+        if self.reasons and count > len(self.reasons):
             typer.echo(f"{len(self.reasons)} of {count} images failed; the others are done.", err=True)
         if self.reasons:
             raise typer.Exit(2)

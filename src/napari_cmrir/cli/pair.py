@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_cmrir.cli.batch import Failures
 from napari_cmrir.cli.options import READING, Lists, SettingsOptions, saying_what_is_read, settings_options
 from napari_cmrir.errors import InputError
 from napari_cmrir.pairing.settings import PairingSettings
@@ -80,6 +81,10 @@ def pair(
     typer.echo(
         f"{accepted} pairs found{rounds}, {len(result.pairs) - accepted} candidates rejected: {output}"
     )
+    failures = Failures()
+    for path, reason in result.failures.items():
+        failures.add(path, reason)
+    failures.end(len(result.failures))
 
 
 def _by_landmarks(

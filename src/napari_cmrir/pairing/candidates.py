@@ -127,14 +127,22 @@ class Folder:
     def comir(self, image: str) -> ComirImage:
         """The CoMIR of an image, read where it is needed."""
         row = self._fields[image]
-        return ComirImage(open_level(self.repository.comir_path(row)), self.repository.pixel_step(row))
+        return ComirImage(open_level(self.repository.comir_path(row)), self._step(row))
 
     def shape(self, image: str) -> tuple[int, int]:
         """Height and width of an image, in its pixels."""
         row = self._fields[image]
         _, height, width = open_level(self.repository.comir_path(row)).shape
-        step = self.repository.pixel_step(row)
+        step = self._step(row)
         return round(height * step), round(width * step)
+
+    def _step(self, row: int) -> float:
+        """Pixels of an image per pixel of its CoMIR; refuse pixels that are not square."""
+        step = self.repository.pixel_step(row)
+        if isinstance(step, float):
+            return step
+        name = self.repository.image_name(row)
+        raise InputError(f"{name} has pixels that are not square; resample it to square ones to pair it.")
 
     def area(self, image: str) -> float:
         """Pixels of the CoMIR of an image."""

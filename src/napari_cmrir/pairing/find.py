@@ -7,14 +7,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.files import atomic_write, explain_disk_errors
 from napari_cmrir.images.discovery import Pair
-from napari_cmrir.images.readers import find_images
+from napari_cmrir.images.readers import require_images
 from napari_cmrir.jobs import Job, Preview, Progress, portion
 from napari_cmrir.pairing.candidates import Candidate, Folder, Journal, find_candidates
 from napari_cmrir.pairing.judgement import judge, one_partner_each
@@ -72,6 +72,8 @@ class PairingResult:
         Rounds of search that were done.
     notes : tuple of str
         Sentences for the user, such as on pairs that were dropped.
+    failures : dict
+        By path, why an image could not be used.
     """
 
     folder: Path
@@ -79,6 +81,7 @@ class PairingResult:
     identifiers: tuple[str, ...]
     rounds: int
     notes: tuple[str, ...] = ()
+    failures: dict[str, str] = field(default_factory=dict)
 
     @property
     def accepted(self) -> tuple[FoundPair, ...]:
@@ -147,7 +150,10 @@ def find_aligned_pairs(
         raise InputError(f"Give two different modalities, such as SHG and BF, not {list(modalities)}.")
     for modality in modalities:
         model.require_modality(modality)
-    files = [find_images(_listed(side), name) for side, name in zip((first, second), modalities, strict=True)]
+    files = [
+        require_images(_listed(side), name, other)
+        for side, name, other in zip((first, second), modalities, modalities[::-1], strict=True)
+    ]
     folder = Path(os.path.abspath(out))
     _require_ours(folder, modalities)
     sides = (_absolute(files[0]), _absolute(files[1]))
@@ -177,7 +183,8 @@ def find_aligned_pairs(
             )
             break
     shutil.rmtree(work, ignore_errors=True)
-    result = PairingResult(folder, tuple(pairs), tuple(name_pairs(accepted, modalities)), done, tuple(notes))
+    names = tuple(name_pairs(accepted, modalities))
+    result = PairingResult(folder, tuple(pairs), names, done, tuple(notes), dict(search.failures))
     yield Progress(100, 100, "%", f"{len(accepted)} pairs found", FoundPairs(result.pairs))
     return result
 
@@ -191,6 +198,7 @@ class _Search:
     folder: Path
     settings: PairingSettings
     reading: ReadingSettings | None
+    failures: dict[str, str] = field(default_factory=dict)
 
     def round(
         self, number: int, model: Representation, before: Sequence[FoundPair]
@@ -203,6 +211,7 @@ class _Search:
             found = yield from portion(building, start, stop)
             folders.append(found)
             failures.update(found.repository.failures)
+        self.failures.update(failures)
         first, second = folders
         try:
             journal = Journal(work / "searches.jsonl")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.discovery import Pair
+from napari_cmrir.images.discovery import ArrayPair, Pair
 from napari_cmrir.images.intensity import plain_type
 from napari_cmrir.images.lazy_image import LazyImage
 from napari_cmrir.images.readers import open_image
@@ -22,7 +22,6 @@ from napari_cmrir.images.value_range import bring_to_scale, range_of_pixels, squ
 
 __all__ = ["PixelSizes", "at_one_range", "read_at", "survey_sizes"]
 
-ArrayPair = tuple[NDArray[Any], NDArray[Any]]
 
 _BELIEVED = (1e-4, 1e3)
 """Micrometres: an atom, and a millimetre. No microscope's pixel lies beyond."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.discovery import Pair
+from napari_cmrir.images.discovery import ArrayPair, Pair
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.representations.pair_reading import PixelSizes, at_one_range, read_at, survey_sizes
