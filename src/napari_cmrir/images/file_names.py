@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from napari_cmrir.images.formats.base import added_suffixes
@@ -12,6 +13,7 @@ __all__ = [
     "BIOIO_PLUGINS",
     "BIOIO_SUFFIXES",
     "IMAGE_SUFFIXES",
+    "dialog_pattern",
     "ends_with",
     "image_stem",
     "natural_order",
@@ -41,6 +43,18 @@ BIOIO_PLUGINS = {
 
 BIOIO_SUFFIXES = (".czi", ".dv", ".lif", ".nd2", ".oib", ".oif", ".oir", ".sld", ".sldy", ".vsi", ".ims")
 """Further suffixes if bioio is installed. Files of other suffixes are read only if they are named."""
+
+
+def dialog_pattern() -> str:
+    """Give the filter of a file dialog that shows images only.
+
+    Examples
+    --------
+    >>> dialog_pattern().startswith("Images (*.ome.tif "), "*.svs" in dialog_pattern()
+    (True, True)
+    """
+    suffixes = (*IMAGE_SUFFIXES, *added_suffixes(), *(BIOIO_SUFFIXES if find_spec("bioio") else ()))
+    return f"Images ({' '.join(f'*{suffix}' for suffix in suffixes)});;All files (*)"
 
 
 def image_stem(path: str | os.PathLike[str]) -> str:

@@ -85,7 +85,14 @@ def read_repository(path: str) -> list[LayerData]:
             level = open_level(repository.comir_path(field), 0)
             name = f"CoMIR of {repository.image_name(field)}"
             metadata = {"napari-cmrir": {"is_result": True, "repository": str(folder)}}
-            keywords = {"name": name, "metadata": metadata, "visible": bool(field == first[0])}
+            keywords: dict[str, Any] = {
+                "name": name,
+                "metadata": metadata,
+                "visible": bool(field == first[0]),
+            }
+            size = repository.pixel_size(field)
+            if size is not None:
+                keywords |= {"scale": (size, size), "units": ("um", "um")}
             layers.append((level[0], keywords, "image"))
     _propose(folder)
     return layers

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.images.file_names import dialog_pattern
 from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.napari.copy_commands import CopyButton, Language, index_text
@@ -57,7 +58,7 @@ class IndexWidget(ScrolledDock):
             "Images to index",
             "A folder with all it contains, or files; drop them here. Of a folder with files named"
             " *_<MODALITY>, only those of the modality are indexed.",
-            "Images (*.tif *.tiff *.png *.jpg *.jpeg);;All files (*)",
+            dialog_pattern(),
         )
         self.model = PathEdit(
             ["file"], "Model file", "The model that represents the images", "CoMIR models (*.safetensors)"

@@ -37,6 +37,12 @@ __all__ = ["TIFF", "open_tiff"]
 WHOLE_BYTES = 2**27
 """Levels up to this size are decoded at once when they are first read, larger ones by region."""
 
+MOST_COMPRESSED = {1: 1.01, 5: 2_000, 8: 2_000, 32946: 2_000, 32773: 130}
+"""Bytes that a stored byte can stand for: none, LZW, deflate (1,032 at most) and PackBits."""
+
+MOST_COMPRESSED_BY_OTHERS = 500_000
+"""Of zstandard, LZMA, CCITT and the codecs of images; an empty page of a fax has about 5,000."""
+
 
 def open_tiff(path: Path) -> Stored:
     """Open a TIFF without decoding its pixels.
@@ -120,6 +126,7 @@ def _pixel_size(tiff: tifffile.TiffFile, page: Any) -> PixelSize | None:
 def _pixels(tiff: tifffile.TiffFile, series: Any, at: int) -> Any:
     level = series.levels[at]
     _check_jpeg(level)
+    _refuse_impossible(level)
     if math.prod(level.shape) * level.dtype.itemsize <= WHOLE_BYTES:
         return _Decoded(level)
     _refuse_cut_off(tiff, level)
@@ -136,6 +143,18 @@ def _check_jpeg(level: Any) -> None:
         if int(keyframe.compression) in JPEG_COMPRESSIONS and not hasattr(keyframe, "_is_checked"):
             keyframe.__dict__["decode"] = checked_decoder(keyframe.decode)
             keyframe.__dict__["_is_checked"] = True
+
+
+def _refuse_impossible(level: Any) -> None:
+    """Refuse sizes that the stored bytes cannot fill: decoders would fill the rest with black."""
+    page = level.keyframe
+    stored = [count for count in page.databytecounts if count]
+    if len(page.dataoffsets) < math.prod(page.chunked) and len(page.dataoffsets) != 1:
+        raise ValueError("tiles or strips are missing; the file is damaged")
+    ratio = MOST_COMPRESSED.get(int(page.compression), MOST_COMPRESSED_BY_OTHERS)
+    n_bytes = page.size * (page.bitspersample if isinstance(page.bitspersample, int) else 8) / 8
+    if stored and n_bytes > WHOLE_BYTES // 2 and n_bytes > ratio * max(stored) * math.prod(page.chunked):
+        raise ValueError(f"{sum(stored)} bytes cannot hold its {n_bytes:.0f}; the file is damaged")
 
 
 def _own_position(tiff: tifffile.TiffFile, series: Any, level: Any, pixels: Any) -> tuple[Any, str]:
@@ -192,7 +211,10 @@ class _Decoded:
 
     @cached_property
     def _all(self) -> NDArray[Any]:
-        pixels: NDArray[Any] = self._level.asarray()
+        try:
+            pixels: NDArray[Any] = self._level.asarray()
+        except MemoryError as error:  # a codec whose own header is damaged: the level itself is small
+            raise ValueError("its tiles or strips are damaged") from error
         return pixels
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
