@@ -35,7 +35,7 @@ def test_a_pair_is_read_as_it_was_found(stacks):
 
 def test_training_reads_the_chosen_plane(stacks):
     folder, planes = stacks
-    images, _ = run(read_pairs(_pairs(folder)))
+    images = run(read_pairs(_pairs(folder))).images
     np.testing.assert_array_equal(images[0][0][..., 0], planes[0, 1])
 
 

@@ -63,7 +63,7 @@ def test_a_polygon_far_larger_than_what_is_searched_is_refused_before_it_is_draw
     slide = slide_of(np.atleast_3d(next(iter(partners.values()))), asked)
     with pytest.raises(InputError, match="larger than all searched fields"):
         run(search(repository, slide, "SHG", polygon=corners))
-    assert not asked
+    assert sum(height * width for height, width in asked) <= 1  # a pixel tells the type of the values
 
 
 def test_a_polygon_is_drawn_in_its_own_rectangle():
