@@ -206,9 +206,8 @@ def _blind(self, number, model):
     blind = deepcopy(model)
     generator = torch.Generator().manual_seed(0)
     for parameter in blind.networks["BF"].parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator) * parameter.data.std().nan_to_num(
-            1
-        )
+        if parameter.numel() > 1:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * parameter.data.std()
     return blind
 
 

@@ -26,6 +26,10 @@ lower than that of one right candidate in three, as the parts of one image are n
 _SAME_POSE = 0.03
 """Mean distance of the corners of two poses that are one, as a share of the diagonal."""
 
+_ONE_WAY = 0.999
+"""Confidence from which on a pair is accepted that only one of the searches found. The hits of the other
+search were judged, too, and its image has no partner of more confidence."""
+
 _SHARED = 0.2  # share of the smaller of two parts of an image; two pairs do not share more
 
 
@@ -83,13 +87,14 @@ def judge(
     evidence, sure = judged.evidence, confidence(judged.evidence)
     shapes = first.shape(candidate.first), second.shape(candidate.second)
     reason = _objection(candidate, judged, sure, shapes, settings, known is not None)
+    ways = {0: "before", 1: "one way", 2: "both ways"}[len(candidate.poses)]
     return FoundPair(
         Path(candidate.first),
         Path(candidate.second),
         not reason,
         sure,
         evidence.matrix,
-        reason or f"found both ways; {evidence.agreeing} of {evidence.parts} parts agree",
+        reason or f"found {ways}; {evidence.agreeing} of {evidence.parts} parts agree",
     )
 
 
@@ -128,9 +133,9 @@ def _objection(
             return "they hardly overlap in the pose found"
         return f"only {evidence.agreeing} of {evidence.parts} parts agree with the pose"
     if not is_known:
-        if candidate.backward is None:
+        if candidate.backward is None and sure < _ONE_WAY:
             return f"found one way only: {one} is not among the hits of {other}"
-        if candidate.forward is None:
+        if candidate.forward is None and sure < _ONE_WAY:
             return f"found one way only: {other} is not among the hits of {one}"
         if judged.difference is not None and judged.difference > _SAME_POSE:
             return f"the two searches differ in the pose, by {judged.difference:.0%} of the diagonal"
