@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region
-from napari_cmrir.jobs import Job, Progress, portion
+from napari_cmrir.jobs import Job, Progress, step_of
 from napari_cmrir.pairing.pose import ComirImage
 from napari_cmrir.registration.affine import Matrix
 from napari_cmrir.repository.pyramids import open_level
@@ -230,10 +231,9 @@ def find_candidates(
     sides = (first, second)
     answers: dict[tuple[int, str], Answer] = {}
     for done, (side, image) in enumerate(images):
-        message = f"Searching {Path(image).name}"
-        yield Progress(done, len(images), "searches", message)
+        yield Progress(done, len(images), "searches", f"Searching {Path(image).name}")
         job = _ask(sides[side], sides[1 - side], image, None, journal, settings)
-        answers[side, image] = yield from _counted(job, done, len(images), message)
+        answers[side, image] = yield from step_of(job, done, len(images), "searches", partial(_told, image))
     found: dict[tuple[str, str], None] = {}
     for image in first.images:
         found.update(dict.fromkeys((image, hit.image) for hit in answers[0, image].hits))
@@ -245,33 +245,24 @@ def find_candidates(
         best = [_is_best(answers[0, one], other), _is_best(answers[1, other], one)]
         larger = second.area(other) / first.area(one)
         if forward and not backward and larger > _LARGER:
-            part = yield from _ask(second, first, other, Region.from_corners(forward.box), journal, settings)
+            job = _ask(second, first, other, Region.from_corners(forward.box), journal, settings)
+            part = yield from step_of(job, len(images) - 1, len(images), "searches")
             backward, best[1] = part.of(one), _is_best(part, one)
         elif backward and not forward and larger < 1 / _LARGER:
-            part = yield from _ask(first, second, one, Region.from_corners(backward.box), journal, settings)
+            job = _ask(first, second, one, Region.from_corners(backward.box), journal, settings)
+            part = yield from step_of(job, len(images) - 1, len(images), "searches")
             forward, best[0] = part.of(other), _is_best(part, other)
         candidates.append(Candidate(one, other, forward, backward, *best))
     errors = {image: answer.error for (_, image), answer in answers.items() if answer.error}
     return candidates, errors
 
 
+def _told(image: str, _: Progress) -> str:
+    return f"Searching {Path(image).name}"
+
+
 def _is_best(answer: Answer, image: str) -> bool:
     return bool(answer.hits) and answer.hits[0].image == image
-
-
-def _counted(job: Job[Answer], done: int, total: int, message: str) -> Job[Answer]:
-    """A search, counted as one of many."""
-    part = portion(job, 0, 100)
-    try:
-        while True:
-            try:
-                progress = next(part)
-            except StopIteration as end:
-                answer: Answer = end.value
-                return answer
-            yield Progress(done + progress.done / 100, total, "searches", message)
-    finally:
-        part.close()
 
 
 def _ask(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.images.readers import read_image
-from napari_cmrir.jobs import Job, Progress, run
+from napari_cmrir.jobs import Job, Progress, step_of
 from napari_cmrir.pairing.judgement import confidence
 from napari_cmrir.pairing.pair_files import write_pair
 from napari_cmrir.pairing.pose import ComirImage, PoseEvidence, refine_pose
@@ -132,12 +132,14 @@ def check_alignment(
         yield Progress(number, total, "pairs", f"Representing {pair.identifier}")
         for side, modality in enumerate(modalities):
             pixels = read_image(pair.paths[side], pair.reading)
-            comirs[side].append(run(model.represent(pixels, modality, device=settings.device)))
+            job = model.represent(pixels, modality, device=settings.device)
+            comirs[side].append((yield from step_of(job, number, total, "pairs")))
     fields = _Comirs(comirs[1])
     found = []
     for number, pair in enumerate(pairs):
         yield Progress(len(pairs) + number, total, "pairs", f"Checking {pair.identifier}")
-        found.append((yield from _check(number, pairs, comirs[0][number], fields, model, settings)))
+        checking = _check(number, pairs, comirs[0][number], fields, model, settings)
+        found.append((yield from step_of(checking, len(pairs) + number, total, "pairs")))
     return found
 
 
