@@ -12,10 +12,9 @@ from napari_cmrir.search.settings import SearchSettings
 __all__ = ["PairingSettings"]
 
 _REGISTERED = 16
-"""Images that each search registers, the best by screening. Among 30 infrared and 30 visible images (vis_ir/train,
-an early starter model) screening had 18 of 20 partners among its first 12, each way; the other two were not
-found by registering all 30 either. Registering all takes three times as long, and where every image has its own
-size, 2 GB."""
+"""Images that each search registers, the best by screening. Among 30 infrared and 30 visible images
+(vis_ir/train, an early starter model) screening had 18 of 20 partners among its first 12 in one direction,
+and 19 of 20 in the other. To register all 30, each of its own size, took 2 GB."""
 
 
 class PairingSettings(RegistrationSettings):
