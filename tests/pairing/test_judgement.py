@@ -69,9 +69,16 @@ def test_few_parts_make_none(judged):
 def test_searches_that_differ_in_the_pose_make_none(judged):
     moved = np.linalg.inv(TURNED)
     moved[0, 2] += 40
-    pair = judged(candidate(backward=moved), 14)
+    pair = judged(candidate(backward=moved), 8)
     assert not pair.accepted
     assert "differ in the pose" in pair.reason
+
+
+def test_being_the_best_hit_of_each_other_counts(judged):
+    best = Candidate("a.tif", "b.tif", seen(TURNED), seen(np.linalg.inv(TURNED)), True, True)
+    assert judged(best, 7).confidence > judged(candidate(), 7).confidence
+    assert judged(best, 7).accepted
+    assert not judged(best, 4).accepted
 
 
 def test_one_search_alone_has_to_be_sure(judged):
