@@ -10,7 +10,7 @@ import typer
 
 from napari_cmrir.errors import InputError, in_words
 
-__all__ = ["Failures", "output_names"]
+__all__ = ["Failures", "list_images", "output_names"]
 
 
 class Failures:
@@ -69,6 +69,65 @@ class Failures:
             typer.echo(f"{len(self.reasons)} of {count} images failed; the others are done.", err=True)
         if self.reasons:
             raise typer.Exit(2)
+
+
+def list_images(paths: Sequence[str | Path], modality: str, other: str, failures: Failures) -> list[Path]:
+    """List the images of a modality; a path that is not there or holds none does not stop the others.
+
+    Parameters
+    ----------
+    paths : sequence of path-like
+        Files and folders.
+    modality, other : str
+        Wanted, and the model's other one.
+    failures : Failures
+        Gets the paths that cannot be used.
+
+    Raises
+    ------
+    InputError
+        No path can be used.
+    """
+    from napari_cmrir.images.discovery import require_images
+
+    found: dict[Path, Path] = {}
+    first: InputError | None = None
+    for path in map(Path, paths):
+        try:
+            for image in require_images([path], modality, other):
+                found.setdefault(image.absolute(), image)
+        except InputError as error:
+            first = first or error
+            failures.add(path, str(error))
+    if first is not None and not found:
+        raise first
+    _say_what_is_left_out([Path(path) for path in paths], list(found.values()), modality, other)
+    return list(found.values())
+
+
+def _say_what_is_left_out(paths: list[Path], found: list[Path], modality: str, other: str) -> None:
+    """Say which images of folders lie in a folder of the other modality, or are named in another case."""
+    from napari_cmrir.images.discovery import images_in, is_zarr
+    from napari_cmrir.images.file_names import ends_with, image_stem
+
+    taken = {image.absolute() for image in found}
+    left: dict[str, list[str]] = {}
+    for folder in (path for path in paths if path.is_dir() and not is_zarr(path)):
+        try:
+            images = images_in(folder)
+        except InputError:
+            continue
+        for image in images:
+            if image.absolute() in taken:
+                continue
+            if image.parent.name.lower() == other.lower():
+                left.setdefault(f"in folders of {other}", []).append(f"{image.parent.name}/{image.name}")
+            elif ends_with(image_stem(image), modality) and not ends_with(image_stem(image), other):
+                left.setdefault(f"named otherwise than _{modality}", []).append(image.name)
+    for where, names in left.items():
+        more = ", ..." if len(names) > 3 else ""
+        count = f"{len(names)} image{'s' if len(names) > 1 else ''} {where}"
+        typer.echo(f"Note: {count} left out: {', '.join(names[:3])}{more}", err=True)
 
 
 def output_names(paths: Sequence[Path], stems: Iterable[str]) -> list[Path]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from napari_cmrir.cli.batch import Failures, list_images
 from napari_cmrir.cli.options import READING, Preset, SettingsOptions, saying_what_is_read, settings_options
 from napari_cmrir.repository.settings import RepositorySettings
 
@@ -90,10 +91,11 @@ def index(
 
     if not images and not (prune or words or rebuild_vocabulary or compact):
         raise InputError("There is no image to index; give image files or folders.")
+    missing = Failures()
     settings = _settings(output, preset, fields | ({"least_tissue": 0.0} if keep_glass else {}), reading)
     try:
         if images:
-            job = _build(images, model, modality, output, settings, workers, scheduler, prune)
+            job = _build(images, model, modality, output, settings, workers, scheduler, prune, missing)
             with saying_what_is_read(), draw(_announced(job), "Indexing") as repository:
                 failures = repository.failures
         else:
@@ -110,6 +112,7 @@ def index(
     except KeyboardInterrupt:
         typer.echo("Stopped; the same command continues with the remaining images.", err=True)
         raise
+    failures = missing.reasons | failures
     for path, reason in failures.items():
         typer.echo(f"Not indexed: {path}: {reason}", err=True)
     _say_what_there_is(output)
@@ -141,9 +144,10 @@ def _build(
     workers: int | None,
     scheduler: str | None,
     prune: bool,
+    failures: Failures,
 ) -> Job[Repository]:
     from napari_cmrir.errors import InputError
-    from napari_cmrir.images.discovery import is_remote, require_images
+    from napari_cmrir.images.discovery import is_remote
     from napari_cmrir.repository.build import build_repository
     from napari_cmrir.repository.layout import MODEL_NAME
     from napari_cmrir.repository.settings import modality_of
@@ -159,8 +163,7 @@ def _build(
     addresses = [image for image in images if is_remote(image)]
     paths = [image for image in images if not is_remote(image)]
     other = other_modality(loaded, modality)
-    found = require_images(paths, modality, other) if paths else []
-    _say_what_is_left_out(paths, found, other)
+    found = list_images(paths, modality, other, failures) if paths else []
     return build_repository(
         [*found, *addresses],
         loaded,
@@ -171,20 +174,6 @@ def _build(
         scheduler=scheduler,
         prune=prune,
     )
-
-
-def _say_what_is_left_out(paths: list[str], found: list[Path], other: str) -> None:
-    """Say which images of folders lie in a folder of the other modality."""
-    from napari_cmrir.images.discovery import images_in, is_zarr
-
-    folders = [Path(path) for path in paths if Path(path).is_dir() and not is_zarr(Path(path))]
-    taken = set(found)
-    left = [image for folder in folders for image in images_in(folder) if image not in taken]
-    left = [image for image in left if image.parent.name.lower() == other.lower()]
-    if left:
-        names = ", ".join(f"{image.parent.name}/{image.name}" for image in left[:3])
-        more = ", ..." if len(left) > 3 else ""
-        typer.echo(f"Note: {len(left)} images in folders of {other} are left out: {names}{more}", err=True)
 
 
 def _announced(job: Job[Result]) -> Job[Result]:
@@ -203,9 +192,17 @@ def _announced(job: Job[Result]) -> Job[Result]:
 
 
 def _say_what_there_is(path: Path) -> None:
+    from napari_cmrir.images.series import SAME_SIZE
     from napari_cmrir.repository.repository import open_repository
 
     with open_repository(path) as repository:
         summary = repository.summary()
+        sizes = repository.pixel_sizes if repository.model.pixel_size is None else ()
+    if sizes and sizes[-1] > sizes[0] * (1 + SAME_SIZE):
+        typer.echo(
+            f"Note: the images have pixels of {sizes[0]:.3g} to {sizes[-1]:.3g} µm, and the model has no size"
+            " to bring them to; queries are found only in images of their own pixel size.",
+            err=True,
+        )
     n_images = summary["images"].get("indexed", 0)
     typer.echo(f"{n_images} {summary['modality']} images searchable: {path}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_cmrir.cli.batch import Failures, output_names
+from napari_cmrir.cli.batch import Failures, list_images, output_names
 from napari_cmrir.cli.options import READING, Preset, SettingsOptions, settings_options
 from napari_cmrir.search.settings import SearchSettings
 
@@ -65,7 +65,7 @@ def query(
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.errors import InputError
     from napari_cmrir.files import atomic_write, is_standard_output
-    from napari_cmrir.images.readers import open_image, require_images
+    from napari_cmrir.images.readers import open_image
     from napari_cmrir.repository.repository import open_repository
     from napari_cmrir.representations.model_input import other_modality
     from napari_cmrir.search.exports import as_csv, as_geojson, as_json
@@ -77,10 +77,13 @@ def query(
     opened = open_repository(repository)
     opened.model.require_modality(modality)
     part, corners = _part(region, turned, polygon)
-    found = require_images(images, modality, other_modality(opened.model, modality))
-    to_stderr = any(path is not None and is_standard_output(path) for path in (output, table, geojson))
-    answers: list[tuple[str, SearchResult | InputError]] = []
     failures = Failures()
+    found = list_images(images, modality, other_modality(opened.model, modality), failures)
+    n_given = len(found) + len(failures.reasons)
+    to_stderr = any(path is not None and is_standard_output(path) for path in (output, table, geojson))
+    answers: list[tuple[str, SearchResult | InputError]] = [
+        (path, InputError(reason)) for path, reason in failures.reasons.items()
+    ]
     stems = output_names(found, (path.stem for path in found))
     for number, (path, stem) in enumerate(zip(found, stems, strict=True), 1):
         with failures.of(path):
@@ -107,7 +110,7 @@ def query(
         atomic_write(table, as_csv(hits_of).encode())
     if geojson is not None:
         atomic_write(geojson, as_geojson(hits_of).encode())
-    failures.end(len(found))
+    failures.end(n_given)
 
 
 def _part(

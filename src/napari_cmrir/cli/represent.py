@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_cmrir.cli.batch import Failures, output_names
+from napari_cmrir.cli.batch import Failures, list_images, output_names
 from napari_cmrir.cli.options import READING, Device, saying_what_is_read, settings_options
 from napari_cmrir.errors import InputError
 
@@ -50,7 +50,7 @@ def represent(
 
     from napari_cmrir.cli.progress import draw
     from napari_cmrir.images.intensity import plain_type
-    from napari_cmrir.images.readers import image_stem, open_image, require_images
+    from napari_cmrir.images.readers import image_stem, open_image
     from napari_cmrir.repository.pyramids import write_pyramid
     from napari_cmrir.representations.base import load_model
     from napari_cmrir.representations.base import represent as comir_of
@@ -59,8 +59,9 @@ def represent(
     read_as = READING.settings(reading)
     loaded = load_model(model)
     loaded.require_modality(modality)
-    found = require_images(images, modality, other_modality(loaded, modality))
     failures = Failures()
+    found = list_images(images, modality, other_modality(loaded, modality), failures)
+    n_given = len(found) + len(failures.reasons)
     ending = "_CoMIR.ome.zarr" if pyramid else "_CoMIR.tif"
     targets = [output / f"{name}{ending}" for name in output_names(found, map(image_stem, found))]
     with saying_what_is_read():
@@ -85,7 +86,7 @@ def represent(
                 else:
                     _write_tiff(target, comir, notes)
                 typer.echo(str(target))
-    failures.end(len(found))
+    failures.end(n_given)
 
 
 def _write_tiff(target: Path, comir: NDArray[np.uint8], notes: dict[str, Any]) -> None:

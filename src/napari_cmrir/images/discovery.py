@@ -157,6 +157,13 @@ def images_in(folder: Path) -> list[Path]:
                 f"{folder} holds no image but the link {links[0]} to a folder; links to folders are not"
                 " followed, give the folder itself."
             )
+        others = sorted(path.name for path in folder.rglob("*") if path.suffix.lower() in BIOIO_PLUGINS)
+        if others and not find_spec("bioio"):
+            plugin = BIOIO_PLUGINS[Path(others[0]).suffix.lower()]
+            raise InputError(
+                f"{folder} holds no image that can be read without bioio; install it and its plugin for files"
+                f" such as {others[0]} (pip install bioio {plugin})."
+            )
         raise InputError(f"{folder} holds no image; give a folder with TIFF, OME-Zarr, PNG or JPEG files.")
     return images
 
@@ -199,21 +206,30 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
+def _identity(path: Path) -> object:
+    """What two names of one file have in common, links of any kind."""
+    try:
+        status = path.stat()
+    except OSError:
+        return os.path.abspath(path)
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+
+
 def _each_once(images: list[Path]) -> list[Path]:
     """Leave out links to images that are listed, and the further files of a multi-file OME-TIFF."""
     from napari_cmrir.images.formats.tiff_series import same_set
 
-    real = {os.path.realpath(image) for image in images if not image.is_symlink()}
+    linked = {_identity(image) for image in images if not image.is_symlink()}
     kept: list[Path] = []
-    taken: set[str] = set()
+    taken: set[object] = set()
     for image in images:
-        target = os.path.realpath(image)
-        if (image.is_symlink() and target in real) or target in taken:
+        identity = _identity(image)
+        if (image.is_symlink() and identity in linked) or identity in taken:
             continue
         kept.append(image)
-        taken.add(target)
+        taken.add(identity)
         if ".ome.t" in image.name.lower() or ".ome.b" in image.name.lower():
-            taken.update(os.path.realpath(image.with_name(name)) for name in same_set(image))
+            taken.update(_identity(image.with_name(name)) for name in same_set(image))
     return kept
 
 

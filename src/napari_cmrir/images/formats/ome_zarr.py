@@ -40,7 +40,9 @@ def open_zarr(address: str | Path) -> Stored:
     """
     group = _open_group(address)
     series = [
-        _series(each, multiscale) for each in _image_groups(group) for multiscale in _multiscales(each.attrs)
+        _series(address, each, multiscale)
+        for each in _image_groups(group)
+        for multiscale in _multiscales(each.attrs)
     ]
     if not series:
         ome = _ome(group.attrs)
@@ -103,7 +105,7 @@ def _image_groups(group: zarr.Group) -> list[zarr.Group]:
     return found
 
 
-def _series(group: zarr.Group, multiscale: Mapping[str, Any]) -> Series:
+def _series(address: str | Path, group: zarr.Group, multiscale: Mapping[str, Any]) -> Series:
     datasets = multiscale["datasets"]
     arrays = [group[dataset["path"]] for dataset in datasets]
     n_axes = arrays[0].ndim
@@ -116,7 +118,7 @@ def _series(group: zarr.Group, multiscale: Mapping[str, Any]) -> Series:
     )
     if len(letters) != n_axes or letters.count("Y") != 1 or letters.count("X") != 1:
         raise InputError(
-            f"{group.store_path} has axes named {', '.join(axes)} for {n_axes} dimensions; an OME-Zarr image"
+            f"{address} has axes named {', '.join(axes)} for {n_axes} dimensions; an OME-Zarr image"
             " names its axes t, c, z, y and x."
         )
     units = [None if isinstance(axis, str) else axis.get("unit") for axis in described]

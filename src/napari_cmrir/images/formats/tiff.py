@@ -37,11 +37,11 @@ __all__ = ["TIFF", "open_tiff"]
 WHOLE_BYTES = 2**27
 """Levels up to this size are decoded at once when they are first read, larger ones by region."""
 
-MOST_COMPRESSED = {1: 1.01, 5: 2_000, 8: 2_000, 32946: 2_000, 32773: 130}
-"""Bytes that a stored byte can stand for: none, LZW, deflate (1,032 at most) and PackBits."""
+MOST_COMPRESSED = {1: 1.01, 5: 2_000, 8: 2_000, 32946: 2_000, 34933: 2_000, 32773: 130}
+"""Bytes that a stored byte can stand for: none, LZW, deflate and PNG (1,032 at most), PackBits."""
 
-MOST_COMPRESSED_BY_OTHERS = 500_000
-"""Of zstandard, LZMA, CCITT and the codecs of images; an empty page of a fax has about 5,000."""
+MOST_COMPRESSED_BY_OTHERS = 20_000
+"""Of zstandard, LZMA, CCITT and the codecs of images; an empty page of a fax has about 10,000."""
 
 
 def open_tiff(path: Path) -> Stored:
@@ -149,12 +149,16 @@ def _refuse_impossible(level: Any) -> None:
     """Refuse sizes that the stored bytes cannot fill: decoders would fill the rest with black."""
     page = level.keyframe
     stored = [count for count in page.databytecounts if count]
-    if len(page.dataoffsets) < math.prod(page.chunked) and len(page.dataoffsets) != 1:
+    n_segments = math.prod(page.chunked)
+    if not stored:
+        raise ValueError("it holds no data")
+    if len(page.dataoffsets) < n_segments and int(page.compression) != 1:  # contiguous ones are listed as one
         raise ValueError("tiles or strips are missing; the file is damaged")
-    ratio = MOST_COMPRESSED.get(int(page.compression), MOST_COMPRESSED_BY_OTHERS)
     n_bytes = page.size * (page.bitspersample if isinstance(page.bitspersample, int) else 8) / 8
-    if stored and n_bytes > WHOLE_BYTES // 2 and n_bytes > ratio * max(stored) * math.prod(page.chunked):
-        raise ValueError(f"{sum(stored)} bytes cannot hold its {n_bytes:.0f}; the file is damaged")
+    present = sum(stored) if len(stored) == len(page.databytecounts) else max(stored) * n_segments
+    ratio = MOST_COMPRESSED.get(int(page.compression), MOST_COMPRESSED_BY_OTHERS)
+    if n_bytes > WHOLE_BYTES // 2 and n_bytes > ratio * present:
+        raise ValueError(f"{present} bytes cannot hold its {n_bytes:.0f}; the file is damaged")
 
 
 def _own_position(tiff: tifffile.TiffFile, series: Any, level: Any, pixels: Any) -> tuple[Any, str]:
