@@ -108,7 +108,7 @@ def test_query_writes_the_hits_of_every_image(call, tmp_path, pairs, repository)
     assert list(content) == ["queries"]
     assert [query["image"] for query in content["queries"]] == [str(image) for image in images]
     for query, image in zip(content["queries"], images, strict=True):
-        keys = ["image", "region", "rotation_degrees", "seconds", "hits", "reliable", "warnings"]
+        keys = ["image", "region", "rotation_degrees", "seconds", "error", "hits", "reliable", "warnings"]
         assert list(query) == keys
         assert (query["region"], query["rotation_degrees"]) == ([0, 0, 160, 160], 0)
         assert query["seconds"] > 0
