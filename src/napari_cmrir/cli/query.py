@@ -104,12 +104,13 @@ def query(
         if str(path) in failures.reasons and all(name != str(path) for name, _ in answers):
             answers.append((str(path), InputError(failures.reasons[str(path)])))
     hits_of = [(name, result.hits) for name, result in answers if not isinstance(result, InputError)]
-    if output is not None:
-        atomic_write(output, as_json(answers).encode())
-    if table is not None:
-        atomic_write(table, as_csv(hits_of).encode())
-    if geojson is not None:
-        atomic_write(geojson, as_geojson(hits_of).encode())
+    if hits_of:  # of failures only, nothing is written over what there may be
+        if output is not None:
+            atomic_write(output, as_json(answers).encode())
+        if table is not None:
+            atomic_write(table, as_csv(hits_of).encode())
+        if geojson is not None:
+            atomic_write(geojson, as_geojson(hits_of).encode())
     failures.end(n_given)
 
 
