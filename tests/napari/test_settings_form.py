@@ -4,7 +4,7 @@ import pytest
 from qtpy.QtWidgets import QCheckBox
 
 from napari_cmrir.images.settings import ReadingSettings
-from napari_cmrir.napari.settings_form import SettingsForm
+from napari_cmrir.napari.dock import SettingsForm
 from napari_cmrir.representations.comir.training.settings import PRESETS, TrainingSettings
 from napari_cmrir.search.settings import SearchSettings
 

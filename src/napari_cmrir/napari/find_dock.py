@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 from napari_cmrir.errors import InputError
 from napari_cmrir.napari.coordinates import ImageSnapshot
 from napari_cmrir.napari.copy_commands import CopyButton, Language, file_of, kept_folder, query_text
-from napari_cmrir.napari.dock import ScrolledDock
+from napari_cmrir.napari.dock import ScrolledDock, SettingsForm
 from napari_cmrir.napari.form_fields import LayerCombo, PathEdit
 from napari_cmrir.napari.hit_placement import Placement
 from napari_cmrir.napari.hit_view import HitView
@@ -36,7 +36,6 @@ from napari_cmrir.napari.region_query import (
     find,
     with_modality,
 )
-from napari_cmrir.napari.settings_form import SettingsForm
 from napari_cmrir.napari.shared_state import default
 from napari_cmrir.napari.summaries import RepositorySummary, read_repository_summary
 from napari_cmrir.search.settings import SearchSettings

@@ -25,14 +25,13 @@ from napari_cmrir.images.file_names import dialog_pattern
 from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.napari.copy_commands import CopyButton, Language, index_text
-from napari_cmrir.napari.dock import ScrolledDock
+from napari_cmrir.napari.dock import ScrolledDock, SettingsForm
 from napari_cmrir.napari.form_fields import Folded, PathEdit
 from napari_cmrir.napari.image_table import ImageTable, KnownImage, read_images
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.job_panel import JobPanel
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
-from napari_cmrir.napari.settings_form import SettingsForm
 from napari_cmrir.napari.summaries import FoundImages, look_at_images, read_modalities
 from napari_cmrir.repository.build import Estimate
 

@@ -29,7 +29,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.napari.coordinates import ImageSnapshot
 from napari_cmrir.napari.copy_commands import CopyButton, Language, kept_folder, pairs_of, train_text
-from napari_cmrir.napari.dock import PluginLayers, ScrolledDock
+from napari_cmrir.napari.dock import PluginLayers, ScrolledDock, SettingsForm
 from napari_cmrir.napari.form_fields import Folded, PathEdit, heading
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.job_panel import JobPanel
@@ -37,7 +37,6 @@ from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
 from napari_cmrir.napari.model_use import ModelUse
 from napari_cmrir.napari.pair_source import PairSource
-from napari_cmrir.napari.settings_form import SettingsForm
 from napari_cmrir.representations.comir.training.settings import (
     PRESETS,
     TrainingFigures,

@@ -17,7 +17,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region, cut, window_of
 from napari_cmrir.images.intensity import plain_type
 from napari_cmrir.images.lazy_image import LazyImage, lazy_array
-from napari_cmrir.images.polygons import polygon_bounds, polygon_region
+from napari_cmrir.images.polygons import as_stored, in_squares, polygon_bounds, polygon_region
 from napari_cmrir.images.readers import open_image
 from napari_cmrir.images.series import SAME_SIZE, require_plausible
 from napari_cmrir.jobs import Job, portion
@@ -32,7 +32,6 @@ from napari_cmrir.search.checks import (
     swap_warnings,
 )
 from napari_cmrir.search.settings import SearchSettings
-from napari_cmrir.search.square_pixels import as_stored, in_squares
 
 if TYPE_CHECKING:
     from napari_cmrir.images.settings import ReadingSettings
