@@ -114,7 +114,7 @@ def test_what_is_there_is_not_fetched_again(record, tmp_path):
 
 def test_a_broken_download_goes_on_where_it_stopped(record, tmp_path):
     record.cut_after = 700_000
-    with pytest.raises(InputError, match=r"127\.0\.0\.1.*run the same command again"):
+    with pytest.raises(InputError, match=r"127\.0\.0\.1.*repeat the command"):
         fetch(record, tmp_path)
     partial = tmp_path / "downloads" / "HighRes_Splits.zip.part"
     there = partial.read_bytes()
