@@ -91,7 +91,12 @@ class Retriever(ABC):
 
 
 RETRIEVERS: Registry[type[Retriever]] = Registry(
-    "retriever", "napari_cmrir.retrievers", {"ours": "napari_cmrir.evaluation.retrievers.ours:Ours"}
+    "retriever",
+    "napari_cmrir.retrievers",
+    {
+        "ours": "napari_cmrir.evaluation.retrievers.ours:Ours",
+        "mutual-information": "napari_cmrir.evaluation.retrievers.mutual_information:MutualInformation",
+    },
 )
 """Retrievers by name; other packages add theirs as entry points of ``napari_cmrir.retrievers``."""
 
