@@ -21,7 +21,9 @@ def main() -> None:
     assert manifest_file.is_file(), f"{manifest_file} is missing"
     assert not manifest_file.is_symlink(), f"{manifest_file} is a link"
 
-    assert (files("napari_cmrir") / "data" / "sample.safetensors").is_file(), "the sample model is missing"
+    for name in ("sample", "starter"):
+        path = files("napari_cmrir") / "data" / f"{name}.safetensors"
+        assert path.is_file(), f"the {name} model is missing"
 
     manager = PluginManager.instance()
     manager.discover()

@@ -86,7 +86,9 @@ def test_a_file_names_its_representation_and_one_that_names_none_is_a_comir(tmp_
     with pytest.raises(InputError, match="is damaged"):  # it is read as a CoMIR, of which it has no settings
         load_model(path)
     save_file({}, path, metadata={"napari-cmrir": json.dumps({**header, "representation": "magic"})})
-    with pytest.raises(InputError, match="There is no representation 'magic'; choose one of comir, original"):
+    with pytest.raises(
+        InputError, match="There is no representation 'magic'; choose one of comir, comir-any, original"
+    ):
         load_model(path)
 
 

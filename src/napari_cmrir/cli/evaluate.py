@@ -58,7 +58,7 @@ SEARCH = SettingsOptions(
 
 @settings_options(protocol=PROTOCOL, search=SEARCH, reading=READING)
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Model file that 'train' wrote.")],
+    model: Annotated[Path, typer.Argument(help="Model file that 'train' wrote, or starter.")],
     pairs: Annotated[
         list[Path],
         typer.Argument(help="Folder of <identifier>_<MODALITY>.<ext> files, or two of equal file names."),
@@ -177,7 +177,7 @@ STUDY_PROTOCOL = SettingsOptions(
 
 @settings_options(compared=STUDY, protocol=STUDY_PROTOCOL, reading=READING)
 def study(
-    model: Annotated[Path, typer.Argument(help="Model file that 'train' wrote.")],
+    model: Annotated[Path, typer.Argument(help="Model file that 'train' wrote, or starter.")],
     pairs: Annotated[
         list[Path],
         typer.Argument(help="Folder of <identifier>_<MODALITY>.<ext> files, or two of equal file names."),

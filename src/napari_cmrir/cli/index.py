@@ -34,7 +34,8 @@ def index(
         ),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="Model file; by default the copy in an existing repository.")
+        Path | None,
+        typer.Option(help="Model file, or starter; by default the copy in an existing repository."),
     ] = None,
     modality: Annotated[
         str | None, typer.Option(help="Modality of the images; by default an existing repository's.")

@@ -15,13 +15,15 @@ __all__ = ["info"]
 
 
 def info(
-    path: Annotated[Path, typer.Argument(help="Model file or repository.")],
+    path: Annotated[Path, typer.Argument(help="Model file, repository, or starter for the starter model.")],
     verify: Annotated[bool, typer.Option("--verify", help="Check every checksum of a repository.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print the properties of a model or a repository."""
     from napari_cmrir.errors import InputError
+    from napari_cmrir.representations.model_file import find_model
 
+    path = find_model(path)
     if not path.exists():
         raise InputError(f"There is no {path}; give a model file or a repository.")
     if verify and path.is_dir():
@@ -55,7 +57,7 @@ def _model_card(path: Path) -> dict[str, Any]:
     return {
         "model": str(path),
         "representation": model.name,
-        "modalities": list(model.modalities),
+        "modalities": "any two" if model.takes_any_modality else list(model.modalities),
         "channels": model.channels,
         "pixel size (micrometres)": model.pixel_size,
         "parameters": _count_parameters(model),
@@ -78,7 +80,7 @@ def _count_parameters(model: Representation) -> dict[str, int]:
     counts: dict[str, int] = {}
     for name, tensor in model.tensors().items():
         if tensor.is_floating_point() and "running_" not in name:
-            modality = name.partition("/")[0]
+            modality = "any modality" if model.takes_any_modality else name.partition("/")[0]
             counts[modality] = counts.get(modality, 0) + tensor.numel()
     return counts
 

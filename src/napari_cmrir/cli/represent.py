@@ -20,7 +20,7 @@ __all__ = ["represent"]
 
 @settings_options(reading=READING)
 def represent(
-    model: Annotated[Path, typer.Argument(help="Model file.")],
+    model: Annotated[Path, typer.Argument(help="Model file, or starter.")],
     images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
     modality: Annotated[str, typer.Option(help="Modality of the images.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for <name>_CoMIR.tif files.")],

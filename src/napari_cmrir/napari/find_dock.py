@@ -23,7 +23,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.napari.coordinates import ImageSnapshot
 from napari_cmrir.napari.copy_commands import CopyButton, Language, file_of, kept_folder, query_text
 from napari_cmrir.napari.dock import ScrolledDock, SettingsForm
-from napari_cmrir.napari.form_fields import LayerCombo, PathEdit
+from napari_cmrir.napari.form_fields import LayerCombo, PathEdit, offer_modalities
 from napari_cmrir.napari.hit_placement import Placement
 from napari_cmrir.napari.hit_view import HitView
 from napari_cmrir.napari.jobs.job_panel import JobPanel
@@ -260,7 +260,4 @@ class FindWidget(ScrolledDock):
         fields = f" in {card.fields} fields" if card.fields > card.images else ""
         plural = "" if card.images == 1 else "s"
         self.about.setText(f"{card.images} {card.modality} image{plural}{fields}")
-        before = self.modality.currentText()
-        self.modality.clear()
-        self.modality.addItems(card.modalities)
-        self.modality.setCurrentText(before if before in card.modalities else card.other_modality)
+        offer_modalities(self.modality, card.modalities, otherwise=card.other_modality)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from qtpy.QtGui import QDragEnterEvent, QDropEvent
 
+    from napari_cmrir.napari.summaries import KnownModalities
+
 __all__ = [
     "Folded",
     "LayerCombo",
@@ -41,6 +43,7 @@ __all__ = [
     "as_pixmap",
     "draw_hint",
     "heading",
+    "offer_modalities",
     "order_tabs",
 ]
 
@@ -280,6 +283,25 @@ class PathEdit(QWidget):
         chosen = [Path(name) for name in names if name]
         if chosen:
             self.set_paths(*chosen)
+
+
+def offer_modalities(combo: QComboBox, known: KnownModalities, otherwise: str = "") -> None:
+    """Offer a model's modalities, and let others be typed where the model represents any.
+
+    Parameters
+    ----------
+    combo : QComboBox
+        What is chosen in it stays chosen, if the model represents that.
+    known : KnownModalities
+    otherwise : str
+        What is chosen else; by default the first.
+    """
+    before = combo.currentText()
+    combo.clear()
+    combo.setEditable(known.any_other)
+    combo.addItems(known.names)
+    keep = before in known.names or (known.any_other and before)
+    combo.setCurrentText(before if keep else otherwise or next(iter(known.names), ""))
 
 
 class LayerCombo(QComboBox):

@@ -26,13 +26,13 @@ from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.napari.copy_commands import CopyButton, Language, index_text
 from napari_cmrir.napari.dock import ScrolledDock, SettingsForm
-from napari_cmrir.napari.form_fields import Folded, PathEdit
+from napari_cmrir.napari.form_fields import Folded, PathEdit, offer_modalities
 from napari_cmrir.napari.image_table import ImageTable, KnownImage, read_images
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.job_panel import JobPanel
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
-from napari_cmrir.napari.summaries import FoundImages, look_at_images, read_modalities
+from napari_cmrir.napari.summaries import FoundImages, KnownModalities, look_at_images, read_modalities
 from napari_cmrir.repository.build import Estimate
 
 if TYPE_CHECKING:
@@ -60,10 +60,15 @@ class IndexWidget(ScrolledDock):
             dialog_pattern(),
         )
         self.model = PathEdit(
-            ["file"], "Model file", "The model that represents the images", "CoMIR models (*.safetensors)"
+            ["file"],
+            "Model file",
+            "The model that represents the images; starter is the one that comes with the package",
+            "CoMIR models (*.safetensors)",
         )
         self.modality = QComboBox()
-        self.modality.setToolTip("Which of the model's two modalities the images are of")
+        self.modality.setToolTip(
+            "The modality of the images: one of the model's two; of the starter model, any"
+        )
         self.output = PathEdit(
             ["save"],
             "Repository",
@@ -138,7 +143,7 @@ class IndexWidget(ScrolledDock):
 
     def _connect(self) -> None:
         self.images.changed.connect(self._look)
-        self.modality.currentIndexChanged.connect(self._look)
+        self.modality.currentTextChanged.connect(self._look)
         self.model.changed.connect(self._read_model)
         self._files.answered.connect(self._show_files)
         self._models.answered.connect(self._offer_modalities)
@@ -277,13 +282,8 @@ class IndexWidget(ScrolledDock):
         if self.model.path is not None:
             self._models.ask(partial(read_modalities, self.model.path))
 
-    def _offer_modalities(self, modalities: tuple[str, ...]) -> None:
-        before = self.modality.currentText()
-        self.modality.clear()
-        self.modality.addItems(modalities)
-        self.modality.setCurrentIndex(
-            modalities.index(before) if before in modalities else len(modalities) - 1
-        )
+    def _offer_modalities(self, known: KnownModalities) -> None:
+        offer_modalities(self.modality, known, otherwise=known.names[-1])
 
     def _show_model_refusal(self, reason: str) -> None:
         self.modality.clear()

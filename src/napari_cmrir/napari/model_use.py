@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,14 +27,14 @@ from napari_cmrir.napari.copy_commands import (
     represent_text,
 )
 from napari_cmrir.napari.dock import PluginLayers
-from napari_cmrir.napari.form_fields import LayerCombo, PathEdit
+from napari_cmrir.napari.form_fields import LayerCombo, PathEdit, offer_modalities
 from napari_cmrir.napari.hit_placement import Placement
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.job_panel import JobPanel
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
 from napari_cmrir.napari.shared_state import shared_state_of
-from napari_cmrir.napari.summaries import as_table, model_rows, read_modalities
+from napari_cmrir.napari.summaries import KnownModalities, as_table, model_rows, read_modalities
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -123,7 +123,7 @@ class ModelUse(QWidget):
         self._files.answered.connect(self._open)
         self._files.refused.connect(lambda reason: self.panel.refuse(InputError(reason)))
         self._cards.answered.connect(self._show_card)
-        self._cards.refused.connect(lambda reason: self._show_card((reason, ())))
+        self._cards.refused.connect(lambda reason: self._show_card((reason, KnownModalities(()))))
         self._session.model_changed.connect(self._read_card)
         if self._session.model is not None:
             self._read_card(self._session.model)
@@ -204,18 +204,18 @@ class ModelUse(QWidget):
     def _read_card(self, path: Path) -> None:
         self._cards.ask(partial(_card, path))
 
-    def _show_card(self, card: tuple[str, Sequence[str]]) -> None:
-        text, modalities = card
+    def _show_card(self, card: tuple[str, KnownModalities]) -> None:
+        text, known = card
         self.card.setText(text)
-        before = self.modality.currentText()
-        self.modality.clear()
-        self.modality.addItems(list(modalities))
-        self.modality.setEnabled(bool(modalities))
-        self.modality.setCurrentText(before)
+        offer_modalities(self.modality, known)
+        self.modality.setEnabled(bool(known.names))
 
 
 def _readable(path: Path) -> Path | None:
-    """Return a path if it is a file and not a damaged model."""
+    """Return the path of a model, given by path or by name, if it is a file and not damaged."""
+    from napari_cmrir.representations.model_file import find_model
+
+    path = find_model(path)
     if not path.is_file():
         return None
     if path.suffix != ".pt":
@@ -223,7 +223,7 @@ def _readable(path: Path) -> Path | None:
     return path
 
 
-def _card(path: Path) -> tuple[str, Sequence[str]]:
+def _card(path: Path) -> tuple[str, KnownModalities]:
     return as_table(model_rows(path)), read_modalities(path)
 
 

@@ -149,8 +149,10 @@ def _read_choices(keys: Sequence[str], paths: Collection[str]) -> dict[str, str]
 
 
 def _exists(choice: str) -> bool:
+    from napari_cmrir.representations.model_file import find_model
+
     try:
-        return bool(choice) and Path(choice).exists()
+        return bool(choice) and find_model(choice).exists()
     except OSError:
         return False
 

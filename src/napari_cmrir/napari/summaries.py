@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from napari_cmrir.errors import InputError, in_words
 
 __all__ = [
     "FoundImages",
+    "KnownModalities",
     "RepositorySummary",
     "as_table",
     "describe_images",
@@ -24,6 +25,22 @@ __all__ = [
 
 
 @dataclass(frozen=True)
+class KnownModalities:
+    """The modalities that a model represents.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Its two.
+    any_other : bool
+        Whether it represents any other as well, as the starter model does; the names are then proposals.
+    """
+
+    names: tuple[str, ...]
+    any_other: bool = False
+
+
+@dataclass(frozen=True)
 class RepositorySummary:
     """What a search needs to know about a repository before it starts.
 
@@ -31,8 +48,8 @@ class RepositorySummary:
     ----------
     modality : str
         Modality of its images.
-    modalities : tuple of str
-        Both that its model knows.
+    modalities : KnownModalities
+        Modalities that its model represents.
     images, fields : int
         Number of searched images and fields.
     pixel_size : float or None
@@ -40,7 +57,7 @@ class RepositorySummary:
     """
 
     modality: str
-    modalities: tuple[str, ...]
+    modalities: KnownModalities
     images: int
     fields: int
     pixel_size: float | None = None
@@ -48,11 +65,11 @@ class RepositorySummary:
     @property
     def other_modality(self) -> str:
         """The usual modality of a query."""
-        return next((name for name in self.modalities if name != self.modality), self.modality)
+        return next((name for name in self.modalities.names if name != self.modality), self.modality)
 
 
-def read_modalities(model: Path) -> tuple[str, ...]:
-    """Read which modalities a model knows.
+def read_modalities(model: Path) -> KnownModalities:
+    """Read which modalities a model represents.
 
     Parameters
     ----------
@@ -66,7 +83,8 @@ def read_modalities(model: Path) -> tuple[str, ...]:
     """
     from napari_cmrir.representations.model_file import read_header
 
-    return tuple(read_header(model)["modalities"])
+    header = read_header(model)
+    return KnownModalities(tuple(header["modalities"]), header.get("any_modality", False))
 
 
 def model_rows(model: Path) -> list[tuple[str, str]]:
@@ -95,7 +113,7 @@ def model_rows(model: Path) -> list[tuple[str, str]]:
     loss = f", last loss {history[-1]['loss']:.3f}" if history else ""
     rows = [
         ("Model", model.name),
-        ("Modalities", " + ".join(header["modalities"])),
+        ("Modalities", "any two" if header.get("any_modality") else " + ".join(header["modalities"])),
     ]
     if "network" in settings:
         rows += [
@@ -137,10 +155,13 @@ def read_repository_summary(folder: Path) -> RepositorySummary:
     with open_repository(folder) as repository:
         images = len(np.unique(repository.fields["image"]))
         header = read_header(folder / MODEL_NAME)
+        known = read_modalities(folder / MODEL_NAME)
+        if known.any_other and repository.modality not in known.names:
+            known = replace(known, names=(*known.names, repository.modality))
         size = header.get("pixel_size")
         return RepositorySummary(
             repository.modality,
-            tuple(header["modalities"]),
+            known,
             images,
             len(repository),
             repository.common_pixel_size if size is None else size,

@@ -22,7 +22,7 @@ from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.registration.settings import HIGH_PASS_PX
 from napari_cmrir.registry import Registry
-from napari_cmrir.representations.model_file import FORMAT, KEY, read_header
+from napari_cmrir.representations.model_file import FORMAT, KEY, find_model, read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,6 +56,8 @@ class Representation(ABC):
         Name in the registry.
     halo : int
         Pixels around a tile that influence its representation; `represent` reads them for `represent_tile`.
+    takes_any_modality : bool
+        Whether the model represents images of other modalities, too; its two names are then proposals.
     modalities : (str, str)
         Names of the two modalities.
     intensities : dict of str to Intensity
@@ -73,6 +75,7 @@ class Representation(ABC):
 
     name: ClassVar[str]
     halo: ClassVar[int] = 0
+    takes_any_modality: ClassVar[bool] = False
 
     modalities: tuple[str, str]
     intensities: dict[str, Intensity]
@@ -204,7 +207,7 @@ class Representation(ABC):
         InputError
             If the model does not know the modality; the message names the two that it knows.
         """
-        if modality not in self.modalities:
+        if modality not in self.modalities and not self.takes_any_modality:
             first, second = self.modalities
             raise InputError(
                 f"The model was trained on {first} and {second}, not on {modality}; give one of these two."
@@ -277,6 +280,7 @@ REPRESENTATIONS: Registry[RepresentationKind] = Registry(
     "napari_cmrir.representations",
     {
         "comir": "napari_cmrir.representations.comir.training.train:COMIR",
+        "comir-any": "napari_cmrir.representations.comir.any_modality:ANY_MODALITY",
         "original": "napari_cmrir.representations.original:ORIGINAL",
     },
 )
@@ -423,7 +427,8 @@ def load_model(path: str | os.PathLike[str]) -> Representation:
     Parameters
     ----------
     path : path-like
-        A ``.safetensors`` file written by `train` or `Representation.save`.
+        A ``.safetensors`` file written by `train` or `Representation.save`, or the name of a model that comes
+        with the package, see `find_model`.
 
     Returns
     -------
@@ -445,6 +450,7 @@ def load_model(path: str | os.PathLike[str]) -> Representation:
     """
     from safetensors.torch import load_file
 
+    path = find_model(path)
     header = read_header(path)
     kind = REPRESENTATIONS[header.get("representation", "comir")]
     try:

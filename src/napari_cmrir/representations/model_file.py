@@ -1,4 +1,4 @@
-"""The model file: its header, whether it can be written, and the shipped sample model."""
+"""The model file: its header, whether it can be written, and the models that ship with the package."""
 
 from __future__ import annotations
 
@@ -9,13 +9,43 @@ from typing import Any
 
 from napari_cmrir.errors import InputError
 
-__all__ = ["FORMAT", "KEY", "read_header", "require_writable", "sample_model"]
+__all__ = ["FORMAT", "KEY", "SHIPPED", "find_model", "read_header", "require_writable", "sample_model"]
 
 KEY = "napari-cmrir"
 """Key of the header in the file's metadata; the header is JSON."""
 
 FORMAT = 1
 """Version of the header. A file of a newer version is refused."""
+
+
+SHIPPED = ("starter", "sample")
+"""Names of the models that come with the package: of any two modalities, and of generated SHG and BF."""
+
+
+def find_model(name: str | os.PathLike[str]) -> Path:
+    """Find a model file by its path, or by the name of a model that comes with the package.
+
+    Parameters
+    ----------
+    name : path-like
+        What exists under this path is meant; else it may be one of `SHIPPED`.
+
+    Returns
+    -------
+    Path
+        As given, if it is no such name.
+
+    Examples
+    --------
+    >>> find_model("sample").name, find_model("elsewhere/model.safetensors").name
+    ('sample.safetensors', 'model.safetensors')
+    """
+    from importlib.resources import files
+
+    path = Path(name)
+    if path.exists() or str(name) not in SHIPPED:
+        return path
+    return Path(str(files("napari_cmrir") / "data" / f"{path.name}.safetensors"))
 
 
 def require_writable(path: Path) -> None:
@@ -44,6 +74,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     Parameters
     ----------
     path : path-like
+        Or a name, as of `find_model`.
 
     Returns
     -------
@@ -56,9 +87,12 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
+    path = find_model(path)
     if not path.is_file():
-        raise InputError(f"There is no model file {path}; give a .safetensors file that 'train' wrote.")
+        raise InputError(
+            f"There is no model file {path}; give a .safetensors file that 'train' wrote, or the name"
+            f" {' or '.join(SHIPPED)}."
+        )
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -92,6 +126,4 @@ def sample_model() -> Path:
     >>> read_header(sample_model())["modalities"]
     ['SHG', 'BF']
     """
-    from importlib.resources import files
-
-    return Path(str(files("napari_cmrir") / "data" / "sample.safetensors"))
+    return find_model("sample")

@@ -267,13 +267,19 @@ def store_calibration(path: str | os.PathLike[str], calibration: Calibration) ->
     from napari_cmrir.files import atomic_write
     from napari_cmrir.repository.repository import open_repository
     from napari_cmrir.representations.base import load_model
+    from napari_cmrir.representations.model_file import find_model
 
-    path = Path(path)
+    path, named = find_model(path), path
     content = dump_settings(calibration)
     if path.is_dir():
         with open_repository(path):
             atomic_write(path / _FILE, (json.dumps(content, indent=1) + "\n").encode())
         return
+    if path != Path(named):
+        raise InputError(
+            f"The model '{named}' comes with the package, for every collection; keep the calibration with a"
+            " repository instead."
+        )
     model = load_model(path)
     model.provenance[_KEY] = content
     model.save(path)

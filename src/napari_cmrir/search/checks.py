@@ -214,6 +214,8 @@ def swap_warnings(
     list of str
         None or one sentence.
     """
+    if model.takes_any_modality:
+        return []
     other = next(name for name in model.modalities if name != modality)
     channels = patch.shape[2]
     expected, others = (model.intensities[name].channels for name in (modality, other))
