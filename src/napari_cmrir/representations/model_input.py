@@ -56,6 +56,8 @@ def fit_to_model(
     InputError
         The image has another number of channels than the model takes.
     """
+    if model.takes_any_modality:  # it scales every image by its own values, and brings channels to one
+        return squared(image), []
     doubts = _doubts_of_name(image.name, modality, other_modality(model, modality))
     of_channels = _doubts_of_channels(image, model, modality)
     doubts += of_channels if say_channels else []
