@@ -23,7 +23,7 @@ MODULE_OF = {  # where the name of the distribution is not that of the module
     "scikit-learn": "sklearn",
 }
 BY_ANOTHER = {"fsspec", "npe2"}  # zarr reads addresses with fsspec; npe2 is napari's, and checks the manifest
-OPTIONAL = {"bioio"}  # used where it is installed
+OPTIONAL = {"bioio", "torchvision"}  # used where they are installed; the extra resnet brings torchvision
 
 
 def declared(requirements: list[str]) -> set[str]:

@@ -30,7 +30,7 @@ class DescriptorSettings(Settings):
     name: str = Field(
         "sift",
         description="Descriptor, a name in `DESCRIPTORS`: surf (the paper's) or sift, both on the grid, or"
-        " sift-keypoints (no grid).",
+        " sift-keypoints or resnet152 (no grid).",
     )
     grid_step: int = Field(
         8, ge=1, le=1024, description="Distance between neighbouring points, px; 8 in the published code."

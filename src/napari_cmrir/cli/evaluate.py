@@ -202,6 +202,10 @@ def study(
         bool,
         typer.Option(help="Words of 'bow': learnt from each shortlist (paper), or the repository's."),
     ] = True,
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of ImageNet weights, such as resnet152's, to take into torch's folder."),
+    ] = None,
     device: Annotated[Device, typer.Option(help="Where CoMIRs are computed.")] = Device.auto,
     *,
     compared: dict[str, Any],
@@ -216,8 +220,11 @@ def study(
     from napari_cmrir.images.discovery import find_pairs
     from napari_cmrir.repository.settings import RepositorySettings
     from napari_cmrir.representations.base import load_model
+    from napari_cmrir.representations.imagenet import install_weights
     from napari_cmrir.search.settings import SearchSettings
 
+    for file in weights or ():
+        install_weights(file)
     read_as = READING.settings(reading)
     repository = RepositorySettings.paper() if preset is Preset.paper else RepositorySettings()
     evaluation = STUDY_PROTOCOL.settings(protocol).model_copy(

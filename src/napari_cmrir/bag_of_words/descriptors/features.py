@@ -310,6 +310,7 @@ DESCRIPTORS: Registry[Descriptor] = Registry(
         "surf": "napari_cmrir.bag_of_words.descriptors.surf:surf",
         "sift": "napari_cmrir.bag_of_words.descriptors.sift:sift",
         "sift-keypoints": "napari_cmrir.bag_of_words.descriptors.sift:sift_at_keypoints",
+        "resnet152": "napari_cmrir.bag_of_words.descriptors.resnet:resnet152",
     },
 )
 """Descriptors by name. Other packages add descriptors as entry points of ``napari_cmrir.descriptors``."""
