@@ -97,6 +97,7 @@ RETRIEVERS: Registry[type[Retriever]] = Registry(
         "ours": "napari_cmrir.evaluation.retrievers.ours:Ours",
         "mutual-information": "napari_cmrir.evaluation.retrievers.mutual_information:MutualInformation",
         "2dkd": "napari_cmrir.evaluation.retrievers.krawtchouk:Krawtchouk",
+        "imtdf": "napari_cmrir.evaluation.retrievers.imtdf:Imtdf",
     },
 )
 """Retrievers by name; other packages add theirs as entry points of ``napari_cmrir.retrievers``."""
