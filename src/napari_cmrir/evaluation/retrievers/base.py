@@ -98,6 +98,7 @@ RETRIEVERS: Registry[type[Retriever]] = Registry(
         "mutual-information": "napari_cmrir.evaluation.retrievers.mutual_information:MutualInformation",
         "2dkd": "napari_cmrir.evaluation.retrievers.krawtchouk:Krawtchouk",
         "imtdf": "napari_cmrir.evaluation.retrievers.imtdf:Imtdf",
+        "tcnet": "napari_cmrir.evaluation.retrievers.tcnet:TcNet",
     },
 )
 """Retrievers by name; other packages add theirs as entry points of ``napari_cmrir.retrievers``."""
