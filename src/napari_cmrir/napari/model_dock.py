@@ -273,6 +273,7 @@ class ModelWidget(ScrolledDock):
         self.pairs.proposed.connect(self.output.propose)
         self.pairs.refused.connect(lambda reason: self.panel.refuse(InputError(reason)))
         self.pairs.check.clicked.connect(self.check)
+        self.pairs.finder.search_requested.connect(self.find_pairs)
         self.panel.start_requested.connect(self.train)
         self.panel.progressed.connect(self._show_progress)
         self.panel.stopped.connect(self._keep_best)
@@ -281,6 +282,8 @@ class ModelWidget(ScrolledDock):
         first, second = self.pairs.modalities
         self.remember("model", first=first, second=second, preset=self.preset, previews=self.previews)
         self.remember("model", folder=self.pairs.folder)
+        finder = self.pairs.finder
+        self.remember("model", first_folder=finder.folders[0], second_folder=finder.folders[1])
         self.make_reachable()
         self.pairs.look()
 
@@ -311,6 +314,25 @@ class ModelWidget(ScrolledDock):
                 partial(in_worker_process, tasks.check, pairs, self.pairs.names),
                 self._show_problems,
             )
+
+    def find_pairs(self) -> None:
+        """Look for aligned pairs in two folders that are not aligned."""
+        try:
+            first, second, output = self.pairs.finder.chosen()
+        except InputError as error:
+            self.panel.refuse(error)
+            return
+        self._training = None
+        job = partial(in_worker_process, tasks.pair, first, second, self.pairs.names, output)
+        self.panel.run("Finding aligned pairs", job, self._show_found)
+
+    def _show_found(self, accepted: int) -> None:
+        self.pairs.finder.read()
+        self.panel.tell(
+            f"{accepted} pairs found; look at them, then press Train."
+            if accepted
+            else "No pair is sure enough; accept pairs of the table yourself, or align some by landmarks."
+        )
 
     def remove_layers(self) -> None:
         """Remove every layer that this widget added, and no other."""

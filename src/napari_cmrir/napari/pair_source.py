@@ -28,17 +28,20 @@ from napari_cmrir.napari.coordinates import ImageSnapshot
 from napari_cmrir.napari.dock import PluginLayers
 from napari_cmrir.napari.form_fields import LayerCombo, PathEdit
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
+from napari_cmrir.napari.pair_finder import PairFinder
 
 if TYPE_CHECKING:
     import napari.viewer
     from numpy.typing import NDArray
 
     from napari_cmrir.images.discovery import Pair
+    from napari_cmrir.pairing.pair_files import FoundPair
     from napari_cmrir.representations.comir.training.pair_checks import PairProblem
 
 __all__ = ["PairSource"]
 
 _PAIR = Qt.ItemDataRole.UserRole
+_FOLDER, _LAYERS, _NOT_ALIGNED = range(3)  # indexes of the sources
 
 
 class PairSource(QWidget):
@@ -67,8 +70,12 @@ class PairSource(QWidget):
 
     def _make_fields(self, viewer: napari.viewer.Viewer) -> None:
         self.source = QComboBox()
-        self.source.addItems(["A folder of image pairs", "Two layers of the viewer"])
-        self.source.setToolTip("Where the aligned image pairs come from")
+        self.source.addItems(
+            ["A folder of image pairs", "Two layers of the viewer", "Two folders, not aligned"]
+        )
+        self.source.setToolTip(
+            "Where the image pairs come from; those of two folders that are not aligned are found first"
+        )
         self.folder = PathEdit(
             ["folder"],
             "Folder of image pairs",
@@ -81,6 +88,7 @@ class PairSource(QWidget):
         )
         for combo, which in zip(self.layers, ("First", "Second"), strict=True):
             combo.setAccessibleName(f"{which} layer")
+        self.finder = PairFinder()
         self.modalities = (QLineEdit("SHG"), QLineEdit("BF"))
         for edit, which in zip(self.modalities, ("first", "second"), strict=True):
             edit.setToolTip(f"Name of the {which} modality, as the file names end in it")
@@ -127,6 +135,8 @@ class PairSource(QWidget):
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Pairs", self.source)
         form.addRow("", self._sources)
+        form.addRow(self.finder)
+        self.finder.hide()
         form.addRow("Modalities", names)
         form.addRow("", self.found)
         form.addRow("", self._look_at)
@@ -137,13 +147,16 @@ class PairSource(QWidget):
         self._inquiry.refused.connect(self.found.setText)
         self._pictures.answered.connect(self._open_pair)
         self._pictures.refused.connect(self.refused)
-        self.source.currentIndexChanged.connect(self._sources.setCurrentIndex)
+        self.source.currentIndexChanged.connect(self._show_source)
         self.source.currentIndexChanged.connect(self.look)
         self.folder.changed.connect(self.look)
         for edit in self.modalities:
             edit.textChanged.connect(self.look)
         for combo in self.layers:
             combo.layer_changed.connect(self._look_at_layers)
+        self.finder.changed.connect(self._look_at_found)
+        self.finder.show_requested.connect(self._open_found)
+        self.finder.refused.connect(self.refused)
         self.show_pair.clicked.connect(lambda: self.open_pair(self.pair.currentIndex()))
         self.problems.itemClicked.connect(lambda item: self.open_pair(item.data(_PAIR)))
 
@@ -161,10 +174,13 @@ class PairSource(QWidget):
         InputError
             Nothing is chosen, or one layer twice.
         """
-        if self.source.currentIndex() == 0:
+        source = self.source.currentIndex()
+        if source == _FOLDER:
             if self.folder.path is None:
                 raise InputError("No folder of image pairs is chosen; choose one to train on.")
             return self.folder.path
+        if source == _NOT_ALIGNED:
+            return self.finder.found()
         first, second = (combo.layer for combo in self.layers)
         if first is None or second is None or first is second:
             raise InputError("Training takes two different image layers; open both modalities of a tissue.")
@@ -177,19 +193,36 @@ class PairSource(QWidget):
         self.found.setText("")
         self._offer(())
         self.show_problems(())
-        if self.source.currentIndex() == 1:
+        self.finder.set_modalities(self.names)
+        source = self.source.currentIndex()
+        if source == _LAYERS:
             first, second = (combo.layer for combo in self.layers)
             if first is not None and second is not None and first is not second:
                 self.found.setText(f"1 pair: {first.name} and {second.name}")
                 self.proposed.emit(Path.home() / f"{'-'.join(self.names)}.safetensors")
-        elif self.folder.path is not None:
-            folder = self.folder.path
+            return
+        folder = self.finder.output.path if source == _NOT_ALIGNED else self.folder.path
+        if folder is not None and (source == _FOLDER or any(pair.accepted for pair in self.finder.pairs)):
             self.proposed.emit(folder.with_name(f"{folder.name}.safetensors"))
             self._inquiry.ask(partial(_find, folder, self.names))
 
+    def _show_source(self, source: int) -> None:
+        self._sources.setVisible(source != _NOT_ALIGNED)
+        self.finder.setVisible(source == _NOT_ALIGNED)
+        if source != _NOT_ALIGNED:
+            self._sources.setCurrentIndex(source)
+
     def _look_at_layers(self) -> None:
-        if self.source.currentIndex() == 1:
+        if self.source.currentIndex() == _LAYERS:
             self.look()
+
+    def _look_at_found(self) -> None:
+        if self.source.currentIndex() == _NOT_ALIGNED:
+            self.look()
+
+    def _open_found(self, pair: FoundPair) -> None:
+        """Open the two images of a found pair, registered, as layers."""
+        self._pictures.ask(partial(_cut, pair))
 
     def show_problems(self, problems: Sequence[PairProblem]) -> None:
         """List the problems of the pairs.
@@ -239,14 +272,14 @@ class PairSource(QWidget):
         self.pair.addItems([pair.identifier for pair in pairs])
         self._look_at.setVisible(bool(pairs))
 
-    def _open_pair(self, read: tuple[Pair, Sequence[NDArray[Any]], float | None]) -> None:
-        pair, images, pixel_size = read
+    def _open_pair(self, read: tuple[str, Sequence[NDArray[Any]], float | None]) -> None:
+        identifier, images, pixel_size = read
         known: dict[str, Any] = {"scale": [pixel_size] * 2, "units": ["um"] * 2} if pixel_size else {}
         self._shown.remove_all()
         for name, pixels, blending in zip(self.names, images, ("opaque", "additive"), strict=True):
             rgb = pixels.shape[2] == 3
             shown = pixels if rgb else pixels[..., 0]
-            keywords = {"rgb": rgb, "name": f"{pair.identifier} {name}", "blending": blending, **known}
+            keywords = {"rgb": rgb, "name": f"{identifier} {name}", "blending": blending, **known}
             self._shown.put(name, shown, partial(Image, shown, **keywords))
 
 
@@ -256,8 +289,19 @@ def _find(folder: Path, modalities: tuple[str, str]) -> tuple[Sequence[Pair], Se
     return find_pairs(folder, modalities), unpaired_images(folder, modalities)
 
 
-def _read(pair: Pair) -> tuple[Pair, Sequence[NDArray[Any]], float | None]:
+def _read(pair: Pair) -> tuple[str, Sequence[NDArray[Any]], float | None]:
     from napari_cmrir.images.readers import open_image, read_pair
 
     with closing(open_image(pair.paths[0])) as first:
-        return pair, read_pair(pair), first.pixel_size
+        return pair.identifier, read_pair(pair), first.pixel_size
+
+
+def _cut(pair: FoundPair) -> tuple[str, Sequence[NDArray[Any]], float | None]:
+    """Cut the two images of a found pair to their common area."""
+    from napari_cmrir.images.readers import open_image
+    from napari_cmrir.pairing.pair_files import cut_pair
+
+    assert pair.matrix is not None  # the table shows only pairs that have a pose
+    with closing(open_image(pair.first)) as first, closing(open_image(pair.second)) as second:
+        ours, registered, _ = cut_pair(first, second, pair.matrix)
+        return pair.first.stem, (ours, registered), first.pixel_size

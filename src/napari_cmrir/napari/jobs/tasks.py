@@ -37,6 +37,7 @@ __all__ = [
     "keep_best",
     "kept_model",
     "kept_repository",
+    "pair",
     "prune",
     "represent",
     "search",
@@ -263,6 +264,27 @@ def check(pairs: Path, modalities: tuple[str, str]) -> Job[list[PairProblem]]:
 
     found, alone = find_pairs(pairs, modalities), unpaired_images(pairs, modalities)
     return (yield from check_pairs(found, alone=alone))
+
+
+def pair(first: Path, second: Path, modalities: tuple[str, str], output: Path) -> Job[int]:
+    """Find the aligned pairs of two folders with the starter model, and return how many were accepted.
+
+    Parameters
+    ----------
+    first, second : Path
+        Folders of images.
+    modalities : tuple of two str
+        Their names.
+    output : Path
+        Folder for the pairs.
+    """
+    yield Progress(0, None, "images", "Starting")
+    _make_room()
+    from napari_cmrir.pairing.find import find_aligned_pairs
+    from napari_cmrir.representations.base import load_model
+
+    found = yield from find_aligned_pairs(first, second, modalities, load_model("starter"), output)
+    return len(found.accepted)
 
 
 def represent(model: Path, pixels: NDArray[Any], modality: str) -> Job[NDArray[np.uint8]]:
