@@ -54,7 +54,7 @@ def findings(pairs, model):
 def test_what_is_wrong_with_a_pair_is_told_by_name(findings):
     assert {one.identifier: one.kind for one in findings} == KINDS
     told = {one.identifier: one.sentence for one in findings}
-    assert "half_BF.tif is turned by 180 degrees" in told["half"]
+    assert "half_BF.tif is turned by 180 degrees against half_SHG.tif" in told["half"]
     assert "moved_BF.tif is shifted against moved_SHG.tif by 20 px up and 20 px right" in told["moved"]
     assert "one_SHG.tif shows the tissue of two_BF.tif" in told["one"]
 

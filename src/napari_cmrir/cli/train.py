@@ -126,7 +126,7 @@ def _check(pairs: list[Pair], modalities: tuple[str, str], model: str, correct: 
             typer.echo(finding.sentence)
     kinds = [finding.kind for finding in findings]
     wrong, unclear = sum(kind in ("turned", "shifted", "other") for kind in kinds), kinds.count("unclear")
-    typer.echo(f"{wrong} of {len(pairs)} pairs are not aligned or of other tissue; {unclear} are unclear.")
+    typer.echo(f"Not aligned or of other tissue: {wrong} of {len(pairs)} pairs; unclear: {unclear}.")
     if correct is None:
         if wrong:
             typer.echo("--correct FOLDER writes them corrected to a new folder.")

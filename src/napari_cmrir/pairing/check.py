@@ -228,7 +228,8 @@ def _finding(
             kind = "turned"
             mirrored = "mirrored and " if parts.mirrored else ""
             way = "counter-clockwise" if parts.rotation_degrees > 0 else "clockwise"
-            turned = f"{abs(parts.rotation_degrees):.0f} degrees {way}"
+            turned = f"{abs(parts.rotation_degrees):.0f} degrees"
+            turned += f" {way}" if abs(parts.rotation_degrees) < 179.5 else ""
             sentence = f"{second} is {mirrored}turned by {turned} against {first}, and shifted by {by}."
         else:
             kind, sentence = "shifted", f"{second} is shifted against {first} by {by}."
