@@ -74,7 +74,7 @@ class PairFinder(QWidget):
             "Folder for the pairs",
             "Receives the aligned pairs as <identifier>_<MODALITY>.tif, and pairs.csv",
         )
-        self.find = QPushButton("&Find pairs")
+        self.find = QPushButton("Find pairs")
         self.find.setToolTip(
             "Search every image of each folder in the other with the starter model, and cut the aligned pairs"
         )
