@@ -51,8 +51,8 @@ class StudyReport:
     ) -> dict[str, Any] | None:
         """Return the figures of a variant or a retriever under a condition, ``None`` if there are none."""
         wanted = {"query": query, "repository": repository, "pose": pose, "size": size}
-        evaluated = self.retrievers if isinstance(system, str) else self.variants
-        conditions = evaluated[system]["conditions"] if system in evaluated else []  # type: ignore[index]
+        found = self.retrievers.get(system) if isinstance(system, str) else self.variants.get(system)
+        conditions = [] if found is None else found["conditions"]
         return next((condition for condition in conditions if wanted.items() <= condition.items()), None)
 
 

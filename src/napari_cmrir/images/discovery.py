@@ -38,6 +38,7 @@ __all__ = [
     "is_remote",
     "is_zarr",
     "natural_order",
+    "pair_identifier",
     "require_images",
     "unpaired_images",
 ]
@@ -307,6 +308,23 @@ def find_pairs(
         raise InputError(_no_pairs(found, modalities))
     read_as = reading or ReadingSettings()
     return [Pair(identifier, (sides[0][identifier], sides[1][identifier]), read_as) for identifier in shared]
+
+
+def pair_identifier(pair: Pair | ArrayPair, number: int) -> str:
+    """Return the identifier of a pair, or ``pair N`` for arrays.
+
+    Parameters
+    ----------
+    pair : Pair or two arrays
+    number : int
+        Its position among the pairs, from 0.
+
+    Examples
+    --------
+    >>> pair_identifier(Pair("core-1", (Path("core-1_SHG.tif"), Path("core-1_BF.tif"))), 4)
+    'core-1'
+    """
+    return pair.identifier if isinstance(pair, Pair) else f"pair {number + 1}"
 
 
 def unpaired_images(

@@ -21,10 +21,11 @@ from napari_cmrir.pairing.judgement import judge, one_partner_each
 from napari_cmrir.pairing.pair_files import (
     TABLE,
     FoundPair,
+    accepted_names,
     name_pairs,
+    pair_paths,
+    publish_pairs,
     read_table,
-    write_pair,
-    write_table,
 )
 from napari_cmrir.pairing.settings import PairingSettings
 from napari_cmrir.repository.build import build_repository
@@ -224,7 +225,8 @@ class _Search:
             second.repository.close()
         pairs += self._without_partner(pairs, failures | errors)
         pairs.sort(key=lambda pair: (not pair.accepted, -pair.confidence))
-        yield from portion(self._publish(pairs), 95, 100)
+        publishing = publish_pairs(self.folder, pairs, self.modalities, self.reading)
+        yield from portion(publishing, 95, 100)
         return pairs, dropped
 
     def train(self, number: int, model: Representation) -> Job[Representation]:
@@ -236,8 +238,8 @@ class _Search:
         if output.is_file():
             return load_model(output)
         output.parent.mkdir(parents=True, exist_ok=True)
-        names = name_pairs([pair for pair in read_table(self.folder) if pair.accepted], self.modalities)
-        paths = [self._targets(name) for name in names]
+        names = list(accepted_names(read_table(self.folder), self.modalities).values())
+        paths = [pair_paths(self.folder, name, self.modalities) for name in names]
         found = [Pair(name, files) for name, files in zip(names, paths, strict=True)]
         job = train(
             found,
@@ -293,31 +295,6 @@ class _Search:
             for path, reason in reasons.items()
             if path not in used
         ]
-
-    def _publish(self, pairs: Sequence[FoundPair]) -> Job[None]:
-        """Cut the accepted pairs and write the table; remove what an earlier round wrote and this did not."""
-        accepted = [pair for pair in pairs if pair.accepted]
-        names = name_pairs(accepted, self.modalities)
-        known = self.folder / TABLE
-        before = (
-            name_pairs([p for p in read_table(known) if p.accepted], self.modalities)
-            if known.exists()
-            else []
-        )
-        with explain_disk_errors(self.folder):
-            for done, (name, pair) in enumerate(zip(names, accepted, strict=True)):
-                yield Progress(done, len(names), "pairs", f"Cutting {name}")
-                assert pair.matrix is not None
-                paths = (pair.first, pair.second)
-                write_pair(self.folder, name, paths, pair.matrix, self.modalities, self.reading)
-            write_table(self.folder, pairs)
-            for name in set(before) - set(names):
-                for path in self._targets(name):
-                    path.unlink(missing_ok=True)
-
-    def _targets(self, name: str) -> tuple[Path, Path]:
-        first, second = (self.folder / f"{name}_{modality}.tif" for modality in self.modalities)
-        return first, second
 
 
 def _listed(side: PathLike | Sequence[PathLike]) -> list[PathLike]:

@@ -7,7 +7,7 @@ import io
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,21 +17,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.files import atomic_path, atomic_write
+from napari_cmrir.files import atomic_path, atomic_write, explain_disk_errors
 from napari_cmrir.images.discovery import image_stem
 from napari_cmrir.images.geometry import averaged, sample
 from napari_cmrir.images.intensity import plain_type
 from napari_cmrir.images.lazy_image import LazyImage
 from napari_cmrir.images.readers import open_image
 from napari_cmrir.images.settings import ReadingSettings
+from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.registration.affine import Matrix, apply, box_of, decompose
 
 __all__ = [
     "TABLE",
     "FoundPair",
+    "accepted_names",
     "common_area",
     "cut_pair",
     "name_pairs",
+    "pair_paths",
+    "publish_pairs",
     "read_table",
     "write_pair",
     "write_table",
@@ -313,6 +317,59 @@ def write_table(folder: Path, pairs: Sequence[FoundPair]) -> Path:
     path = folder / TABLE
     atomic_write(path, buffer.getvalue().encode())
     return path
+
+
+def accepted_names(pairs: Sequence[FoundPair], modalities: tuple[str, str]) -> dict[int, str]:
+    """Return the identifier of every accepted pair by its position in the table."""
+    rows = [row for row, pair in enumerate(pairs) if pair.accepted]
+    return dict(zip(rows, name_pairs([pairs[row] for row in rows], modalities), strict=True))
+
+
+def publish_pairs(
+    folder: Path,
+    pairs: Sequence[FoundPair],
+    modalities: tuple[str, str],
+    reading: ReadingSettings | None = None,
+    kept: Collection[str] = (),
+) -> Job[None]:
+    """Write the accepted pairs and the table, then remove the files of pairs that are no longer accepted.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of pairs.
+    pairs : sequence of FoundPair
+        All rows of the table.
+    modalities : (str, str)
+    reading : ReadingSettings, optional
+        How the images are read.
+    kept : collection of str
+        Identifiers whose files are there already and stay.
+
+    Yields
+    ------
+    Progress
+        In pairs.
+    """
+    before = accepted_names(read_table(folder), modalities) if (folder / TABLE).exists() else {}
+    names = accepted_names(pairs, modalities)
+    with explain_disk_errors(folder):
+        for done, (row, name) in enumerate(names.items()):
+            yield Progress(done, len(names), "pairs", f"Cutting {name}")
+            if name not in kept:
+                pair = pairs[row]
+                assert pair.matrix is not None
+                write_pair(folder, name, (pair.first, pair.second), pair.matrix, modalities, reading)
+        write_table(folder, pairs)
+        for name in set(before.values()) - set(names.values()):
+            for path in pair_paths(folder, name, modalities):
+                path.unlink(missing_ok=True)
+
+
+def pair_paths(folder: Path, name: str, modalities: tuple[str, str]) -> tuple[Path, Path]:
+    """Return the two files of a pair in a folder of pairs."""
+    first, second = (folder / f"{name}_{modality}.tif" for modality in modalities)
+    return first, second
 
 
 def read_table(path: str | os.PathLike[str]) -> list[FoundPair]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +14,8 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.images.lazy_image import LazyImage
 from napari_cmrir.images.readers import open_image
 from napari_cmrir.images.settings import ReadingSettings
-from napari_cmrir.pairing.pair_files import (
-    FoundPair,
-    cut_pair,
-    name_pairs,
-    read_table,
-    write_pair,
-    write_table,
-)
+from napari_cmrir.jobs import run
+from napari_cmrir.pairing.pair_files import FoundPair, accepted_names, cut_pair, publish_pairs, read_table
 
 __all__ = ["decide", "pair_picture"]
 
@@ -67,26 +60,13 @@ def decide(
     pair = pairs[number]
     if pair.matrix is None:
         raise InputError(f"{pair.first.name} has no partner with a pose; align the two by landmarks first.")
-    before = _names(pairs, modalities)
+    before = accepted_names(pairs, modalities)
     reason = "accepted by the user" if accepted else "rejected by the user"
     pairs[number] = replace(pair, accepted=accepted, reason=reason)
-    after = _names(pairs, modalities)
-    for row, name in after.items():
-        if before.get(row) != name:
-            found = pairs[row]
-            assert found.matrix is not None
-            write_pair(folder, name, (found.first, found.second), found.matrix, modalities, reading)
-    write_table(folder, pairs)
-    for name in set(before.values()) - set(after.values()):
-        for modality in modalities:
-            (folder / f"{name}_{modality}.tif").unlink(missing_ok=True)
+    after = accepted_names(pairs, modalities)
+    kept = {name for row, name in after.items() if before.get(row) == name}
+    run(publish_pairs(folder, pairs, modalities, reading, kept))
     return pairs
-
-
-def _names(pairs: Sequence[FoundPair], modalities: tuple[str, str]) -> dict[int, str]:
-    """Return the identifiers of the accepted pairs by their row."""
-    rows = [row for row, pair in enumerate(pairs) if pair.accepted and pair.matrix is not None]
-    return dict(zip(rows, name_pairs([pairs[row] for row in rows], modalities), strict=True))
 
 
 def pair_picture(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.discovery import ArrayPair, Pair
+from napari_cmrir.images.discovery import ArrayPair, Pair, pair_identifier
 from napari_cmrir.images.intensity import Intensity, choose_intensity
 from napari_cmrir.images.readers import read_pair
 from napari_cmrir.jobs import Job, Progress
@@ -139,13 +139,13 @@ def train_original(
     images = yield from read_images(pairs, modalities, sizes)
     aligned, ranges, _ = at_one_range(
         list(zip(*(images[name] for name in modalities), strict=True)),
-        [(_name(pair, number),) * 2 for number, pair in enumerate(pairs, 1)],
+        [(pair_identifier(pair, number),) * 2 for number, pair in enumerate(pairs)],
     )
     images = {name: [pair[side] for pair in aligned] for side, name in enumerate(modalities)}
     model = fit_original(images, modalities)
     model.pixel_size = sizes.common if pixel_size is None else pixel_size
     model.provenance = {"value_ranges": dict(zip(modalities, ranges, strict=True))}
-    model.provenance |= {"trained_on": [_name(pair, number) for number, pair in enumerate(pairs, 1)]}
+    model.provenance |= {"trained_on": [pair_identifier(pair, number) for number, pair in enumerate(pairs)]}
     if output is not None:
         model.save(output)
     return model
@@ -195,11 +195,6 @@ def _read(pair: Pair, number: int, sizes: PixelSizes | None) -> ArrayPair:
     if sizes is None or sizes.common is None:
         return read_pair(pair)
     return read_at(pair, sizes.of_pair[number], sizes.common)[0]
-
-
-def _name(pair: Pair | ArrayPair, number: int) -> str:
-    """Name a pair for the model's provenance."""
-    return pair.identifier if isinstance(pair, Pair) else f"pair {number}"
 
 
 ORIGINAL = RepresentationKind(OriginalImages.from_file, train_original)

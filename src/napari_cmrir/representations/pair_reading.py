@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.discovery import ArrayPair, Pair
+from napari_cmrir.images.discovery import ArrayPair, Pair, pair_identifier
 from napari_cmrir.images.intensity import plain_type
 from napari_cmrir.images.lazy_image import LazyImage
 from napari_cmrir.images.readers import open_image
@@ -103,7 +103,9 @@ def _unlike(
         (none, f"no known pixel size; they are taken to have the {common:.3g} µm of the others"),
     ):
         if numbers:
-            names = ", ".join(_name(pairs, at) for at in numbers[:3]) + (", ..." if len(numbers) > 3 else "")
+            names = ", ".join(pair_identifier(pairs[at], at) for at in numbers[:3]) + (
+                ", ..." if len(numbers) > 3 else ""
+            )
             doubts.append((numbers[0], f"{len(numbers)} of {len(pairs)} pairs ({names}) have {words}."))
     return doubts
 
@@ -254,8 +256,3 @@ def _are_equally_large(pair: Pair) -> bool:
 
 def _read(image: LazyImage) -> NDArray[Any]:
     return np.ascontiguousarray(plain_type(image[:, :]))
-
-
-def _name(pairs: Sequence[Any], number: int) -> str:
-    pair = pairs[number]
-    return pair.identifier if isinstance(pair, Pair) else f"pair {number + 1}"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.discovery import ArrayPair, Pair
+from napari_cmrir.images.discovery import ArrayPair, Pair, pair_identifier
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.representations.pair_reading import PixelSizes, at_one_range, read_at, survey_sizes
@@ -132,7 +132,7 @@ def read_pairs(pairs: Sequence[Pair | ArrayPair], *, alone: Sequence[Path] = ())
 
     def note(number: int, severity: Literal["fatal", "useless", "doubtful"], sentence: str) -> None:
         pair = pairs[number]
-        problems.append(PairProblem(number, _identifier(pair, number), _paths(pair), sentence, severity))
+        problems.append(PairProblem(number, pair_identifier(pair, number), _paths(pair), sentence, severity))
 
     yield Progress(0, len(pairs), "pairs", "Reading the pixel sizes of the pairs")
     sizes = survey_sizes(pairs)
@@ -310,7 +310,7 @@ def _duplicates(
         problems.append(
             PairProblem(
                 numbers[0],
-                _identifier(pairs[numbers[0]], numbers[0]),
+                pair_identifier(pairs[numbers[0]], numbers[0]),
                 paths,
                 f"{shown} hold the same image; "
                 + ("a pair needs two modalities." if same_pair else "give every tissue once."),
@@ -339,10 +339,6 @@ def _digest(image: NDArray[Any]) -> str:
 
 def _paths(pair: Pair | ArrayPair) -> tuple[Path, ...]:
     return pair.paths if isinstance(pair, Pair) else ()
-
-
-def _identifier(pair: Pair | ArrayPair, number: int) -> str:
-    return pair.identifier if isinstance(pair, Pair) else f"pair {number + 1}"
 
 
 def _name(pair: Pair | ArrayPair, number: int, side: int) -> str:

@@ -17,7 +17,7 @@ import torch
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.files import atomic_write
-from napari_cmrir.images.discovery import ArrayPair, Pair
+from napari_cmrir.images.discovery import ArrayPair, Pair, pair_identifier
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.representations.base import RepresentationKind
 from napari_cmrir.representations.comir.model import ComirModel
@@ -289,7 +289,7 @@ def _usable(
     if len(useless) == len(pairs):
         raise InputError(f"No pair can be trained on: {problems[0].sentence}")
     used = [number for number in range(len(pairs)) if number not in useless]
-    names = [pair.identifier if isinstance(pair, Pair) else f"pair {n + 1}" for n, pair in enumerate(pairs)]
+    names = [pair_identifier(pair, number) for number, pair in enumerate(pairs)]
     return (
         [names[number] for number in used],
         [images[number] for number in used],
