@@ -43,9 +43,16 @@ def local_cluster(**options):
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def started():
     with local_cluster() as cluster:
         yield cluster
+
+
+@pytest.fixture
+def cluster(started):
+    """Both workers are there, also where the test before has killed one: its nanny starts another."""
+    started.wait_for_workers(2, timeout=60)
+    return started
 
 
 @pytest.fixture(scope="module")
