@@ -38,7 +38,7 @@ def test_a_refusal_comes_back_as_one(tmp_path):
 def test_a_fault_comes_back_with_its_traceback():
     with pytest.raises(AttributeError, match="close") as fault:
         run(in_worker_process(os.getpid))  # no job
-    assert "worker_main.py" in fault.value.__notes__[0]
+    assert "worker_process.py" in fault.value.__notes__[0]
 
 
 def test_a_process_that_dies_is_told_in_words_and_the_next_job_gets_a_new_one(model_path, tmp_path):

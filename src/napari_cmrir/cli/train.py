@@ -110,7 +110,7 @@ def train(
 def _check(pairs: list[Pair], modalities: tuple[str, str], model: str, correct: Path | None) -> None:
     """Say what is wrong with the pairs, and write corrected ones where asked to."""
     from napari_cmrir.cli.progress import draw
-    from napari_cmrir.pairing.check import check_alignment, correct_pairs
+    from napari_cmrir.pairing.review import check_alignment, correct_pairs
     from napari_cmrir.representations.base import load_model
     from napari_cmrir.representations.comir.training.pair_checks import check_pairs
 

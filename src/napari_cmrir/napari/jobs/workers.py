@@ -15,7 +15,7 @@ from superqt.utils import create_worker as create_silent_worker
 
 from napari_cmrir.errors import InputError, in_words
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.napari.jobs.worker_main import PROGRESS_SECONDS
+from napari_cmrir.napari.jobs.worker_process import PROGRESS_SECONDS
 
 __all__ = [
     "ClosingWorker",

@@ -10,7 +10,7 @@ from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.readers import read_pair
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
-from napari_cmrir.pairing.check import check_alignment, correct_pairs
+from napari_cmrir.pairing.review import check_alignment, correct_pairs
 from napari_cmrir.representations.model_file import sample_model
 
 pytestmark = pytest.mark.core
