@@ -5,8 +5,10 @@ import torch
 from napari_cmrir import jobs
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.retrievers.base import RETRIEVERS
-from napari_cmrir.evaluation.retrievers.image_features import (
+from napari_cmrir.evaluation.retrievers.imtdf import (
     OFFSETS,
+    Imtdf,
+    ImtdfSettings,
     co_occurrence,
     haralick,
     relieff,
@@ -14,7 +16,6 @@ from napari_cmrir.evaluation.retrievers.image_features import (
     tchebichef,
     textures,
 )
-from napari_cmrir.evaluation.retrievers.imtdf import Imtdf, ImtdfSettings
 from napari_cmrir.images.readers import read_pair
 from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 from napari_cmrir.representations import imagenet

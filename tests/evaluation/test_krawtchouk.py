@@ -7,15 +7,15 @@ import pytest
 from napari_cmrir import jobs
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.protocol import EvaluationRun
-from napari_cmrir.evaluation.retrievers.base import RETRIEVERS, compare_retrievers
-from napari_cmrir.evaluation.retrievers.krawtchouk import Krawtchouk, KrawtchoukSettings
-from napari_cmrir.evaluation.retrievers.krawtchouk_invariants import (
+from napari_cmrir.evaluation.retrievers.base import RETRIEVERS, compare_retrievers, grey
+from napari_cmrir.evaluation.retrievers.krawtchouk import (
+    Krawtchouk,
+    KrawtchoukSettings,
     local_invariants,
     points_of_interest,
     polynomial_coefficients,
     weighted_polynomials,
 )
-from napari_cmrir.evaluation.retrievers.scaling import grey
 from napari_cmrir.images.geometry import Region
 from napari_cmrir.images.readers import read_pair
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair, write_sample_folder

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.evaluation.retrievers.base import Retriever
-from napari_cmrir.evaluation.retrievers.scaling import PixelScaling
+from napari_cmrir.evaluation.retrievers.base import PixelScaling, Retriever
 from napari_cmrir.files import atomic_path
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.images.geometry import cut
