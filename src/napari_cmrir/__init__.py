@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from napari_cmrir.repository.sources import Source
     from napari_cmrir.representations.base import REPRESENTATIONS, load_model, represent, train
     from napari_cmrir.representations.model_file import sample_model
-    from napari_cmrir.search.exports import write_hits
+    from napari_cmrir.search.hits import write_hits
     from napari_cmrir.search.query import search as query
     from napari_cmrir.search.rerankers import RERANKERS
     from napari_cmrir.search.settings import SearchSettings
@@ -109,7 +109,7 @@ _HOMES = {
     "sample_pair": "images.synthetic.sample_pairs:sample_pair",
     "train": "representations.base:train",
     "verify_repository": "repository.maintenance:verify_repository",
-    "write_hits": "search.exports:write_hits",
+    "write_hits": "search.hits:write_hits",
 }
 
 if not TYPE_CHECKING:  # a type checker shall still report a name that is not there

@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.formats.jpeg_data import require_whole
+from napari_cmrir.images.formats.png_jpeg import require_whole
 from napari_cmrir.images.readers import read_image
 
 NOISE = np.clip(np.random.default_rng(1).normal(128, 50, (90, 110, 3)), 0, 255).astype(np.uint8)

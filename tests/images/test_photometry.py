@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.formats.photometry import rgb_from_lab, rgb_from_ycbcr
+from napari_cmrir.images.formats.tiff import rgb_from_lab, rgb_from_ycbcr
 from napari_cmrir.images.readers import open_image, read_image
 from napari_cmrir.images.settings import ReadingSettings
 

@@ -21,7 +21,7 @@ from napari_cmrir.napari.find_dock import FindWidget
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.representations.base import load_model
-from napari_cmrir.search.exports import as_json
+from napari_cmrir.search.hits import as_json
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.repository.catalogue import FORMAT_VERSION, Catalogue
-from napari_cmrir.repository.layout import CATALOGUE_NAME
+from napari_cmrir.repository.catalogue import CATALOGUE_NAME, FORMAT_VERSION, Catalogue
 
 
 @pytest.fixture

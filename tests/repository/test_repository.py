@@ -11,8 +11,7 @@ import pytest
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import Source
-from napari_cmrir.repository.catalogue import Catalogue
-from napari_cmrir.repository.layout import CATALOGUE_NAME, MODEL_NAME
+from napari_cmrir.repository.catalogue import CATALOGUE_NAME, MODEL_NAME, Catalogue
 from napari_cmrir.repository.maintenance import verify_repository
 from napari_cmrir.repository.pyramids import halve
 from napari_cmrir.repository.repository import open_repository

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from skimage.transform import AffineTransform, estimate_transform
 
 from napari_cmrir.images.geometry import Region
-from napari_cmrir.search.exports import (
+from napari_cmrir.search.hits import (
+    Hit,
+    SearchResult,
     affine_matrix,
     as_csv,
     as_elastix,
@@ -22,7 +24,6 @@ from napari_cmrir.search.exports import (
     as_json,
     as_matrix,
 )
-from napari_cmrir.search.hits import Hit, SearchResult
 
 regions = st.builds(
     Region,

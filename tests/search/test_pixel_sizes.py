@@ -11,7 +11,7 @@ from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import Source, build_repository
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.search.explain import explain
-from napari_cmrir.search.exports import affine_matrix
+from napari_cmrir.search.hits import affine_matrix
 from napari_cmrir.search.query import pixel_step, search, searched_pixel_size
 
 SIDE = 320

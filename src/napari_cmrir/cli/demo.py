@@ -183,7 +183,7 @@ def demonstrate(out: Path, plan: Plan) -> Job[tuple[SearchResult, Truth]]:
     """
     from napari_cmrir.files import atomic_write, explain_disk_errors
     from napari_cmrir.images.readers import read_image
-    from napari_cmrir.search.exports import as_json
+    from napari_cmrir.search.hits import as_json
     from napari_cmrir.search.query import search
 
     with explain_disk_errors(out):

@@ -150,7 +150,7 @@ def _build(
     from napari_cmrir.errors import InputError
     from napari_cmrir.images.discovery import is_remote
     from napari_cmrir.repository.build import build_repository
-    from napari_cmrir.repository.layout import MODEL_NAME
+    from napari_cmrir.repository.catalogue import MODEL_NAME
     from napari_cmrir.repository.settings import modality_of
     from napari_cmrir.representations.base import load_model
     from napari_cmrir.representations.model_input import other_modality

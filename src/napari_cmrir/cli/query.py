@@ -68,7 +68,7 @@ def query(
     from napari_cmrir.images.readers import open_image
     from napari_cmrir.repository.repository import open_repository
     from napari_cmrir.representations.model_input import other_modality
-    from napari_cmrir.search.exports import as_csv, as_geojson, as_json
+    from napari_cmrir.search.hits import as_csv, as_geojson, as_json
     from napari_cmrir.search.query import search as search_for
 
     settings = SEARCH.settings(search, SearchSettings.paper() if preset is Preset.paper else None)
@@ -170,7 +170,7 @@ def write_transforms(folder: Path, name: str, shape: tuple[int, ...], result: Se
     import numpy as np
 
     from napari_cmrir.files import atomic_write
-    from napari_cmrir.search.exports import affine_matrix, as_elastix, as_itk, as_matrix
+    from napari_cmrir.search.hits import affine_matrix, as_elastix, as_itk, as_matrix
 
     assert result.region is not None
     for hit in result.hits:

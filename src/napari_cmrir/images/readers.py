@@ -190,7 +190,7 @@ def converter_of(
 
 def _open(path: str | os.PathLike[str]) -> Stored:
     """Open a path or an address by the format of its content."""
-    from napari_cmrir.images.formats.bioio import open_with_bioio
+    from napari_cmrir.images.formats.base import open_with_bioio
     from napari_cmrir.images.formats.ome_zarr import open_zarr
 
     if is_remote(path):

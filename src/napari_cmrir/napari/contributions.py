@@ -47,7 +47,7 @@ def get_repository_reader(path: str | Sequence[str]) -> Callable[[str], list[Lay
     callable or None
         ``None`` where it is no repository.
     """
-    from napari_cmrir.repository.layout import CATALOGUE_NAME
+    from napari_cmrir.repository.catalogue import CATALOGUE_NAME
 
     if not isinstance(path, str) or not (_folder(path) / CATALOGUE_NAME).is_file():
         return None

@@ -20,8 +20,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region, cut, window_of
 from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
-from napari_cmrir.search.exports import affine_matrix, as_csv, as_geojson, as_itk, as_json, write_hits
-from napari_cmrir.search.hits import Hit
+from napari_cmrir.search.hits import Hit, affine_matrix, as_csv, as_geojson, as_itk, as_json, write_hits
 
 if TYPE_CHECKING:
     from napari_cmrir.napari.region_query import Found

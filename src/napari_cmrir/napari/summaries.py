@@ -148,7 +148,7 @@ def read_repository_summary(folder: Path) -> RepositorySummary:
     """
     import numpy as np
 
-    from napari_cmrir.repository.layout import MODEL_NAME
+    from napari_cmrir.repository.catalogue import MODEL_NAME
     from napari_cmrir.repository.repository import open_repository
     from napari_cmrir.representations.model_file import read_header
 

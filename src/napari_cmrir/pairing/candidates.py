@@ -18,7 +18,7 @@ from napari_cmrir.jobs import Job, Progress, step_of
 from napari_cmrir.pairing.pose import ComirImage
 from napari_cmrir.registration.affine import Matrix
 from napari_cmrir.repository.pyramids import open_level
-from napari_cmrir.search.exports import affine_matrix
+from napari_cmrir.search.hits import affine_matrix
 from napari_cmrir.search.query import search
 
 if TYPE_CHECKING:

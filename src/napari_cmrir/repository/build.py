@@ -21,11 +21,10 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.files import atomic_path, checksum
 from napari_cmrir.images.lazy_image import LazyImage
 from napari_cmrir.jobs import Job, Preview, Progress, portion, run
-from napari_cmrir.repository.catalogue import Catalogue, ImageRow
+from napari_cmrir.repository.catalogue import CATALOGUE_NAME, MODEL_NAME, Catalogue, ImageRow
 from napari_cmrir.repository.executors import IndexConfig, WorkerContext, make_executor
 from napari_cmrir.repository.indexes.base import FIELD_INDEXES
 from napari_cmrir.repository.indexing import Indexing, build_segments, represent_images
-from napari_cmrir.repository.layout import CATALOGUE_NAME, MODEL_NAME
 from napari_cmrir.repository.locking import open_to_change, open_to_write
 from napari_cmrir.repository.maintenance import prune_vanished
 from napari_cmrir.repository.repository import Repository, open_repository

@@ -1,7 +1,8 @@
-"""The catalogue of a repository: its SQLite tables, rows and transactions."""
+"""The catalogue of a repository: its SQLite tables, rows and transactions; and the layout of its folder."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -12,19 +13,52 @@ from pathlib import Path
 from typing import Any, Literal
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.repository.layout import CATALOGUE_NAME
 
 __all__ = [
     "APPLICATION_ID",
+    "CATALOGUE_NAME",
+    "COMIRS",
     "FORMAT_VERSION",
+    "INDEXES",
+    "LOCK_NAME",
+    "MODEL_NAME",
     "SCHEMA",
+    "SEGMENTS",
     "Catalogue",
     "ImageRow",
     "IndexFile",
     "SegmentRow",
     "State",
     "text",
+    "token",
 ]
+
+CATALOGUE_NAME = "catalogue.sqlite"
+MODEL_NAME = "model.safetensors"
+LOCK_NAME = "writer.lock"
+COMIRS = "comirs"  # one pyramid per image
+SEGMENTS = "segments"  # one file per batch of images, with their fields
+INDEXES = "indexes"  # one folder per field index
+
+
+def token(*inputs: object) -> str:
+    """Name a result by its inputs: equal inputs give equal names of 12 hexadecimal digits.
+
+    Parameters
+    ----------
+    *inputs : object
+        Values whose text identifies them.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> token("a", 1) == token("a", 1), token("a", 1) == token("a", 2)
+    (True, False)
+    """
+    return hashlib.sha256("\n".join(map(str, inputs)).encode()).hexdigest()[:12]
 
 
 FORMAT_VERSION = 3

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.files import atomic_path
 from napari_cmrir.images.lazy_image import LazyImage, overview
-from napari_cmrir.images.tissue_mask import find_tissue
 from napari_cmrir.jobs import Job, Progress, step_of
 from napari_cmrir.repository.pyramids import SHARD_SIDE, create_pyramid, fill_coarser, write_pyramid
 from napari_cmrir.repository.segments import cut_fields
@@ -23,7 +22,7 @@ from napari_cmrir.repository.settings import RepositorySettings
 if TYPE_CHECKING:
     from napari_cmrir.representations.base import Representation
 
-__all__ = ["notes_of", "nothing_to_write", "store_comir"]
+__all__ = ["find_tissue", "notes_of", "nothing_to_write", "store_comir"]
 
 PIECE = 2048
 """Side of a piece, px: pieces that no kept field touches are not computed.
@@ -153,7 +152,7 @@ def notes_of(image: LazyImage) -> dict[str, Any]:
     return {key: value for key, value in notes.items() if value is not None}
 
 
-def _with_tissue(image: LazyImage, rectangles: npt.NDArray[np.int64], least: float) -> npt.NDArray[np.bool_]:
+def _with_tissue(image: LazyImage, rectangles: NDArray[np.int64], least: float) -> NDArray[np.bool_]:
     """Tell which fields show at least a share of tissue."""
     tissue = find_tissue(overview(image, CELL))
     kept = []
@@ -167,7 +166,7 @@ def _in_memory(image: LazyImage) -> Any:
     return np.asarray(image) if math.prod(image.shape) <= WHOLE_VALUES else image
 
 
-def _is_blank(pixels: npt.NDArray[Any]) -> bool:
+def _is_blank(pixels: NDArray[Any]) -> bool:
     """Tell whether every channel is constant; values that are not finite count as 0."""
     if not (pixels[:1, :1] == pixels[:4, :4]).all() and np.isfinite(pixels[:4, :4]).all():
         return False  # the first 16 pixels decide nearly every image without reading the rest
@@ -181,8 +180,8 @@ def _represent_block(
     modality: str,
     device: str,
     block: Rectangle,
-    rectangles: npt.NDArray[np.int64],
-) -> Job[npt.NDArray[np.uint8] | None]:
+    rectangles: NDArray[np.int64],
+) -> Job[NDArray[np.uint8] | None]:
     """Compute a block in the pieces that fields touch; ``None`` if no field touches the block."""
     from napari_cmrir.representations.base import represent
 
@@ -206,7 +205,82 @@ def _represent_block(
     return comir
 
 
-def _touches(piece: Rectangle, rectangles: npt.NDArray[np.int64]) -> bool:
+def _touches(piece: Rectangle, rectangles: NDArray[np.int64]) -> bool:
     y, x, height, width = piece
     starts, ends = rectangles[:, :2], rectangles[:, :2] + rectangles[:, 2:]
     return bool(((starts < (y + height, x + width)) & (ends > (y, x))).all(axis=1).any())
+
+
+FLAT = 0.03
+"""Share of the image's range; a cell is flat if its 3 x 3 neighbourhood spans less. Not measured.
+
+A larger value takes smooth tissue for glass; a smaller value takes noisy glass for tissue.
+"""
+
+NEAR = 0.04
+"""Share of the image's range around the commonest flat value within which a cell is glass. Not measured."""
+
+LEAST_FLAT = 0.05
+"""An image with a smaller share of flat cells has no glass. Not measured."""
+
+ONE_SIDED = 0.9
+"""Share of all other cells that glass must be lighter than, or darker than. Not measured.
+
+A value with cells on both sides belongs to tissue.
+"""
+
+
+def find_tissue(overview: NDArray[Any]) -> NDArray[np.bool_]:
+    """Separate tissue from empty glass; doubtful cells are tissue.
+
+    Glass is flat and has one value. Nearly everything else is darker than glass (bright field) or lighter
+    (dark field, second harmonic generation). An image without such a value is tissue everywhere.
+
+    Parameters
+    ----------
+    overview : ndarray, (y, x, channel)
+        Downsampled image; each pixel is the mean of a cell.
+
+    Returns
+    -------
+    ndarray, (y, x) bool
+        True for tissue and for its neighbour cells; False everywhere in a constant image.
+
+    Examples
+    --------
+    >>> slide = np.full((20, 30, 1), 240.0)
+    >>> slide[5:10, 5:15] = np.random.default_rng(0).uniform(20, 180, (5, 10, 1))
+    >>> np.argwhere(find_tissue(slide)).min(0), np.argwhere(find_tissue(slide)).max(0)
+    (array([3, 3]), array([11, 16]))
+    """
+    from scipy.ndimage import binary_dilation, maximum_filter, minimum_filter
+
+    cells = np.nan_to_num(overview.astype(np.float32), posinf=0.0, neginf=0.0)
+    low, high = np.percentile(cells, (0.5, 99.5), axis=(0, 1)).astype(np.float32)
+    span = float((high - low).max() or np.ptp(cells, axis=(0, 1)).max())
+    everywhere = np.ones(cells.shape[:2], bool)
+    if span == 0:
+        return ~everywhere
+    scaled = (cells - low) / span
+    around = (3, 3, 1)
+    flat = (maximum_filter(scaled, around) - minimum_filter(scaled, around)).max(2) < FLAT
+    if flat.mean() < LEAST_FLAT:
+        return everywhere
+    near = np.abs(scaled - _commonest(scaled[flat])).max(2) <= NEAR
+    glass = flat & near
+    others = scaled.mean(2)[~near]
+    lighter = float((others > scaled.mean(2)[glass].mean()).mean()) if glass.any() and others.size else 0.5
+    if others.size and not (lighter >= ONE_SIDED or lighter <= 1 - ONE_SIDED):
+        return everywhere
+    tissue: NDArray[np.bool_] = binary_dilation(~glass, np.ones((3, 3)))
+    return tissue
+
+
+def _commonest(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the commonest value of each channel of (n, channel): the median of the fullest histogram bin."""
+    found = []
+    for channel in values.T:
+        counts, edges = np.histogram(channel, bins=50)
+        top = int(np.argmax(counts))
+        found.append(np.median(channel[(channel >= edges[top]) & (channel <= edges[top + 1])]))
+    return np.array(found, np.float32)

@@ -18,8 +18,7 @@ import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress, run
-from napari_cmrir.repository.catalogue import ImageRow
-from napari_cmrir.repository.layout import MODEL_NAME
+from napari_cmrir.repository.catalogue import MODEL_NAME, ImageRow
 from napari_cmrir.repository.pyramids import open_level
 from napari_cmrir.repository.settings import RepositorySettings
 

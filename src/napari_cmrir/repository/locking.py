@@ -12,8 +12,7 @@ from pathlib import Path
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.files import explain_disk_errors, remove_partials
-from napari_cmrir.repository.catalogue import Catalogue
-from napari_cmrir.repository.layout import CATALOGUE_NAME, COMIRS, INDEXES, LOCK_NAME, SEGMENTS
+from napari_cmrir.repository.catalogue import CATALOGUE_NAME, COMIRS, INDEXES, LOCK_NAME, SEGMENTS, Catalogue
 
 __all__ = ["open_to_change", "open_to_write", "writer_lock"]
 

@@ -16,9 +16,17 @@ import numpy.typing as npt
 from napari_cmrir.errors import InputError
 from napari_cmrir.files import checksum
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.repository.catalogue import Catalogue, ImageRow, SegmentRow
+from napari_cmrir.repository.catalogue import (
+    COMIRS,
+    INDEXES,
+    MODEL_NAME,
+    SEGMENTS,
+    Catalogue,
+    ImageRow,
+    SegmentRow,
+    token,
+)
 from napari_cmrir.repository.indexes.base import FIELD_INDEXES
-from napari_cmrir.repository.layout import COMIRS, INDEXES, MODEL_NAME, SEGMENTS, token
 from napari_cmrir.repository.locking import open_to_change
 from napari_cmrir.repository.segments import map_fields, map_tensors, write_fields, write_tensors
 from napari_cmrir.repository.tasks import SegmentInfo

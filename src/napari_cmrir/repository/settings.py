@@ -11,8 +11,7 @@ from pydantic import Field
 from napari_cmrir.bag_of_words.settings import BagSettings, DescriptorSettings, VocabularySettings
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.settings import ReadingSettings
-from napari_cmrir.repository.catalogue import Catalogue
-from napari_cmrir.repository.layout import CATALOGUE_NAME
+from napari_cmrir.repository.catalogue import CATALOGUE_NAME, Catalogue
 from napari_cmrir.settings import Settings, load_settings
 
 __all__ = [

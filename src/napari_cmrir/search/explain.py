@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.registration.settings import HIGH_PASS_PX
-from napari_cmrir.search.exports import affine_matrix
+from napari_cmrir.search.hits import affine_matrix
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.repository import Repository

@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from napari_cmrir.files import atomic_path, checksum
 from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.repository.catalogue import INDEXES, token
 from napari_cmrir.repository.executors import TaskFailed, WorkerContext
 from napari_cmrir.repository.indexes.base import FieldIndex, IndexBuild, StoredField
-from napari_cmrir.repository.layout import INDEXES, token
 from napari_cmrir.repository.segments import Tensors, joined
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from napari_cmrir.images.tissue_mask import find_tissue
+from napari_cmrir.repository.comirs import find_tissue
 
 
 def _slide(glass, dark, bright, noise=0.5, channels=3):
