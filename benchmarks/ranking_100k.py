@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 
 from napari_cmrir.bag_of_words.bags import Bag, BagIndex
 from napari_cmrir.bag_of_words.settings import BagSettings
-from napari_cmrir.repository.indexes.words import bag_index
+from napari_cmrir.repository.field_indexes import bag_index
 from napari_cmrir.repository.segments import map_tensors, write_tensors
 
 FIELDS_A_SEGMENT = 2048

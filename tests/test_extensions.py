@@ -21,7 +21,7 @@ from napari_cmrir.evaluation.retrievers.ours import Ours
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.formats.base import IMAGE_FORMATS
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair, write_sample_folder
-from napari_cmrir.repository.indexes.base import FIELD_INDEXES
+from napari_cmrir.repository.field_indexes import FIELD_INDEXES
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.representations.base import REPRESENTATIONS
 from napari_cmrir.search.rerankers import RERANKERS

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_cmrir.pairing.find import find_aligned_pairs
     from napari_cmrir.pairing.landmarks import pair_from_landmarks
     from napari_cmrir.repository.build import build_index, build_repository
-    from napari_cmrir.repository.indexes.base import FIELD_INDEXES
+    from napari_cmrir.repository.field_indexes import FIELD_INDEXES
     from napari_cmrir.repository.maintenance import (
         compact_repository,
         prune_repository,
@@ -78,7 +78,7 @@ __all__ = [
 
 _HOMES = {
     "DESCRIPTORS": "bag_of_words.descriptors.features:DESCRIPTORS",
-    "FIELD_INDEXES": "repository.indexes.base:FIELD_INDEXES",
+    "FIELD_INDEXES": "repository.field_indexes:FIELD_INDEXES",
     "IMAGE_FORMATS": "images.formats.base:IMAGE_FORMATS",
     "InputError": "errors:InputError",
     "Progress": "jobs:Progress",

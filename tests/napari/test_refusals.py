@@ -22,7 +22,7 @@ from napari_cmrir.napari.find_dock import FindWidget
 from napari_cmrir.napari.index_dock import IndexWidget
 from napari_cmrir.napari.model_dock import ModelWidget
 from napari_cmrir.repository.build import build_repository
-from napari_cmrir.repository.locking import writer_lock
+from napari_cmrir.repository.maintenance import writer_lock
 from napari_cmrir.representations.base import load_model
 
 CASES = []

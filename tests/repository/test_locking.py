@@ -8,12 +8,12 @@ import threading
 import pytest
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.repository.locking import writer_lock
+from napari_cmrir.repository.maintenance import writer_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from napari_cmrir.repository.locking import writer_lock
+from napari_cmrir.repository.maintenance import writer_lock
 with writer_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as hnp
 from napari_cmrir.bag_of_words.bags import BagIndex, count_words
 from napari_cmrir.bag_of_words.settings import BagSettings
 from napari_cmrir.errors import InputError
-from napari_cmrir.repository.indexes.words import WordIndex, bag_index
+from napari_cmrir.repository.field_indexes import WordIndex, bag_index
 from napari_cmrir.repository.segments import Joined, map_fields, map_tensors, write_fields, write_tensors
 
 N_WORDS = 12

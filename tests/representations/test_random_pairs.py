@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cmrir.representations.comir.training.endless import EndlessTrainer
-from napari_cmrir.representations.comir.training.random_looks import draw_pair
+from napari_cmrir.representations.comir.training.endless import EndlessTrainer, draw_pair
 from napari_cmrir.representations.comir.training.random_scenes import SCENES, draw_scene, scene_of_picture
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 

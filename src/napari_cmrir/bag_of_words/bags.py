@@ -14,7 +14,7 @@ from napari_cmrir.bag_of_words.descriptors.features import Features
 from napari_cmrir.bag_of_words.descriptors.grid import inside_share
 from napari_cmrir.bag_of_words.settings import BagSettings
 from napari_cmrir.bag_of_words.vocabulary import Vocabulary
-from napari_cmrir.threads import parallel_map
+from napari_cmrir.representations.devices import parallel_map
 
 __all__ = ["Bag", "BagIndex", "count_words", "covered", "encode_query"]
 

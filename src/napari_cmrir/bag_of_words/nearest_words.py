@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_cmrir.threads import on_one_thread, parallel_map
+from napari_cmrir.representations.devices import on_one_thread, parallel_map
 
 __all__ = [
     "Found",

@@ -29,8 +29,8 @@ from napari_cmrir.bag_of_words.nearest_words import (
 from napari_cmrir.bag_of_words.settings import VocabularySettings
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.representations.devices import on_one_thread
 from napari_cmrir.settings import dump_settings, load_settings
-from napari_cmrir.threads import on_one_thread
 
 __all__ = [
     "TWO_LEVELS_FROM",

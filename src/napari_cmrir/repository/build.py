@@ -23,10 +23,9 @@ from napari_cmrir.images.lazy_image import LazyImage
 from napari_cmrir.jobs import Job, Preview, Progress, portion, run
 from napari_cmrir.repository.catalogue import CATALOGUE_NAME, MODEL_NAME, Catalogue, ImageRow
 from napari_cmrir.repository.executors import IndexConfig, WorkerContext, make_executor
-from napari_cmrir.repository.indexes.base import FIELD_INDEXES
+from napari_cmrir.repository.field_indexes import FIELD_INDEXES
 from napari_cmrir.repository.indexing import Indexing, build_segments, represent_images
-from napari_cmrir.repository.locking import open_to_change, open_to_write
-from napari_cmrir.repository.maintenance import prune_vanished
+from napari_cmrir.repository.maintenance import open_to_change, open_to_write, prune_vanished
 from napari_cmrir.repository.repository import Repository, open_repository
 from napari_cmrir.repository.segments import cut_fields
 from napari_cmrir.repository.settings import WORD_SETTINGS, RepositorySettings, load_repository_settings

@@ -14,7 +14,7 @@ from napari_cmrir.files import checksum
 from napari_cmrir.jobs import Job, Progress, portion
 from napari_cmrir.repository.catalogue import COMIRS, Catalogue, ImageRow, SegmentRow
 from napari_cmrir.repository.executors import Executor, IndexConfig, Task, TaskFailed, WorkerContext
-from napari_cmrir.repository.indexes.base import FIELD_INDEXES, StoredField
+from napari_cmrir.repository.field_indexes import FIELD_INDEXES, StoredField
 from napari_cmrir.repository.sources import AnySource
 from napari_cmrir.repository.tasks import ImageTask, Represented, SegmentTask, index_batch, represent_batch
 

@@ -17,7 +17,7 @@ from napari_cmrir.images.discovery import is_remote
 from napari_cmrir.images.series import SAME_SIZE
 from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.repository.catalogue import CATALOGUE_NAME, FORMAT_VERSION, MODEL_NAME, Catalogue, ImageRow
-from napari_cmrir.repository.indexes.thumbnails import THUMBNAIL_LEVEL, thumbnails_of
+from napari_cmrir.repository.field_indexes import THUMBNAIL_LEVEL, thumbnails_of
 from napari_cmrir.repository.pyramids import open_level, read_notes
 from napari_cmrir.repository.segments import Tensors, map_fields, map_tensors
 from napari_cmrir.repository.settings import load_repository_settings
@@ -223,7 +223,7 @@ class Repository:
     @cached_property
     def bag_index(self) -> BagIndex:
         """The bags of all fields, mapped from the disk; row ``i`` is field ``i``."""
-        from napari_cmrir.repository.indexes.words import bag_index
+        from napari_cmrir.repository.field_indexes import bag_index
 
         parts = list(zip(self.index("words"), self._searched_of_segments(), strict=True))
         return bag_index(parts, len(self.vocabulary), self.settings.bags)

@@ -2,7 +2,7 @@
 
 A field is a whole small image, or an overlapping tile of a large image. A segment is a safetensors file with
 ``fields``, (n, 5) int64: image number in the catalogue, y, x, height and width in pixels of every field. A
-file of an index (`indexes.base.FieldIndex`) holds the data of the fields of one segment, in their order.
+file of an index (`field_indexes.FieldIndex`) holds the data of the fields of one segment, in their order.
 """
 
 from __future__ import annotations

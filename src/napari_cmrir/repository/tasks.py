@@ -23,7 +23,7 @@ from napari_cmrir.jobs import Job, Progress, step_of
 from napari_cmrir.repository.catalogue import COMIRS, INDEXES, SEGMENTS, ImageRow, token
 from napari_cmrir.repository.comirs import nothing_to_write, store_comir
 from napari_cmrir.repository.executors import WorkerContext
-from napari_cmrir.repository.indexes.base import FIELD_INDEXES, StoredField
+from napari_cmrir.repository.field_indexes import FIELD_INDEXES, StoredField
 from napari_cmrir.repository.pyramids import open_level
 from napari_cmrir.repository.segments import fields_of, map_fields, write_fields, write_tensors
 from napari_cmrir.repository.sources import AnySource, Stamp, open_source, stamp

@@ -19,7 +19,7 @@ from napari_cmrir.images.readers import read_pair
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.representations.base import Representation, RepresentationKind
 from napari_cmrir.representations.model_file import require_writable
-from napari_cmrir.representations.pair_reading import PixelSizes, at_one_range, read_at, survey_sizes
+from napari_cmrir.representations.model_input import PixelSizes, at_one_range, read_at, survey_sizes
 
 __all__ = ["ORIGINAL", "OriginalImages", "fit_original", "read_images", "train_original"]
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from napari_cmrir.jobs import Job, Progress, run
 from napari_cmrir.registration.correlation import high_pass, turn
-from napari_cmrir.repository.indexes.thumbnails import THUMBNAIL_LEVEL
+from napari_cmrir.repository.field_indexes import THUMBNAIL_LEVEL
 from napari_cmrir.representations.devices import training_precision
 from napari_cmrir.search.settings import SearchSettings
 

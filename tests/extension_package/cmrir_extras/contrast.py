@@ -3,7 +3,7 @@
 import numpy as np
 
 from napari_cmrir.jobs import Progress
-from napari_cmrir.repository.indexes.base import FieldIndex
+from napari_cmrir.repository.field_indexes import FieldIndex
 
 
 class Contrast(FieldIndex):

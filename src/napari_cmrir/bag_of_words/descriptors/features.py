@@ -15,7 +15,7 @@ from napari_cmrir.bag_of_words.descriptors.haar import Gradient, gradients
 from napari_cmrir.bag_of_words.settings import DescriptorSettings
 from napari_cmrir.errors import InputError
 from napari_cmrir.registry import Registry
-from napari_cmrir.threads import on_one_thread, parallel_map
+from napari_cmrir.representations.devices import on_one_thread, parallel_map
 
 __all__ = [
     "DESCRIPTORS",

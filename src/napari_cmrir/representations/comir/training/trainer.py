@@ -17,18 +17,17 @@ from napari_cmrir.images.intensity import choose_intensity
 from napari_cmrir.representations.comir.inference import as_bytes, forward_in_batches
 from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import Tiramisu, build_network
-from napari_cmrir.representations.comir.training.loss import Objective
+from napari_cmrir.representations.comir.training.loss import Objective, Recovery
 from napari_cmrir.representations.comir.training.patches import PatchSampler
-from napari_cmrir.representations.comir.training.recovery import Recovery
 from napari_cmrir.representations.comir.training.settings import TrainingFigures, TrainingSettings
 from napari_cmrir.representations.comir.training.validation import RetrievalTest, Selection, measure_scale
 from napari_cmrir.representations.devices import (
     is_out_of_memory,
     peak_memory,
     release_memory,
+    run_parallel,
     training_precision,
 )
-from napari_cmrir.threads import run_parallel
 
 __all__ = ["History", "Trainer", "build_optimiser", "learning_rate"]
 

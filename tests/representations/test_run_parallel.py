@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from napari_cmrir.threads import run_parallel
+from napari_cmrir.representations.devices import run_parallel
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from napari_cmrir.threads import parallel_map
+from napari_cmrir.representations.devices import parallel_map
 
 
 @pytest.fixture

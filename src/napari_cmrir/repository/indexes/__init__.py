@@ -1,1 +1,0 @@
-"""Field indexes: data computed for every field from its stored CoMIR."""
