@@ -4,7 +4,7 @@ From the top of the repository (hours; the same command goes on after an interru
 
     python scripts/train_starter.py [--steps N] [--threads 1|2] [--output FILE] [--work FOLDER]
 
-Its pairs are random scenes in two random looks (`training.random_scenes`, `training.endless`): invented
+Its pairs are random scenes in two random looks (`training.random_scenes`, `training.random_looks`): invented
 structures, generated tissue, and photographs that scikit-image ships (public domain, CC0, or of no known
 copyright).
 Pairs are drawn while it trains, each once. It keeps its state in a checkpoint in FOLDER and writes
@@ -33,7 +33,8 @@ from numpy.typing import NDArray
 from napari_cmrir import __version__
 from napari_cmrir.files import atomic_write
 from napari_cmrir.representations.comir.any_modality import AnyModalityModel
-from napari_cmrir.representations.comir.training.endless import EndlessTrainer, draw_pair
+from napari_cmrir.representations.comir.training.endless import EndlessTrainer
+from napari_cmrir.representations.comir.training.random_looks import draw_pair
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 
 OUTPUT = Path(__file__).resolve().parents[1] / "src" / "napari_cmrir" / "data" / "starter.safetensors"

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cmrir.representations.comir.training.endless import EndlessTrainer, draw_pair
+from napari_cmrir.representations.comir.training.endless import EndlessTrainer
+from napari_cmrir.representations.comir.training.random_looks import draw_pair
 from napari_cmrir.representations.comir.training.random_scenes import SCENES, draw_scene, scene_of_picture
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
 
@@ -48,6 +49,18 @@ def test_pictures_are_a_part_of_the_scenes_only():
     picture = np.random.default_rng(0).integers(0, 255, (120, 120, 3), np.uint8)
     drawn = [draw_scene(np.random.default_rng(n), 64, [picture]).picture is not None for n in range(30)]
     assert 3 < sum(drawn) < 20
+
+
+def test_tissue_is_cut_from_a_section_that_scenes_share():
+    scenes = [draw_scene(np.random.default_rng(n), 64, section=(4, 2)) for n in range(20)]
+    tissue = [scene for scene in scenes if scene.parts is not None]
+    assert 3 < len(tissue) < 17
+    for scene in tissue:
+        assert scene.parts.shape == (6, 64, 64)
+        assert 0 <= scene.parts.min() <= scene.parts.max() <= 1
+        matrix, collagen, *_ = scene.parts
+        assert (collagen <= matrix + 0.3).mean() > 0.9  # fibres lie in the matrix or between fat cells
+        assert np.corrcoef(scene.fibrous.ravel(), collagen.ravel())[0, 1] > 0.5
 
 
 def draw(number):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -38,12 +39,19 @@ class Scene:
         0 to 1: where a fibre is; what an instrument for fibres sees alone.
     picture : (y, x, channel) float32 array or None
         Values of 0 to 1, where the scene is a photograph.
+    parts : (k, y, x) float32 array or None
+        How much of each `PARTS` is where, 0 to 1, where the scene is generated tissue.
     """
 
     labels: Labels
     detail: Map
     fibrous: Map
     picture: Map | None = None
+    parts: Map | None = None
+
+
+PARTS = ("matrix", "collagen", "fibrils", "cytoplasm", "nuclei", "empty")
+"""What generated tissue consists of; fibrils are the fine streaks of the collagen."""
 
 
 def noise(rng: np.random.Generator, shape: Shape, grain: float) -> Map:
@@ -76,7 +84,12 @@ def noise(rng: np.random.Generator, shape: Shape, grain: float) -> Map:
     return drawn
 
 
-def draw_scene(rng: np.random.Generator, side: int, pictures: Sequence[NDArray[np.uint8]] = ()) -> Scene:
+def draw_scene(
+    rng: np.random.Generator,
+    side: int,
+    pictures: Sequence[NDArray[np.uint8]] = (),
+    section: Sequence[int] | None = None,
+) -> Scene:
     """Draw one scene.
 
     Parameters
@@ -87,6 +100,9 @@ def draw_scene(rng: np.random.Generator, side: int, pictures: Sequence[NDArray[n
         Height and width in px.
     pictures : sequence of (y, x, 3) uint8 array
         Photographs of which a third of the scenes is cut.
+    section : sequence of int, optional
+        Seed of the generated section that tissue is cut from, so that several scenes share one; by default
+        each has its own.
 
     Returns
     -------
@@ -102,9 +118,9 @@ def draw_scene(rng: np.random.Generator, side: int, pictures: Sequence[NDArray[n
         return scene_of_picture(rng, side, pictures[int(rng.integers(len(pictures)))])
     shape = (side, side)
     if rng.random() < _TISSUE_SHARE:
-        labels, fibrous = _tissue(rng, shape)
-    else:
-        labels, fibrous = SCENES[_NAMES[rng.integers(len(_NAMES))]](rng, shape)
+        seed = tuple(rng.integers(2**32, size=2)) if section is None else section
+        return _scene_of_tissue(rng, shape, _section(tuple(int(part) for part in seed)))
+    labels, fibrous = SCENES[_NAMES[rng.integers(len(_NAMES))]](rng, shape)
     if rng.random() < 0.5:  # another structure inside some of the labels
         inner, more = SCENES[_NAMES[rng.integers(len(_NAMES))]](rng, shape)
         where = (rng.random(labels.max() + 1) < rng.uniform(0.3, 1))[labels]
@@ -127,23 +143,11 @@ def scene_of_picture(rng: np.random.Generator, side: int, picture: NDArray[np.ui
     -------
     Scene
     """
-    height, width = picture.shape[:2]
-    scale = min(rng.uniform(0.6, 1.8), min(height, width) / (1.1 * side))
-    turn = cv2.getRotationMatrix2D((0, 0), rng.uniform(0, 360), scale)[:, :2].astype(np.float64)
-    if rng.random() < 0.5:
-        turn[:, 0] *= -1
-    margin = 0.5 * scale * side
-    centre = rng.uniform(
-        (margin, margin), (max(width - margin, margin + 1), max(height - margin, margin + 1))
-    )
-    matrix = np.column_stack([turn, centre - turn @ np.full(2, side / 2)])
-    flags = cv2.WARP_INVERSE_MAP | (cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR)
-    source = cv2.GaussianBlur(picture, (0, 0), 0.5 * scale) if scale > 1.2 else picture
-    cut = cv2.warpAffine(source, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+    cut = _cut(rng, picture, side, (0.6, 1.8))
     grey = cv2.GaussianBlur(cut @ _mixture(rng), (0, 0), rng.uniform(0.7, 3))
     steps = np.quantile(grey, np.sort(rng.random(rng.integers(2, 8))))
     labels = np.digitize(grey, steps).astype(np.int32)
-    values = cut.astype(np.float32) / 255
+    values = cut.astype(np.float32) / np.float32(255)
     return Scene(labels, _detail(rng, (side, side), labels), np.zeros((side, side), np.float32), values)
 
 
@@ -378,12 +382,45 @@ def _fill(canvas: NDArray[Any], outline: Any, value: int) -> None:
     cv2.fillPoly(canvas, [np.rint(outline).astype(np.int32)], value)
 
 
-def _tissue(rng: np.random.Generator, shape: Shape) -> tuple[Labels, Map]:
-    """The generated section of this project: stroma, glands, fat, nuclei."""
-    tissue = grow_tissue(rng, shape)
-    stack = np.stack([0.45 * tissue.matrix, tissue.collagen, tissue.cytoplasm, tissue.nuclei, tissue.empty])
-    fibrous = tissue.collagen * (0.3 + 0.7 * tissue.fibrils) * (0.2 + 0.8 * tissue.coherence)
-    return stack.argmax(0).astype(np.int32), fibrous
+@lru_cache(maxsize=2)
+def _section(seed: tuple[int, ...]) -> Map:
+    """Generate a section of tissue as (y, x, k): `PARTS`, and what emits a second harmonic."""
+    tissue = grow_tissue(np.random.default_rng(seed), (_SECTION_SIDE, _SECTION_SIDE))
+    streaks = tissue.collagen * tissue.fibrils
+    emitting = tissue.collagen * (0.3 + 0.7 * tissue.fibrils) * (0.2 + 0.8 * tissue.coherence)
+    parts = (tissue.matrix, tissue.collagen, streaks, tissue.cytoplasm, tissue.nuclei, tissue.empty)
+    return np.dstack([*parts, emitting]).astype(np.float32)
+
+
+def _scene_of_tissue(rng: np.random.Generator, shape: Shape, section: Map) -> Scene:
+    """Cut tissue at a random place, size and rotation: nuclei of 4 to 12 px."""
+    cut = _cut(rng, section, shape[0], (0.7, 2.2)).clip(0, 1).astype(np.float32)
+    parts, fibrous = np.moveaxis(cut[..., :-1], -1, 0), np.ascontiguousarray(cut[..., -1])
+    matrix, collagen, _, cytoplasm, nuclei, empty = parts
+    labels = np.stack([0.45 * matrix, collagen, cytoplasm, nuclei, empty]).argmax(0).astype(np.int32)
+    return Scene(labels, _detail(rng, shape, labels), fibrous, parts=parts)
+
+
+def _cut(
+    rng: np.random.Generator, image: NDArray[Any], side: int, sizes: tuple[float, float]
+) -> NDArray[Any]:
+    """Cut a square, turned and mirrored at random; ``sizes``: least and most px of the image in one of it."""
+    height, width = image.shape[:2]
+    scale = min(rng.uniform(*sizes), min(height, width) / (1.1 * side))
+    turn = cv2.getRotationMatrix2D((0, 0), rng.uniform(0, 360), scale)[:, :2].astype(np.float64)
+    if rng.random() < 0.5:
+        turn[:, 0] *= -1
+    margin = 0.5 * scale * side
+    centre = rng.uniform(
+        (margin, margin), (max(width - margin, margin + 1), max(height - margin, margin + 1))
+    )
+    matrix = np.column_stack([turn, centre - turn @ np.full(2, side / 2)])
+    source = cv2.GaussianBlur(image, (0, 0), 0.5 * scale) if scale > 1.2 else image
+    flags = cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR
+    cut: NDArray[Any] = cv2.warpAffine(
+        source, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT_101
+    )
+    return cut
 
 
 SCENES: dict[str, Callable[[np.random.Generator, Shape], tuple[Labels, Map]]] = {
@@ -399,7 +436,8 @@ SCENES: dict[str, Callable[[np.random.Generator, Shape], tuple[Labels, Map]]] = 
 """Structures by name: each gives labels and where fibres are."""
 
 _NAMES = list(SCENES)
-_TISSUE_SHARE = 0.2  # it takes ten times as long as the others
+_TISSUE_SHARE = 0.45  # of the scenes that are no photographs; the rest is shared by eight structures
+_SECTION_SIDE = 704  # px
 
 
 def _detail(rng: np.random.Generator, shape: Shape, labels: NDArray[np.integer]) -> Map:
