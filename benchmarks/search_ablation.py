@@ -35,14 +35,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "the paper's Stage III (rerank bow)": {"rerank": "bow", "word_rotation_step": 0},
 }
 
-Ranks = dict[str, dict[tuple[str, str], int | None]]
-"""By size, the rank of the right image of every query, which is its direction and its field."""
+Ranks = dict[str, dict[tuple[str, str, int], int | None]]
+"""By size, the rank of the right image of every query: its direction, its field, which of its patches."""
 
 
 def ranks_of(report: EvaluationReport) -> Ranks:
     ranks: Ranks = {"full": {}, "patch": {}}
     for result in report.results:
-        ranks[result.condition.size][str(result.condition), result.field] = result.rank
+        ranks[result.condition.size][str(result.condition), result.field, result.number] = result.rank
     return ranks
 
 

@@ -67,6 +67,27 @@ def test_every_kind_of_query_is_asked_both_ways(report):
         assert [result.field for result in results] == names, condition
 
 
+def test_several_patches_of_a_field_lie_in_it_and_in_both_modalities_alike(grey_model, pairs, measure):
+    report = measure(
+        grey_model, pairs[:2], kinds=("within",), query="patch", patches=4, patch_size=40, rotation_step=10
+    )
+    assert len(report.results) == 4 * 4 * len(report.fields)
+    boxes = {}
+    for result in report.results:
+        box = np.array(result.box)
+        field = next(field for field in report.fields if field.name == result.field)
+        if result.number > 0:
+            assert box.min() >= -0.5
+            assert (box.max(0) <= [field.height - 0.5, field.width - 0.5]).all()
+        boxes.setdefault((result.condition.pose, result.field, result.number), set()).add(result.box)
+    assert {len(same) for same in boxes.values()} == {1}
+    for field in report.fields:  # a field's patches lie at different places
+        assert len({next(iter(boxes["transformed", field.name, n])) for n in range(4)}) == 4
+    upright = [result for result in report.results if result.condition.pose == "untransformed"]
+    assert all(result.rank == 1 for result in upright)
+    assert np.mean([result.localisation.corner_error < 1 for result in upright]) > 0.9
+
+
 def test_modalities_and_sizes_have_the_same_transform(report):
     of_field = {}
     for result in report.results:

@@ -34,6 +34,7 @@ PROTOCOL = SettingsOptions(
         "field_size",
         "query",
         "patch_size",
+        "patches",
         "max_rotation",
         "max_shift",
         "ranks",
@@ -171,7 +172,7 @@ STUDY = SettingsOptions(
 STUDY_PROTOCOL = SettingsOptions(
     EvaluationSettings,
     "Queries",
-    fields=("field_size", "query", "patch_size", "max_rotation", "max_shift", "seed"),
+    fields=("field_size", "query", "patch_size", "patches", "max_rotation", "max_shift", "seed"),
 )
 
 

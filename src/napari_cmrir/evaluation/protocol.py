@@ -25,6 +25,7 @@ from napari_cmrir.evaluation.queries import (
     centre_of,
     cut_grid,
     cut_query,
+    draw_patch,
     draw_region,
     find_distractor_images,
     find_queries,
@@ -70,6 +71,8 @@ class EvaluationQuery:
         Where the query was cut, in pixels of the pair's images; ``None`` for a ready query.
     field : GridField or None
         Field that the query was cut from; ``None`` for a ready query.
+    number : int
+        Which of the field's patches.
     """
 
     condition: Condition
@@ -77,6 +80,7 @@ class EvaluationQuery:
     image: QueryImage
     region: Region | None
     field: GridField | None
+    number: int = 0
 
     def is_right(self, image: str) -> bool:
         """Whether the field of this name is the right answer. Only complete names match."""
@@ -145,7 +149,9 @@ class EvaluationRun:
     def count(self, condition: Condition) -> int:
         """Count the queries of a condition."""
         ready = self.ready.get(condition.query) if condition.pose == "transformed" else None
-        return len(self.fields) if ready is None else len(ready)
+        if ready is not None:
+            return len(ready)
+        return len(self.fields) * (self.settings.patches if condition.size == "patch" else 1)
 
     def build(self, modality: str, folder: Path) -> Job[Repository]:
         """Index the fields of a modality."""
@@ -198,6 +204,9 @@ class EvaluationRun:
             if condition.size == "patch":
                 region = centre_of(region, self.settings.side_of_patch)
             yield EvaluationQuery(condition, field.name, cut_query(image, region), region, field)
+            for number in range(1, self.settings.patches if condition.size == "patch" else 1):
+                region = draw_patch(field, number, condition.pose, self.settings)
+                yield EvaluationQuery(condition, field.name, cut_query(image, region), region, field, number)
 
     def _ready_query(self, condition: Condition, identifier: str, path: Path) -> EvaluationQuery:
         pixels = read_image(path, self.settings.repository.reading)
@@ -213,6 +222,7 @@ class EvaluationRun:
         answer = QueryResult(
             condition=query.condition,
             field=query.name,
+            number=query.number,
             inside=round(query.image.inside, 6),
             box=_true_box(query),
             rotation_degrees=turned,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ __all__ = [
     "centre_of",
     "cut_grid",
     "cut_query",
+    "draw_patch",
     "draw_region",
     "find_distractor_images",
     "find_queries",
@@ -219,6 +220,44 @@ def centre_of(region: Region, side: int) -> Region:
     if region.rotation_degrees == 0:  # without rotation, the query stays an exact copy of pixels
         y, x = y - (region.height - height) % 2 / 2, x - (region.width - width) % 2 / 2
     return Region((y, x), height, width, region.rotation_degrees)
+
+
+def draw_patch(field: GridField, number: int, pose: str, settings: EvaluationSettings) -> Region:
+    """Place a patch at random in a field.
+
+    Parameters
+    ----------
+    field : GridField
+        The field; the patch lies in it entirely, so that no other field shows it.
+    number : int
+        Which of the field's patches. The draws depend only on it, the seed and the name of the field.
+    pose : {"transformed", "untransformed"}
+        With a random rotation, or without.
+    settings : EvaluationSettings
+        Its ``side_of_patch``, ``max_rotation`` and ``seed``.
+
+    Returns
+    -------
+    Region
+        In the pixels of the pair's images.
+
+    Examples
+    --------
+    >>> field = GridField("a", 0, 0, 100, 100, 256, 256)
+    >>> patch = draw_patch(field, 3, "untransformed", EvaluationSettings())
+    >>> patch.height, patch.rotation_degrees, share_inside(patch, (356, 356))
+    (96, 0.0, 1.0)
+    """
+    rng = np.random.default_rng([settings.seed, zlib.crc32(field.name.encode()), number])
+    rotation = float(rng.uniform(-settings.max_rotation, settings.max_rotation))
+    place = rng.uniform(-1, 1, 2)
+    patch = centre_of(field.region, settings.side_of_patch)
+    turned = replace(patch, rotation_degrees=rotation if pose == "transformed" else 0.0)
+    reach = (np.array([field.height, field.width]) - np.ptp(turned.corners(), axis=0) - 1) / 2
+    dy, dx = place * reach.clip(0)
+    if turned.rotation_degrees == 0:
+        dy, dx = round(dy), round(dx)
+    return replace(turned, centre=(patch.centre[0] + float(dy), patch.centre[1] + float(dx)))
 
 
 def cut_query(pixels: NDArray[Any], region: Region) -> QueryImage:

@@ -148,6 +148,8 @@ class QueryResult:
         Confidence of that second hit, which is wrong.
     seconds : float
         Time of the search.
+    number : int
+        Which of the field's patches; 0 for the one in the middle, and for a whole field.
     """
 
     condition: Condition
@@ -168,6 +170,7 @@ class QueryResult:
     not_in_repository: tuple[float, ...] | None = None
     not_in_repository_confidence: float | None = None
     seconds: float = 0.0
+    number: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as values for JSON, without the seconds."""

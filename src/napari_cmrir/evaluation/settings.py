@@ -43,6 +43,13 @@ class EvaluationSettings(Settings):
     patch_size: int | None = Field(
         None, ge=32, description="Side of a patch, px; 3/8 of field_size if not given. Paper: 256."
     )
+    patches: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Patches of each field: the first in its middle, every other one at a random place in it,"
+        " with a rotation of its own.",
+    )
     max_rotation: float = Field(
         30.0, ge=0, le=180, description="Largest rotation of transformed queries in both directions, degrees."
     )

@@ -192,7 +192,7 @@ def compare_evaluations(ours: dict[str, Any], other: dict[str, Any]) -> list[lis
     >>> one = {"query": "BF", "repository": "SHG", "pose": "transformed", "size": "full"}
     >>> def evaluation(*ranks):
     ...     queries = [
-    ...         {"condition": one, "field": str(i), "box": None, "rank": rank}
+    ...         {"condition": one, "field": str(i), "number": 0, "box": None, "rank": rank}
     ...         for i, rank in enumerate(ranks)
     ...     ]
     ...     return {"settings": {"ranks": [1]}, "queries": queries}
@@ -223,13 +223,15 @@ def compare_evaluations(ours: dict[str, Any], other: dict[str, Any]) -> list[lis
     return rows
 
 
-def _by_condition(evaluation: dict[str, Any]) -> dict[tuple[str, ...], dict[str, tuple[Any, int | None]]]:
-    """Box and rank of every query by its field, by condition."""
-    conditions: dict[tuple[str, ...], dict[str, tuple[Any, int | None]]] = {}
+def _by_condition(
+    evaluation: dict[str, Any],
+) -> dict[tuple[str, ...], dict[tuple[str, int], tuple[Any, int | None]]]:
+    """Box and rank of every query by its field and number, by condition."""
+    conditions: dict[tuple[str, ...], dict[tuple[str, int], tuple[Any, int | None]]] = {}
     for query in evaluation["queries"]:
         condition = tuple(query["condition"][name] for name in _CONDITION)
         box = None if query["box"] is None else tuple(map(tuple, query["box"]))
-        conditions.setdefault(condition, {})[query["field"]] = (box, query["rank"])
+        conditions.setdefault(condition, {})[query["field"], query["number"]] = (box, query["rank"])
     return conditions
 
 

@@ -190,7 +190,7 @@ JSON_NAME = "evaluation.json"
 CSV_NAME = "queries.csv"
 
 _COLUMNS = (
-    *("query", "repository", "pose", "size", "field", "inside", "rotation_degrees"),
+    *("query", "repository", "pose", "size", "field", "number", "inside", "rotation_degrees"),
     *(
         "rank",
         "screening_rank",
@@ -279,7 +279,7 @@ def _csv(report: EvaluationReport) -> str:
         writer.writerow(
             [
                 *(condition.query, condition.repository, condition.pose, condition.size),
-                *(result.field, result.inside, result.rotation_degrees),
+                *(result.field, result.number, result.inside, result.rotation_degrees),
                 *(result.rank, result.screening_rank, result.shortlist_rank, result.exhaustive_rank),
                 *((None,) * 3 if first is None else (first.image, first.score, first.confidence)),
                 *(
