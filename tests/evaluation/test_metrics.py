@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -78,6 +79,21 @@ def result(rank, error, degrees, shortlist=None, exhaustive=None, seconds=0.1):
         localisation=localisation,
         seconds=seconds,
     )
+
+
+def test_success_among_what_can_be_found_is_told_apart():
+    results = [
+        replace(result(rank, None, None), findable=seen) for rank, seen in ((1, True), (3, True), (1, False))
+    ]
+    summary = summarise(CELL, results, 50, EvaluationSettings())
+    assert [(share.count, share.total) for share in summary.findable.values()] == [
+        (1, 2),
+        (2, 2),
+        (2, 2),
+        (2, 2),
+    ]
+    assert summary.success[1].count == 2
+    assert summarise(CELL, [result(1, None, None)], 50, EvaluationSettings()).findable is None
 
 
 def test_a_cell_is_summed_up():

@@ -130,8 +130,8 @@ def test_best_and_worst_do_not_overlap(report):
 
 
 def test_tables_name_every_cell_and_give_intervals(report):
-    found, located, _, fault = evaluation_tables(report.summaries()).values()
-    assert len(found) == len(located) == len(fault) == 17
+    found, findable, located, _, fault = evaluation_tables(report.summaries()).values()
+    assert len(found) == len(findable) == len(located) == len(fault) == 17
     assert found[1][0] == "SHG(T) in BF, full"
     assert re.fullmatch(r"\d+\.\d \[\d+\.\d, \d+\.\d\]", found[1][2])
     lines = as_markdown(found).splitlines()

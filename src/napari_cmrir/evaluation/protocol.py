@@ -36,6 +36,7 @@ from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.evaluation.summaries import EvaluationReport
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.images.geometry import Region, corner_error, rotation_difference
+from napari_cmrir.images.intensity import shows_structure
 from napari_cmrir.images.readers import read_image, read_pair
 from napari_cmrir.jobs import Job, Progress, portion, run, step_of
 from napari_cmrir.search.settings import SearchSettings
@@ -215,6 +216,18 @@ class EvaluationRun:
             region = centre_of(region, self.settings.side_of_patch)
         return EvaluationQuery(condition, identifier, cut_query(pixels, region), None, None)
 
+    def _findable(self, query: EvaluationQuery) -> bool | None:
+        """Whether the query and the same place in the other modality both show structure."""
+        if query.field is None or query.region is None:
+            return None
+        for modality in {query.condition.query, query.condition.repository}:
+            image = self.images[modality][query.field.identifier]
+            part = cut_query(image, query.region)
+            low, high = np.percentile(image[::4, ::4].mean(2), (0.1, 99.9))
+            if not shows_structure(part.pixels, float(high - low), part.mask):
+                return False
+        return True
+
     def search(self, query: EvaluationQuery, repository: Repository) -> Job[QueryResult]:
         """Search with a query and judge the hits. A query that the search refuses counts as not found."""
         settings = self.settings.search.model_copy(update={"hits": self.settings.hits, "device": self.device})
@@ -223,6 +236,7 @@ class EvaluationRun:
             condition=query.condition,
             field=query.name,
             number=query.number,
+            findable=self._findable(query),
             inside=round(query.image.inside, 6),
             box=_true_box(query),
             rotation_degrees=turned,

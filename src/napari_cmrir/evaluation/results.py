@@ -150,6 +150,9 @@ class QueryResult:
         Time of the search.
     number : int
         Which of the field's patches; 0 for the one in the middle, and for a whole field.
+    findable : bool or None
+        Whether both modalities show structure there (`images.intensity.shows_structure`); ``None`` for a
+        ready query.
     """
 
     condition: Condition
@@ -171,6 +174,7 @@ class QueryResult:
     not_in_repository_confidence: float | None = None
     seconds: float = 0.0
     number: int = 0
+    findable: bool | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as values for JSON, without the seconds."""

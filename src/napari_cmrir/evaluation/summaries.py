@@ -55,6 +55,8 @@ class ConditionSummary:
         Number of queries, and of the fields that each is searched in.
     success : dict
         Share of the queries whose image is among the first K, by K.
+    findable : dict or None
+        The same among the queries of which both modalities show structure, by K; ``None`` for ready queries.
     chance : dict
         Expected success of a random order, by K.
     mean_reciprocal_rank : float
@@ -86,6 +88,7 @@ class ConditionSummary:
     queries: int
     fields: int
     success: dict[int, Share]
+    findable: dict[int, Share] | None
     chance: dict[int, float]
     mean_reciprocal_rank: float
     median_rank: float | None
@@ -116,6 +119,7 @@ class ConditionSummary:
             "queries": self.queries,
             "fields": self.fields,
             "success": shares(self.success),
+            "success_of_findable": shares(self.findable),
             "chance": {str(k): round(value, 6) for k, value in self.chance.items()},
             "mean_reciprocal_rank": round(self.mean_reciprocal_rank, 6),
             "median_rank": self.median_rank,
@@ -156,6 +160,8 @@ def summarise(
     CellSummary
     """
     ranks = [result.rank for result in results]
+    is_known = any(result.findable is not None for result in results)
+    of_findable = [result.rank for result in results if result.findable]
     at_worst = [n_fields if rank is None else rank for rank in ranks]
     located = [result.localisation for result in results if result.localisation is not None]
     seconds = [result.seconds for result in results]
@@ -168,6 +174,7 @@ def summarise(
         queries=len(results),
         fields=n_fields,
         success={k: share_at_most(ranks, k) for k in settings.ranks},
+        findable={k: share_at_most(of_findable, k) for k in settings.ranks} if is_known else None,
         chance={k: min(1.0, k / n_fields) for k in settings.ranks},
         mean_reciprocal_rank=mean_reciprocal_rank(ranks),
         median_rank=percentile(at_worst, 50),

@@ -1,4 +1,4 @@
-"""Pixel values: conversion of palettes, CMYK and alpha to grey or RGB, and scaling for a network."""
+"""Pixel values: conversion of palettes, CMYK and alpha to grey or RGB, scaling for a network, structure above noise."""
 
 from __future__ import annotations
 
@@ -19,8 +19,22 @@ __all__ = [
     "inverted",
     "plain_type",
     "rgb_from_cmyk",
+    "shows_structure",
     "without_alpha",
 ]
+
+
+BAND = (1.5, 16.0)
+"""Standard deviations in px of the two Gaussians between which structure is looked for."""
+
+LEAST_CONTRAST = 0.01
+"""Share of the image's range that the standard deviation of structure must exceed.
+
+This, `ABOVE_NOISE` and `BAND` were set before the results of any query were looked at.
+"""
+
+ABOVE_NOISE = 2.0
+"""How many times what noise alone leaves in the band the standard deviation of structure must be."""
 
 
 def without_alpha(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -247,6 +261,49 @@ def choose_intensity(images: Iterable[NDArray[Any]]) -> Intensity:
     low, high = zip(*ends, strict=True)
     skewed = channels == 1 and finite[0].size > 0 and np.median(finite[0]) - low[0] < 0.1 * (high[0] - low[0])
     return Intensity(transform="log" if skewed else "linear", low=low, high=high)
+
+
+def shows_structure(
+    pixels: NDArray[Any], span: float | None = None, mask: NDArray[np.bool_] | None = None
+) -> bool:
+    """Tell whether a region shows structure: its contrast between 1.5 and 16 px stands above its noise.
+
+    The noise is that of Immerkaer, "Fast noise variance estimation", Comput. Vis. Image Underst. 64, 1996.
+
+    Parameters
+    ----------
+    pixels : ndarray, (y, x, channel)
+        The region; the mean of the channels counts.
+    span : float, optional
+        Range of the values of the image that the region is of; by default the region's own.
+    mask : ndarray of bool, (y, x), optional
+        True for the pixels that count.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> noise = np.random.default_rng(0).normal(100, 2, (96, 96, 1))
+    >>> structure = 20.0 * np.sin(np.arange(96) / 4)[:, None, None]
+    >>> shows_structure(noise, span=255), shows_structure(noise + structure, span=255)
+    (False, True)
+    """
+    from scipy.ndimage import convolve, gaussian_filter
+
+    grey = np.nan_to_num(pixels.mean(2, dtype=np.float64))
+    inside = np.ones(grey.shape, bool) if mask is None else mask
+    if not inside.any() or min(grey.shape) < 3:
+        return False
+    grey = np.where(inside, grey, grey[inside].mean())
+    fine, coarse = BAND
+    contrast = (gaussian_filter(grey, fine) - gaussian_filter(grey, coarse))[inside].std()
+    kernel = np.outer((1, -2, 1), (1, -2, 1))
+    noise = np.sqrt(np.pi / 2) / 6 * np.abs(convolve(grey, kernel))[inside].mean()
+    left = noise / (2 * np.sqrt(np.pi) * fine)  # of white noise, after the finer Gaussian
+    least = LEAST_CONTRAST * (np.ptp(grey) if span is None else span)
+    return bool(contrast > max(ABOVE_NOISE * left, least))
 
 
 def _ends(values: NDArray[np.float64]) -> tuple[float, float]:

@@ -65,19 +65,24 @@ def evaluation_tables(summaries: Sequence[ConditionSummary]) -> dict[str, Table]
     """
     ranks = list(summaries[0].success)
     found = [["Query", "n", *(f"Acc@{k}" for k in ranks), "MRR", "median rank", "p90 rank"]]
+    findable = [["Query", "n", *(f"Acc@{k}" for k in ranks)]]
     located = [["Query", "n", "corner error px", "within 2 %", "within 5°", "s median", "s p95"]]
     for summary in summaries:
         found.append([str(summary.condition), str(summary.queries), *map(str, summary.success.values())])
         found[-1] += [f"{summary.mean_reciprocal_rank:.3f}"]
         found[-1] += [_number(summary.median_rank), _number(summary.p90_rank)]
+        if summary.findable is not None:
+            shares_of = list(summary.findable.values())
+            texts = [str(share) if share.total else "-" for share in shares_of]
+            findable.append([str(summary.condition), str(shares_of[0].total), *texts])
         located.append([str(summary.condition), str(summary.localised), _number(summary.median_corner_error)])
         shares = (summary.within_width, summary.within_degrees)
         located[-1] += [str(share) if summary.localised else "-" for share in shares]
         located[-1] += [_number(summary.median_seconds, 2), _number(summary.p95_seconds, 2)]
-    tables = {
-        f"Found among {summaries[0].fields} fields": found,
-        "Located, of those with a box on the right field": located,
-    }
+    tables = {f"Found among {summaries[0].fields} fields": found}
+    if len(findable) > 1:
+        tables["The same, of queries that show structure in both modalities"] = findable
+    tables["Located, of those with a box on the right field"] = located
     confidence = _confidence_rows(summaries)
     if len(confidence) > 1:
         tables["Confidence of the first hit"] = confidence
