@@ -28,7 +28,8 @@ DrawnPair = tuple[NDArray[np.float32], NDArray[np.float32]]
 _POOLED = 192  # pairs that patches are cut from: eight batches of 24 meet each of them once on average
 _MEASURED = 64
 _HISTORY_STEPS = 100
-_APART = 32  # px: most that the windows of two partners lie apart; the mark at 40 px below needs less
+_APART = 32  # px: most that the windows of two partners lie apart
+_MARK_WEIGHT = 2.0  # of what all windows have in common, in the loss; not compared with others
 _LEAST_RANGE = 0.1  # of the scene's: noise is not made a picture of
 
 
@@ -39,9 +40,11 @@ class EndlessTrainer:
     which another process draws meanwhile. Pair ``n`` depends on ``n`` alone, so that a resumed training meets
     the same pairs.
 
-    The networks see windows that lie up to `_APART` pixels apart; what both hold is compared. Where both see
-    the compared patch alone, a network learns from its zero-padded borders where a place lies in the patch,
-    and paints a mark of some 40 px at the middle: that tells the discs of a patch apart, and no two images.
+    A network can tell from its zero-padded borders where a place lies in the window that it sees. Where two
+    partners see windows that overlap much, it learns to paint a pattern there that every window has: that
+    tells the discs of a patch apart, and no two images. Three things are done against it: the windows of two
+    partners lie up to `_APART` pixels apart, and what both hold is compared; the mean of all windows of a
+    step is subtracted before the loss, so that the pattern gains nothing; and it is penalised.
 
     The first and the second patches of a batch pass through two copies of the network at the same time, each
     on one thread. Threads that share an operation wait for each other, which is ten times slower where other
@@ -132,7 +135,13 @@ class EndlessTrainer:
         networks = (self.network, self._copy)
         comirs = list(self._threads.map(lambda side: self._comir(side, chosen), (0, 1)))
         ends = [comir.detach().requires_grad_() for comir in comirs]
-        loss = self.objective(ends[0], ends[1], chosen.turned.to(self.device))
+        windows = torch.cat(ends)
+        everywhere = windows.mean(0)
+        compared = [self._compared(side, chosen, ends[side] - everywhere) for side in (0, 1)]
+        pattern = everywhere - everywhere.mean((1, 2), keepdim=True)
+        strength = pattern.square().mean() / windows.var().clamp_min(1e-9)
+        loss = self.objective(compared[0], compared[1], chosen.turned.to(self.device))
+        loss = loss + _MARK_WEIGHT * strength
         for network in networks:
             network.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -153,22 +162,32 @@ class EndlessTrainer:
         return value
 
     def _comir(self, side: int, chosen: PatchBatch) -> Tensor:
+        """Compute the CoMIRs of the windows that a side sees of the patches."""
         network = (self.network, self._copy)[side]
-        generator = torch.Generator().manual_seed(chosen.seeds[side] + 1)
-        patches = with_own_range(chosen.cut(side), generator)
-        away = torch.randint(_APART + 1, (len(patches), 2), generator=generator).tolist()
+        patches = with_own_range(chosen.cut(side), torch.Generator().manual_seed(chosen.seeds[side] + 1))
         seen = self.settings.patch_size + _APART
-        patches = torch.stack(
-            [patch[:, y : y + seen, x : x + seen] for patch, (y, x) in zip(patches, away, strict=True)]
-        ).to(self.device)
-        patches = patches.contiguous(memory_format=torch.channels_last)
+        places = zip(patches, self._places(side, chosen), strict=True)
+        windows = torch.stack([patch[:, y : y + seen, x : x + seen] for patch, (y, x) in places])
+        windows = windows.to(self.device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32):
-            comirs: Tensor = network(patches)
+            comirs: Tensor = network(windows)
+        return comirs.float()
+
+    def _places(self, side: int, chosen: PatchBatch) -> list[list[int]]:
+        """First pixel, y and x, of each window in its patch."""
+        generator = torch.Generator().manual_seed(chosen.seeds[side] + 2)
+        places: list[list[int]] = torch.randint(
+            _APART + 1, (len(chosen.turned), 2), generator=generator
+        ).tolist()
+        return places
+
+    def _compared(self, side: int, chosen: PatchBatch, comirs: Tensor) -> Tensor:
+        """Cut what the windows of both sides hold."""
         size = self.settings.patch_size
         return torch.stack(
             [
                 comir[:, _APART - y : _APART - y + size, _APART - x : _APART - x + size]
-                for comir, (y, x) in zip(comirs.float(), away, strict=True)
+                for comir, (y, x) in zip(comirs, self._places(side, chosen), strict=True)
             ]
         )
 
