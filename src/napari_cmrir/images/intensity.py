@@ -1,4 +1,4 @@
-"""Pixel values: conversion of palettes, CMYK and alpha to grey or RGB, scaling for a network, structure above noise."""
+"""Pixel values: palettes, CMYK and alpha to grey or RGB, scaling for a network, structure above noise."""
 
 from __future__ import annotations
 
