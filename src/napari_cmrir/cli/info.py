@@ -58,6 +58,7 @@ def _model_card(path: Path) -> dict[str, Any]:
         "model": str(path),
         "representation": model.name,
         "modalities": "any two" if model.takes_any_modality else list(model.modalities),
+        **({"caveat": model.caveat} if model.caveat else {}),
         "channels": model.channels,
         "pixel size (micrometres)": model.pixel_size,
         "parameters": _count_parameters(model),

@@ -108,12 +108,19 @@ class SettingsOptions:
         Names of the fields; by default all. A field that is itself a settings model has no option.
     flags : mapping
         Option names of fields whose option is not the field's name with dashes.
+    others : tuple of type of Settings
+        Models that may take the place of ``model``: their fields are offered, too. A name that several
+        models have is one option.
+    other_panel : str
+        Heading of the options that only the others have.
     """
 
     model: type[Settings]
     panel: str
     fields: tuple[str, ...] = ()
     flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    others: tuple[type[Settings], ...] = ()
+    other_panel: str = ""
 
     def parameters(self, group: str) -> dict[str, inspect.Parameter]:
         """Make one keyword-only parameter per field, named ``<group>_<field>`` and annotated for typer."""
@@ -122,11 +129,18 @@ class SettingsOptions:
                 f"{group}_{name}",
                 inspect.Parameter.KEYWORD_ONLY,
                 default=None,
-                annotation=self._annotation(name, self.model.model_fields[name]),
+                annotation=self._annotation(name, self._holders(name)),
             )
-            for name in self.fields or self.model.model_fields
-            if not _is_settings(self.model.model_fields[name].annotation)
+            for name in self.fields or dict.fromkeys(name for m in self._models() for name in m.model_fields)
+            if not _is_settings(self._holders(name)[0].annotation)
         }
+
+    def _models(self) -> tuple[type[Settings], ...]:
+        return (self.model, *self.others)
+
+    def _holders(self, name: str) -> list[FieldInfo]:
+        """The fields of this name, of every model that has one."""
+        return [model.model_fields[name] for model in self._models() if name in model.model_fields]
 
     def flag(self, name: str) -> str:
         """Return the option of a field as a user types it, such as ``--max-rotation``."""
@@ -140,12 +154,12 @@ class SettingsOptions:
         given : mapping
             Values by field name, as `settings_options` passes them.
         base : Settings, optional
-            A preset; by default the model's defaults.
+            A preset of `model` or of one of the `others`; by default the model's defaults.
 
         Returns
         -------
         Settings
-            An instance of `model`.
+            Of the base's type.
 
         Raises
         ------
@@ -160,8 +174,9 @@ class SettingsOptions:
         napari_cmrir.errors.InputError: --pixel-size cannot be -1.0: Input should be greater than 0.
         """
         start = {} if base is None else {name: getattr(base, name) for name in type(base).model_fields}
+        model = type(base) if isinstance(base, self.others) else self.model
         try:
-            return self.model.model_validate(start | dict(given))
+            return model.model_validate(start | dict(given))
         except ValidationError as error:
             wrong = error.errors()[0]
             if not wrong["loc"]:
@@ -174,18 +189,19 @@ class SettingsOptions:
         if own is not None:
             return own
         dashed = name.replace("_", "-")
-        is_switch = self.model.model_fields[name].annotation is bool
+        is_switch = self._holders(name)[0].annotation is bool
         return (f"--{dashed}/--no-{dashed}",) if is_switch else (f"--{dashed}",)
 
-    def _annotation(self, name: str, info: FieldInfo) -> Any:
+    def _annotation(self, name: str, infos: Sequence[FieldInfo]) -> Any:
+        info, is_shared = infos[0], len(infos) > 1
         kind, choices = _option_type(name, info.annotation)
-        bounds = _bounds(info) if kind in (int, float) else {}
+        bounds = _bounds(info) if kind in (int, float) and not is_shared else {}  # else of each model
         repeat = " Repeat the option for each value." if get_origin(kind) is list else ""
         option = typer.Option(
             *self._declared(name),
             help=f"{info.description}{repeat}",
-            rich_help_panel=self.panel,
-            show_default=_as_text(info.default) or False,
+            rich_help_panel=self.panel if name in self.model.model_fields else self.other_panel,
+            show_default="as the preset" if is_shared else _as_text(info.default) or False,
             metavar="|".join(map(str, choices)) if choices and kind in (int, str) else None,
             **bounds,
         )

@@ -11,6 +11,8 @@ import typer
 from napari_cmrir.cli.options import READING, Device, Preset, SettingsOptions, settings_options
 from napari_cmrir.errors import InputError
 from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.translation.settings import CycleGanSettings, Pix2PixSettings
+from napari_cmrir.settings import Settings
 
 if TYPE_CHECKING:
     from napari_cmrir.images.discovery import Pair
@@ -20,7 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["import_checkpoint", "train"]
 
 TRAINING = SettingsOptions(
-    TrainingSettings, "How the networks are trained", flags={"channels": ("--comir-channels",)}
+    TrainingSettings,
+    "How the networks are trained",
+    flags={"channels": ("--comir-channels",)},
+    others=(Pix2PixSettings, CycleGanSettings),
+    other_panel="How pix2pix and CycleGAN are trained",
 )
 
 
@@ -41,7 +47,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training.")] = False,
     representation: Annotated[
         str,
-        typer.Option(help="Representation to train: comir, original, or one that an installed package adds."),
+        typer.Option(
+            help="Representation to train: comir, pix2pix, cyclegan, original, or one that an installed"
+            " package adds."
+        ),
     ] = "comir",
     check: Annotated[
         bool,
@@ -76,11 +85,14 @@ def train(
     if output is None:
         raise typer.BadParameter("give the model file to write", param_hint="'--output'")
     settings = REPRESENTATIONS[representation].presets.get(preset)
-    if isinstance(settings, TrainingSettings):
+    known = type(settings).model_fields if isinstance(settings, Settings) else {}
+    strange = [TRAINING.flag(name) for name in training if name not in known]
+    if strange:
+        raise InputError(
+            f"The representation '{representation}' is trained without {', '.join(strange)}; leave it out."
+        )
+    if training:
         settings = TRAINING.settings(training, settings)
-    elif training:
-        given = ", ".join(TRAINING.flag(name) for name in training)
-        raise InputError(f"The representation '{representation}' is trained without {given}; leave it out.")
     read_as = READING.settings(reading)
     found = find_pairs(pairs, modalities, read_as)
     alone = unpaired_images(pairs, modalities)
@@ -105,6 +117,8 @@ def train(
     last = model.history[-1] if model.history else None
     learnt = f", {last['step']} steps, last loss {last['loss']:.3f}" if last else ""
     typer.echo(f"Trained on {len(found)} pairs of {' and '.join(modalities)}{learnt}{_kept(model)}: {output}")
+    if model.caveat:
+        typer.echo(f"Note: {model.caveat}.")
 
 
 def _check(pairs: list[Pair], modalities: tuple[str, str], model: str, correct: Path | None) -> None:

@@ -94,6 +94,23 @@ class Representation(ABC):
         """Standard deviation, in pixels, of the high pass before images are compared; 0 for no high pass."""
         return HIGH_PASS_PX
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Modalities that images can be compared in; none if they meet in a space of their own.
+
+        A representation that has some gives itself for each of them by ``towards(target)``.
+        """
+        return ()
+
+    def towards(self, target: str) -> Representation:
+        """Give the same representation, comparing images in one of its `targets`."""
+        raise NotImplementedError(f"{type(self).__name__} has no targets.")
+
+    @property
+    def caveat(self) -> str:
+        """What must be said wherever figures of it are shown; empty if nothing."""
+        return ""
+
     @abstractmethod
     def decisive(self) -> dict[str, Any]:
         """Give all values that determine a represented image, except `tensors`, as JSON values.
@@ -281,7 +298,9 @@ REPRESENTATIONS: Registry[RepresentationKind] = Registry(
     {
         "comir": "napari_cmrir.representations.comir.training.train:COMIR",
         "comir-any": "napari_cmrir.representations.comir.any_modality:ANY_MODALITY",
+        "cyclegan": "napari_cmrir.representations.translation.training:CYCLEGAN",
         "original": "napari_cmrir.representations.original:ORIGINAL",
+        "pix2pix": "napari_cmrir.representations.translation.training:PIX2PIX",
     },
 )
 """Kinds of representation; other packages add theirs as entry points of ``napari_cmrir.representations``."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["PatchBatch", "PatchSampler", "circular_mask", "local_circles", "rotate"]
+__all__ = ["PatchBatch", "PatchSampler", "circular_mask", "local_circles", "rotate", "sample"]
 
 # Random windows per patch, of which the one of most contrast is cut: fewer patches show empty glass. More
 # would bias training to a few places; not measured.
@@ -155,7 +155,7 @@ class PatchBatch:
             [min(self.size * float(s), w.shape[-1]) for s, w in zip(self.scale, windows, strict=True)]
         )
         angle = self.angle + side * self.turned
-        patches = _sample(stacked, angle, ratio / largest, self.flip, self.size)
+        patches = sample(stacked, angle, ratio / largest, self.flip, self.size)
         return vary(patches, torch.Generator().manual_seed(self.seeds[side]), self.variation)
 
 
@@ -165,8 +165,21 @@ def _pad(window: Tensor, side: int) -> Tensor:
     return F.pad(window, (extra // 2, extra - extra // 2, extra // 2, extra - extra // 2))
 
 
-def _sample(windows: Tensor, degrees: Tensor, share: Tensor, flip: Tensor, size: int) -> Tensor:
-    """Sample the central share of each window, its content turned counter-clockwise."""
+def sample(windows: Tensor, degrees: Tensor, share: Tensor, flip: Tensor, size: int) -> Tensor:
+    """Sample the central share of each window, its content turned counter-clockwise.
+
+    Parameters
+    ----------
+    windows : (n, channel, side, side) tensor
+    degrees, share, flip : (n,) tensors
+        Angle, share of the window's side (1: the whole), and whether the patch is mirrored.
+    size : int
+        Side of the patches in pixels.
+
+    Returns
+    -------
+    (n, channel, size, size) tensor
+    """
     radians = torch.deg2rad(degrees).to(windows)
     cos, sin = radians.cos() * share.to(windows), radians.sin() * share.to(windows)
     mirror = torch.where(flip, -1.0, 1.0).to(windows)
@@ -197,7 +210,7 @@ def rotate(images: Tensor, degrees: Tensor) -> Tensor:
     [[[[2, 4], [1, 3]]]]
     """
     ones = torch.ones_like(degrees)
-    return _sample(images, degrees, ones, torch.zeros_like(degrees, dtype=torch.bool), images.shape[-1])
+    return sample(images, degrees, ones, torch.zeros_like(degrees, dtype=torch.bool), images.shape[-1])
 
 
 def circular_mask(side: int) -> Tensor:

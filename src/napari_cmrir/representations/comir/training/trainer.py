@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,74 +19,10 @@ from napari_cmrir.representations.comir.training.loss import Objective, Recovery
 from napari_cmrir.representations.comir.training.patches import PatchSampler
 from napari_cmrir.representations.comir.training.settings import TrainingFigures, TrainingSettings
 from napari_cmrir.representations.comir.training.validation import RetrievalTest, Selection, measure_scale
-from napari_cmrir.representations.devices import (
-    is_out_of_memory,
-    peak_memory,
-    release_memory,
-    run_parallel,
-    training_precision,
-)
+from napari_cmrir.representations.devices import peak_memory, run_parallel, training_precision
+from napari_cmrir.representations.training_state import SteppedTrainer
 
-__all__ = ["History", "Trainer", "build_optimiser", "learning_rate"]
-
-
-class History:
-    """Mean loss and seconds of every few steps, and the retrieval at validations.
-
-    Attributes
-    ----------
-    entries : list of dict
-        ``"step"``, ``"loss"`` (mean since the last entry) and ``"seconds"``; after a validation also
-        ``"retrieval"`` (0 to 1) and ``"validation_loss"``.
-
-    Examples
-    --------
-    >>> history = History()
-    >>> for loss in (3.0, 1.0):
-    ...     history.add(loss)
-    >>> history.take_down(2, retrieval=0.5)
-    >>> history.entries[0]["loss"], history.loss, history.retrieval
-    (2.0, 2.0, 0.5)
-    """
-
-    def __init__(self) -> None:
-        self.entries: list[dict[str, float]] = []
-        self._recent: list[float] = []
-        self._clock = time.monotonic()
-
-    def add(self, loss: float) -> None:
-        """Add the loss of a step; a loss that is not finite is ignored."""
-        if math.isfinite(loss):
-            self._recent.append(loss)
-
-    def take_down(self, step: int, **more: float) -> None:
-        """Make an entry of the steps since the last one, and add more values to the latest entry."""
-        if self._recent:
-            now = time.monotonic()
-            mean, seconds = float(np.mean(self._recent)), round(now - self._clock, 3)
-            self.entries.append({"step": step, "loss": mean, "seconds": seconds})
-            self._recent, self._clock = [], now
-        if self.entries:
-            self.entries[-1].update(more)
-
-    @property
-    def loss(self) -> float:
-        """Loss of the latest entry; not a number before the first."""
-        return self.entries[-1]["loss"] if self.entries else math.nan
-
-    @property
-    def retrieval(self) -> float | None:
-        """Share of queries retrieved at the latest validation, 0 to 1; ``None`` before the first."""
-        scores = [entry["retrieval"] for entry in self.entries if "retrieval" in entry]
-        return scores[-1] if scores else None
-
-    def state(self) -> dict[str, Any]:
-        """Give the state as plain values, for `load_state`."""
-        return {"entries": self.entries, "recent": self._recent}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore a `state`."""
-        self.entries, self._recent = state["entries"], state["recent"]
+__all__ = ["Trainer", "build_optimiser", "learning_rate"]
 
 
 def build_optimiser(
@@ -152,7 +86,7 @@ _HISTORY_STEPS = 10  # steps per history entry: fine enough for a plot of 1,500 
 _PREVIEW_SIDE = 192  # px of the pair shown while training; larger ones take time from training; not measured
 
 
-class Trainer:
+class Trainer(SteppedTrainer):
     """The state of a training, advanced one step at a time.
 
     Parameters
@@ -168,19 +102,11 @@ class Trainer:
 
     Attributes
     ----------
-    step : int
-        Steps done.
-    batch_size : int
-        Pairs of patches per step; halved from the setting when memory runs out.
     selection : Selection
         The best networks so far; the latest networks if nothing is validated.
-    history : History
-        Losses and validations.
-    stopped : str
-        Reason why training ended early; empty otherwise.
-    notes : list of str
-        Sentences for the user on what happened.
     """
+
+    fewest_pairs = 2
 
     def __init__(
         self,
@@ -196,7 +122,7 @@ class Trainer:
                 f"The smallest training image has a side of {smallest} pixels, less than a patch of"
                 f" {settings.patch_size}; give larger images or a smaller patch size."
             )
-        self.modalities, self.settings, self.device = modalities, settings, device
+        super().__init__(modalities, settings, device)
         self.intensities = {
             modality: choose_intensity([pair[side] for pair in (*images, *validation)])
             for side, modality in enumerate(modalities)
@@ -218,8 +144,6 @@ class Trainer:
         )
         parameters = [p for network in self.networks.values() for p in network.parameters()]
         self.optimiser = build_optimiser(parameters, settings)
-        self.step = 0
-        self.history = History()
         self.precision = training_precision(device)
         self.objective = Objective(settings, device)
         test = (
@@ -236,43 +160,28 @@ class Trainer:
         self._shown = self._shown_pair()
         self._comirs: list[Tensor] = []
         self.recovery = Recovery(self.networks, self.optimiser, self.selection)
-        self.batch_size = settings.batch_size
-        self.stopped = ""
-        self.notes: list[str] = []
 
-    def advance(self) -> float:
-        """Do one step and return its loss; halve the batch if memory runs out.
+    def draws(self) -> torch.Generator:
+        """Give the generator of the patches' draws."""
+        return self.sampler.generator
 
-        Raises
-        ------
-        InputError
-            If the memory does not hold two pairs, or training does not converge.
-        """
-        while True:
-            draws = self.sampler.generator.get_state()
-            try:
-                return self.train_step()
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            self.sampler.generator.set_state(draws)
-            self._halve_batch()
-
-    def _halve_batch(self) -> None:
-        """Halve the batch after memory ran out, and note it for the user."""
+    def forget(self) -> None:
+        """Give up the CoMIRs and gradients of a failed step."""
         self._comirs = []
         self.optimiser.zero_grad()
-        release_memory(self.device)
-        if self.batch_size < 4:
-            raise InputError(
-                f"The memory of {self.device.type} does not hold a training step of {self.batch_size} pairs"
-                " of patches; give a smaller patch size or network, or another device."
-            )
-        self.notes.append(
-            f"Step {self.step + 1}: the memory of {self.device.type} does not hold {self.batch_size} pairs of"
-            f" patches; going on with {self.batch_size // 2} a step."
-        )
-        self.batch_size //= 2
+
+    def content(self) -> Iterator[bytes]:
+        """Yield the scaled images, and the validation fields."""
+        for pair in self.sampler.pairs:
+            for image in pair:
+                yield image.numpy().tobytes()
+        for fields in self.selection.test.fields if self.selection.test is not None else ():
+            yield fields.numpy().tobytes()
+
+    def describe(self, loss: float) -> str:
+        """Say the loss, and the retrieval at the latest validation."""
+        retrieval = self.history.retrieval
+        return super().describe(loss) + ("" if retrieval is None else f", retrieves {retrieval:.0%}")
 
     def train_step(self) -> float:
         """Do one optimisation step and return its loss.
@@ -394,15 +303,7 @@ class Trainer:
         return first[window], second[window]
 
     def figures(self, device: str, eta_seconds: float) -> TrainingFigures:
-        """Give the latest figures, and the CoMIRs of one pair by the current networks.
-
-        Parameters
-        ----------
-        device : str
-            Device of the training, in words.
-        eta_seconds : float
-            Expected time to the last step.
-        """
+        """Give the latest figures, and the CoMIRs of one pair by the current networks."""
         kept = self.selection.score if self.history.retrieval is not None else None
         return TrainingFigures(
             loss=self.history.loss,
