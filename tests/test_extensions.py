@@ -165,7 +165,7 @@ def test_without_the_package_its_names_are_unknown(monkeypatch):
     assert "edges" in REPRESENTATIONS
     monkeypatch.undo()
     REPRESENTATIONS.reload()
-    with pytest.raises(cmrir.InputError, match="choose one of comir, comir-any, original"):
+    with pytest.raises(cmrir.InputError, match="choose one of comir, comir-any, cyclegan, original, pix2pix"):
         REPRESENTATIONS["edges"]
 
 
