@@ -12,8 +12,9 @@ from napari_cmrir.evaluation.report.tables import study_tables
 from napari_cmrir.evaluation.retrievers.base import RETRIEVERS, Retriever
 from napari_cmrir.evaluation.settings import StudySettings, Variant
 from napari_cmrir.evaluation.study import StudyReport, study
-from napari_cmrir.representations.base import represent
+from napari_cmrir.representations.base import represent, train
 from napari_cmrir.representations.original import fit_original
+from napari_cmrir.representations.translation.settings import PIX2PIX_PRESETS, Pix2PixSettings
 
 BOTH = ("SHG", "BF")
 
@@ -237,3 +238,132 @@ def test_whole_systems_are_asked_the_same_queries(grey_model, pairs, asked, tmp_
     written = file.stat().st_mtime_ns
     assert run_study().retrievers == report.retrievers
     assert file.stat().st_mtime_ns == written
+
+
+FEW = Pix2PixSettings(steps=2, batch_size=2, patch_size=32, filters=4, downs=5)
+
+
+def test_what_has_no_weights_is_told_and_the_rest_is_evaluated(
+    grey_model, pairs, asked, tmp_path, monkeypatch
+):
+    """No model of pix2pix, no weights of ResNet152, and no training pairs for TC-Net."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    settings = asked.model_copy(
+        update={
+            "representations": ("comir", "pix2pix"),
+            "descriptors": ("resnet152", "surf"),
+            "rerankings": ("none",),
+            "retrievers": ("tcnet", "2dkd"),
+        }
+    )
+    report = jobs.run(study(grey_model, pairs[:2], BOTH, settings, output=tmp_path / "study"))
+    assert [str(variant) for variant in report.variants] == ["surf on comir, re-ranking none"]
+    assert list(report.retrievers) == ["2dkd"]
+    assert list(report.missing) == [
+        "resnet152 on pix2pix, re-ranking none",
+        "surf on pix2pix, re-ranking none",
+        "resnet152 on comir, re-ranking none",
+        "tcnet",
+    ]
+    assert "train --representation pix2pix" in report.missing["surf on pix2pix, re-ranking none"]
+    assert "resnet152" in report.missing["resnet152 on comir, re-ranking none"]
+    assert "at least two training pairs" in report.missing["tcnet"]
+    heading, *rows = rows_of(study_tables(report), "Missing")
+    assert heading == ["Not evaluated", "Why"]
+    assert rows[0][0] == "resnet152 on pix2pix, re-ranking none, surf on pix2pix, re-ranking none"
+    assert len(rows) == 3
+
+
+def test_a_study_of_which_nothing_can_be_evaluated_says_why(grey_model, pairs, asked, tmp_path):
+    settings = asked.model_copy(update={"representations": ("cyclegan",)})
+    with pytest.raises(InputError, match="There is no model of 'cyclegan'"):
+        jobs.run(study(grey_model, pairs[:2], BOTH, settings, output=tmp_path / "study"))
+
+
+@pytest.fixture(scope="module")
+def translation(pairs):
+    return jobs.run(train(pairs[2:], BOTH, FEW, representation="pix2pix"))
+
+
+def test_a_translation_is_searched_in_both_of_its_modalities(grey_model, translation, pairs, asked, tmp_path):
+    """The four searches of the paper's Table 1, and their controls."""
+    evaluation = asked.evaluation.model_copy(update={"kinds": ("cross", "within")})
+    settings = asked.model_copy(
+        update={
+            "representations": ("comir", "pix2pix"),
+            "rerankings": ("none", "registration"),
+            "reranked": ("comir",),
+            "evaluation": evaluation,
+        }
+    )
+    job = study(grey_model, pairs[:2], BOTH, settings, output=tmp_path / "study", models=[translation])
+    report = jobs.run(job)
+    spaces = [(variant.space, variant.reranking) for variant in report.variants]
+    assert spaces == [
+        ("comir", "none"),
+        ("comir", "registration"),
+        ("pix2pix in SHG", "none"),
+        ("pix2pix in BF", "none"),
+    ]
+    in_bf = Variant("surf", "pix2pix", "none", "BF")
+    in_shg = Variant("surf", "pix2pix", "none", "SHG")
+    for variant in (in_bf, in_shg):
+        for query in BOTH:
+            for repository in BOTH:
+                assert report.condition(variant, query, repository, "transformed", "full") is not None
+    text = study_tables(report)
+    rows = rows_of(text, "Table 1: full image, top-10 success, no re-ranking")
+    ours = [row[:3] for row in rows if row[1].startswith("pix2pix")]
+    marked = "pix2pix in BF (not comparable)"
+    assert ["surf", marked, "fake BF"] in ours
+    assert ["surf", marked, "BF"] in ours
+    paper = next(row for row in rows if row[1:3] == ["pix2pix in BF", "paper: fake BF"])
+    assert rows[0][3:] == ["SHG", "SHG(T)", "BF", "BF(T)"]
+    assert paper[3:] == ["100.0", "67.9", "35.8", "31.3"]  # fake BF in fake BF, BF in fake BF
+    assert "**pix2pix: own settings: not the published method, its figures are not comparable" in text
+    _, *models = rows_of(text, "Models")
+    row = next(row for row in models if row[0] == "pix2pix")
+    assert row[1:5] == ["own", "2", "0", "4"]
+    assert translation.fingerprint.startswith(row[5])
+
+
+def test_a_quick_study_trains_what_it_has_no_model_of(grey_model, pairs, asked, tmp_path, monkeypatch):
+    monkeypatch.setitem(PIX2PIX_PRESETS, "fast", FEW)
+    settings = asked.model_copy(update={"representations": ("pix2pix",), "rerankings": ("none",)})
+    output = tmp_path / "study"
+
+    def run_study():
+        how = {"training_pairs": pairs[2:], "quick": True, "output": output}
+        return jobs.run(study(grey_model, pairs[:2], BOTH, settings, **how))
+
+    report = run_study()
+    assert {variant.target for variant in report.variants} == set(BOTH)
+    assert report.models["pix2pix"]["preset"] == "fast"
+    assert report.models["pix2pix"]["trained_on"] == 4
+    assert "**pix2pix: fast preset: not the published method" in study_tables(report)
+    (file,) = (output / "models").iterdir()
+    written = file.stat().st_mtime_ns
+    assert run_study().models == report.models
+    assert file.stat().st_mtime_ns == written
+
+
+def test_a_quick_study_asks_every_system_of_the_paper():
+    quick = StudySettings.quick()
+    assert set(quick.representations) == {"original", "comir", "pix2pix", "cyclegan"}
+    assert set(quick.descriptors) == {"sift", "surf", "resnet152"}
+    assert set(quick.retrievers) == {"2dkd", "tcnet", "imtdf"}
+    reranked = {variant.representation for variant in quick.variants() if variant.reranking != "none"}
+    assert reranked == {"comir"}
+
+
+def test_the_published_figures_of_translations_have_all_four_searches():
+    """Of baselines: fake BF in BF, BF in fake BF, fake SHG in SHG, SHG in fake SHG, plain / T."""
+    for (features, method), expected in {
+        ("sift", "cyclegan"): "15.7 16.4 26.1 24.6 14.2 13.4 15.7 18.7 70.9 48.5",
+        ("sift", "pix2pix"): "14.2 21.6 20.9 22.4 14.2 14.2 0.0 18.7 20.2 26.1",
+        ("surf", "cyclegan"): "21.6 17.2 35.8 23.9 12.7 12.7 14.2 12.7 78.4 88.8",
+        ("surf", "pix2pix"): "20.9 12.7 35.8 31.3 26.1 19.4 35.1 31.3 67.9 85.1",
+    }.items():
+        in_bf, in_shg = (REPLACEMENT["full"][features, method, target] for target in ("BF", "SHG"))
+        found = [*in_bf["BF"][2:], *in_bf["SHG"][:2], *in_shg["SHG"][:2], *in_shg["BF"][2:]]
+        assert [*found, in_bf["SHG"][3], in_shg["BF"][1]] == expected.split()

@@ -88,7 +88,7 @@ def test_a_file_names_its_representation_and_one_that_names_none_is_a_comir(tmp_
     save_file({}, path, metadata={"napari-cmrir": json.dumps({**header, "representation": "magic"})})
     with pytest.raises(
         InputError,
-        match="There is no representation 'magic'; choose one of comir, comir-any, cyclegan, original, pix2pix",
+        match="no representation 'magic'; choose one of comir, comir-any, cyclegan, original, pix2pix",
     ):
         load_model(path)
 

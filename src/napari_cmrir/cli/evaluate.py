@@ -131,8 +131,9 @@ def evaluate(
         }
     )
     found = find_pairs(pairs, modalities, read_as)
+    loaded = load_model(model)
     job = measure(
-        load_model(model),
+        loaded,
         found,
         modalities,
         settings,
@@ -142,6 +143,8 @@ def evaluate(
         device=device.value,
     )
     report = draw(job)
+    if loaded.caveat:
+        typer.echo(f"Note: {loaded.caveat}.\n")
     for title, rows in evaluation_tables(report.summaries()).items():
         typer.echo(f"{title}\n\n{as_markdown(rows)}\n")
     if other is not None:
@@ -160,13 +163,15 @@ def evaluate(
     failures.end(len(found))
 
 
-study_command = Lists.of("--representations", "--descriptors", "--rerankers", "--retrievers")
+study_command = Lists.of(
+    "--representations", "--descriptors", "--rerankers", "--retrievers", "--reranked", "--models"
+)
 
 
 STUDY = SettingsOptions(
     StudySettings,
     "Variants to compare",
-    fields=("representations", "descriptors", "rerankings", "retrievers", "rerank_within"),
+    fields=("representations", "descriptors", "rerankings", "retrievers", "reranked", "rerank_within"),
     flags={"rerankings": ("--rerankers",)},
 )
 STUDY_PROTOCOL = SettingsOptions(
@@ -193,6 +198,18 @@ def study(
             help="Folder of the pairs that the retrievers learn from. Repeat the option for two folders."
         ),
     ] = None,
+    models: Annotated[
+        list[Path] | None,
+        typer.Option(help="Model files of the other representations that are trained, such as pix2pix."),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="All systems of the paper, unless others are named; what has no model is trained by its"
+            " preset fast on the training pairs. Such figures are not comparable with the paper's.",
+        ),
+    ] = False,
     within: Annotated[bool, typer.Option(help="Also search each modality with itself.")] = True,
     untransformed: Annotated[bool, typer.Option(help="Also ask untransformed queries.")] = True,
     preset: Annotated[
@@ -237,7 +254,8 @@ def study(
             "search": SearchSettings(bow_vocabulary="new" if new_vocabulary else "repository"),
         }
     )
-    settings = STUDY.settings(compared, StudySettings(evaluation=evaluation))
+    base = StudySettings.quick() if quick else StudySettings()
+    settings = STUDY.settings(compared, base.model_copy(update={"evaluation": evaluation}))
     found = find_pairs(pairs, modalities, read_as)
     learned = find_pairs(training_pairs, modalities, read_as) if training_pairs else ()
     job = run_study(
@@ -247,6 +265,8 @@ def study(
         settings,
         output=output,
         training_pairs=learned,
+        models=[load_model(file) for file in models or ()],
+        quick=quick,
         device=device.value,
     )
     report = draw(job)

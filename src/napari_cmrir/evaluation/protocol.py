@@ -474,6 +474,7 @@ def evaluate(
         ready={modality: dict(found) for modality, found in evaluation_run.ready.items()},
         unindexed=unindexed,
         failed_pairs=failed_pairs,
+        caveat=model.caveat,
     )
 
 

@@ -142,6 +142,10 @@ class StudySettings(Settings):
         (),
         description="Complete systems that get the same queries; names of `RETRIEVERS`.",
     )
+    reranked: tuple[str, ...] = Field(
+        (),
+        description="Representations that are re-ranked; all, if none is named. The paper: CoMIRs only.",
+    )
     rerank_within: bool = Field(
         False,
         description="Re-rank within a modality, too; the paper re-ranks across modalities only.",
@@ -150,10 +154,24 @@ class StudySettings(Settings):
         EvaluationSettings(hits=1), description="The protocol, the same for every variant."
     )
 
+    @classmethod
+    def quick(cls) -> StudySettings:
+        """Give every system of the paper; only CoMIRs are re-ranked, as in the paper."""
+        return cls(
+            representations=("original", "comir", "pix2pix", "cyclegan"),
+            descriptors=("sift", "surf", "resnet152"),
+            rerankings=("none", "bow", "registration"),
+            reranked=("comir",),
+            retrievers=("2dkd", "imtdf", "tcnet"),
+        )
+
     def variants(self) -> Iterator[Variant]:
-        """Iterate over all combinations, those of one repository together."""
-        for names in product(self.descriptors, self.representations, self.rerankings):
-            yield Variant(*names)
+        """Iterate over all combinations, those of one repository together; targets are not known here."""
+        for descriptor, representation, reranking in product(
+            self.descriptors, self.representations, self.rerankings
+        ):
+            if reranking == "none" or not self.reranked or representation in self.reranked:
+                yield Variant(descriptor, representation, reranking)
 
 
 @dataclass(frozen=True)
@@ -164,14 +182,22 @@ class Variant:
     ----------
     descriptor, representation, reranking : str
         Names in `DESCRIPTORS`, `REPRESENTATIONS` and `RERANKINGS`.
+    target : str
+        The modality that a translation compares in; empty for what is compared in a space of its own.
     """
 
     descriptor: str
     representation: str
     reranking: str
+    target: str = ""
+
+    @property
+    def space(self) -> str:
+        """The representation, and the modality that it compares in."""
+        return f"{self.representation} in {self.target}" if self.target else self.representation
 
     def __str__(self) -> str:
-        return f"{self.descriptor} on {self.representation}, re-ranking {self.reranking}"
+        return f"{self.descriptor} on {self.space}, re-ranking {self.reranking}"
 
     def settings(self, study: StudySettings) -> EvaluationSettings:
         """Return the settings of the evaluation with this variant's methods."""

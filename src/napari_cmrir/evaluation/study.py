@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.metrics import share_at_most
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StudyReport", "study"]
 
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True, eq=False)
 class StudyReport:
@@ -39,12 +41,18 @@ class StudyReport:
         The evaluation of each, as JSON holds it.
     retrievers : mapping of str to dict
         The figures of each complete system, by its name.
+    missing : mapping of str to str
+        Why a variant or a complete system was not evaluated, such as weights that are not there, by its name.
+    models : mapping of str to dict
+        What each representation was made with: preset, steps, seed, pairs, weights and caveat, by its name.
     """
 
     modalities: tuple[str, str]
     settings: StudySettings
     variants: Mapping[Variant, dict[str, Any]]
     retrievers: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     def condition(
         self, system: Variant | str, query: str, repository: str, pose: str, size: str
@@ -64,11 +72,15 @@ def study(
     *,
     output: str | os.PathLike[str],
     training_pairs: Sequence[Pair] = (),
+    models: Sequence[Representation] = (),
+    quick: bool = False,
     device: str = "auto",
 ) -> Job[StudyReport]:
     """Evaluate all combinations of representations, descriptors and re-rankings, and complete systems.
 
-    All get the same queries.
+    All get the same queries. A translation (pix2pix, CycleGAN) is evaluated twice, in each modality that it
+    translates into: with the fakes of the queries, and with fakes in the repository. What cannot be
+    evaluated, such as a system whose weights are not there, is reported, and the others are evaluated.
 
     An interrupted study resumes with the same call: evaluations with equal settings, model, images and code
     are read from ``output``.
@@ -85,6 +97,11 @@ def study(
         Folder that keeps the evaluations and the repositories.
     training_pairs : sequence of Pair, optional
         Pairs that the retrievers learn from; none of ``pairs``.
+    models : sequence of Representation, optional
+        Of the other representations that are trained; at most one of each.
+    quick : bool
+        Train representations whose model is not given on the training pairs, by their preset ``fast``, and
+        run the retrievers with few steps. Such figures are not comparable with the paper's.
     device : str
         Where CoMIRs are computed.
 
@@ -100,35 +117,68 @@ def study(
     Raises
     ------
     InputError
-        If a name is unknown, or as `evaluate`.
+        If a name is unknown, or nothing could be evaluated.
     """
     settings = settings or StudySettings()
     _require_names(settings)
-    folder, variants = Path(output), list(settings.variants())
+    folder, asked_for = Path(output), list(settings.variants())
+    yield Progress(0, len(asked_for), "variants", "Reading the pairs")
+    content = yield from _digest(pairs, len(asked_for))
+    learned = yield from _digest(training_pairs, len(asked_for))
+    shared = {"code": code_digest(), "modalities": modalities, "pairs": content}
+    known = {given.name: given for given in (*models, model)}
+    missing: dict[str, str] = {}
+    representing: dict[str, Representation] = {}
+    for done, name in enumerate(dict.fromkeys(variant.representation for variant in asked_for)):
+        making = _representation(
+            name, known, pairs, training_pairs, modalities, folder, learned, quick, device
+        )
+        total = len(settings.representations)
+        made = yield from step_of(
+            _or_reason(making), done, total, "representations", partial(_describe, name)
+        )
+        if isinstance(made, str):
+            missing |= {str(variant): made for variant in asked_for if variant.representation == name}
+        else:
+            representing[name] = made
+    variants = [
+        replace(variant, target=target)
+        for variant in asked_for
+        if variant.representation in representing
+        for target in representing[variant.representation].targets or ("",)
+    ]
     total = len(variants) + len(settings.retrievers)
-    yield Progress(0, total, "variants", "Reading the pairs")
-    content = yield from _digest(pairs, total)
-    shared = {"code": code_digest(), "modalities": modalities, "pairs": content, "model": model.fingerprint}
-    models: dict[str, Representation] = {model.name: model}
     found: dict[Variant, dict[str, Any]] = {}
     for done, variant in enumerate(variants):
-        asked = variant.settings(settings)
-        key = _key(shared, variant=vars(variant), settings=dump_settings(asked))
-        name = f"{variant.descriptor}-{variant.representation}-{variant.reranking}-{key}"
-        job = _evaluate_variant(models, variant, pairs, modalities, asked, model.pixel_size, folder, device)
-        describe = partial(_describe, str(variant))
-        stored = _stored(folder / "conditions" / f"{name}.json", job)
-        found[variant] = yield from step_of(stored, done, total, "variants", describe)
+        asked, own = variant.settings(settings), representing[variant.representation]
+        own = own.towards(variant.target) if variant.target else own
+        key = _key(shared, model=own.fingerprint, variant=vars(variant), settings=dump_settings(asked))
+        name = f"{variant.descriptor}-{variant.space.replace(' ', '-')}-{variant.reranking}-{key}"
+        job = _evaluate_variant(own, variant, pairs, modalities, asked, folder, device)
+        stored = _or_reason(_stored(folder / "conditions" / f"{name}.json", job))
+        evaluation = yield from step_of(stored, done, total, "variants", partial(_describe, str(variant)))
+        if isinstance(evaluation, str):
+            missing[str(variant)] = evaluation
+        else:
+            found[variant] = evaluation
     retrieved: dict[str, dict[str, Any]] = {}
-    learned = (yield from _digest(training_pairs, total)) if settings.retrievers else ""
     for done, name in enumerate(settings.retrievers, len(variants)):
-        key = _key(shared, retriever=name, learned=learned, settings=dump_settings(settings.evaluation))
-        evaluation = EvaluationRun(model, modalities, settings.evaluation, device)
-        job = _evaluate_retriever(name, evaluation, pairs, training_pairs, folder)
-        stored = _stored(folder / "retrievers" / f"{name}-{key}.json", job)
-        retrieved[name] = yield from step_of(stored, done, total, "variants", partial(_describe, name))
-    yield Progress(total, total, "variants", f"{total} variants evaluated")
-    return StudyReport(modalities, settings, found, retrieved)
+        own_settings = dump_settings(settings.evaluation)
+        key = _key(shared, model=model.fingerprint, retriever=name, learned=learned, settings=own_settings)
+        evaluation_run = EvaluationRun(model, modalities, settings.evaluation, device)
+        job = _evaluate_retriever(name, evaluation_run, pairs, training_pairs, folder, quick)
+        file = folder / "retrievers" / f"{name}-{'quick-' if quick else ''}{key}.json"
+        stored = _or_reason(_stored(file, job))
+        evaluation = yield from step_of(stored, done, total, "variants", partial(_describe, name))
+        if isinstance(evaluation, str):
+            missing[name] = evaluation
+        else:
+            retrieved[name] = evaluation
+    if missing and not found and not retrieved:
+        raise InputError(next(iter(missing.values())))
+    yield Progress(total, total, "variants", f"{len(found) + len(retrieved)} variants evaluated")
+    cards = {name: _card(own) for name, own in representing.items()}
+    return StudyReport(modalities, settings, found, retrieved, missing, cards)
 
 
 def _describe(name: str, progress: Progress) -> str:
@@ -146,35 +196,95 @@ def _stored(file: Path, job: Job[dict[str, Any]]) -> Job[dict[str, Any]]:
     return stored
 
 
+def _or_reason(job: Job[Result]) -> Job[Result | str]:
+    """Run a job, and return the sentence where it refuses what it was given."""
+    try:
+        return (yield from job)
+    except InputError as refusal:
+        return str(refusal)
+
+
+def _representation(
+    name: str,
+    known: Mapping[str, Representation],
+    pairs: Sequence[Pair],
+    training_pairs: Sequence[Pair],
+    modalities: tuple[str, str],
+    folder: Path,
+    learned: str,
+    quick: bool,
+    device: str,
+) -> Job[Representation]:
+    """Give the model of a representation: given, fitted to the pairs, or in a quick study trained."""
+    from napari_cmrir.representations.base import REPRESENTATIONS, load_model
+
+    if name in known:
+        return known[name]
+    kind, pixel_size = REPRESENTATIONS[name], next(iter(known.values())).pixel_size
+    made: Representation
+    if not kind.presets:  # it learns ranges of values at most
+        made = yield from kind.train(pairs, modalities, None, pixel_size=pixel_size, device=device)
+        return made
+    if not (quick and training_pairs):
+        raise InputError(
+            f"There is no model of {name!r}: train one (napari-cmrir train --representation {name}) and give"
+            " its file (--models), or train it quickly (--quick with --training-pairs)."
+        )
+    settings = kind.presets["fast"]
+    key = _key({"code": code_digest(("representations",))}, learned=learned, settings=dump_settings(settings))
+    file = folder / "models" / f"{name}-{key}.safetensors"
+    if file.exists():
+        return load_model(file)
+    how = {"output": file, "resume": True, "pixel_size": pixel_size, "device": device}
+    made = yield from kind.train(training_pairs, modalities, settings, **how)
+    return made
+
+
+def _card(model: Representation) -> dict[str, Any]:
+    """Tell what a model was made with."""
+    from napari_cmrir.representations.base import REPRESENTATIONS
+
+    settings = getattr(model, "settings", None)
+    presets = REPRESENTATIONS[model.name].presets if model.name in REPRESENTATIONS else {}
+    preset = next((name for name, known in presets.items() if known == settings), "own" if settings else "-")
+    return {
+        "preset": preset,
+        "steps": model.history[-1]["step"] if model.history else None,
+        "seed": getattr(settings, "seed", None),
+        "trained_on": len(model.provenance.get("trained_on", ())) or None,
+        "weights": model.fingerprint,
+        "caveat": model.caveat,
+    }
+
+
 def _evaluate_variant(
-    models: dict[str, Representation],
+    model: Representation,
     variant: Variant,
     pairs: Sequence[Pair],
     modalities: tuple[str, str],
     settings: EvaluationSettings,
-    pixel_size: float | None,
     folder: Path,
     device: str,
 ) -> Job[dict[str, Any]]:
-    """Evaluate one variant. ``models`` gains the representation that is fitted for it."""
-    from napari_cmrir.representations.base import REPRESENTATIONS
-
-    if variant.representation not in models:
-        models[variant.representation] = yield from REPRESENTATIONS[variant.representation].train(
-            pairs, modalities, None, pixel_size=pixel_size, device=device
-        )
-    model = models[variant.representation]
+    """Evaluate one variant."""
     report = yield from evaluate(model, pairs, modalities, settings, output=folder, device=device)
     return {"variant": vars(variant), **report.as_dict()}
 
 
 def _evaluate_retriever(
-    name: str, evaluation: EvaluationRun, pairs: Sequence[Pair], training_pairs: Sequence[Pair], folder: Path
+    name: str,
+    evaluation: EvaluationRun,
+    pairs: Sequence[Pair],
+    training_pairs: Sequence[Pair],
+    folder: Path,
+    quick: bool,
 ) -> Job[dict[str, Any]]:
     """Fit a complete system on the training pairs, and count how often it finds the right image."""
     from napari_cmrir.evaluation.retrievers.base import RETRIEVERS, compare_retrievers
 
-    retriever = RETRIEVERS[name](folder / "retrievers" / name, evaluation.device)
+    kind = RETRIEVERS[name]
+    make = kind.quick if quick else kind
+    retriever = make(folder / "retrievers" / (f"{name}-quick" if quick else name), evaluation.device)
     yield from portion(retriever.fit(training_pairs, evaluation.modalities), 0, 50)
     for pair in pairs:
         evaluation.add(pair)
@@ -189,7 +299,7 @@ def _evaluate_retriever(
         }
         for condition, found in ranks[name].items()
     ]
-    return {"retriever": name, "conditions": conditions}
+    return {"retriever": name, "caveat": retriever.caveat, "conditions": conditions}
 
 
 def _require_names(settings: StudySettings) -> None:

@@ -222,6 +222,8 @@ class EvaluationReport:
         Reason why a field is not searched (it is blank), by modality and name. Its queries are not found.
     failed_pairs : dict
         By identifier, why a pair could not be read; it is left out.
+    caveat : str
+        What must be said of all figures; empty if nothing.
     """
 
     modalities: tuple[str, str]
@@ -233,6 +235,7 @@ class EvaluationReport:
     ready: dict[str, dict[str, Path]] = field(default_factory=dict)
     unindexed: dict[str, dict[str, str]] = field(default_factory=dict)
     failed_pairs: dict[str, str] = field(default_factory=dict)
+    caveat: str = ""
 
     def conditions(self) -> Iterator[tuple[Condition, list[QueryResult]]]:
         """Iterate over the conditions and their queries."""
@@ -258,6 +261,7 @@ class EvaluationReport:
             "napari_cmrir": __version__,
             "code": code_digest(),
             "model": self.model,
+            "caveat": self.caveat,
             "modalities": list(self.modalities),
             "settings": dump_settings(self.settings),
             "pairs": len(self.pairs),

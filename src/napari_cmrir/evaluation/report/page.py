@@ -319,7 +319,7 @@ def _page(report: EvaluationReport) -> Job[str]:
 <h1>Retrieval across {escape(first)} and {escape(second)}</h1>
 <p class="lead">{len(report.pairs)} pairs, {len(report.fields)} fields, {len(report.results)} queries;
 descriptor {escape(report.settings.repository.descriptor.name)}, re-ranking
-{escape(report.settings.search.rerank)}, model {report.model[:12]}.{_left_out(report)}</p>
+{escape(report.settings.search.rerank)}, model {report.model[:12]}.{_left_out(report)}</p>{_caveat(report)}
 <h2>Figures</h2>
 <p>Acc@K is the percentage of the queries whose image is among the first K, identifiers compared whole, with
 its 95 % Wilson interval; MRR the mean reciprocal rank. (T) are queries rotated by up to
@@ -351,6 +351,11 @@ broken green</b> where the query was cut, <b style="color:#c08000">yellow</b> wh
 <details><summary>All settings</summary><pre>{escape(settings)}</pre></details>
 </body></html>
 """
+
+
+def _caveat(report: EvaluationReport) -> str:
+    """Say what must be said of all figures."""
+    return f"\n<p><strong>{escape(report.caveat)}</strong></p>" if report.caveat else ""
 
 
 def _left_out(report: EvaluationReport) -> str:

@@ -149,56 +149,99 @@ def study_tables(report: StudyReport) -> str:
     -------
     str
     """
-    tables = [*_table_1(report), *_table_2(report), *_table_3(report)]
+    tables = [*_table_1(report), *_table_2(report), *_table_3(report), _models(report), _missing(report)]
     texts = [f"### {title}\n\n{as_markdown(rows)}" for title, rows in tables if len(rows) > 1]
     return "\n\n".join([_preface(report), *texts])
 
 
 def _preface(report: StudyReport) -> str:
-    """State the chance level of the percentages."""
+    """State the chance level of the percentages, and what must be said of them."""
     condition = next(
-        condition for evaluation in report.variants.values() for condition in evaluation["conditions"]
+        condition
+        for evaluation in (*report.variants.values(), *report.retrievers.values())
+        for condition in evaluation["conditions"]
     )
-    chance = ", ".join(f"{100 * value:.1f} % for the first {k}" for k, value in condition["chance"].items())
-    return (
-        f"Percentages with their 95 % Wilson intervals; {condition['fields']} fields are searched,"
-        " of which chance"
-        f" finds {chance}. (T): turned and shifted. The paper's rows are of its own 134 pairs, of which"
-        " chance finds 7.5 % for the first 10."
+    by_rank = condition.get("chance", {})
+    chance = ", ".join(f"{100 * value:.1f} % for the first {k}" for k, value in by_rank.items())
+    of_chance = f", of which chance finds {chance}" if chance else ""
+    text = (
+        f"Percentages with their 95 % Wilson intervals; {condition['fields']} fields are searched{of_chance}."
+        " (T): turned and shifted. The paper's rows are of its own 134 pairs, of which"
+        " chance finds 7.5 % for the first 10; guessing gives 3.0 to 11.9 % there, and two of its runs of the"
+        " same cell differ by up to 4 points."
     )
+    if any(variant.target for variant in report.variants):
+        text += (
+            " A translation is compared in one modality, such as 'pix2pix in BF': images of the other one are"
+            " its fakes there, in the query or in the repository."
+        )
+    for name, caveat in _caveats(report).items():
+        text += f"\n\n**{name}: {caveat}.**"
+    return text
+
+
+def _caveats(report: StudyReport) -> dict[str, str]:
+    """What must be said of the figures of a representation or a complete system, by its name."""
+    systems = {**report.models, **report.retrievers}
+    return {name: system["caveat"] for name, system in systems.items() if system.get("caveat")}
+
+
+def _marked(report: StudyReport, name: str, text: str) -> str:
+    """Mark the name in a row whose figures need a caveat."""
+    return f"{text} (not comparable)" if name in _caveats(report) else text
 
 
 def _table_1(report: StudyReport) -> Iterator[tuple[str, Table]]:
     for size, reranking in product(_TITLES, report.settings.rerankings):
         rows = [["Features", "Representation", "Repository", *_columns(report)]]
-        for descriptor, representation in product(
-            report.settings.descriptors, report.settings.representations
-        ):
-            variant = Variant(descriptor, representation, reranking)
-            paper = REPLACEMENT[size].get((descriptor, representation), {})
+        for variant in report.variants:
+            if variant.reranking != reranking:
+                continue
+            descriptor, target = variant.descriptor, variant.target
+            block = (_paper_modality(report, target),) if target else ()
+            paper = REPLACEMENT[size].get((descriptor, variant.representation, *block), {})
+            space = _marked(report, variant.representation, variant.space)
             for repository in report.modalities:
                 ours = _ours(report, variant, repository, size)
                 if any(text != "-" for text in ours):
-                    rows.append([descriptor, representation, repository, *ours])
+                    held = f"fake {target}" if target not in ("", repository) else repository
+                    rows.append([descriptor, space, held, *ours])
                     paper_modality = _paper_modality(report, repository)
                     if reranking == "none" and paper_modality in paper:
                         row = _in_our_order(report, paper[paper_modality])
-                        rows.append([descriptor, representation, f"paper: {paper_modality}", *row])
+                        theirs = (
+                            f"fake {block[0]}" if block and block[0] != paper_modality else paper_modality
+                        )
+                        rows.append([descriptor, variant.space, f"paper: {theirs}", *row])
         yield f"Table 1: {_TITLES[size]}, top-10 success, {_TITLE_OF_RERANKING[reranking].lower()}", rows
+
+
+def _models(report: StudyReport) -> tuple[str, Table]:
+    """Say what every representation was made with."""
+    rows = [["Representation", "Preset", "Steps", "Seed", "Training pairs", "Weights", "Note"]]
+    for name, card in report.models.items():
+        values = ("-" if card[key] is None else str(card[key]) for key in ("steps", "seed", "trained_on"))
+        rows.append([name, card["preset"], *values, card["weights"][:12], card["caveat"] or "-"])
+    return "Models", rows
+
+
+def _missing(report: StudyReport) -> tuple[str, Table]:
+    """Say what was not evaluated, and why; what has the same reason shares a row."""
+    names: dict[str, list[str]] = {}
+    for name, reason in report.missing.items():
+        names.setdefault(reason, []).append(name)
+    return "Missing", [["Not evaluated", "Why"], *([", ".join(own), why] for why, own in names.items())]
 
 
 def _table_2(report: StudyReport) -> Iterator[tuple[str, Table]]:
     ranks = report.settings.evaluation.ranks
-    for size, query, (descriptor, representation) in product(
-        _TITLES,
-        report.modalities,
-        product(report.settings.descriptors, report.settings.representations),
-    ):
+    spaces = dict.fromkeys((v.descriptor, v.representation, v.target) for v in report.variants)
+    for size, query, (descriptor, representation, target) in product(_TITLES, report.modalities, spaces):
         repository = next(modality for modality in report.modalities if modality != query)
         rows = [["Re-ranking", *(f"top-{k}" for k in ranks)]]
         paper = RERANKING[size][_paper_modality(report, query)]
         for reranking in report.settings.rerankings:
-            variant = Variant(descriptor, representation, reranking)
+            variant = Variant(descriptor, representation, reranking, target)
             condition = report.condition(variant, query, repository, "transformed", size)
             if condition is None:
                 continue
@@ -207,7 +250,8 @@ def _table_2(report: StudyReport) -> Iterator[tuple[str, Table]]:
                 by_rank = dict(zip(SUCCESS_RANKS, paper[reranking], strict=True))
                 name = f"paper: {_paper_modality(report, query)}(T)"
                 rows.append([name, *(by_rank.get(k, "-") for k in ranks)])
-        where = f"{query}(T) in {repository}, {descriptor} on {representation}"
+        space = _marked(report, representation, Variant(descriptor, representation, "none", target).space)
+        where = f"{query}(T) in {repository}, {descriptor} on {space}"
         yield f"Table 2: {_TITLES[size]}, {where}", rows
 
 
@@ -224,7 +268,7 @@ def _table_3(report: StudyReport) -> Iterator[tuple[str, Table]]:
             for repository in report.modalities:
                 ours = _ours(report, name, repository, size, kinds=("cross",))
                 is_measured |= any(text != "-" for text in ours)
-                rows.append([name, repository, *ours])
+                rows.append([_marked(report, name, name), repository, *ours])
         if not is_measured:
             continue
         for method, by_repository in COMPETITORS[size].items():

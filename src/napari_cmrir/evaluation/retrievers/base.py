@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,8 +35,16 @@ class Retriever(ABC):
         Device to compute on.
     """
 
+    caveat: str = ""
+    """What must be said wherever its figures are shown; empty if nothing."""
+
     def __init__(self, folder: str | os.PathLike[str], device: str = "auto") -> None:
         self.folder, self.device = Path(folder), device
+
+    @classmethod
+    def quick(cls, folder: str | os.PathLike[str], device: str = "auto") -> Self:
+        """Make the system for a quick study: as it is, unless its training takes long."""
+        return cls(folder, device)
 
     def fit(self, pairs: Sequence[Pair], modalities: tuple[str, str]) -> Job[None]:
         """Learn from aligned pairs, if the system learns; by default it does not.

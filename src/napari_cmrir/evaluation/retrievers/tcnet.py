@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -124,6 +124,14 @@ class TcNet(Retriever):
         self.scaling = PixelScaling(self.settings.transform)
         self.networks: dict[str, Embedding] = {}
         self._embedded: dict[str, dict[str, Tensor]] = {}
+
+    @classmethod
+    def quick(cls, folder: str | os.PathLike[str], device: str = "auto") -> Self:
+        """Make it with a smaller network, smaller images and few epochs."""
+        few = TcNetSettings(backbone="densenet121", epochs=16, side=146, crop=128, checkpoint_every=4)
+        made = cls(folder, device, settings=few)
+        made.caveat = "fast preset: not the published method, its figures are not comparable with the paper"
+        return made
 
     def make_network(self) -> Embedding:
         """Make a network with the backbone's ImageNet weights, and a head by the seed."""
