@@ -284,7 +284,8 @@ class RepresentationKind:
         ``train(pairs, modalities, settings, *, output, device, resume, pixel_size)``, a job that returns the
         `Representation`; see `train`.
     presets : mapping of str to settings
-        Settings of `train` by name. The command line uses ``fast`` by default.
+        Settings of `train` by name. The command line uses ``fast`` by default. A study does not train a kind
+        that has presets on the pairs that it searches; its model must be given.
     """
 
     load: Callable[[dict[str, Any], dict[str, Tensor]], Representation]
