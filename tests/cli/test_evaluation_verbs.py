@@ -104,6 +104,17 @@ def test_study_prints_the_papers_tables(folder, tmp_path, capsys):
     assert len(list((tmp_path / "conditions").iterdir())) == 2
 
 
+def test_study_of_the_starter_trains_nothing_and_compares_it_with_other_systems(folder, tmp_path, capsys):
+    ask = ["study", "starter", folder / "pairs", "--modalities", "SHG", "BF", "--field-size", "96"]
+    ask += ["--query", "full", "--no-within", "--no-untransformed", "-o", tmp_path]
+    ask += ["--descriptors", "surf", "--rerankers", "registration"]
+    ask += ["--retrievers", "mutual-information", "gradient-sift"]
+    status, out, err = run(ask, capsys)
+    assert status == 0, err
+    for other in ("mutual-information", "gradient-sift"):
+        assert f"| surf on comir-any, re-ranking registration | {other}" in out
+
+
 def test_datasets_without_network_is_status_2(tmp_path, capsys):
     status, _, err = run(["datasets", "fetch", "-o", tmp_path, "--server", "http://127.0.0.1:9"], capsys)
     assert status == 2

@@ -254,12 +254,18 @@ def study(
             "search": SearchSettings(bow_vocabulary="new" if new_vocabulary else "repository"),
         }
     )
+    loaded = load_model(model)
     base = StudySettings.quick() if quick else StudySettings()
-    settings = STUDY.settings(compared, base.model_copy(update={"evaluation": evaluation}))
+    own = {"comir": loaded.name} if loaded.name.startswith("comir") else {}  # the starter is comir-any
+    named = {
+        name: tuple(own.get(kind, kind) for kind in getattr(base, name))
+        for name in ("representations", "reranked")
+    }
+    settings = STUDY.settings(compared, base.model_copy(update={"evaluation": evaluation, **named}))
     found = find_pairs(pairs, modalities, read_as)
     learned = find_pairs(training_pairs, modalities, read_as) if training_pairs else ()
     job = run_study(
-        load_model(model),
+        loaded,
         found,
         modalities,
         settings,

@@ -63,6 +63,15 @@ class StudyReport:
         conditions = [] if found is None else found["conditions"]
         return next((condition for condition in conditions if wanted.items() <= condition.items()), None)
 
+    def ranks(self, system: Variant | str, condition: Mapping[str, Any]) -> list[int | None]:
+        """Return the rank of the right image of every query of a condition, in the order of the queries."""
+        wanted = {name: condition[name] for name in ("query", "repository", "pose", "size")}
+        if isinstance(system, str):
+            found = self.condition(system, **wanted)
+            return [] if found is None else list(found["ranks"])
+        queries = self.variants[system]["queries"]
+        return [query["rank"] for query in queries if wanted.items() <= query["condition"].items()]
+
 
 def study(
     model: Representation,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
-from napari_cmrir.evaluation.metrics import Share
+from napari_cmrir.evaluation.metrics import Share, compare
 from napari_cmrir.evaluation.report.comparison import (
     COLUMNS,
     COMPETITORS,
@@ -149,7 +149,8 @@ def study_tables(report: StudyReport) -> str:
     -------
     str
     """
-    tables = [*_table_1(report), *_table_2(report), *_table_3(report), _models(report), _missing(report)]
+    tables = [*_table_1(report), *_table_2(report), *_table_3(report)]
+    tables += [_against_systems(report), _models(report), _missing(report)]
     texts = [f"### {title}\n\n{as_markdown(rows)}" for title, rows in tables if len(rows) > 1]
     return "\n\n".join([_preface(report), *texts])
 
@@ -259,7 +260,7 @@ def _table_3(report: StudyReport) -> Iterator[tuple[str, Table]]:
     for size in _TITLES:
         rows, is_measured = [["Method", "Repository", *_columns(report)]], False
         for variant in report.variants:
-            if variant.representation == "comir" and variant.reranking in ("bow", "registration"):
+            if _is_ours(variant) and variant.reranking in ("bow", "registration"):
                 for repository in report.modalities:
                     ours = _ours(report, variant, repository, size, kinds=("cross",))
                     is_measured |= any(text != "-" for text in ours)
@@ -278,6 +279,31 @@ def _table_3(report: StudyReport) -> Iterator[tuple[str, Table]]:
                 name = "paper: proposed" if method == "paper" else f"paper: {method}"
                 rows.append([name, f"paper: {paper_modality}", *row])
         yield f"Table 3: {_TITLES[size]}, top-10 success across modalities", rows
+
+
+def _against_systems(report: StudyReport) -> tuple[str, Table]:
+    """Compare the search, registered where a variant is, with every complete system on the same queries."""
+    ours = [variant for variant in report.variants if _is_ours(variant)]
+    registered = [variant for variant in ours if variant.reranking == "registration"] or ours
+    rows = [["System", "Other", "Query", "", "system", "other", "system only", "other only", "p (McNemar)"]]
+    for variant, (name, retrieved) in product(registered, report.retrievers.items()):
+        for condition in retrieved["conditions"]:
+            ranks = report.ranks(variant, condition), report.ranks(name, condition)
+            if condition["kind"] != "cross" or not ranks[0]:
+                continue
+            for k in sorted({1, 10} & set(report.settings.evaluation.ranks)):
+                found = [[rank is not None and rank <= k for rank in each] for each in ranks]
+                result = compare(*found)
+                shares = [f"{100 * sum(hits) / len(hits):.1f}" for hits in found]
+                turned = "(T)" if condition["pose"] == "transformed" else ""
+                query = f"{condition['query']}{turned} in {condition['repository']}, {condition['size']}"
+                counts = [str(result.first_only), str(result.second_only), f"{result.p:.2g}"]
+                rows.append([str(variant), name, query, f"Acc@{k}", *shares, *counts])
+    return "The search against the other systems, on the same queries", rows
+
+
+def _is_ours(variant: Variant) -> bool:
+    return variant.representation in ("comir", "comir-any")
 
 
 def _columns(report: StudyReport) -> list[str]:

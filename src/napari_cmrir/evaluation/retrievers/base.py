@@ -105,6 +105,7 @@ RETRIEVERS: Registry[type[Retriever]] = Registry(
     {
         "ours": "napari_cmrir.evaluation.retrievers.ours:Ours",
         "mutual-information": "napari_cmrir.evaluation.retrievers.mutual_information:MutualInformation",
+        "gradient-sift": "napari_cmrir.evaluation.retrievers.gradient_sift:GradientSift",
         "2dkd": "napari_cmrir.evaluation.retrievers.krawtchouk:Krawtchouk",
         "imtdf": "napari_cmrir.evaluation.retrievers.imtdf:Imtdf",
         "tcnet": "napari_cmrir.evaluation.retrievers.tcnet:TcNet",
