@@ -98,3 +98,10 @@ def test_a_row_tells_rotation_and_mirroring():
     row = FoundPair(None, None, True, 1.0, mirrored, "")
     assert row.mirrored
     assert row.rotation_degrees == pytest.approx(-90)
+
+
+def test_a_border_keeps_an_image_whole_whose_pose_is_a_pixel_off():
+    moved = np.array([[-1, 0, 200.3], [0, -1, 238.0], [0, 0, 1]])  # half a circle; 0.8 px and 0.5 px outside
+    assert common_area((200, 240), (200, 240), moved)[2:] == (199, 239)
+    assert common_area((200, 240), (200, 240), moved, border=0.6)[2:] == (199, 240)
+    assert common_area((200, 240), (200, 240), moved, border=1.0) == (0, 0, 200, 240)

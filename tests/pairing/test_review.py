@@ -7,7 +7,7 @@ from napari_cmrir.cli.main import main
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.images.geometry import Region, cut
-from napari_cmrir.images.readers import read_pair
+from napari_cmrir.images.readers import read_image, read_pair
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
 from napari_cmrir.pairing.review import check_alignment, correct_pairs
@@ -67,6 +67,8 @@ def test_corrected_pairs_are_aligned(pairs, findings, tmp_path, model):
     again = run(check_alignment(corrected, MODALITIES, model))
     assert {one.kind for one in again if one.identifier != "strange"} == {"aligned"}
     half = next(pair for pair in corrected if pair.identifier == "half")
+    given = next(pair for pair in pairs if pair.identifier == "half")
+    assert read_image(half.paths[0]).shape == read_image(given.paths[0]).shape  # no field is lost
     truth = sample_pair(101, 280)
     shg, bf = read_pair(half)
     assert np.abs(bf.astype(float) - truth.bf[: len(bf), : bf.shape[1]]).mean() < 6

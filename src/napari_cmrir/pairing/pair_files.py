@@ -88,7 +88,9 @@ class FoundPair:
         return self.matrix is not None and decompose(self.matrix).mirrored
 
 
-def common_area(first: tuple[int, ...], second: tuple[int, ...], matrix: Matrix) -> tuple[int, int, int, int]:
+def common_area(
+    first: tuple[int, ...], second: tuple[int, ...], matrix: Matrix, border: float = 0.0
+) -> tuple[int, int, int, int]:
     """Find the largest rectangle of an image of which another image shows every pixel.
 
     Parameters
@@ -97,6 +99,8 @@ def common_area(first: tuple[int, ...], second: tuple[int, ...], matrix: Matrix)
         (y, x, ...) of the two images, px.
     matrix : (3, 3) array
         From pixels of the first to pixels of the second.
+    border : float
+        A pixel that lies this far outside of the other image, in its pixels, counts as shown by it.
 
     Returns
     -------
@@ -117,7 +121,8 @@ def common_area(first: tuple[int, ...], second: tuple[int, ...], matrix: Matrix)
         for right in (0, cell - 1):
             grid = np.stack(np.meshgrid(rows + down, columns + right, indexing="ij"), -1)
             places = apply(matrix, grid.reshape(-1, 2))
-            fits = (places > -0.5 - 1e-6).all(1) & (places < np.array(second[:2]) - 0.5 + 1e-6).all(1)
+            outside = np.maximum(-0.5 - places, places - (np.array(second[:2]) - 0.5)).max(1)
+            fits = outside < border + 1e-6
             in_first = (grid.reshape(-1, 2) < (height, width)).all(1)
             corners.append((fits & in_first).reshape(len(rows), len(columns)))
     y, x, tall, wide = _largest_rectangle(np.logical_and.reduce(corners))
@@ -143,7 +148,7 @@ def _largest_rectangle(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 
 def cut_pair(
-    first: LazyImage, second: LazyImage, matrix: Matrix
+    first: LazyImage, second: LazyImage, matrix: Matrix, border: float = 0.0
 ) -> tuple[NDArray[Any], NDArray[Any], tuple[int, int]]:
     """Cut two images to their common area, aligned pixel by pixel on the grid of the first.
 
@@ -156,6 +161,8 @@ def cut_pair(
         Read only where they overlap.
     matrix : (3, 3) array
         From pixels of the first to pixels of the second.
+    border : float
+        See `common_area`; the second is mirrored there.
 
     Returns
     -------
@@ -168,7 +175,7 @@ def cut_pair(
     InputError
         If they do not overlap.
     """
-    y, x, height, width = common_area(first.shape, second.shape, matrix)
+    y, x, height, width = common_area(first.shape, second.shape, matrix, border)
     if not height:
         raise InputError(f"{first.name} and {second.name} do not overlap in this pose.")
     ours = plain_type(np.ascontiguousarray(first[y : y + height, x : x + width]))
@@ -191,6 +198,7 @@ def write_pair(
     matrix: Matrix,
     modalities: tuple[str, str],
     reading: ReadingSettings | None = None,
+    border: float = 0.0,
 ) -> tuple[Path, Path]:
     """Write two images, cut to their common area, as ``<identifier>_<MODALITY>.tif``.
 
@@ -206,6 +214,8 @@ def write_pair(
     modalities : (str, str)
     reading : ReadingSettings, optional
         How both are read.
+    border : float
+        See `cut_pair`.
 
     Returns
     -------
@@ -220,7 +230,7 @@ def write_pair(
     import tifffile
 
     with closing(open_image(paths[0], reading)) as first, closing(open_image(paths[1], reading)) as second:
-        ours, theirs, _ = cut_pair(first, second, matrix)
+        ours, theirs, _ = cut_pair(first, second, matrix, border)
         pixel_size = first.pixel_size
     size: dict[str, Any] = {}
     if pixel_size is not None:

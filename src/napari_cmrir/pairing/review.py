@@ -45,6 +45,10 @@ _ALIGNED = 0.015
 """Mean distance of the corners from where they should be, as a share of the diagonal, up to which partners
 count as aligned: right poses were found within 0.006 (`benchmarks/pairing.py`, shg_bf/train)."""
 
+_BORDER = 4.0
+"""Pixels beyond a partner's border that a correction mirrors: a found pose is a pixel or two off, and a pair
+that loses as much of a side of 512 px loses three of its four fields of 256 px in an evaluation."""
+
 _TURNED = 3.0  # degrees from which on a partner is turned rather than shifted
 
 
@@ -296,7 +300,8 @@ def correct_pairs(
         if finding.kind in ("turned", "shifted", "other") and finding.matrix is not None:
             matrix, second = finding.matrix, pairs[finding.partner].paths[1]
             owned.add(finding.partner)
-        write_pair(folder, pair.identifier, (pair.paths[0], second), matrix, modalities, pair.reading)
+        files = pair.paths[0], second
+        write_pair(folder, pair.identifier, files, matrix, modalities, pair.reading, _BORDER)
     return left_out
 
 
