@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 
-def file_of(image: ImageSnapshot, folder: Path) -> Path:
+def file_of(image: ImageSnapshot, folder: Path, name: str = "image") -> Path:
     """Return the file that holds an image layer's pixels, or write one.
 
     Parameters
@@ -47,6 +47,8 @@ def file_of(image: ImageSnapshot, folder: Path) -> Path:
         The layer's plane. Where its file reads as other pixels, as a plane of a stack does, they are written.
     folder : Path
         Where to write.
+    name : str
+        What a written file's name begins with.
 
     Returns
     -------
@@ -61,7 +63,7 @@ def file_of(image: ImageSnapshot, folder: Path) -> Path:
     pixels = image.read()
     if image.path is not None and _reads_as(Path(image.path), pixels):
         return Path(image.path)
-    return _written(pixels, folder, "image")
+    return _written(pixels, folder, name)
 
 
 def pairs_of(first: ImageSnapshot, second: ImageSnapshot, modalities: tuple[str, str], folder: Path) -> Path:

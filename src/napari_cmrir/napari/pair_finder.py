@@ -59,6 +59,8 @@ class PairFinder(QWidget):
     """The user pressed *Find pairs*."""
     show_requested = Signal(object)
     """The `FoundPair` whose row was double-clicked."""
+    correct_requested = Signal(object)
+    """The `FoundPair` whose row is selected, to be aligned by landmarks."""
     refused = Signal(str)
     """Why a decision could not be carried out."""
 
@@ -79,6 +81,9 @@ class PairFinder(QWidget):
             "Search every image of each folder in the other with the starter model, and cut the aligned pairs"
         )
         self.table = _PairTable()
+        self.correct = QPushButton("Correct by landmarks")
+        self.correct.setToolTip("Open both images of the selected row, and align them by landmarks")
+        self.correct.setEnabled(False)
         self._modalities = ("", "")
         self._pairs: list[FoundPair] = []
         self._reading, self._deciding = DebouncedQuery(self), DebouncedQuery(self, 0)
@@ -98,6 +103,7 @@ class PairFinder(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(form)
         layout.addWidget(self.table)
+        layout.addWidget(self.correct)
 
     def _connect(self) -> None:
         for folder in self.folders:
@@ -106,6 +112,10 @@ class PairFinder(QWidget):
         self.find.clicked.connect(self.search_requested)
         self.table.itemChanged.connect(self._decide)
         self.table.cellDoubleClicked.connect(self._show)
+        self.table.itemSelectionChanged.connect(
+            lambda: self.correct.setEnabled(bool(self.table.selectedItems()))
+        )
+        self.correct.clicked.connect(self._correct)
         self._reading.answered.connect(self._take)
         self._reading.refused.connect(self._take_none)
         self._deciding.answered.connect(self._take)
@@ -186,8 +196,13 @@ class PairFinder(QWidget):
         self.refused.emit(reason)
 
     def _show(self, row: int, _: int) -> None:
-        number = self.table.item(row, 0).data(_NUMBER)
-        self.show_requested.emit(self._pairs[number])
+        self.show_requested.emit(self._pair(row))
+
+    def _correct(self) -> None:
+        self.correct_requested.emit(self._pair(self.table.currentRow()))
+
+    def _pair(self, row: int) -> FoundPair:
+        return self._pairs[self.table.item(row, 0).data(_NUMBER)]
 
 
 class _PairTable(QTableWidget):

@@ -28,6 +28,7 @@ from napari_cmrir.napari.coordinates import ImageSnapshot
 from napari_cmrir.napari.dock import PluginLayers
 from napari_cmrir.napari.form_fields import LayerCombo, PathEdit
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
+from napari_cmrir.napari.landmark_pairs import LandmarkPairs
 from napari_cmrir.napari.pair_finder import PairFinder
 
 if TYPE_CHECKING:
@@ -41,7 +42,27 @@ if TYPE_CHECKING:
 __all__ = ["PairSource"]
 
 _PAIR = Qt.ItemDataRole.UserRole
-_FOLDER, _LAYERS, _NOT_ALIGNED = range(3)  # indexes of the sources
+_FOLDER, _LAYERS, _NOT_ALIGNED, _LANDMARKS = range(4)  # indexes of the sources
+_SOURCES = (
+    "A folder of image pairs",
+    "Two layers of the viewer",
+    "Two folders, not aligned",
+    "Two layers, by landmarks",
+)
+_STEPS = (
+    "You have <b>aligned pairs</b>: choose their folder, then press Train."
+    f" No pairs? <a href='{_NOT_ALIGNED}'>Find them in two folders</a>, or"
+    f" <a href='{_LANDMARKS}'>make one by landmarks</a>. To search without any training, choose the model"
+    " starter in Index images.",
+    "You have <b>two aligned images open</b>: choose both layers, then press Train."
+    f" Not aligned? <a href='{_LANDMARKS}'>Align them by landmarks</a>.",
+    "You have <b>images of both modalities, not aligned</b>: drop a folder of each, press Find pairs, look at"
+    " the table, press Train; then Index in Index images, and Find in Find region. Both docks are filled in."
+    " A double-click on a row opens its images, to search with.",
+    "You have <b>two images open that show the same tissue</b>: press New landmarks, click on the same place"
+    " in one image and in the other, three times or more, and press Save pair; then Train, or the next pair.",
+)
+_MOST_PIXELS = 2**27  # of an image that landmarks are set on: 400 MB as RGB; a larger one is opened by napari
 
 
 class PairSource(QWidget):
@@ -65,17 +86,19 @@ class PairSource(QWidget):
         self._shown = PluginLayers(viewer, self)
         self._make_fields(viewer)
         self._lay_out()
-        self._inquiry, self._pictures = DebouncedQuery(self), DebouncedQuery(self, 0)
+        self._inquiry = DebouncedQuery(self)
+        self._pictures, self._whole = DebouncedQuery(self, 0), DebouncedQuery(self, 0)
         self._connect()
 
     def _make_fields(self, viewer: napari.viewer.Viewer) -> None:
         self.source = QComboBox()
-        self.source.addItems(
-            ["A folder of image pairs", "Two layers of the viewer", "Two folders, not aligned"]
-        )
+        self.source.addItems(_SOURCES)
         self.source.setToolTip(
             "Where the image pairs come from; those of two folders that are not aligned are found first"
         )
+        self.steps = QLabel(_STEPS[_FOLDER])
+        self.steps.setWordWrap(True)
+        self.steps.setToolTip("Where to begin with what you have; a link chooses another source")
         self.folder = PathEdit(
             ["folder"],
             "Folder of image pairs",
@@ -88,7 +111,7 @@ class PairSource(QWidget):
         )
         for combo, which in zip(self.layers, ("First", "Second"), strict=True):
             combo.setAccessibleName(f"{which} layer")
-        self.finder = PairFinder()
+        self.finder, self.landmarks = PairFinder(), LandmarkPairs(viewer)
         self.modalities = (QLineEdit("SHG"), QLineEdit("BF"))
         for edit, which in zip(self.modalities, ("first", "second"), strict=True):
             edit.setToolTip(f"Name of the {which} modality, as the file names end in it")
@@ -133,10 +156,13 @@ class PairSource(QWidget):
         self._look_at.hide()
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
+        form.addRow(self.steps)
         form.addRow("Pairs", self.source)
         form.addRow("", self._sources)
         form.addRow(self.finder)
+        form.addRow(self.landmarks)
         self.finder.hide()
+        self.landmarks.hide()
         form.addRow("Modalities", names)
         form.addRow("", self.found)
         form.addRow("", self._look_at)
@@ -157,6 +183,12 @@ class PairSource(QWidget):
         self.finder.changed.connect(self._look_at_found)
         self.finder.show_requested.connect(self._open_found)
         self.finder.refused.connect(self.refused)
+        self.finder.correct_requested.connect(self._open_unaligned)
+        self.landmarks.changed.connect(self._look_at_landmarks)
+        self.landmarks.saved.connect(self._take_saved)
+        self.steps.linkActivated.connect(lambda number: self.source.setCurrentIndex(int(number)))
+        self._whole.answered.connect(self._begin_landmarks)
+        self._whole.refused.connect(self.refused)
         self.show_pair.clicked.connect(lambda: self.open_pair(self.pair.currentIndex()))
         self.problems.itemClicked.connect(lambda item: self.open_pair(item.data(_PAIR)))
 
@@ -181,6 +213,8 @@ class PairSource(QWidget):
             return self.folder.path
         if source == _NOT_ALIGNED:
             return self.finder.found()
+        if source == _LANDMARKS:
+            return self.landmarks.folder()
         first, second = (combo.layer for combo in self.layers)
         if first is None or second is None or first is second:
             raise InputError("Training takes two different image layers; open both modalities of a tissue.")
@@ -194,6 +228,7 @@ class PairSource(QWidget):
         self._offer(())
         self.show_problems(())
         self.finder.set_modalities(self.names)
+        self.landmarks.set_modalities(self.names)
         source = self.source.currentIndex()
         if source == _LAYERS:
             first, second = (combo.layer for combo in self.layers)
@@ -201,15 +236,20 @@ class PairSource(QWidget):
                 self.found.setText(f"1 pair: {first.name} and {second.name}")
                 self.proposed.emit(Path.home() / f"{'-'.join(self.names)}.safetensors")
             return
-        folder = self.finder.output.path if source == _NOT_ALIGNED else self.folder.path
-        if folder is not None and (source == _FOLDER or any(pair.accepted for pair in self.finder.pairs)):
+        fields = {_NOT_ALIGNED: self.finder.output, _LANDMARKS: self.landmarks.output}
+        folder = fields.get(source, self.folder).path
+        if source == _NOT_ALIGNED and not any(pair.accepted for pair in self.finder.pairs):
+            return
+        if folder is not None:
             self.proposed.emit(folder.with_name(f"{folder.name}.safetensors"))
             self._inquiry.ask(partial(_find, folder, self.names))
 
     def _show_source(self, source: int) -> None:
-        self._sources.setVisible(source != _NOT_ALIGNED)
+        self._sources.setVisible(source in (_FOLDER, _LAYERS))
         self.finder.setVisible(source == _NOT_ALIGNED)
-        if source != _NOT_ALIGNED:
+        self.landmarks.setVisible(source == _LANDMARKS)
+        self.steps.setText(_STEPS[source])
+        if source in (_FOLDER, _LAYERS):
             self._sources.setCurrentIndex(source)
 
     def _look_at_layers(self) -> None:
@@ -218,6 +258,44 @@ class PairSource(QWidget):
 
     def _look_at_found(self) -> None:
         if self.source.currentIndex() == _NOT_ALIGNED:
+            self.look()
+
+    def _look_at_landmarks(self) -> None:
+        if self.source.currentIndex() == _LANDMARKS:
+            self.look()
+
+    def _open_unaligned(self, pair: FoundPair) -> None:
+        """Open the two whole images of a found pair beside each other, to set landmarks on them."""
+        self._whole.ask(partial(_read_whole, pair))
+
+    def _begin_landmarks(self, read: tuple[FoundPair, Sequence[NDArray[Any]]]) -> None:
+        pair, images = read
+        layers, left = [], 0.0
+        self.landmarks.remove_layers()
+        for path, modality, pixels in zip((pair.first, pair.second), self.names, images, strict=True):
+            rgb = pixels.shape[2] == 3
+            layer = Image(
+                pixels if rgb else pixels[..., 0],
+                rgb=rgb,
+                name=f"{path.stem} {modality}",
+                translate=(0, left),
+                metadata={"napari-cmrir": {"file": str(path)}},
+            )
+            layers.append(self._viewer.add_layer(layer))
+            left += 1.05 * pixels.shape[1]
+        self.source.setCurrentIndex(_LANDMARKS)
+        folder = self.finder.output.path
+        assert folder is not None  # the table was read from it
+        self.landmarks.begin(layers[0], layers[1], folder)
+        self._viewer.reset_view()
+
+    def _take_saved(self, folder: Path) -> None:
+        """Show the pair that was saved: in the table of found pairs, if it is one of theirs."""
+        if folder == self.finder.output.path:
+            self.landmarks.remove_layers()
+            self.source.setCurrentIndex(_NOT_ALIGNED)
+            self.finder.read()
+        else:
             self.look()
 
     def _open_found(self, pair: FoundPair) -> None:
@@ -255,6 +333,7 @@ class PairSource(QWidget):
     def remove_layers(self) -> None:
         """Remove the layers of opened pairs."""
         self._shown.remove_all()
+        self.landmarks.remove_layers()
 
     def _show_pairs(self, found: tuple[Sequence[Pair], Sequence[Path]]) -> None:
         pairs, alone = found
@@ -276,7 +355,10 @@ class PairSource(QWidget):
         identifier, images, pixel_size = read
         known: dict[str, Any] = {"scale": [pixel_size] * 2, "units": ["um"] * 2} if pixel_size else {}
         self._shown.remove_all()
-        for name, pixels, blending in zip(self.names, images, ("opaque", "additive"), strict=True):
+        both = zip(self.names, images, ("additive", "opaque"), strict=True)
+        for name, pixels, blending in reversed(
+            [*both]
+        ):  # the first on top: Find region takes it as the query
             rgb = pixels.shape[2] == 3
             shown = pixels if rgb else pixels[..., 0]
             keywords = {"rgb": rgb, "name": f"{identifier} {name}", "blending": blending, **known}
@@ -305,3 +387,18 @@ def _cut(pair: FoundPair) -> tuple[str, Sequence[NDArray[Any]], float | None]:
     with closing(open_image(pair.first)) as first, closing(open_image(pair.second)) as second:
         ours, registered, _ = cut_pair(first, second, pair.matrix)
         return pair.first.stem, (ours, registered), first.pixel_size
+
+
+def _read_whole(pair: FoundPair) -> tuple[FoundPair, Sequence[NDArray[Any]]]:
+    """Read the two images of a found pair whole."""
+    from napari_cmrir.images.readers import open_image, read_image
+
+    for path in (pair.first, pair.second):
+        with closing(open_image(path)) as image:
+            height, width = image.shape[:2]
+        if height * width > _MOST_PIXELS:
+            raise InputError(
+                f"{path.name} is too large to open here; open both images in napari, and choose the source"
+                f" {_SOURCES[_LANDMARKS]}."
+            )
+    return pair, [read_image(path) for path in (pair.first, pair.second)]

@@ -20,9 +20,11 @@ from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.jobs import Job, Progress, run, step_of
 from napari_cmrir.pairing.judgement import confidence
 from napari_cmrir.pairing.pair_files import (
+    TABLE,
     FoundPair,
     accepted_names,
     cut_pair,
+    pair_paths,
     publish_pairs,
     read_table,
     write_pair,
@@ -37,7 +39,7 @@ from napari_cmrir.repository.pyramids import halve
 if TYPE_CHECKING:
     from napari_cmrir.representations.base import Representation
 
-__all__ = ["PairFinding", "check_alignment", "correct_pairs", "decide", "pair_picture"]
+__all__ = ["PairFinding", "check_alignment", "correct_pairs", "decide", "pair_picture", "put_pair"]
 
 Kind = Literal["aligned", "turned", "shifted", "other", "unclear"]
 
@@ -346,13 +348,68 @@ def decide(
     pair = pairs[number]
     if pair.matrix is None:
         raise InputError(f"{pair.first.name} has no partner with a pose; align the two by landmarks first.")
-    before = accepted_names(pairs, modalities)
     reason = "accepted by the user" if accepted else "rejected by the user"
-    pairs[number] = replace(pair, accepted=accepted, reason=reason)
-    after = accepted_names(pairs, modalities)
-    kept = {name for row, name in after.items() if before.get(row) == name}
-    run(publish_pairs(folder, pairs, modalities, reading, kept))
-    return pairs
+    changed = [*pairs]
+    changed[number] = replace(pair, accepted=accepted, reason=reason)
+    _publish(folder, pairs, changed, number, modalities, reading)
+    return changed
+
+
+def put_pair(
+    folder: str | os.PathLike[str],
+    pair: FoundPair,
+    modalities: tuple[str, str],
+    reading: ReadingSettings | None = None,
+) -> str:
+    """Put an accepted pair into a folder of pairs, in place of what it holds of the same two images.
+
+    Parameters
+    ----------
+    folder : path-like
+        A folder that `find_aligned_pairs` wrote, or a new one.
+    pair : FoundPair
+        With a matrix, such as that of landmarks.
+    modalities : (str, str)
+    reading : ReadingSettings, optional
+        How the images are read.
+
+    Returns
+    -------
+    str
+        The identifier of the pair.
+
+    Raises
+    ------
+    InputError
+        If an image cannot be read, they do not overlap, or the folder holds other files of these names.
+    """
+    folder = Path(folder)
+    pairs = read_table(folder) if (folder / TABLE).is_file() else []
+    same = [row for row, one in enumerate(pairs) if (one.first, one.second) == (pair.first, pair.second)]
+    row = same[0] if same else len(pairs)
+    changed = [*pairs]
+    changed[row : row + 1] = [replace(pair, accepted=True)]
+    name = accepted_names(changed, modalities)[row]
+    if name not in accepted_names(pairs, modalities).values():
+        for path in pair_paths(folder, name, modalities):
+            if path.exists():
+                raise InputError(f"{path} is there and in no {TABLE}; choose another folder for the pair.")
+    _publish(folder, pairs, changed, row, modalities, reading)
+    return name
+
+
+def _publish(
+    folder: Path,
+    pairs: Sequence[FoundPair],
+    changed: Sequence[FoundPair],
+    number: int,
+    modalities: tuple[str, str],
+    reading: ReadingSettings | None,
+) -> None:
+    """Publish a table in which one row was changed; the files of the others stay."""
+    before, after = (accepted_names(rows, modalities) for rows in (pairs, changed))
+    kept = {name for row, name in after.items() if row != number and before.get(row) == name}
+    run(publish_pairs(folder, changed, modalities, reading, kept))
 
 
 def pair_picture(

@@ -39,6 +39,7 @@ __all__ = [
     "kept_repository",
     "pair",
     "prune",
+    "refine",
     "represent",
     "search",
     "train",
@@ -285,6 +286,30 @@ def pair(first: Path, second: Path, modalities: tuple[str, str], output: Path) -
 
     found = yield from find_aligned_pairs(first, second, modalities, load_model("starter"), output)
     return len(found.accepted)
+
+
+def refine(
+    images: tuple[Path, Path],
+    matrix: NDArray[np.float64],
+    modalities: tuple[str, str],
+    model: Path,
+    motion: Any,
+) -> Job[tuple[NDArray[np.float64], int, int] | None]:
+    """Refine the map of landmarks by correlation, and count the parts that agree, of all.
+
+    Parameters
+    ----------
+    images, matrix, modalities, motion
+        As `pairing.landmarks.refine_landmarks`.
+    model : Path
+        File, or name, of the model that both are represented by.
+    """
+    yield Progress(0, None, "images", "Loading the model")
+    from napari_cmrir.pairing.landmarks import refine_landmarks
+
+    job = refine_landmarks(images, matrix, modalities, kept_model(model), motion)
+    refined = yield from job
+    return None if refined is None else (refined.matrix, refined.agreeing, refined.parts)
 
 
 def represent(model: Path, pixels: NDArray[Any], modality: str) -> Job[NDArray[np.uint8]]:
