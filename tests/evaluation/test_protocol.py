@@ -4,10 +4,11 @@ import tifffile
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.metrics import wilson_interval
-from napari_cmrir.evaluation.protocol import evaluate
+from napari_cmrir.evaluation.protocol import EvaluationRun, evaluate
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.discovery import Pair, find_pairs
 from napari_cmrir.images.readers import read_pair
+from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 
 
 @pytest.mark.parametrize("rerank", ["none", "bow", "registration"])
@@ -211,3 +212,22 @@ def test_progress_never_goes_back_and_ends_at_its_total(grey_model, pairs, small
     done = [progress.done for progress in seen]
     assert done == sorted(done)
     assert done[-1] == seen[-1].total == 2 * 2 + 2 * 2
+
+
+def test_pixels_that_are_not_square_are_resampled_before_queries_are_cut(grey_model, tmp_path):
+    """Every second row is left out: pixels twice as high as wide, as the first file's tags say."""
+    tissue = sample_pair(5, (96, 128))
+    files = tmp_path / "a_SHG.tif", tmp_path / "a_BF.tif"
+    flat = [pixels.reshape(48, 2, 128, -1).mean(1).astype(pixels.dtype) for pixels in (tissue.shg, tissue.bf)]
+    tags = {"resolution": (2e4, 1e4), "resolutionunit": "CENTIMETER"}  # (x, y): 0.5 um wide, 1 um high
+    tifffile.imwrite(files[0], flat[0][..., 0], **tags)
+    tifffile.imwrite(files[1], flat[1], photometric="rgb")
+    evaluation = EvaluationRun(grey_model, ("SHG", "BF"), EvaluationSettings(field_size=64), "cpu")
+    evaluation.add(Pair("a", files))
+    assert [evaluation.images[modality]["a"].shape for modality in ("SHG", "BF")] == [
+        (96, 128, 1),
+        (96, 128, 3),
+    ]
+    smooth = np.abs(evaluation.images["BF"]["a"].astype(float) - tissue.bf).mean()
+    assert smooth < 0.5 * np.abs(tissue.bf.astype(float) - tissue.bf.mean((0, 1))).mean()
+    assert len(evaluation.fields) == 2

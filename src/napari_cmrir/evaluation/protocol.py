@@ -30,6 +30,8 @@ from napari_cmrir.evaluation.queries import (
     find_distractor_images,
     find_queries,
     identifier_of,
+    read_square,
+    read_square_pair,
 )
 from napari_cmrir.evaluation.results import Condition, Localisation, QueryResult, ReportedHit, code_digest
 from napari_cmrir.evaluation.settings import EvaluationSettings
@@ -37,7 +39,6 @@ from napari_cmrir.evaluation.summaries import EvaluationReport
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.images.geometry import Region, corner_error, rotation_difference
 from napari_cmrir.images.intensity import shows_structure
-from napari_cmrir.images.readers import read_image, read_pair
 from napari_cmrir.jobs import Job, Progress, portion, run, step_of
 from napari_cmrir.search.settings import SearchSettings
 
@@ -125,8 +126,8 @@ class EvaluationRun:
         self.other_images: dict[str, tuple[Path, ...]] = {}
 
     def add(self, pair: Pair) -> None:
-        """Read a pair and cut its grid."""
-        pixels = read_pair(pair)
+        """Read a pair, resampled to square pixels, and cut its grid."""
+        pixels = read_square_pair(pair)
         for modality, image in zip(self.modalities, pixels, strict=True):
             self.images[modality][pair.identifier] = image
         height, width = pixels[0].shape[:2]
@@ -210,7 +211,7 @@ class EvaluationRun:
                 yield EvaluationQuery(condition, field.name, cut_query(image, region), region, field, number)
 
     def _ready_query(self, condition: Condition, identifier: str, path: Path) -> EvaluationQuery:
-        pixels = read_image(path, self.settings.repository.reading)
+        pixels = read_square(path, self.settings.repository.reading)
         region = Region.whole(pixels.shape)
         if condition.size == "patch":
             region = centre_of(region, self.settings.side_of_patch)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,10 +18,12 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.settings import EvaluationSettings
 from napari_cmrir.images.discovery import Pair, find_images
 from napari_cmrir.images.geometry import Region, cut
-from napari_cmrir.images.intensity import Intensity
-from napari_cmrir.images.readers import image_stem, read_image
+from napari_cmrir.images.intensity import Intensity, plain_type
+from napari_cmrir.images.lazy_image import lazy_array
+from napari_cmrir.images.readers import image_stem, open_image, read_image, read_pair
 from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
+from napari_cmrir.images.value_range import squared
 from napari_cmrir.repository.sources import Source
 
 __all__ = [
@@ -37,6 +40,8 @@ __all__ = [
     "find_distractor_images",
     "find_queries",
     "identifier_of",
+    "read_square",
+    "read_square_pair",
     "share_inside",
 ]
 
@@ -460,3 +465,22 @@ def _grown(seed: int, side: int, channels: int) -> NDArray[np.float32]:
     scaled = (pixels - lowest) / max(highest - lowest, 1e-6)
     grown: NDArray[np.float32] = np.clip(scaled, 0, 1).astype(np.float32)
     return grown
+
+
+def read_square(path: Path, reading: ReadingSettings | None) -> NDArray[Any]:
+    """Read an image (y, x, channel), resampled to square pixels if its file says that they are not."""
+    with closing(open_image(path, reading)) as image:
+        return plain_type(np.ascontiguousarray(squared(image)[:, :]))
+
+
+def read_square_pair(pair: Pair) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Read aligned images, both resampled to square pixels if the file of either says that they are not."""
+    pixels = read_pair(pair)
+    for path in pair.paths:
+        with closing(open_image(path, pair.reading)) as image:
+            size, aspect = image.pixel_size, image.aspect
+        if squared(image) is not image:
+            both = (replace(lazy_array(one, pixel_size=size), aspect=aspect) for one in pixels)
+            first, second = (np.ascontiguousarray(squared(one)[:, :]) for one in both)
+            return first, second
+    return pixels
