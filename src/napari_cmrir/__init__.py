@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_cmrir.images.readers import find_images, open_image, read_image
     from napari_cmrir.images.synthetic.sample_pairs import sample_pair
     from napari_cmrir.jobs import Progress, run
+    from napari_cmrir.pairing.adapt import adapt_model
     from napari_cmrir.pairing.find import find_aligned_pairs
     from napari_cmrir.pairing.landmarks import pair_from_landmarks
     from napari_cmrir.repository.build import build_index, build_repository
@@ -53,6 +54,7 @@ __all__ = [
     "Region",
     "SearchSettings",
     "Source",
+    "adapt_model",
     "build_index",
     "build_repository",
     "compact_repository",
@@ -88,6 +90,7 @@ _HOMES = {
     "Region": "images.geometry:Region",
     "SearchSettings": "search.settings:SearchSettings",
     "Source": "repository.sources:Source",
+    "adapt_model": "pairing.adapt:adapt_model",
     "build_index": "repository.build:build_index",
     "build_repository": "repository.build:build_repository",
     "compact_repository": "repository.maintenance:compact_repository",

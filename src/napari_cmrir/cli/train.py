@@ -34,7 +34,10 @@ TRAINING = SettingsOptions(
 def train(
     pairs: Annotated[
         list[Path],
-        typer.Argument(help="Folder of <identifier>_<MODALITY>.<ext> files, or two folders of equal names."),
+        typer.Argument(
+            help="Folder of <identifier>_<MODALITY>.<ext> files, or two folders of equal names; with --adapt,"
+            " images of the other modality."
+        ),
     ],
     modalities: Annotated[
         tuple[str, str], typer.Option(help="The two modalities, as in the file names.", metavar="A B")
@@ -67,6 +70,14 @@ def train(
         Path | None,
         typer.Option(help="With --check: write the pairs, corrected, to this new folder.", metavar="FOLDER"),
     ] = None,
+    adapt: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on from this repository's model: find confident pairs of its images and PAIRS, train on"
+            " them, and index its images again beside the new model.",
+            metavar="NAME.cmrir",
+        ),
+    ] = None,
     *,
     training: dict[str, Any],
     reading: dict[str, Any],
@@ -84,6 +95,9 @@ def train(
         raise InputError("--correct goes with --check; give both, or neither to train.")
     if output is None:
         raise typer.BadParameter("give the model file to write", param_hint="'--output'")
+    if adapt is not None:
+        _adapt(adapt, pairs, modalities, output, training, reading, device.value, resume)
+        return
     settings = REPRESENTATIONS[representation].presets.get(preset)
     known = type(settings).model_fields if isinstance(settings, Settings) else {}
     strange = [TRAINING.flag(name) for name in training if name not in known]
@@ -121,6 +135,43 @@ def train(
         typer.echo(f"Note: {model.caveat}.")
 
 
+def _adapt(
+    repository: Path,
+    images: list[Path],
+    modalities: tuple[str, str],
+    output: Path,
+    training: dict[str, Any],
+    reading: dict[str, Any],
+    device: str,
+    resume: bool,
+) -> None:
+    """Adapt a repository's model to its own images, and say what was done."""
+    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.pairing.adapt import adapt_model, adaptation_settings
+    from napari_cmrir.repository.repository import open_repository
+
+    with open_repository(repository) as opened:
+        base = adaptation_settings(opened.model)
+    job = adapt_model(
+        repository,
+        images,
+        modalities,
+        output,
+        settings=TRAINING.settings(training, base),
+        reading=READING.settings(reading) if reading else None,
+        device=device,
+        resume=resume,
+    )
+    result = draw(_with_notes(job), "Adapting")
+    model, mistaken = result.model, sum(map(len, result.mistaken.values())) // 2
+    typer.echo(
+        f"{len(result.pairs.accepted)} confident pairs found in {repository}: {result.pairs.folder}\n"
+        f"Taken for one another, and trained on as hard negatives: {mistaken} twos of pairs\n"
+        f"Went on from its model for {model.provenance['steps_done']} steps{_kept(model)}: {output}\n"
+        f"Indexed again with the new model: {result.repository}"
+    )
+
+
 def _check(pairs: list[Pair], modalities: tuple[str, str], model: str, correct: Path | None) -> None:
     """Say what is wrong with the pairs, and write corrected ones where asked to."""
     from napari_cmrir.cli.progress import draw
@@ -150,7 +201,7 @@ def _check(pairs: list[Pair], modalities: tuple[str, str], model: str, correct: 
     typer.echo(f"Corrected pairs: {correct}")
 
 
-def _with_notes(job: Job[Representation]) -> Job[Representation]:
+def _with_notes(job: Job[Any]) -> Job[Any]:
     """Print a training's notes above the progress bar, and its figures in the bar."""
     from napari_cmrir.representations.comir.training.settings import PairNotes, TrainingPreview
 
@@ -166,8 +217,7 @@ def _with_notes(job: Job[Representation]) -> Job[Representation]:
                 figures = f", {preview.figures.peak_memory_bytes / 2**20:.0f} MiB"
             yield replace(progress, message=progress.message + figures)
     except StopIteration as end:
-        result: Representation = end.value
-        return result
+        return end.value
     finally:
         job.close()
 

@@ -181,7 +181,8 @@ def _prepare(
     checkpoint = Checkpoint(Path(f"{output}.checkpoint"), trainer) if output is not None else None
     ranges = dict(zip(modalities, found.ranges, strict=True))
     course = _Course(trainer, checkpoint, names, images, split, found.pixel_size, ranges)
-    return course, [*doubts, split.manner]
+    trainer.name_images([name for number, name in enumerate(names) if number not in split.held_out])
+    return course, [*doubts, split.manner, *trainer.notes]
 
 
 def _usable(

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +174,9 @@ class SteppedTrainer(ABC):
     def validate(self) -> None:
         """Look how good the networks are, when it is due."""
         raise NotImplementedError
+
+    def name_images(self, names: Sequence[str]) -> None:  # noqa: B027
+        """Hear the identifiers of the images that are trained on, in their order."""
 
     def describe(self, loss: float) -> str:
         """Say in a few words how the step with this loss went."""

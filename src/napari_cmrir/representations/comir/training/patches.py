@@ -33,6 +33,11 @@ class PatchSampler:
     variation : float
         See `TrainingSettings.variation`.
 
+    Attributes
+    ----------
+    companions : dict of int to list of int
+        Pairs that are hard to tell apart, by number: a patch of one is followed by one of another.
+
     Examples
     --------
     >>> pair = (torch.rand(1, 200, 200), torch.rand(3, 200, 200))
@@ -53,6 +58,7 @@ class PatchSampler:
         self.size = size
         self.free_rotation = free_rotation
         self.variation = variation
+        self.companions: dict[int, list[int]] = {}
         self.generator = torch.Generator().manual_seed(seed)
         areas = torch.tensor([float(first[0].numel()) for first, _ in self.pairs])
         self._shares = areas / areas.sum()
@@ -82,7 +88,10 @@ class PatchSampler:
         turned = 90.0 * torch.randint(4, (count,), generator=g) + free
         scale = torch.exp((torch.rand(count, generator=g) * 2 - 1) * 0.1 * self.variation)  # within 10 %
         flip = torch.rand(count, generator=g) < 0.5
-        windows = [self._window(float(scale[i])) for i in range(count)]
+        windows, pick = [], -1
+        for i in range(count):
+            pick = self._pick(pick if i % 2 else -1)
+            windows.append(self._window(pick, float(scale[i])))
         # A window too small to be turned in is turned by quarters, which reflects no pixel into the patch.
         fits = torch.tensor([window_fits for _, _, window_fits in windows])
         angle = torch.where(fits, angle, (angle / 90).round() * 90)
@@ -91,13 +100,19 @@ class PatchSampler:
         sides = ([w[0] for w in windows], [w[1] for w in windows])
         return PatchBatch(sides, angle, scale, flip, turned, (seeds[0], seeds[1]), self.size, self.variation)
 
-    def _window(self, scale: float) -> tuple[Tensor, Tensor, bool]:
-        """Choose a square window at a random place of a random pair, in both modalities.
+    def _pick(self, before: int) -> int:
+        """Choose a pair: a companion of the one before, where that has some."""
+        near = self.companions.get(before)
+        if near:
+            return near[int(torch.randint(len(near), (1,), generator=self.generator))]
+        return int(torch.multinomial(self._shares, 1, generator=self.generator))
+
+    def _window(self, pick: int, scale: float) -> tuple[Tensor, Tensor, bool]:
+        """Choose a square window at a random place of a pair, in both modalities.
 
         The third result is whether the window is large enough to turn the patch in it by any angle.
         """
         g = self.generator
-        pick = int(torch.multinomial(self._shares, 1, generator=g))
         first, second = self.pairs[pick]
         height, width = first.shape[-2:]
         side = math.ceil(self.size * scale * math.sqrt(2)) + 2

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+
+from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import ArrayPair, Pair
 from napari_cmrir.jobs import Job
 from napari_cmrir.representations.base import RepresentationKind
@@ -16,7 +21,76 @@ from napari_cmrir.representations.training import keep_latest, run_training
 if TYPE_CHECKING:
     import os
 
-__all__ = ["COMIR", "keep_best", "train"]
+    from torch import Tensor
+
+    from napari_cmrir.images.intensity import Intensity
+    from napari_cmrir.representations.base import Representation
+
+__all__ = ["COMIR", "Start", "keep_best", "train"]
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What a training goes on from.
+
+    Parameters
+    ----------
+    model : ComirModel or AnyModalityModel
+        Its weights are the first ones. Those of a network for every modality, which sees grey images, are
+        taken by both networks; where a modality has several channels, the first layer sees their grey value.
+    mistaken : mapping of str to sequence of str
+        By identifier of a pair, those that it is taken for: they come into the same batches, as hard
+        negatives.
+    """
+
+    model: Representation
+    mistaken: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def intensities(self) -> Mapping[str, Intensity] | None:
+        """How the model scales its modalities; one for every modality scales each image by itself."""
+        return self.model.intensities if isinstance(self.model, ComirModel) else None
+
+    def make(
+        self,
+        images: Sequence[ArrayPair],
+        modalities: tuple[str, str],
+        settings: TrainingSettings,
+        device: torch.device,
+        validation: Sequence[ArrayPair],
+    ) -> Trainer:
+        """Make a trainer that begins with the weights; its first note says what they retrieve."""
+        trainer = Trainer(images, modalities, settings, device, validation, self.intensities)
+        trainer.mistaken = self.mistaken
+        trainer.went_on_from = {"kind": self.model.name, "fingerprint": self.model.fingerprint}
+        for modality, network in trainer.networks.items():
+            source = self._network(modality).state_dict()
+            own = network.state_dict()
+            network.load_state_dict({name: _as_wide(source[name], own[name]) for name in own})
+        score = trainer.selection.offer(0, trainer.networks, trainer.represent)
+        if score is not None:
+            trainer.notes.append(f"Before, {score.retrieval:.0%} of the validation queries are retrieved.")
+        return trainer
+
+    def _network(self, modality: str) -> torch.nn.Module:
+        from napari_cmrir.representations.comir.any_modality import AnyModalityModel
+
+        if isinstance(self.model, AnyModalityModel):
+            return self.model.network
+        if isinstance(self.model, ComirModel):
+            self.model.require_modality(modality)
+            return self.model.networks[modality]
+        raise InputError(f"A model of kind '{self.model.name}' has no networks to go on from.")
+
+
+def _as_wide(weights: Tensor, wanted: Tensor) -> Tensor:
+    """Spread the weights of a grey input over the channels that grey is made of."""
+    from napari_cmrir.representations.comir.any_modality import to_grey
+
+    if weights.shape == wanted.shape:
+        return weights
+    shares = torch.from_numpy(to_grey(np.eye(wanted.shape[1])[np.newaxis])[0, :, 0])
+    return weights * shares.to(weights)[None, :, None, None]
 
 
 def train(
@@ -28,6 +102,7 @@ def train(
     device: str = "auto",
     resume: bool = False,
     pixel_size: float | None = None,
+    start: Start | None = None,
 ) -> Job[ComirModel]:
     """Train a CoMIR model on aligned image pairs.
 
@@ -55,6 +130,8 @@ def train(
         Continue from the checkpoint of an interrupted training of the same pairs and settings, if it exists.
     pixel_size : float, optional
         Side of a pixel in micrometres; the model stores it.
+    start : Start, optional
+        Go on from a model of the same network settings; by default from random weights.
 
     Yields
     ------
@@ -71,7 +148,7 @@ def train(
         As `run_training`.
     """
     model: ComirModel = yield from run_training(
-        Trainer,
+        Trainer if start is None else start.make,
         pairs,
         modalities,
         settings or TrainingSettings(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.intensity import choose_intensity
+from napari_cmrir.images.intensity import Intensity, choose_intensity
 from napari_cmrir.representations.comir.inference import as_bytes, forward_in_batches
 from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import Tiramisu, build_network
@@ -99,6 +99,8 @@ class Trainer(SteppedTrainer):
     device : torch.device
     validation : sequence of (first, second)
         Held-out images by which the model is chosen. With less than two fields the last model is kept.
+    intensities : mapping of str to Intensity, optional
+        How each modality is scaled; by default chosen from the images.
 
     Attributes
     ----------
@@ -115,6 +117,7 @@ class Trainer(SteppedTrainer):
         settings: TrainingSettings,
         device: torch.device,
         validation: Sequence[tuple[NDArray[Any], NDArray[Any]]] = (),
+        intensities: Mapping[str, Intensity] | None = None,
     ) -> None:
         smallest = min(min(first.shape[:2]) for first, _ in images)
         if smallest < settings.patch_size:
@@ -123,7 +126,9 @@ class Trainer(SteppedTrainer):
                 f" {settings.patch_size}; give larger images or a smaller patch size."
             )
         super().__init__(modalities, settings, device)
-        self.intensities = {
+        self.mistaken: Mapping[str, Sequence[str]] = {}
+        self.went_on_from: dict[str, str] = {}
+        self.intensities = dict(intensities or {}) or {
             modality: choose_intensity([pair[side] for pair in (*images, *validation)])
             for side, modality in enumerate(modalities)
         }
@@ -161,6 +166,15 @@ class Trainer(SteppedTrainer):
         self._comirs: list[Tensor] = []
         self.recovery = Recovery(self.networks, self.optimiser, self.selection)
 
+    def name_images(self, names: Sequence[str]) -> None:
+        """Let patches of pairs that are taken for one another follow each other."""
+        numbers = {name: number for number, name in enumerate(names)}
+        self.sampler.companions = {
+            numbers[name]: [numbers[other] for other in others if other in numbers]
+            for name, others in self.mistaken.items()
+            if name in numbers
+        }
+
     def draws(self) -> torch.Generator:
         """Give the generator of the patches' draws."""
         return self.sampler.generator
@@ -171,7 +185,9 @@ class Trainer(SteppedTrainer):
         self.optimiser.zero_grad()
 
     def content(self) -> Iterator[bytes]:
-        """Yield the scaled images, and the validation fields."""
+        """Yield the scaled images, the validation fields, and the model that the training goes on from."""
+        for value in self.went_on_from.values():
+            yield value.encode()
         for pair in self.sampler.pairs:
             for image in pair:
                 yield image.numpy().tobytes()
@@ -336,6 +352,7 @@ class Trainer(SteppedTrainer):
             {modality: network.cpu().eval() for modality, network in self.networks.items()},
             scales,
             self.history.entries,
+            provenance={"went_on_from": self.went_on_from} if self.went_on_from else {},
             score=self.selection.card(),
         )
 
