@@ -152,8 +152,8 @@ def test_a_pair_can_be_looked_at_before_training(viewer, dock, pairs_folder, wai
         widget.pairs.pair.setCurrentIndex(number)
         widget.pairs.show_pair.click()
         name = f"sample-00{number}"
-        wait_for(lambda name=name: [layer.name for layer in viewer.layers] == [f"{name} BF", f"{name} SHG"])
-    np.testing.assert_array_equal(viewer.layers[0].data, read_image(pairs_folder / "sample-001_BF.tif"))
+        wait_for(lambda name=name: [layer.name for layer in viewer.layers] == [f"{name} SHG", f"{name} BF"])
+    np.testing.assert_array_equal(viewer.layers[1].data, read_image(pairs_folder / "sample-001_BF.tif"))
     widget.remove.click()
     wait_for(lambda: len(viewer.layers) == 0)
 

@@ -161,7 +161,10 @@ class IndexWidget(ScrolledDock):
         self.prune.clicked.connect(self.prune_repository)
         self.remember("index", images=self.images, output=self.output)
         self.session.model_changed.connect(self._propose_model)
+        self.session.images_changed.connect(self._propose_images)
         self.remember("index", model=self.model)
+        if self.session.images is not None:
+            self._propose_images(self.session.images)
         if self.session.model is not None:
             self._propose_model(self.session.model)
 
@@ -273,6 +276,12 @@ class IndexWidget(ScrolledDock):
         lines = (f"{Path(name).name}: {reason}" for name, reason in indexed.failures.items())
         self._list("\n".join(lines))
         self.session.repository = indexed.path
+
+    def _propose_images(self, folder: Path) -> None:
+        """Propose a folder, and a new repository: one of earlier images may be of another model."""
+        if self.images.path != folder:
+            self.output.line.clear()
+            self.images.set_paths(folder)
 
     def _propose_model(self, path: Path) -> None:
         self.model.set_paths(path)

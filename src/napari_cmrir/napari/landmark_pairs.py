@@ -47,7 +47,8 @@ __all__ = ["LandmarkPairs"]
 Motion = Literal["similarity", "affine"]
 
 _RIGHT, _OUTLIER = "#ffcc00", "#d55e00"  # distinguishable for the colour-blind
-_SHARE = 40  # of an image's longer side is the diameter of a landmark
+_NUMBERS = "#00e000"  # seen on black, on white and on stained tissue
+_SHARE = 25  # of an image's longer side is the diameter of a landmark
 _HINT = "No landmarks yet.\nChoose two images, press New landmarks,\nand click on the same places of both."
 
 
@@ -377,7 +378,7 @@ def _points_on(image: Image) -> Points:
         face_color=_RIGHT,
         border_color="black",
         features={"landmark": np.zeros(0, int)},
-        text={"string": "{landmark}", "color": "white", "anchor": "upper_left"},
+        text={"string": "{landmark}", "color": _NUMBERS, "anchor": "upper_left"},
         **transform_of(image),
     )
 

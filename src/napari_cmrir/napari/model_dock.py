@@ -365,6 +365,9 @@ class ModelWidget(ScrolledDock):
         self.panel.tell(f"Trained: {path}")
         self._look_for_checkpoint()
         self.session.model = path
+        images = self.pairs.searched
+        if images is not None:
+            self.session.images = images
 
     def _keep_best(self) -> None:
         """Make a model from the checkpoint of a stopped training."""

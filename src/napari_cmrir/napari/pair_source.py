@@ -58,7 +58,8 @@ _STEPS = (
     f" Not aligned? <a href='{_LANDMARKS}'>Align them by landmarks</a>.",
     "You have <b>images of both modalities, not aligned</b>: drop a folder of each, press Find pairs, look at"
     " the table, press Train; then Index in Index images, and Find in Find region. Both docks are filled in."
-    " A double-click on a row opens its images, to search with.",
+    " A double-click on a row opens its images, to search with; set Rotation in Find region where partners"
+    " are turned further.",
     "You have <b>two images open that show the same tissue</b>: press New landmarks, click on the same place"
     " in one image and in the other, three times or more, and press Save pair; then Train, or the next pair.",
 )
@@ -197,6 +198,11 @@ class PairSource(QWidget):
         """The two modalities."""
         first, second = (edit.text().strip() for edit in self.modalities)
         return first, second
+
+    @property
+    def searched(self) -> Path | None:
+        """The folder of the second modality that pairs are found in, if that is the source."""
+        return self.finder.folders[1].path if self.source.currentIndex() == _NOT_ALIGNED else None
 
     def chosen(self) -> Path | tuple[ImageSnapshot, ImageSnapshot]:
         """Return the folder, or the two layers.
@@ -355,10 +361,8 @@ class PairSource(QWidget):
         identifier, images, pixel_size = read
         known: dict[str, Any] = {"scale": [pixel_size] * 2, "units": ["um"] * 2} if pixel_size else {}
         self._shown.remove_all()
-        both = zip(self.names, images, ("additive", "opaque"), strict=True)
-        for name, pixels, blending in reversed(
-            [*both]
-        ):  # the first on top: Find region takes it as the query
+        # the first is added first: Find region takes it as the query
+        for name, pixels, blending in zip(self.names, images, ("opaque", "additive"), strict=True):
             rgb = pixels.shape[2] == 3
             shown = pixels if rgb else pixels[..., 0]
             keywords = {"rgb": rgb, "name": f"{identifier} {name}", "blending": blending, **known}

@@ -33,13 +33,15 @@ __all__ = [
 
 
 class SharedState:
-    """The model and the repository that the docks of one viewer propose to each other."""
+    """What the docks of one viewer propose to each other: a model, images to index and a repository."""
 
     model_changed = Signal(Path)
+    images_changed = Signal(Path)
     repository_changed = Signal(Path)
 
     def __init__(self) -> None:
         self._model: Path | None = None
+        self._images: Path | None = None
         self._repository: Path | None = None
 
     @property
@@ -51,6 +53,16 @@ class SharedState:
     def model(self, path: Path) -> None:
         self._model = path
         self.model_changed.emit(path)
+
+    @property
+    def images(self) -> Path | None:
+        """The folder of the second modality, in which pairs were last found."""
+        return self._images
+
+    @images.setter
+    def images(self, path: Path) -> None:
+        self._images = path
+        self.images_changed.emit(path)
 
     @property
     def repository(self) -> Path | None:
