@@ -5,9 +5,15 @@ import pytest
 
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.jobs import run
+from napari_cmrir.repository.build import ensure_index
 from napari_cmrir.search.query import search
 from napari_cmrir.search.settings import SearchSettings
 from napari_cmrir.search.shortlist import fill_outside, word_rotations, word_scores
+
+
+@pytest.fixture(autouse=True)
+def words(repository):
+    run(ensure_index(repository, "words"))
 
 
 def test_the_best_rotation_counts_field_by_field(repository, partners):

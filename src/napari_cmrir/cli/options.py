@@ -195,7 +195,7 @@ class SettingsOptions:
     def _annotation(self, name: str, infos: Sequence[FieldInfo]) -> Any:
         info, is_shared = infos[0], len(infos) > 1
         kind, choices = _option_type(name, info.annotation)
-        bounds = _bounds(info) if kind in (int, float) and not is_shared else {}  # else of each model
+        bounds = _common_bounds(infos) if kind in (int, float) else {}
         repeat = " Repeat the option for each value." if get_origin(kind) is list else ""
         option = typer.Option(
             *self._declared(name),
@@ -269,6 +269,13 @@ def _option_type(name: str, annotation: Any) -> tuple[Any, tuple[Any, ...]]:
             return StrEnum(title, {choice: choice for choice in choices}), choices
         return type(choices[0]), choices
     return annotation, ()
+
+
+def _common_bounds(infos: Sequence[FieldInfo]) -> dict[str, Any]:
+    """Give the bounds that hold for every one of the fields; each model checks its own besides."""
+    each = [_bounds(info) for info in infos]
+    shared = each[0].keys() & set.intersection(*(set(bounds) for bounds in each))
+    return {name: (min if name == "min" else max)(bounds[name] for bounds in each) for name in sorted(shared)}
 
 
 def _bounds(info: FieldInfo) -> dict[str, Any]:
