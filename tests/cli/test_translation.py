@@ -49,5 +49,5 @@ def test_settings_of_another_representation_are_refused(call, pairs, tmp_path):
     assert ended.status == 2
     assert "must be a multiple of 128 pixels" in ended.err
     ended = call(*ask, "--representation", "cyclegan", "--batch-size", 0)
-    assert "--batch-size cannot be 0" in ended.err
+    assert "'--batch-size': Input should be greater than or equal to 1" in ended.err
     assert not list(tmp_path.iterdir())
