@@ -274,7 +274,7 @@ def _option_type(name: str, annotation: Any) -> tuple[Any, tuple[Any, ...]]:
 def _common_bounds(infos: Sequence[FieldInfo]) -> dict[str, Any]:
     """Give the bounds that hold for every one of the fields; each model checks its own besides."""
     each = [_bounds(info) for info in infos]
-    shared = each[0].keys() & set.intersection(*(set(bounds) for bounds in each))
+    shared = set.intersection(*(set(bounds) for bounds in each))
     return {name: (min if name == "min" else max)(bounds[name] for bounds in each) for name in sorted(shared)}
 
 

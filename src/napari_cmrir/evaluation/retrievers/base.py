@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.images.discovery import Pair
+from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.intensity import Intensity, choose_intensity
 from napari_cmrir.jobs import Job, Progress, portion, run
 from napari_cmrir.registry import Registry
@@ -19,9 +20,17 @@ from napari_cmrir.registry import Registry
 if TYPE_CHECKING:
     from napari_cmrir.evaluation.protocol import EvaluationQuery, EvaluationRun
     from napari_cmrir.evaluation.results import Condition
-    from napari_cmrir.images.geometry import Region
 
-__all__ = ["RETRIEVERS", "PixelScaling", "Retriever", "Transform", "compare_retrievers", "grey", "rank_of"]
+__all__ = [
+    "RETRIEVERS",
+    "PixelScaling",
+    "Retriever",
+    "Transform",
+    "compare_retrievers",
+    "cut_region",
+    "grey",
+    "rank_of",
+]
 
 
 class Retriever(ABC):
@@ -112,6 +121,25 @@ RETRIEVERS: Registry[type[Retriever]] = Registry(
     },
 )
 """Retrievers by name; other packages add theirs as entry points of ``napari_cmrir.retrievers``."""
+
+
+def cut_region(
+    pixels: NDArray[Any], region: Region | None, mask: NDArray[np.bool_] | None
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Cut the part of an image that a query asks for, and where it counts; without a region, both as given.
+
+    Examples
+    --------
+    >>> part, counts = cut_region(np.zeros((8, 8, 1)), Region.from_rectangle(0, 4, 8, 8), None)
+    >>> part.shape, float(counts.mean())
+    ((8, 8, 1), 0.5)
+    """
+    if region is None:
+        return pixels, mask
+    given = np.ones(pixels.shape[:2], bool) if mask is None else mask
+    counts, _ = cut(given[..., np.newaxis].astype(np.float32), region)
+    part, within = cut(pixels, region)
+    return part, within & (counts[..., 0] > 0.5)
 
 
 def rank_of(right: str, scores: Mapping[str, float]) -> int | None:

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.evaluation.retrievers.base import PixelScaling, Retriever, grey
-from napari_cmrir.images.geometry import cut
+from napari_cmrir.evaluation.retrievers.base import PixelScaling, Retriever, cut_region, grey
 from napari_cmrir.jobs import Job, Progress
 
 if TYPE_CHECKING:
@@ -243,11 +242,7 @@ class GradientSift(Retriever):
         """
         if not self._images:
             raise InputError("The retriever has no images; index some first.")
-        if region is not None:
-            given = np.ones(pixels.shape[:2], bool) if mask is None else mask
-            inside, _ = cut(given[..., np.newaxis].astype(np.float32), region)
-            pixels, within = cut(pixels, region)
-            mask = within & (inside[..., 0] > 0.5)
+        pixels, mask = cut_region(pixels, region, mask)
         query = self._described(pixels, modality, mask)
         scores = {}
         for done, (name, image) in enumerate(self._images.items()):

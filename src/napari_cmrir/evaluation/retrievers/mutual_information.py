@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.evaluation.retrievers.base import Retriever
-from napari_cmrir.images.geometry import Region, cut
+from napari_cmrir.evaluation.retrievers.base import Retriever, cut_region
+from napari_cmrir.images.geometry import Region
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.registration.correlation import turn
 from napari_cmrir.representations.devices import choose_device
@@ -161,11 +161,8 @@ class MutualInformation(Retriever):
         """
         if not self._images:
             raise InputError("The retriever has no images; index some first.")
+        pixels, mask = cut_region(pixels, region, mask)
         counts = np.ones(pixels.shape[:2], bool) if mask is None else mask
-        if region is not None:
-            inside, _ = cut(counts[..., np.newaxis].astype(np.float32), region)
-            pixels, within = cut(pixels, region)
-            counts = within & (inside[..., 0] > 0.5)
         grey, seen = self._reduced(pixels, counts)
         scores = dict.fromkeys(self._images, -np.inf)
         for done, degrees in enumerate(self._degrees):
