@@ -28,6 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"The core must be tested without {', '.join(present)}.")
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file in one process for their fixtures, and the windows for their display."""
     folder = Path(__file__).parent / "napari"
