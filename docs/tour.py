@@ -67,7 +67,7 @@ def main() -> None:
     viewer.window._qt_window.resize(*WINDOW)
     viewer.window._qt_window.show()
     docks = {}
-    for name in ("CoMIR model", "Index images", "Find region"):
+    for name in ("1. CoMIR model", "2. Index images", "3. Find region"):
         docks[name] = viewer.window.add_plugin_dock_widget("napari-cmrir", name, tabify=bool(docks))
     settle()
     tour = Tour(viewer, docks, pictures, given.theme)
@@ -97,14 +97,14 @@ class Tour:
 
     def sample(self) -> None:
         """Open the sample data."""
-        self._raise("CoMIR model")
+        self._raise("1. CoMIR model")
         self.viewer.open_sample("napari-cmrir", "tissue-pair")
         self.picture("sample-data")
         self.viewer.layers.clear()
 
     def model(self, seconds: float) -> None:
         """Check the pairs, train, stop, load the model that ships with the package."""
-        widget = self._raise("CoMIR model")
+        widget = self._raise("1. CoMIR model")
         widget.pairs.folder.set_paths(Path("pairs"))
         wait(lambda: "pairs found" in widget.pairs.found.text())
         widget.pairs.open_pair(1)
@@ -130,7 +130,7 @@ class Tour:
 
     def index(self) -> None:
         """Index the brightfield images, paused once."""
-        widget = self._raise("Index images")
+        widget = self._raise("2. Index images")
         widget.session.model = sample_model()
         widget.images.set_paths(Path("slides"))
         wait(lambda: widget.modality.count() == 2 and "images found" in widget.found.text())
@@ -150,7 +150,7 @@ class Tour:
 
     def find(self, pixels, expected: str) -> None:
         """Draw a region, find it, walk the hits, register, explain, export."""
-        widget = self._raise("Find region")
+        widget = self._raise("3. Find region")
         if widget.session.repository is None:
             widget.session.repository = index_quietly()
         self.picture("find-empty")
@@ -205,7 +205,7 @@ class Tour:
 
     def memory(self, searches: int) -> None:
         """Search and remove the results repeatedly, and measure the memory that remains."""
-        _, widget = self.docks["Find region"]
+        _, widget = self.docks["3. Find region"]
         used = [resident_megabytes()]
         for _ in range(searches):
             widget.find()
@@ -226,7 +226,7 @@ class Tour:
 
     def no_match(self) -> None:
         """Search for tissue that is not in the repository, and make requests that must be refused."""
-        _, widget = self.docks["Find region"]
+        _, widget = self.docks["3. Find region"]
         other = self.viewer.add_image(
             sample_pair(999, 200).shg[..., 0],
             name="Other tissue",
@@ -255,7 +255,7 @@ class Tour:
 
     def clear(self) -> None:
         """Remove the plugin's layers, and check that the user's layers remain."""
-        _, widget = self.docks["Find region"]
+        _, widget = self.docks["3. Find region"]
         widget.view.remove.click()
         self.picture("find-cleared")
         names = [layer.name for layer in self.viewer.layers]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from npe2 import PluginManager
 
-WIDGETS = ["CoMIR model", "Index images", "Find region"]
+WIDGETS = ["1. CoMIR model", "2. Index images", "3. Find region"]
 SAMPLES = ["tissue-pair", "tissue-folder", "ready-search"]
 
 

@@ -77,7 +77,7 @@ def test_napari_is_offered_three_widgets_and_three_samples(manifest):
     widgets = [widget.display_name for widget in manifest.contributions.widgets]
     samples = {sample.key: sample.display_name for sample in manifest.contributions.sample_data}
     assert manifest.display_name == "CoMIR Image Retrieval"
-    assert widgets == ["CoMIR model", "Index images", "Find region"]
+    assert widgets == ["1. CoMIR model", "2. Index images", "3. Find region"]
     assert samples == {
         "tissue-pair": "Tissue, one brightfield and SHG pair (generated)",
         "tissue-folder": "Tissue, twelve brightfield images to index (generated)",

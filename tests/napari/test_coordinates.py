@@ -253,9 +253,9 @@ def test_an_outline_beside_the_image_is_refused(kind):
 @example(image=Image(np.zeros((HEIGHT, WIDTH))))
 @quickly
 @given(image=images(similar=True))
-def test_hits_lie_upright_with_the_querys_pixel_size_where_the_query_lies(image):
+def test_hits_lie_upright_with_the_querys_pixel_size_to_the_right_of_the_query(image):
     plane = Plane((image.ndim - 2, image.ndim - 1), (1, 0, 0)[: image.ndim])
-    keywords = Placement.of(image, plane).in_place()
+    keywords = Placement.of(image, plane).beside()
     hit = Image(np.zeros((HEIGHT, WIDTH)), **keywords)
     assert list(hit.units) == list(image.units[-2:])
     np.testing.assert_allclose(hit.affine.affine_matrix, np.eye(3))
@@ -265,4 +265,7 @@ def test_hits_lie_upright_with_the_querys_pixel_size_where_the_query_lies(image)
         image.data_to_world((1,) * (image.ndim - 2) + tuple(c))
         for c in Region.whole((HEIGHT, WIDTH)).corners()
     ]
-    np.testing.assert_allclose(hit.extent.world[0] - hit.scale / 2, np.min(ends, axis=0)[-2:], atol=1e-6)
+    top, left = np.min(ends, axis=0)[-2:]
+    right = np.max(ends, axis=0)[-1]
+    start = hit.extent.world[0] - hit.scale / 2
+    np.testing.assert_allclose(start, (top, right + 0.03 * (right - left)), rtol=1e-6, atol=1e-6)

@@ -7,23 +7,25 @@ import numpy as np
 import pytest
 from napari.components import ViewerModel
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
-from qtpy.QtGui import QAccessible, QDragEnterEvent, QDropEvent, QKeySequence
+from qtpy.QtGui import QAccessible, QAction, QDragEnterEvent, QDropEvent, QKeySequence, QWheelEvent
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
     QApplication,
     QComboBox,
+    QDockWidget,
     QLineEdit,
     QSlider,
 )
 
+from napari_cmrir.napari.dock import open_dock
 from napari_cmrir.napari.find_dock import FindWidget
 from napari_cmrir.napari.index_dock import IndexWidget
 from napari_cmrir.napari.model_dock import ModelWidget
+from napari_cmrir.napari.summaries import look_at_images
 
 DOCKS = (ModelWidget, IndexWidget, FindWidget)
 FIELDS = (QAbstractButton, QComboBox, QLineEdit, QAbstractSpinBox, QSlider)
-NAPARIS_OWN_KEYS = set("FVLPWHC")
 
 
 def fields(widget):
@@ -62,19 +64,72 @@ def test_the_tab_key_goes_through_the_fields_as_they_are_read(qtbot, widget_clas
         assert down > 8 or (abs(down) <= 8 and after.x() > before.x())
 
 
-def test_each_key_presses_one_button_and_is_told_in_its_tooltip(qtbot):
+def test_each_key_presses_one_button_is_told_in_its_tooltip_and_is_none_of_naparis(viewer, dock):
+    window = viewer.window._qt_window
+    shortcuts = [sequence for action in window.findChildren(QAction) for sequence in action.shortcuts()]
+    taken = {key.toString() for key in shortcuts}
+    taken |= {QKeySequence.mnemonic(action.text()).toString() for action in window.menuBar().actions()}
+    taken.add("Alt+S")  # File > Save Screenshot, which napari makes when the menu is first opened
+    assert "Alt+F" in taken
     keys = []
     for widget_class in DOCKS:
-        widget = widget_class(ViewerModel())
-        qtbot.addWidget(widget)
-        for button in widget.findChildren(QAbstractButton):
+        for button in dock(widget_class).findChildren(QAbstractButton):
             key = QKeySequence.mnemonic(button.text()).toString(QKeySequence.SequenceFormat.NativeText)
             if key:
                 assert button.toolTip().endswith(f"({key})")
-                keys.append(key[-1])
+                keys.append(key)
     assert len(keys) > 10
     assert len(keys) == len(set(keys))
-    assert not NAPARIS_OWN_KEYS & set(keys)
+    assert not taken & set(keys)
+
+
+def test_the_docks_are_tabs_of_one_area_lead_on_and_the_wheel_changes_no_field(
+    viewer, repository_path, model_path, wait_for
+):
+    find = open_dock(viewer, "find")  # whichever is first
+    index, model = open_dock(viewer, "index"), open_dock(viewer, "model")
+    window = viewer.window._qt_window
+    frame = next(frame for frame in window.findChildren(QDockWidget) if frame.isAncestorOf(find))
+    wait_for(lambda: len(window.tabifiedDockWidgets(frame)) == 2)
+    model.use.load.set_paths(model_path)
+    wait_for(lambda: model.lead_on.isEnabled())
+    model.lead_on.click()
+    assert index.model.path == model_path
+    index.output.set_paths(repository_path)
+    wait_for(lambda: index.search.isEnabled())
+    index.search.click()
+    assert find.repository.path == repository_path
+
+    before = find.hits.value(), find.modality.currentIndex(), find.rotation.value()
+    for field in (find.hits, find.modality, find.rotation):
+        field.clearFocus()
+        at = QPointF(5, 5)
+        wheel = QWheelEvent(
+            at,
+            field.mapToGlobal(at),
+            QPoint(0, -120),
+            QPoint(0, -120),
+            Qt.MouseButton.NoButton,
+            Qt.KeyboardModifier.NoModifier,
+            Qt.ScrollPhase.NoScrollPhase,
+            False,
+        )
+        QApplication.sendEvent(field, wheel)
+    assert (find.hits.value(), find.modality.currentIndex(), find.rotation.value()) == before
+
+
+def test_the_top_of_a_drive_as_folder_is_answered_in_words(dock, tmp_path, wait_for, notifications):
+    assert look_at_images([Path(tmp_path.anchor)], "NONE_SUCH").repository.suffix == ".cmrir"
+    model = dock(ModelWidget)
+    model.pairs.folder.set_paths(Path(tmp_path.anchor))
+    wait_for(lambda: "/" in model.pairs.found.text())
+    assert model.output.path.parent == Path.home()
+    long = "A sentence that is long goes on. " * 9 + str(tmp_path / ("folder" * 20))
+    width = model.minimumSizeHint().width()
+    model.panel.tell(long)
+    assert model.panel.message.text() == long
+    assert model.panel.message.heightForWidth(300) > 3 * model.panel.message.fontMetrics().height()
+    assert model.minimumSizeHint().width() <= max(width, 400)
 
 
 @pytest.mark.parametrize("widget_class", DOCKS)
@@ -132,6 +187,7 @@ def test_choices_come_back_the_next_time(qtbot, pairs_folder, model_path, wait_f
         return docks
 
     model, index = both()
+    first = model
     model.pairs.folder.set_paths(pairs_folder)
     model.pairs.modalities[0].setText("MPM")
     model.preset.setCurrentText("paper")
@@ -146,3 +202,6 @@ def test_choices_come_back_the_next_time(qtbot, pairs_folder, model_path, wait_f
     )
     assert (model.pairs.names, model.preset.currentText()) == (("MPM", "BF"), "paper")
     assert not model.previews.isChecked()
+    first.use.load.set_paths(model_path)  # the model in use, too
+    again, _ = both()
+    wait_for(lambda: again.session.model == model_path)

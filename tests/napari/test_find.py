@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +130,13 @@ def test_a_region_is_found_listed_and_the_best_hit_shown_with_its_box(
     np.testing.assert_allclose(image.data_to_world((5, 6)), box.data_to_world((5, 6)))
     found = Region.from_corners(box.data[0])
     assert (found.height, found.width) == pytest.approx((80, 72), abs=1e-3)
-    assert viewer.canvas.grid.enabled
+    assert image.extent.world[0, 1] > query_layer.extent.world[1, 1]  # beside, not on it
+    in_view = np.array([*drawn.extent.world[:, -2:], *map(box.data_to_world, box.data[0])])
+    half = np.array(viewer.canvas.size) / viewer.scene.camera.zoom / 2
+    assert (np.abs(in_view - np.array(viewer.scene.camera.center[-2:])) < half).all()
+    assert np.ptp(in_view, axis=0).max() > half.min() / 2  # and not lost in a view of everything
+    for layer in (drawn, box):  # edges are as wide on the screen, whatever the pixels' size and the zoom
+        assert layer.edge_width[0] * 0.5 * viewer.scene.camera.zoom == pytest.approx(2.5, rel=0.1)
 
     assert listed.count() == 3
     for row, hit in enumerate(result.hits):
@@ -174,7 +181,7 @@ def test_a_registered_hit_lies_under_the_region(viewer, find, query_layer, searc
             expected = query_layer.data_to_world(corner)
             np.testing.assert_allclose(image.data_to_world(there), expected, atol=0.02)
             np.testing.assert_allclose(box.data_to_world(there), expected, atol=0.02)
-    assert not viewer.canvas.grid.enabled
+    assert image.opacity == 0.5  # both are seen at once
     find.view.blend.setValue(30)
     assert image.opacity == pytest.approx(0.3)
     find.view.how.setCurrentIndex(0)
@@ -218,7 +225,7 @@ def test_a_registered_hit_of_a_plane_of_a_stack_lies_on_that_plane(
 def test_blinking_shows_and_hides_the_registered_hit(viewer, find, search, wait_for):
     search()
     find.view.how.setCurrentIndex(1)
-    wait_for(lambda: not find.view.is_busy and not viewer.canvas.grid.enabled)
+    wait_for(lambda: not find.view.is_busy)
     find.view.blink.setChecked(True)
     wait_for(lambda: not shown(viewer)[0].visible)
     wait_for(lambda: shown(viewer)[0].visible)
@@ -275,17 +282,11 @@ def test_remove_results_removes_what_was_added_and_nothing_else(
     viewer, find, query_layer, search, choose, wait_for
 ):
     mine = viewer.add_shapes([[[0, 0], [9, 9]]], name="1 · mine.tif")
-    grid = viewer.canvas.grid
     find.region.choose(None)
     search()
     choose(2)
-    cells = {}
-    for cell, indices in grid.iter_viewboxes(viewer.layers):
-        for index in indices:
-            cells.setdefault(cell, []).append(viewer.layers[index])
     image, box = shown(viewer)
-    (together,) = [group for group in cells.values() if box in group]
-    assert set(together) == {image, box}  # the box is in the cell of its image, whatever else is open
+    assert not mine.visible  # it would lie on the hit or on the query
     find.new_region.click()
     image.name = "renamed by the user"
     viewer.layers.remove(box)
@@ -293,7 +294,8 @@ def test_remove_results_removes_what_was_added_and_nothing_else(
     find.view.remove.click()
     wait_for(lambda: not find.view.is_busy)
     assert list(viewer.layers) == [query_layer, mine, drawn]
-    assert not grid.enabled
+    assert mine.visible
+    assert query_layer.visible
     assert find.view.list.count() == 0
 
 
@@ -380,8 +382,10 @@ def test_an_ellipse_is_searched_with_what_lies_in_it(viewer, find, query_layer, 
     find.region.choose(draw_ellipse(viewer, query_layer, Region((60, 64), 80, 72, 0)))
     find.hits.setValue(1)
     search()
-    found = Region.from_corners(shown(viewer)[1].data[0])
+    box = shown(viewer)[1]
+    found = Region.from_corners(box.data[0])
     assert (found.height, found.width) == pytest.approx((80, 72), abs=2)
+    assert box.shape_type == ["ellipse"]
 
 
 def test_a_plane_of_a_stack_with_a_layer_that_goes_meanwhile(viewer, find, pairs_folder, wait_for):
@@ -526,6 +530,8 @@ def refusal_wrong_channels(find, viewer, tmp_path):
     colour = read_image(Path(find.repository.path).parent / "pairs" / "sample-001_BF.tif")
     viewer.add_image(colour, name="colour", rgb=True, units=("um", "um"))
     find.image.choose(viewer.layers["colour"])
+    assert find.modality.currentText() == "BF"  # proposed, as it has its channels
+    find.modality.setCurrentText("SHG")
 
 
 @pytest.mark.parametrize(
@@ -639,3 +645,88 @@ def answers(path):
     for query in queries:
         assert query.pop("seconds") > 0
     return queries
+
+
+def test_a_search_of_three_copies_is_equally_sure_of_each_and_names_them(
+    viewer, dock, pairs_folder, model_path, tmp_path, wait_for, notifications
+):
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    for number in range(4):
+        pixels = read_image(pairs_folder / f"sample-00{number}_BF.tif")
+        tifffile.imwrite(folder / f"tissue-{number}.tif", pixels, photometric="rgb")
+    pixels = read_image(pairs_folder / "sample-001_BF.tif")
+    tifffile.imwrite(folder / "copy.tif", pixels, photometric="rgb", compression="zlib")
+    path = tmp_path / "copies.cmrir"
+    run(build_repository([folder], load_model(model_path), "BF", path)).close()
+    # the BF image itself as the query, in the range 0 to 1: the same pixels in other numbers
+    viewer.add_image(pixels / 255, name="BF as float", rgb=True)
+    find = dock(FindWidget)
+    find.repository.set_paths(path)
+    wait_for(lambda: find.modality.currentText() == "BF")
+    find.find()
+    wait_for(lambda: find.view.list.count() == 5)
+    first, second, third = find.view.found.result.hits[:3]
+    assert {Path(hit.image).name for hit in (first, second)} == {"copy.tif", "tissue-1.tif"}
+    assert first.confidence == pytest.approx(second.confidence, abs=0.01)
+    assert third.confidence < first.confidence
+    assert any("Hits 1 and 2 are copies of one image." in message for _, message in notifications)
+
+
+def test_a_shape_of_naparis_own_tools_is_the_region_and_the_dock_says_so(viewer, find, query_layer, wait_for):
+    assert find.region.layer is None
+    shapes = viewer.add_shapes(ndim=2, name="mine", scale=(0.5, 0.5), translate=(1000, 2000), rotate=30)
+    assert find.region.layer is shapes
+    shapes.add_ellipses([Region.from_rectangle(20, 30, 64, 80).corners()])
+    wait_for(lambda: find.what.text() == "Searches 80 x 64 px of query (ellipse)")
+    lines = viewer.add_shapes([[[0, 0], [9, 9]]], shape_type="line", name="no region")
+    assert find.region.layer is shapes  # a line encloses nothing
+    viewer.layers.remove(lines)
+    find.region.choose(None)
+    wait_for(lambda: find.what.text() == "Searches 128 x 128 px of query (the whole image)")
+    find.view.list.set_hint("")
+    viewer.layers.remove(query_layer)
+    wait_for(lambda: find.view.list._hint.startswith("Open the image"))
+    find.repository.line.clear()
+    assert "Ready to search" in find.view.list._hint  # what comes next, for who has nothing yet
+
+
+def test_image_and_modality_are_proposed_by_names_and_channels(viewer, find, pairs_folder):
+    bf, shg = (read_image(pairs_folder / f"sample-001_{name}.tif") for name in ("BF", "SHG"))
+    image = viewer.add_image(bf, name="slide", rgb=True, units=("um", "um"))
+    assert find.image.layer.name == "query"  # the repository holds BF: an image of SHG is the query
+    find.image.choose(image)
+    assert find.modality.currentText() == "BF"  # it has three channels
+    find.image.choose(viewer.add_image(shg[..., 0], name="1B_A1_SHG", units=("um", "um")))
+    assert find.modality.currentText() == "SHG"
+    find.modality.setCurrentText("BF")
+    viewer.add_image(bf[..., 0], name="a BF", units=("um", "um"))
+    assert find.modality.currentText() == "BF"  # what the user has chosen stays
+
+
+def test_the_explanation_of_a_hit_goes_with_it_and_a_new_region_shows_the_query_alone(
+    viewer, find, query_layer, search, choose, wait_for
+):
+    search()
+    find.view.explain.click()
+    wait_for(lambda: any("Agreement" in name for name in names(viewer)) and not find.view.is_busy)
+    choose(2)
+    assert not any("Agreement" in name or "CoMIR" in name for name in names(viewer))
+    find.new_region.click()
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["query", "Region of query"]
+    assert viewer.layers.selection.active.mode == "add_rectangle"
+    draw(find.region.layer, query_layer, Region((60, 64), 80, 72, 12))
+    search()
+    wait_for(lambda: all(layer.visible for layer in viewer.layers) and not find.view.is_busy)
+    find.view.added.toggle_whole()  # Shift-Z
+    low, high = np.array(viewer.scene.camera.center[-2:]), np.array(viewer.canvas.size)
+    everything = np.vstack([layer.extent.world[:, -2:] for layer in viewer.layers])
+    assert (np.abs(everything - low) <= high / viewer.scene.camera.zoom / 2).all()
+
+
+def test_a_reliable_looking_hit_of_a_blank_region_is_explained(find, search):
+    result = search()
+    hits = tuple(replace(hit, confidence=1.0) for hit in result.hits)
+    find.view._show_verdict(replace(find.view.found, result=replace(result, hits=hits, reliable=False)))
+    assert "so little contrast" in find.view.verdict.text()
+    assert "100" not in find.view.verdict.text()

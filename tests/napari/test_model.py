@@ -1,5 +1,6 @@
 """The dock CoMIR model in a real viewer: pairs, training under way, models, representations."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import torch
 from qtpy.QtWidgets import QApplication
 
 from napari_cmrir.cli.main import main
+from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.readers import read_image
+from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import Progress, run
 from napari_cmrir.napari.copy_commands import CopyButton
 from napari_cmrir.napari.index_dock import IndexWidget
@@ -178,6 +181,32 @@ def test_problems_of_pairs_are_said_in_words_and_lead_to_the_pair(
     (row,) = [row for row, sentence in enumerate(sentences) if "sample-002_BF.tif" in sentence]
     widget.pairs.problems.itemClicked.emit(widget.pairs.problems.item(row))
     assert widget.pairs.pair.currentText() == "sample-002"
+
+
+def test_partners_that_are_turned_or_shifted_are_told_by_how_much(dock, tmp_path, wait_for):
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    places = {
+        "good": Region((159.5, 159.5), 240, 240),
+        "turned": Region((159.5, 159.5), 240, 240, 8),
+        "moved": Region((159.5 + 25, 159.5 + 40), 240, 240),
+    }
+    for number, (name, place) in enumerate(places.items()):
+        tissue = sample_pair(60 + number, 320)
+        shg = cut(tissue.shg, Region((159.5, 159.5), 240, 240))[0]
+        tifffile.imwrite(folder / f"{name}_SHG.tif", shg[..., 0])
+        tifffile.imwrite(folder / f"{name}_BF.tif", cut(tissue.bf, place)[0], photometric="rgb")
+    widget = dock(ModelWidget)
+    widget.pairs.folder.set_paths(folder)
+    wait_for(lambda: widget.pairs.found.text() == "3 pairs found")
+    widget.pairs.check.click()
+    wait_for(lambda: not widget.panel.is_running, 200_000)
+    problems = widget.pairs.problems
+    sentences = sorted(problems.item(row).text() for row in range(problems.count()))
+    few, moved, turned = sentences  # each pair once, and nothing about the good one
+    assert few.startswith("3 pairs of")
+    assert "moved_BF.tif is shifted against moved_SHG.tif by 25 px up and 40 px left" in moved
+    assert re.search(r"turned_BF.tif is turned by [789] degrees clockwise against turned_SHG.tif", turned)
 
 
 def test_training_under_way_is_plotted_and_previewed_in_two_layers(viewer, dock, wait_for):

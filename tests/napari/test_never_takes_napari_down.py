@@ -47,7 +47,7 @@ def work():
         closed.append(1)
 
 for with_job in (False, True) * 5:
-    for name in ("CoMIR model", "Index images", "Find region"):
+    for name in ("1. CoMIR model", "2. Index images", "3. Find region"):
         dock, widget = viewer.window.add_plugin_dock_widget("napari-cmrir", name)
         live(0.03)
         if with_job:
@@ -70,7 +70,7 @@ from napari_cmrir.napari.find_dock import FindWidget
 
 image = viewer.add_image(read_image(sys.argv[2])[..., 0], name="query")
 widget = FindWidget(viewer)
-viewer.window.add_dock_widget(widget, name="Find region")
+viewer.window.add_dock_widget(widget, name="3. Find region")
 widget.repository.set_paths(sys.argv[1])
 until(lambda: widget.modality.count() == 2)
 for number in range(3):

@@ -115,7 +115,15 @@ def of_modality(folder: Path, images: list[Path], modality: str | None, other: s
     if named:
         return _without_longer(exactly or named, modality)
     inside = [image for image in images if _is_inside(folder, image, modality)]
-    return inside or [image for image in images if not _is_of_another(folder, images, image, other)]
+    if inside:
+        return inside
+    if other is None:
+        return [] if _end_with_one_word(images) else images
+    return [
+        image
+        for image in images
+        if not ends_with(image_stem(image), other) and not _is_inside(folder, image, other)
+    ]
 
 
 def ends_with(stem: str, modality: str) -> bool:
@@ -145,15 +153,10 @@ def _is_inside(folder: Path, image: Path, modality: str) -> bool:
     return modality.lower() in (part.lower() for part in image.relative_to(folder).parts[:-1])
 
 
-def _is_of_another(folder: Path, images: list[Path], image: Path, other: str | None) -> bool:
-    """Tell whether the name of an image, or of its folder, is another modality's.
-
-    Without knowing the other modality it is told by all images of the folder ending with one word in
-    capitals, such as ``_SHG``.
-    """
-    if other is not None:
-        return ends_with(image_stem(image), other) or _is_inside(folder, image, other)
-    last = {image_stem(each).rpartition("_")[2] for each in images if "_" in image_stem(each)}
+def _end_with_one_word(images: list[Path]) -> bool:
+    """Tell whether all names end with one word in capitals, such as ``_SHG``: that of another modality."""
+    stems = [image_stem(image) for image in images]
+    last = {stem.rpartition("_")[2] for stem in stems}
     word = next(iter(last), "")
-    all_end = all("_" in image_stem(each) for each in images)
+    all_end = all("_" in stem for stem in stems)
     return all_end and len(last) == 1 and word.isalnum() and word.isupper() and not word.isdigit()

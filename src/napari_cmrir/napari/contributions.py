@@ -143,20 +143,37 @@ _ANSWER = 4  # number of the sample image in the folder whose SHG partner is ope
 
 
 def tissue_pair() -> list[LayerData]:
-    """Generate one tissue section in two modalities.
+    """Generate one tissue section in two modalities; in a window, a worker fills the layers.
 
     Returns
     -------
     list of LayerData
         Two image layers: brightfield and second harmonic generation.
     """
+    metadata = [{"napari-cmrir": {"sample": name}} for name in ("BF", "SHG")]
+    bf, shg = np.zeros((_SIZE, _SIZE, 3), np.uint8), np.zeros((_SIZE, _SIZE), np.uint16)
+
+    def fill(pair: tuple[NDArray[Any], NDArray[Any]] | None) -> None:
+        if pair is not None:
+            bf[...], shg[...] = pair
+            for layer in [layer for one in metadata for layer in _layers_with(one)]:
+                layer.refresh()
+                if not layer.rgb:
+                    layer.reset_contrast_limits()
+
+    _do("Making a sample image", _yield_pair, fill, lambda _: None)
+    return [
+        (bf, {"name": "Tissue BF", "rgb": True, "metadata": metadata[0]}, "image"),
+        (shg, {"name": "Tissue SHG", "metadata": metadata[1]}, "image"),
+    ]
+
+
+def _yield_pair() -> Generator[Any, None, None]:
     from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 
+    yield None
     pair = sample_pair(_PAIR_SEED, _SIZE)
-    return [
-        (pair.bf, {"name": "Tissue BF", "rgb": True}, "image"),
-        (pair.shg[..., 0], {"name": "Tissue SHG"}, "image"),
-    ]
+    yield pair.bf, pair.shg[..., 0]
 
 
 def tissue_folder() -> list[LayerData]:
@@ -188,11 +205,7 @@ def tissue_folder() -> list[LayerData]:
         for layer in _layers_with(metadata):
             if not layer.rgb:
                 layer.reset_contrast_limits()
-        show_info(
-            f"Twelve brightfield images to index, each with its SHG partner to train on, lie in {folder}"
-        )
-
-    from napari.utils.notifications import show_info
+        _tell(f"Twelve brightfield images to index, each with its SHG partner to train on, lie in {folder}")
 
     _do("Making sample images", partial(_write_and_read, folder), show_planes, tell)
     return [
@@ -209,32 +222,94 @@ def _layers_with(metadata: dict[str, Any]) -> list[Any]:
 
 
 def ready_search() -> list[LayerData]:
-    """Open an SHG image and the sample folder indexed with a trained model, ready for a drawn region.
+    """Open an SHG image with a drawn region, and the indexed sample folder: one click finds.
 
     Twelve generated brightfield images are written to the user's cache and indexed, once: some ten seconds,
-    in a window by a worker. The viewer's widgets then propose the model and the repository.
+    in a window by a worker with a bar. The dock Find region opens at once; it gets the repository when it is
+    ready.
 
     Returns
     -------
     list of LayerData
-        The SHG image, a turned part of one of the tissues.
+        The SHG image, a rotated part of one of the tissues, and the region on it. In a window the pixels
+        arrive when they are generated.
     """
-    from napari.utils.notifications import show_info
-
-    from napari_cmrir.images.geometry import Region, cut
-    from napari_cmrir.images.synthetic.sample_pairs import sample_pair
     from napari_cmrir.representations.model_file import sample_model
+
+    side = 2 * _SIZE // 3
+    metadata = {"napari-cmrir": {"sample": True}}
 
     def propose(repository: Path) -> None:
         _propose_repository(sample_model(), repository)
-        show_info("Open Find region, press New region, draw a rectangle on the SHG image, and press Find.")
+        _tell("Press Find: the region is searched in twelve indexed brightfield images.")
 
-    _do("Indexing sample images", partial(_write_and_index, _cache()), lambda _: None, propose)
-    part, _ = cut(
-        sample_pair(_FOLDER_SEEDS[_ANSWER], _SIZE).shg,
-        Region((_SIZE / 2, _SIZE / 2), 2 * _SIZE // 3, 2 * _SIZE // 3, 15),
-    )
-    return [(part[..., 0], {"name": "SHG to find", "gamma": 0.6}, "image")]
+    if (viewer := _current_viewer()) is None:
+        pixels = _query_pixels()
+        run(_write_and_index(_cache()))
+    else:
+        pixels = np.zeros((side, side), np.uint16)
+        _do("Making the sample image", _yield_query_pixels, _fill(metadata), lambda _: None)
+        _do("Indexing sample images", partial(_write_and_index, _cache()), lambda _: None, propose)
+        _open_beside(viewer, metadata)
+    return [(pixels, {"name": "SHG to find", "gamma": 0.6, "metadata": metadata}, "image")]
+
+
+def _open_beside(viewer: napari.Viewer, metadata: dict[str, Any]) -> None:
+    """Open Find region, and draw the sample's region, once the sample's layer is there."""
+    from qtpy.QtCore import QTimer
+
+    from napari_cmrir.napari.dock import open_dock
+
+    find = open_dock(viewer, "find")
+
+    def draw() -> None:
+        for image in _layers_with(metadata)[-1:]:
+            find.image.choose(image)
+            find.add_region()
+            side = image.data.shape[0]
+            low, high = 0.2 * side, 0.75 * side
+            find.region.layer.add_rectangles([[[low, low], [low, high], [high, high], [high, low]]])
+            find.region.layer.mode = "pan_zoom"
+
+    QTimer.singleShot(0, draw)
+
+
+def _query_pixels() -> NDArray[Any]:
+    from napari_cmrir.images.geometry import Region, cut
+    from napari_cmrir.images.synthetic.sample_pairs import sample_pair
+
+    side = 2 * _SIZE // 3
+    region = Region((_SIZE / 2, _SIZE / 2), side, side, 15)
+    part, _ = cut(sample_pair(_FOLDER_SEEDS[_ANSWER], _SIZE).shg, region)
+    return part[..., 0]
+
+
+def _yield_query_pixels() -> Generator[Any, None, None]:
+    yield None
+    yield _query_pixels()
+
+
+def _fill(metadata: dict[str, Any]) -> Callable[[Any], None]:
+    """Return what puts pixels into the layers with this metadata when they arrive."""
+
+    def fill(pixels: Any) -> None:
+        for layer in [] if pixels is None else _layers_with(metadata):
+            layer.data = pixels
+            layer.reset_contrast_limits()
+
+    return fill
+
+
+def _tell(message: str) -> None:
+    from napari.utils.notifications import show_info
+
+    show_info(message)
+
+
+def _current_viewer() -> napari.Viewer | None:
+    import napari
+
+    return napari.current_viewer()
 
 
 def _do(
@@ -336,14 +411,14 @@ def load_sample_model() -> Path:
 
 
 def _find_widget() -> Any:
+    from napari_cmrir.napari.dock import open_dock
     from napari_cmrir.napari.find_dock import FindWidget
 
     viewer = _viewer()
     for dock in viewer.window.dock_widgets.values():
         if isinstance(dock, FindWidget):
             return dock
-    _, widget = viewer.window.add_plugin_dock_widget("napari-cmrir", "Find region")
-    return widget
+    return open_dock(viewer, "find")
 
 
 def _viewer() -> napari.Viewer:

@@ -28,6 +28,7 @@ __all__ = [
     "plane_of",
     "shape_data",
     "transform_of",
+    "world_frame",
 ]
 
 
@@ -203,6 +204,12 @@ def transform_of(layer: Layer) -> dict[str, Any]:
         "units": layer.units,
         "axis_labels": layer.axis_labels,
     }
+
+
+def world_frame(layer: Layer) -> NDArray[np.float64]:
+    """Return the smallest and the largest y and x that a layer covers in the world, (2, 2)."""
+    frame: NDArray[np.float64] = np.asarray(layer.extent.world, dtype=np.float64)[:, -2:]
+    return frame
 
 
 def data_to_world(layer: Layer) -> NDArray[np.float64]:

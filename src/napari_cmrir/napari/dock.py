@@ -10,14 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, Uni
 
 from magicgui.widgets import Container, create_widget
 from pydantic import ValidationError
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
-from qtpy.QtWidgets import QDoubleSpinBox, QFrame, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
+from qtpy.QtWidgets import (
+    QDockWidget,
+    QDoubleSpinBox,
+    QFrame,
+    QMainWindow,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.napari.form_fields import add_key_hints, align_labels, order_tabs
+from napari_cmrir.napari.form_fields import add_key_hints, align_labels, guard_wheel, order_tabs
 from napari_cmrir.napari.jobs.job_panel import JobPanel
 from napari_cmrir.napari.jobs.workers import DebouncedQuery, StreamWorker, UiStepQueue
-from napari_cmrir.napari.shared_state import remember, shared_state_of
+from napari_cmrir.napari.shared_state import behind_proxy, remember, shared_state_of
 from napari_cmrir.settings import Settings
 
 if TYPE_CHECKING:
@@ -26,7 +34,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
     from qtpy.QtGui import QShowEvent
 
-__all__ = ["Dock", "PluginLayers", "ScrolledDock", "SettingsForm"]
+__all__ = ["DOCKS", "Dock", "PluginLayers", "ScrolledDock", "SettingsForm", "open_dock"]
 
 
 class PluginLayers:
@@ -189,6 +197,9 @@ class ScrolledDock(Dock):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
+        self._joining = QTimer(self)
+        self._joining.setSingleShot(True)
+        self._joining.timeout.connect(self._join_tabs)
         self._warming_up = DebouncedQuery(self, 0)
         self._warming_up.ask(_load_what_layers_need)
         self.content = QWidget()
@@ -196,8 +207,18 @@ class ScrolledDock(Dock):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(_Area(self.content))
 
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802
+        """Join the tabs of the other docks once napari has put the widget into a dock."""
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange and self.parent() is not None:
+            self._joining.start(0)
+
+    def _join_tabs(self) -> None:
+        _join_tabs(self)
+
     def make_reachable(self) -> None:
         """Set the order of the Tab key, and name the buttons' keys in tooltips; call it after the layout."""
+        guard_wheel(self.content)
         order_tabs(self.content)
         add_key_hints(self.content)
 
@@ -205,6 +226,49 @@ class ScrolledDock(Dock):
         """Align the labels; their widths are known only after napari's style is applied."""
         super().showEvent(event)
         align_labels(self.content)
+
+
+def _join_tabs(dock: Dock) -> None:
+    """Show a dock as a tab of the area of another dock of the plugin, in front; stacked, each has 60 px."""
+    frame = _frame_of(dock)
+    window = frame.parent() if frame is not None else None
+    if frame is None or not isinstance(window, QMainWindow) or frame.isFloating():
+        return
+    if window.tabifiedDockWidgets(frame):  # another one has joined it
+        return
+    for other in window.findChildren(Dock):
+        beside = _frame_of(other)
+        if other is not dock and beside is not None and not beside.isFloating() and not beside.isHidden():
+            window.tabifyDockWidget(beside, frame)
+            frame.raise_()
+            return
+
+
+def _frame_of(dock: QWidget) -> QDockWidget | None:
+    widget: Any = dock
+    while widget is not None and not isinstance(widget, QDockWidget):
+        widget = widget.parent()
+    return widget
+
+
+DOCKS = {"model": "1. CoMIR model", "index": "2. Index images", "find": "3. Find region"}
+"""Names of the docks in napari's menu, in the order of use."""
+
+
+def open_dock(viewer: Viewer, name: str) -> Any:
+    """Open a dock of the plugin, or bring the open one to the front, and return its widget.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        The viewer.
+    name : {"model", "index", "find"}
+        Which.
+    """
+    frame, widget = behind_proxy(viewer).window.add_plugin_dock_widget("napari-cmrir", DOCKS[name])
+    frame.show()
+    QTimer.singleShot(0, frame.raise_)
+    return widget
 
 
 def _load_what_layers_need() -> None:

@@ -7,9 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Image, Shapes
 from napari.utils.notifications import show_warning
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -34,6 +35,7 @@ from napari_cmrir.napari.region_query import (
     chosen_shape,
     drawn_outline,
     find,
+    region_and_polygon,
     with_modality,
 )
 from napari_cmrir.napari.shared_state import default
@@ -42,11 +44,21 @@ from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
     import napari.viewer
+    from napari.layers import Layer
 
 __all__ = ["FindWidget"]
 
 _MOST_HITS = 100  # of the dock's list; the command line has no limit
-_KEY = "Shift-F"
+_KEY, _WHOLE_KEY = "Shift-F", "Shift-Z"
+_SAY_MILLISECONDS = 50  # while a shape is dragged, its size is said no more often
+_NO_REPOSITORY = (
+    "Choose a repository: the indexed images to search.\n\nNo images are indexed yet? Open 2. Index images;"
+    " its model can be starter, which needs no training. Or try File > Open Sample >"
+    " CoMIR Image Retrieval > Ready to search."
+)
+_NO_IMAGE = "Open the image that holds the region: drop its file into napari."
+_NO_REGION = "Press New region, draw a rectangle on the image, and press Find."
+_READY = "Press Find: the hits appear here."
 
 
 class FindWidget(ScrolledDock):
@@ -72,6 +84,9 @@ class FindWidget(ScrolledDock):
         self._lay_out()
         self._connect()
         self.bind_key(_KEY, self.find)
+        self.bind_key(_WHOLE_KEY, self.view.added.toggle_whole)
+        self._watch()
+        self._hint()
 
     def _make_query_fields(self, viewer: napari.viewer.Viewer) -> None:
         self.repository = PathEdit(
@@ -95,6 +110,9 @@ class FindWidget(ScrolledDock):
         self.region.setAccessibleName("Region")
         self.new_region = QPushButton("New re&gion")
         self.new_region.setToolTip("Add a layer that lies on the image, and draw a rectangle with the mouse")
+        self.what = QLabel()
+        self.what.setWordWrap(True)
+        self.what.setToolTip("The part of the image that Find searches for")
         self.modality = QComboBox()
         self.modality.setAccessibleName("Modality")
         self.modality.setToolTip("The modality of the image that the region lies in")
@@ -128,6 +146,7 @@ class FindWidget(ScrolledDock):
         form.addRow("Image", self.image)
         form.addRow(self.assumed)
         form.addRow("Region", region)
+        form.addRow("", self.what)
         form.addRow("Modality", wanted)
         form.addRow("Rotation", poses)
         self.panel.add_button(self.copy)
@@ -138,6 +157,17 @@ class FindWidget(ScrolledDock):
         self.make_reachable()
 
     def _connect(self) -> None:
+        self._card: RepositorySummary | None = None
+        self._searched: tuple[Layer | None, ...] = ()
+        self._watched: Shapes | None = None
+        self._saying = QTimer(self)
+        self._saying.setSingleShot(True)
+        self._saying.timeout.connect(self._say_what)
+        for changed in (self.image.layer_changed, self.region.layer_changed):
+            changed.connect(self._watch)
+        self.image.layer_changed.connect(self._propose_modality)
+        for event in (self.viewer.layers.events.inserted, self.viewer.layers.selection.events.active):
+            event.connect(self._take_up)
         self._inquiry = DebouncedQuery(self)
         self._inquiry.answered.connect(self._show_card)
         self._inquiry.refused.connect(self.about.setText)
@@ -151,10 +181,9 @@ class FindWidget(ScrolledDock):
         self.copy.copied.connect(self._tell_copied)
         self.session.repository_changed.connect(self._propose_repository)
         self.remember("find", rotation=self.rotation, mirror=self.mirror, hits=self.hits, view=self.view.how)
+        self.remember("find", repository=self.repository)
         if self.session.repository is not None:
             self._propose_repository(self.session.repository)
-        else:
-            self.remember("find", repository=self.repository)
 
     def add_region(self) -> None:
         """Add a layer for drawing a region of the chosen image."""
@@ -164,6 +193,15 @@ class FindWidget(ScrolledDock):
         else:
             self.region.choose(self.view.added.add_region(image))
 
+    def stop_jobs(self) -> None:
+        """Stop the jobs, and stop following the viewer."""
+        self.view.added.close()
+        self._saying.stop()
+        self._unwatch()
+        for event in (self.viewer.layers.events.inserted, self.viewer.layers.selection.events.active):
+            event.disconnect(self._take_up)
+        super().stop_jobs()
+
     def find(self) -> None:
         """Start the search with the settings of the fields."""
         try:
@@ -171,6 +209,7 @@ class FindWidget(ScrolledDock):
         except InputError as error:
             self.panel.refuse(error)
         else:
+            self._searched = self.image.layer, self.region.layer
             self.panel.run("Finding the region", partial(find, query), self._show)
 
     def query(self) -> Query:
@@ -224,7 +263,7 @@ class FindWidget(ScrolledDock):
 
     def _show(self, found: Found) -> None:
         hits = found.result.hits
-        self.view.show_found(found)
+        self.view.show_found(found, self._searched)
         self.panel.tell(f"{len(hits)} hit{'' if len(hits) == 1 else 's'} in {found.result.seconds:.1f} s")
         assumptions = found.result.assumptions
         self._show_assumed(found, " ".join(assumptions))
@@ -246,13 +285,96 @@ class FindWidget(ScrolledDock):
     def _forget_results(self) -> None:
         self.panel.tell("")
 
+    def _take_up(self, _: object = None) -> None:
+        """Take the Shapes layer that the user has made or chosen as the region, and propose an image."""
+        active = self.viewer.layers.selection.active
+        if isinstance(active, Shapes) and active in self.region.layers and _may_be_region(active):
+            self.region.choose(active)
+        self._propose_image()
+
+    def _propose_image(self) -> None:
+        """Choose an image of another modality than the one searched, unless the user has chosen one."""
+        if self._card is None or self.image.is_chosen or self.image.layer is None:
+            return
+        modalities = {layer: self._guess(layer) for layer in self.image.layers}
+        if modalities[self.image.layer] == self._card.modality:
+            fitting = [layer for layer, one in modalities.items() if one not in (None, self._card.modality)]
+            if fitting:
+                self.image.choose(fitting[0])
+
+    def _propose_modality(self) -> None:
+        """Choose the modality that fits the image, by its name and channels."""
+        guess = self._guess(self.image.layer)
+        if guess is not None:
+            self.modality.setCurrentText(guess)
+
+    def _guess(self, image: Image | None) -> str | None:
+        if self._card is None or image is None:
+            return None
+        path = image.source.path
+        name = image.name if path is None else f"{image.name} {Path(path).stem}"
+        return self._card.modalities.guess(name, 3 if image.rgb else 1)
+
+    def _watch(self) -> None:
+        """Follow the shapes of the chosen layer."""
+        shapes = self.region.layer
+        if shapes is not self._watched:
+            self._unwatch()
+            self._watched = shapes
+            if shapes is not None:
+                shapes.events.data.connect(self._say_soon)
+                shapes.events.highlight.connect(self._say_soon)
+        self._say_soon()
+
+    def _unwatch(self) -> None:
+        if self._watched is not None:
+            self._watched.events.data.disconnect(self._say_soon)
+            self._watched.events.highlight.disconnect(self._say_soon)
+            self._watched = None
+
+    def _say_soon(self, _: object = None) -> None:
+        if not self._saying.isActive():
+            self._saying.start(_SAY_MILLISECONDS)
+
+    def _say_what(self) -> None:
+        """Say which pixels will be searched for, and what comes next."""
+        image, shapes = self.image.layer, self.region.layer
+        text = ""
+        if image is not None:
+            try:
+                height, width = ImageSnapshot.of(image, self.viewer.dims).shape
+                kind = "the whole image"
+                if shapes is not None:
+                    outline = drawn_outline(shapes, chosen_shape(shapes), image, self.viewer.dims)
+                    region, _ = region_and_polygon(outline, (height, width))
+                    sides = np.ptp(outline.points, axis=0) if outline.polygon() is not None else None
+                    high, wide = (region.height, region.width) if sides is None else sides.tolist()
+                    height, width, kind = round(high), round(wide), outline.kind
+                text = f"Searches {width} x {height} px of {image.name} ({kind})"
+            except InputError as error:
+                text = str(error)
+        self.what.setText(text)
+        self._hint()
+
+    def _hint(self) -> None:
+        image, shapes = self.image.layer, self.region.layer
+        if self.repository.path is None:
+            hint = _NO_REPOSITORY
+        elif image is None:
+            hint = _NO_IMAGE
+        else:
+            hint = _READY if shapes is not None and len(shapes.data) else _NO_REGION
+        self.view.list.set_hint(hint)
+
     def _propose_repository(self, path: Path) -> None:
         self.repository.set_paths(path)
         self._read_card()  # images may have been added to the same repository
 
     def _read_card(self) -> None:
         self._inquiry.forget()
+        self._card = None
         self.about.setText("")
+        self._hint()
         if self.repository.path is not None:
             self._inquiry.ask(partial(read_repository_summary, self.repository.path))
 
@@ -260,4 +382,13 @@ class FindWidget(ScrolledDock):
         fields = f" in {card.fields} fields" if card.fields > card.images else ""
         plural = "" if card.images == 1 else "s"
         self.about.setText(f"{card.images} {card.modality} image{plural}{fields}")
+        self._card = card
         offer_modalities(self.modality, card.modalities, otherwise=card.other_modality)
+        self._propose_image()
+        self._propose_modality()
+        self._hint()
+
+
+def _may_be_region(shapes: Shapes) -> bool:
+    """Whether a layer is empty, or holds a shape that encloses an area."""
+    return not len(shapes.data) or bool({"rectangle", "ellipse", "polygon"} & set(shapes.shape_type))

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QEvent, QObject, Qt, Signal
 from qtpy.QtGui import QImage, QKeySequence, QPainter, QPalette, QPixmap
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
+    QAbstractSpinBox,
     QComboBox,
     QFileDialog,
     QFormLayout,
@@ -23,6 +24,7 @@ from qtpy.QtWidgets import (
     QLayout,
     QLineEdit,
     QPushButton,
+    QSlider,
     QVBoxLayout,
     QWidget,
 )
@@ -42,6 +44,7 @@ __all__ = [
     "align_labels",
     "as_pixmap",
     "draw_hint",
+    "guard_wheel",
     "heading",
     "offer_modalities",
     "order_tabs",
@@ -332,6 +335,14 @@ class LayerCombo(QComboBox):
             getattr(viewer.layers.events, event).connect(self._refresh)
         self._refresh()
         self.currentIndexChanged.connect(self._tell)
+        self.is_chosen = False
+        """Whether the user has chosen a layer by hand."""
+        self.activated.connect(self._note_choice)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers that can be chosen, the topmost first."""
+        return [layer for layer in self._layers if layer is not None]
 
     @property
     def layer(self) -> Layer | None:
@@ -365,13 +376,41 @@ class LayerCombo(QComboBox):
         self.blockSignals(True)
         self.clear()
         self.addItems([self._none or "" if layer is None else layer.name for layer in self._layers])
-        self.blockSignals(False)
         self.choose(before)
+        self.blockSignals(False)
         if self.layer is not before:
             self.layer_changed.emit()
 
     def _tell(self) -> None:
         self.layer_changed.emit()
+
+    def _note_choice(self) -> None:
+        self.is_chosen = True
+
+
+class _WheelGuard(QObject):
+    """Lets the wheel scroll the dock, unless it is over a field that has the focus."""
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
+        if event.type() == QEvent.Type.Wheel and isinstance(watched, QWidget) and not watched.hasFocus():
+            event.ignore()  # Qt then asks the parent, which scrolls
+            return True
+        return False
+
+
+def guard_wheel(content: QWidget) -> None:
+    """Keep the wheel from changing fields that the user only scrolls past.
+
+    Parameters
+    ----------
+    content : QWidget
+        What holds the fields.
+    """
+    guard = _WheelGuard(content)
+    for kind in (QComboBox, QAbstractSpinBox, QSlider):
+        for field in content.findChildren(kind):
+            field.setFocusPolicy(Qt.FocusPolicy.StrongFocus)  # the wheel itself gives no focus
+            field.installEventFilter(guard)
 
 
 class _PathLine(QLineEdit):

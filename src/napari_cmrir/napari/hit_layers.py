@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Image, Shapes
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer
 
 from napari_cmrir.images.geometry import Region
 from napari_cmrir.jobs import run
-from napari_cmrir.napari.coordinates import transform_of
+from napari_cmrir.napari.coordinates import transform_of, world_frame
 from napari_cmrir.napari.hit_placement import (
     ShownHit,
     View,
     change_steps,
+    fit_to_screen,
     fits,
     line_width,
     make_box,
@@ -28,6 +29,7 @@ from napari_cmrir.napari.hit_placement import (
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.napari.jobs.workers import UiStepQueue
+from napari_cmrir.napari.shared_state import behind_proxy
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -119,8 +121,10 @@ def _layer(name: str, placement: Placement, pixels: NDArray[Any], keywords: dict
 
 
 _REGION_COLOUR = "#ffcc00"
-_GRID_STRIDE = -2  # an image and the box on it share a cell, counted from the top of the layer list
 _BLINK_MILLISECONDS = 500
+_ZOOM_MILLISECONDS = 60  # after the wheel has stopped for this long, lines get their width again
+_MARGIN = 1.35  # how much more than the region and the match is in view
+_ROW_GAP = 0.03  # between kept hits, as a share of their width
 
 
 def make_region_layer(image: Image) -> Shapes:
@@ -131,17 +135,16 @@ def make_region_layer(image: Image) -> Shapes:
     image : Image
         The image to draw on.
     """
-    layer = Shapes(
+    return Shapes(
         ndim=image.ndim,
         name=f"Region of {image.name}",
         edge_color=_REGION_COLOUR,
         face_color="transparent",
         opacity=1,
         edge_width=line_width(image.extent.data[1][-2:] - image.extent.data[0][-2:]),
+        metadata={"napari-cmrir": {"is_region": True}},
         **transform_of(image),
     )
-    layer.mode = "add_rectangle"
-    return layer
 
 
 class AddedLayers(QObject):
@@ -159,19 +162,29 @@ class AddedLayers(QObject):
 
     def __init__(self, viewer: Viewer, parent: QObject) -> None:
         super().__init__(parent)
-        self._viewer = viewer
+        self._viewer = viewer = behind_proxy(viewer)
         self._view: View = "beside"
+        self._shown: ShownHit | None = None
+        self._is_whole = False
         self._hit: list[Layer] = []
         self._kept: list[Layer] = []
         self._others: list[Layer] = []
         self._doomed: list[Layer] = []
-        self._grid_before: tuple[bool, int] | None = None
+        self._searched: list[Layer] = []
+        self._put_away: list[Layer] = []
+        self._shift = 0.0
         self._turns = UiStepQueue(self)
         self._hidden: list[Callable[[], object]] = []
-        self._opacity = 1.0
+        self._opacity = 0.5
         self._blinking = QTimer(self)
         self._blinking.setInterval(_BLINK_MILLISECONDS)
         self._blinking.timeout.connect(self._blink)
+        self._zoomed = QTimer(self)
+        self._zoomed.setSingleShot(True)
+        self._zoomed.setInterval(_ZOOM_MILLISECONDS)
+        self._zoomed.timeout.connect(self._fit_lines)
+        self._is_following = True
+        _camera(viewer).events.zoom.connect(self._wait_for_zoom)
 
     @property
     def is_busy(self) -> bool:
@@ -179,7 +192,7 @@ class AddedLayers(QObject):
         return self._turns.is_busy
 
     def add_region(self, image: Image) -> Shapes:
-        """Add an empty region layer above the layers of the user and below the hits.
+        """Add an empty region layer below the hits, and show its image alone.
 
         Parameters
         ----------
@@ -190,7 +203,25 @@ class AddedLayers(QObject):
         own = [self._viewer.layers.index(hit) for hit in self._results()]
         self._viewer.layers.insert(min(own, default=len(self._viewer.layers)), layer)
         self._viewer.layers.selection.active = layer
+        layer.mode = "add_rectangle"
+        if own:
+            self._hidden = []
+            for shown in self._results():
+                shown.visible = False
+            image.visible = True
+            self._look_at(world_frame(image))
+        self._fit_lines()
         return layer
+
+    def searched(self, layers: Sequence[Layer | None]) -> None:
+        """Set the layers that stay visible beside the hits; the user's others are hidden with the next hit.
+
+        Parameters
+        ----------
+        layers : sequence of Layer or None
+            Those of the query.
+        """
+        self._searched = [layer for layer in layers if layer is not None]
 
     def show(self, shown: ShownHit) -> None:
         """Show a hit in the layers of the previous one, unless that hit is kept.
@@ -200,24 +231,32 @@ class AddedLayers(QObject):
         shown : ShownHit
             The hit.
         """
+        self._shown = shown = replace(shown, shift=self._shift)
+        self._is_whole = False
         there = self._present(self._hit)
         if len(there) == 2 and fits(there[0], shown):
             steps = change_steps(there[0], there[1], shown)
-            view_changed = shown.view != self._view
-            if view_changed:
-                steps = [partial(self._hide_box, there[1]), *steps]
+            steps.append(partial(self._show_hit, there))
         else:
             steps = []
             self._doom(there)
             self._hit = []
             for make in (make_image, make_box):
                 steps += [partial(self._make_hit, make, shown), self._add_hit]
-            view_changed = True
         self._view = shown.view
-        steps += [partial(self._hide_kept, shown), self._lay_out]
-        if view_changed:
-            steps.append(self._viewer.reset_view)
-        self._take([*steps, self._select_hit, self._reveal, self._reveal])
+        steps += [partial(self._hide_kept, shown), self._put_others_away, partial(self._look_at, shown.frame)]
+        self._take([*steps, self._select_hit, self._reveal, self._reveal, self._fit_lines])
+
+    def toggle_whole(self) -> None:
+        """Zoom out to the whole images, or back to the match."""
+        if self._shown is None:
+            return
+        self._is_whole = not self._is_whole
+        if self._is_whole:
+            frames = [world_frame(layer) for layer in self._viewer.layers if layer.visible]
+            self._look_at(np.array([np.min(frames, axis=(0, 1)), np.max(frames, axis=(0, 1))]))
+        else:
+            self._look_at(self._shown.frame)
 
     def show_others(self, layers: Sequence[Callable[[], Layer]]) -> None:
         """Replace the layers that explain a hit.
@@ -227,6 +266,8 @@ class AddedLayers(QObject):
         layers : sequence of callable
             Each makes a layer.
         """
+        if not layers and not self._others:
+            return
         steps: list[Callable[[], object]] = []
         self._doom(self._others)
         self._others = []
@@ -239,10 +280,14 @@ class AddedLayers(QObject):
         kept = self._present(self._hit)
         self._kept += kept
         self._hit = []
+        for image in kept[:1]:
+            if self._view == "beside":
+                frame = world_frame(image)
+                self._shift += (1 + _ROW_GAP) * float(frame[1, 1] - frame[0, 1])
         return bool(kept)
 
     def set_opacity(self, share: float) -> None:
-        """Blend the hit with the layers below.
+        """Blend the registered hit with the layers below.
 
         Parameters
         ----------
@@ -250,8 +295,9 @@ class AddedLayers(QObject):
             0 shows the query alone, 1 the hit.
         """
         self._opacity = share
-        for layer in self._present(self._hit)[:1]:
-            layer.opacity = share
+        if self._view == "registered":
+            for layer in self._present(self._hit)[:1]:
+                layer.opacity = share
 
     def blink(self, on: bool) -> None:
         """Show and hide the hit alternately, or show it.
@@ -271,17 +317,25 @@ class AddedLayers(QObject):
     def make_room(self) -> None:
         """Remove all layers of the last search except the shown hit's, which the next hit reuses."""
         self._doom([*self._kept, *self._others])
-        self._kept, self._others = [], []
+        self._kept, self._others, self._shift = [], [], 0.0
         self._take([])
 
     def remove_hits(self) -> None:
-        """Remove the hits' layers, even if they were renamed, and restore the grid.
+        """Remove the hits' layers, even if they were renamed, and show the layers that were hidden.
 
         The regions that the user drew stay.
         """
         self._doom(self._results())
         self._hit, self._kept, self._others, self._hidden = [], [], [], []
-        self._take([self._grid_back])
+        was_shown, self._shown, self._shift = self._shown is not None, None, 0.0
+        self._take([self._bring_back, *([self._viewer.reset_view, self._fit_lines] if was_shown else [])])
+
+    def close(self) -> None:
+        """Stop following the camera."""
+        self._zoomed.stop()
+        if self._is_following:
+            self._is_following = False
+            _camera(self._viewer).events.zoom.disconnect(self._wait_for_zoom)
 
     def _make_hit(self, make: Callable[[ShownHit], Layer], shown: ShownHit) -> None:
         layer = make(shown)
@@ -289,12 +343,18 @@ class AddedLayers(QObject):
             layer.opacity = self._opacity if shown.view == "registered" else 1.0
             self._hidden = [partial(show_name, layer)]
         else:
-            self._hide_box(layer)
+            layer.visible = False  # drawn after the image, so that no turn draws both for the first time
+            self._hidden.append(partial(self._show_box, layer))
         self._hit.append(layer)
 
     def _add_hit(self) -> None:
-        with _without_grid(self._viewer):
-            self._viewer.layers.append(self._hit[-1])
+        self._viewer.layers.append(self._hit[-1])
+
+    def _show_hit(self, layers: Sequence[Layer]) -> None:
+        """Show layers that were hidden while a region was drawn."""
+        if not self._blinking.isActive():
+            for layer in self._present(layers):
+                layer.visible = True
 
     def _make_other(self, make: Callable[[], Layer]) -> None:
         self._others.append(make())
@@ -303,30 +363,44 @@ class AddedLayers(QObject):
         self._viewer.layers.append(self._others[-1])
 
     def _hide_kept(self, shown: ShownHit) -> None:
-        """Show kept hits in the grid only: registered hits would cover each other."""
+        """Show kept hits in the row beside the query only: registered hits would cover each other."""
         for layer in self._present(self._kept):
             layer.visible = shown.view == "beside"
         for layer in self._present(self._hit)[:1]:
             layer.opacity = self._opacity if shown.view == "registered" else 1.0
 
-    def _lay_out(self) -> None:
-        grid = _grid(self._viewer)
-        if self._view == "registered":
-            self._grid_back()
-        elif self._grid_before is None:
-            self._grid_before = grid.enabled, grid.stride
-            _set_grid(grid, True, _GRID_STRIDE)
+    def _put_others_away(self) -> None:
+        """Hide the user's layers that were not searched: they would cover the query, or the hit beside it."""
+        if not self._present(self._searched):
+            return
+        stay = {id(layer) for layer in (*self._searched, *self._results())}
+        for layer in self._viewer.layers:
+            if layer.visible and id(layer) not in stay:
+                layer.visible = False
+                self._put_away.append(layer)
+        for layer in self._present(self._searched):
+            layer.visible = True
 
-    def _grid_back(self) -> None:
-        if self._grid_before is not None:
-            _set_grid(_grid(self._viewer), *self._grid_before)
-            self._grid_before = None
+    def _bring_back(self) -> None:
+        for layer in self._present(self._put_away):
+            layer.visible = True
+        self._put_away = []
 
-    def _hide_box(self, box: Layer) -> None:
-        """Hide a layer while napari draws the grid or other layers for the first time."""
-        if box.visible:
-            box.visible = False
-            self._hidden.append(partial(self._show_box, box))
+    def _look_at(self, frame: NDArray[np.float64]) -> None:
+        """Centre the canvas on two corners of the world, and zoom so that both are in view with a margin."""
+        low, high = frame
+        size = np.maximum(high - low, 1e-12)
+        canvas = np.array(_canvas_size(self._viewer), dtype=float)
+        camera = _camera(self._viewer)
+        camera.center = (*camera.center[:-2], *(low + high) / 2)
+        camera.zoom = float((canvas / (_MARGIN * size)).min())
+
+    def _wait_for_zoom(self, *_: object) -> None:
+        self._zoomed.start()
+
+    def _fit_lines(self) -> None:
+        layers = [layer for layer in self._viewer.layers if isinstance(layer, Shapes) and _is_ours(layer)]
+        fit_to_screen(layers, float(_camera(self._viewer).zoom))
 
     def _show_box(self, box: Layer) -> None:
         box.visible = all(layer.visible for layer in self._present(self._hit) if layer is not box)
@@ -372,25 +446,15 @@ class AddedLayers(QObject):
             self._viewer.layers.remove(layer)
 
 
-@contextmanager
-def _without_grid(viewer: Viewer) -> Iterator[None]:
-    """Change layers with the grid off: with the grid, napari lays it out again for every change."""
-    grid = _grid(viewer)
-    enabled = grid.enabled
-    grid.enabled = False
-    try:
-        yield
-    finally:
-        grid.enabled = enabled
+def _camera(viewer: Viewer) -> Any:
+    scene = getattr(viewer, "scene", None)  # napari 0.9
+    return viewer.camera if scene is None else scene.camera
 
 
-def _set_grid(grid: Any, enabled: bool, stride: int) -> None:
-    """Set both at once, so that napari lays out the scene once instead of twice."""
-    with grid.events.stride.blocker() if enabled != grid.enabled else nullcontext():
-        grid.stride = stride
-    grid.enabled = enabled
-
-
-def _grid(viewer: Viewer) -> Any:
+def _canvas_size(viewer: Viewer) -> tuple[int, int]:
     canvas = getattr(viewer, "canvas", None)  # napari 0.9
-    return viewer.grid if canvas is None else canvas.grid
+    return tuple(viewer._canvas_size if canvas is None else canvas.size)
+
+
+def _is_ours(layer: Layer) -> bool:
+    return "napari-cmrir" in layer.metadata

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,11 +25,16 @@ __all__ = [
     "ShownHit",
     "View",
     "change_steps",
+    "degrees",
+    "fit_to_screen",
     "fits",
     "make_box",
     "make_image",
     "show_name",
 ]
+
+
+_GAP = 0.03  # between the query's image and the hit, as a share of the image's width
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,16 +100,20 @@ class Placement:
             return None
         return math.sqrt(sides[0] * sides[1])
 
-    def in_place(self, magnification: float = 1.0) -> dict[str, Any]:
-        """Return the keywords that place a hit in its own frame, at a scale comparable to the query image.
-
-        The tissue is as large as in the query image, and its upper left corner is where the query image has
-        its own, so that both are seen together in napari's grid.
+    def beside(
+        self, magnification: float = 1.0, centres: tuple[float, float] | None = None, shift: float = 0.0
+    ) -> dict[str, Any]:
+        """Return the keywords that place a hit upright to the right of the query's image, at its scale.
 
         Parameters
         ----------
         magnification : float
-            Pixels of the query image to a pixel of the hit's.
+            Pixels of the query image to a pixel of the hit's: the tissue is as large in both.
+        centres : tuple of two float, optional
+            Height (y) in the world of the region's centre, and y of the match's centre in pixels of the hit:
+            they come to lie at one height. By default the upper edges do.
+        shift : float
+            How much further to the right, in the world: room for hits that are kept.
 
         Returns
         -------
@@ -112,11 +121,13 @@ class Placement:
             scale, translate, affine and units, for a layer of two axes.
         """
         axes, size = list(self.plane.axes), self.pixel_size * magnification
-        corners = self._embed(Region.whole(self.shape).corners())
-        first = (corners @ self.matrix[:-1, :-1].T + self.matrix[:-1, -1]).min(axis=0)[axes]
+        corners = self.world(Region.whole(self.shape).corners())
+        (top, left), right = corners.min(axis=0), corners[:, 1].max()
+        y = top + size[0] / 2 if centres is None else centres[0] - centres[1] * size[0]
+        x = right + _GAP * (right - left) + shift + size[1] / 2
         return {
             "scale": size,
-            "translate": first + size / 2,
+            "translate": np.array([y, x]),
             "affine": np.eye(3),
             "units": tuple(self.units[axis] for axis in axes),
         }
@@ -140,6 +151,12 @@ class Placement:
         here = np.column_stack([np.asarray(box, dtype=np.float64), np.ones(4)])
         flat = np.linalg.lstsq(here, region.corners(), rcond=None)[0].T
         return self._onto(np.asarray(flat, dtype=np.float64))
+
+    def world(self, flat: ArrayLike) -> NDArray[np.float64]:
+        """Map (y, x) pixels of the query's plane to the world's y and x, (n, 2)."""
+        full = self._embed(np.asarray(flat, dtype=np.float64))
+        there: NDArray[np.float64] = full @ self.matrix[:-1, :-1].T + self.matrix[:-1, -1]
+        return there[:, list(self.plane.axes)]
 
     def region_frame(self, region: Region) -> dict[str, Any]:
         """Return the keywords that place an upright crop of the region on the region.
@@ -199,6 +216,8 @@ View = Literal["beside", "registered"]
 
 _BOX_ON_BRIGHT, _BOX_ON_DARK = "#0022cc", "#00d5ff"
 _NAME_SIZE = 8.0
+_EDGE = 2.5  # screen px: seen beside the tissue, and no more than its outline
+_LABEL = 38.0  # screen px: height of the two lines of a label, which stand above the box
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +235,11 @@ class ShownHit:
     placement : Placement
         How the query's image lies in the world.
     view : {"beside", "registered"}
-        In its own frame, or under the region.
+        Upright beside the query's image, or under the region.
+    drawn : tuple of str and ndarray, (n, 2), optional
+        Kind and points, in pixels of the query's image, of a drawn shape that is not a rectangle.
+    shift : float
+        Room for kept hits between the query and this hit, in the world.
     """
 
     hit: Hit
@@ -224,6 +247,8 @@ class ShownHit:
     region: Region
     placement: Placement
     view: View
+    drawn: tuple[str, NDArray[np.float64]] | None = None
+    shift: float = 0.0
 
     @property
     def name(self) -> str:
@@ -235,7 +260,9 @@ class ShownHit:
         """Placement of both layers."""
         if self.view == "beside":
             side = np.linalg.norm(self.hit.box[3] - self.hit.box[0])
-            return self.placement.in_place(round(self.region.height / float(side), 6))
+            height = float(self.placement.world([self.region.centre])[0, 0])
+            centres = height, float(self.hit.box[:, 0].mean())
+            return self.placement.beside(round(self.region.height / float(side), 6), centres, self.shift)
         return self.placement.registered(self.region, self.hit.box)
 
     @property
@@ -246,8 +273,28 @@ class ShownHit:
 
     @property
     def box(self) -> NDArray[np.float64]:
-        """The match box in the pixels of `data`."""
-        return self.hit.box if self.view == "beside" else self.placement.points(self.hit.box)
+        """The match in the pixels of `data`: the corners of the box, or the points of the drawn shape."""
+        flat = self.hit.box
+        if self.drawn is not None:
+            corners = np.column_stack([self.region.corners(), np.ones(4)])
+            to_hit = np.linalg.lstsq(corners, self.hit.box, rcond=None)[0]
+            flat = np.column_stack([self.drawn[1], np.ones(len(self.drawn[1]))]) @ to_hit
+        return flat if self.view == "beside" else self.placement.points(flat)
+
+    @property
+    def shape_type(self) -> str:
+        """Type of the shape that `box` holds the points of."""
+        return "ellipse" if self.drawn is not None and self.drawn[0] == "ellipse" else "polygon"
+
+    @property
+    def frame(self) -> NDArray[np.float64]:
+        """First and last corner (y, x) in the world of the region and the match beside it, (2, 2)."""
+        seen = self.placement.world(self.region.corners())
+        if self.view == "beside":
+            transform = self.transform
+            seen = np.vstack([seen, self.hit.box * transform["scale"] + transform["translate"]])
+        low, high = seen.min(axis=0), seen.max(axis=0)
+        return np.array([low, high])
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -264,6 +311,7 @@ class ShownHit:
             "rotation_degrees": [hit.rotation_degrees],
             "confidence": [hit.confidence],
             "image": [hit.image],
+            "label": [f"{hit.rank}:  {hit.score:.2f}\n{degrees(hit.rotation_degrees)}"],
         }
 
     @property
@@ -272,6 +320,17 @@ class ShownHit:
         if self.picture.is_bright:
             return _BOX_ON_BRIGHT, "black"
         return _BOX_ON_DARK, _BOX_ON_DARK
+
+
+def degrees(rotation: float) -> str:
+    """Write a rotation in whole degrees, with its sign.
+
+    Examples
+    --------
+    >>> degrees(-0.3), degrees(12.4)
+    ('0°', '+12°')
+    """
+    return f"{round(rotation):+d}°" if round(rotation) else "0°"
 
 
 def make_image(shown: ShownHit) -> Image:
@@ -318,13 +377,13 @@ def make_box(shown: ShownHit) -> Shapes:
     edge, text = shown.colours
     return Shapes(
         [shown.box],
-        shape_type="polygon",
+        shape_type=shown.shape_type,
         name=f"{shown.name} · match",
         features=shown.features,
         text={
-            "string": "{rank}:  {score:.2f}\n{rotation_degrees:+.0f}°",
+            "string": "{label}",
             "color": text,
-            "anchor": "center",
+            "anchor": "upper_left",
             "size": 12,
         },
         edge_color=edge,
@@ -334,6 +393,30 @@ def make_box(shown: ShownHit) -> Shapes:
         metadata=shown.metadata,
         **shown.transform,
     )
+
+
+def fit_to_screen(layers: Iterable[Shapes], zoom: float) -> None:
+    """Give lines a width, and labels a place above their box, in pixels of the screen.
+
+    Parameters
+    ----------
+    layers : iterable of Shapes
+        Layers of regions and match boxes.
+    zoom : float
+        The camera's: screen px for one unit of the world.
+    """
+    for layer in layers:
+        y, x = np.linalg.norm(data_to_world(layer)[:-1, -3:-1], axis=0)
+        pixel = 1 / (max(zoom, 1e-9) * max(float(np.sqrt(y * x)), 1e-12))
+        width = _EDGE * pixel
+        if np.allclose([*layer.edge_width, layer.current_edge_width], width, rtol=0.05):
+            continue
+        chosen, layer.selected_data = set(layer.selected_data), set()
+        layer.current_edge_width = width
+        layer.edge_width = [width] * layer.nshapes
+        if layer.text.values.size and "rank" in layer.features:
+            layer.text.translation = (*[0.0] * (layer.ndim - 2), -_LABEL * pixel, 0.0)
+        layer.selected_data = chosen
 
 
 def fits(layer: Image, shown: ShownHit) -> bool:
@@ -398,7 +481,7 @@ def _change_transform(layer: Image | Shapes, transform: dict[str, Any]) -> None:
 
 
 def _change_box(layer: Shapes, shown: ShownHit) -> None:
-    layer.data = [(shown.box, "polygon")]
+    layer.data = [(shown.box, shown.shape_type)]
     layer.edge_color = shown.colours[0]
 
 

@@ -31,7 +31,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.napari.form_fields import as_pixmap, draw_hint
 from napari_cmrir.napari.hit_files import ExportButton
 from napari_cmrir.napari.hit_layers import AddedLayers, Shown, explain
-from napari_cmrir.napari.hit_placement import ShownHit, View
+from napari_cmrir.napari.hit_placement import ShownHit, View, degrees
 from napari_cmrir.napari.jobs.workers import DebouncedQuery, StreamWorker
 from napari_cmrir.napari.pictures import Picture, Thumbnail, read_picture, thumbnails
 from napari_cmrir.search.settings import untried
@@ -39,6 +39,7 @@ from napari_cmrir.search.settings import untried
 if TYPE_CHECKING:
     import numpy as np
     from napari import Viewer
+    from napari.layers import Layer
     from numpy.typing import NDArray
     from qtpy.QtGui import QPaintEvent
 
@@ -52,7 +53,6 @@ _SIDE, _GAP, _BAR = 56, 6, 5
 _RANK = Qt.ItemDataRole.UserRole
 _LINES = Qt.ItemDataRole.UserRole + 1
 _CONFIDENCE = Qt.ItemDataRole.UserRole + 2
-_HINT = "No hits yet.\nChoose a repository and an image, draw a region on it, and press Find."
 
 
 class HitList(QListWidget):
@@ -70,6 +70,7 @@ class HitList(QListWidget):
         self.setToolTip("The hits; choose one with the mouse or the arrow keys")
         self.setAccessibleName("Hits")
         self.setMinimumHeight(2 * (_SIDE + _GAP))
+        self._hint = ""
         self.currentItemChanged.connect(self._tell)
 
     def show_hits(self, hits: Sequence[Hit]) -> None:
@@ -86,7 +87,7 @@ class HitList(QListWidget):
             name = Path(hit.image).name
             lines = (
                 f"{hit.rank} · {name}",
-                f"score {hit.score:.3f} · {hit.rotation_degrees:+.0f}° · confidence {hit.confidence:.0%}",
+                f"score {hit.score:.3f} · {degrees(hit.rotation_degrees)} · confidence {hit.confidence:.0%}",
             )
             item = QListWidgetItem(f"{lines[0]}, {lines[1]}")
             item.setData(_RANK, hit.rank)
@@ -95,6 +96,11 @@ class HitList(QListWidget):
             item.setToolTip(hit_tip(hit))
             self.addItem(item)
         self.blockSignals(False)
+
+    def set_hint(self, hint: str) -> None:
+        """Set what the list says while it is empty: what comes next."""
+        self._hint = hint
+        self.viewport().update()
 
     def show_thumbnail(self, rank: int, pixels: NDArray[np.uint8]) -> None:
         """Give a hit its thumbnail.
@@ -132,7 +138,7 @@ class HitList(QListWidget):
         """Draw the hits, or a hint on how to search."""
         super().paintEvent(event)
         if not self.count():
-            draw_hint(self, _HINT)
+            draw_hint(self, self._hint)
 
     def _item(self, rank: int) -> QListWidgetItem | None:
         items = (self.item(row) for row in range(self.count()))
@@ -152,11 +158,12 @@ def hit_tip(hit: Hit) -> str:
         The hit.
     """
     y, x = hit.box.mean(axis=0)
+    rotation = round(hit.rotation_degrees, 1) + 0.0  # no -0.0
     return (
         f"{hit.image}\nThe match's centre is at y {y:.0f}, x {x:.0f}."
         f"\nScore {hit.score:.3f}: agreement of the registered representations; 1 is perfect, 0 is chance."
         f"\nConfidence {hit.confidence:.0%}: the probability that this image is the right one."
-        f"\nThe hit shows the region rotated by {hit.rotation_degrees:+.1f}° counter-clockwise."
+        f"\nThe hit shows the region rotated by {rotation:+.1f}° counter-clockwise."
     )
 
 
@@ -256,15 +263,19 @@ class HitView(QWidget):
         """The shown hits."""
         return self._found
 
-    def show_found(self, found: Found) -> None:
+    def show_found(self, found: Found, searched: Sequence[Layer | None] = ()) -> None:
         """Replace the previous results by these.
 
         Parameters
         ----------
         found : Found
             The query and its hits.
+        searched : sequence of Layer or None
+            Layers of the query's image and region, which stay visible; others are hidden until the results
+            are removed.
         """
         hits = found.result.hits
+        self.added.searched(searched)
         if hits:
             self.added.make_room()
         else:
@@ -301,14 +312,14 @@ class HitView(QWidget):
             self.how.addItem(text)
         self.how.setAccessibleName("How to look at a hit")
         self.how.setToolTip(
-            "Beside: the hit in its own frame, in a cell of napari's grid beside the query."
+            "Beside: the hit in its own frame, to the right of the query, at the same scale."
             " Registered: rotated and shifted to lie under the region, to blend and to blink"
         )
         self.how.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.how.setMinimumContentsLength(14)
         self.blend = QSlider(Qt.Orientation.Horizontal)
         self.blend.setRange(0, 100)
-        self.blend.setValue(100)
+        self.blend.setValue(50)
         self.blend.setToolTip("Blend the registered hit with the query: left the query, right the hit")
         self.blend.setAccessibleName("Blend")
         self.blink = QCheckBox("&Blink")
@@ -373,8 +384,15 @@ class HitView(QWidget):
         if hits and found.result.reliable:
             self.verdict.hide()
             return
-        why = f"the confidence of the best hit is {hits[0].confidence:.0%}" if hits else "there is no hit"
-        self.verdict.setText(f"<b>No reliable match</b>: {why}.{untried(found.query.settings)}")
+        if hits and hits[0].confidence >= found.query.settings.reliable_from:
+            why = "the region has so little contrast that it matches anything; draw it over tissue."
+        elif hits:
+            why = (
+                f"the confidence of the best hit is {hits[0].confidence:.0%}.{untried(found.query.settings)}"
+            )
+        else:
+            why = f"there is no hit.{untried(found.query.settings)}"
+        self.verdict.setText(f"<b>No reliable match</b>: {why}")
         self.verdict.show()
 
     def _show_thumbnail(self, arrived: Thumbnail) -> None:
@@ -388,6 +406,8 @@ class HitView(QWidget):
         hit = self._hit(rank)
         if hit is not None:
             self._enable()
+            self._explanations.forget()
+            self.added.show_others(())
             self._pictures.ask(partial(_read, hit))
 
     def _hit(self, rank: int | None) -> Hit | None:
@@ -408,7 +428,8 @@ class HitView(QWidget):
             return
         hit, picture = self._picture
         view = _VIEWS[self.how.currentIndex()][0]
-        self.added.show(ShownHit(hit, picture, self._found.region, self._found.query.placement, view))
+        drawn = self._found.query.drawn
+        self.added.show(ShownHit(hit, picture, self._found.region, self._found.query.placement, view, drawn))
 
     def _look_otherwise(self) -> None:
         self.blink.setChecked(False)

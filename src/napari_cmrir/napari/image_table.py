@@ -27,10 +27,13 @@ __all__ = ["ImageTable", "KnownImage", "read_images"]
 _COLUMNS = (
     ("Image", "The stored CoMIR, and the file's name"),
     ("State", "indexed: it is searched; represented: its CoMIR is stored; pending: not read yet; failed"),
-    ("Size", "Height and width in pixels"),
     ("Reason", "Why it could not be used"),
+    ("Size", "Height and width in pixels"),
 )
-_HINT = "No image is indexed here yet.\nChoose images and a model, and press Index."
+_HINT = (
+    "No image is indexed here yet.\n\nChoose images and a model, and press Index. The model starter needs no"
+    " training."
+)
 _SIDE = 32
 _SCROLLING_MILLISECONDS = 50  # rows that are scrolled past faster than this get no thumbnail
 _AT_ONCE, _KEPT = 64, 4096  # thumbnails read at once (a window's rows), and kept in memory
@@ -118,7 +121,7 @@ class ImageTable(QTableView):
         header.setStretchLastSection(True)
         self.setColumnWidth(0, 150)
         self.setColumnWidth(1, 68)
-        self.setColumnWidth(2, 74)
+        self.setColumnWidth(2, 130)
 
     def show_images(self, images: Sequence[KnownImage]) -> None:
         """Show these images.
@@ -173,9 +176,9 @@ class _Images(QAbstractTableModel):
         if role == Qt.ItemDataRole.DecorationRole and index.column() == 0:
             return self._pictures.of(image.comir)
         if role == Qt.ItemDataRole.DisplayRole:
-            return (image.name, image.state, image.size, image.reason)[index.column()]
+            return (image.name, image.state, image.reason, image.size)[index.column()]
         if role == Qt.ItemDataRole.ToolTipRole:
-            return "\n".join(filter(None, (image.path or image.name, image.reason)))
+            return "\n".join(filter(None, (image.reason, image.path or image.name)))
         return None
 
     def _show_pictures(self) -> None:

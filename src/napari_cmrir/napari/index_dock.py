@@ -25,7 +25,7 @@ from napari_cmrir.images.file_names import dialog_pattern
 from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.napari.copy_commands import CopyButton, Language, index_text
-from napari_cmrir.napari.dock import ScrolledDock, SettingsForm
+from napari_cmrir.napari.dock import ScrolledDock, SettingsForm, open_dock
 from napari_cmrir.napari.form_fields import Folded, PathEdit, offer_modalities
 from napari_cmrir.napari.image_table import ImageTable, KnownImage, read_images
 from napari_cmrir.napari.jobs import tasks
@@ -96,6 +96,9 @@ class IndexWidget(ScrolledDock):
         self.speed.setToolTip("Estimated time and disk space, and images per minute")
         self.speed.hide()
         self.table = ImageTable()
+        self.search = QPushButton("Search these images")
+        self.search.setToolTip("Open Find region with this repository")
+        self.search.setEnabled(False)
         self.verify = QPushButton("Verify")
         self.verify.setToolTip("Read the repository again and compare it with its checksums")
         self.prune = QPushButton("Prune")
@@ -131,6 +134,7 @@ class IndexWidget(ScrolledDock):
         upkeep.addWidget(self.verify)
         upkeep.addWidget(self.prune)
         upkeep.addStretch(1)
+        upkeep.addWidget(self.search)
         layout = QVBoxLayout(self.content)
         layout.addLayout(form)
         layout.addWidget(Folded("More settings", "Settings that are rarely needed", seldom))
@@ -157,6 +161,7 @@ class IndexWidget(ScrolledDock):
         self.panel.stopped.connect(
             lambda: self.panel.tell("Paused; Index continues with the remaining images.")
         )
+        self.search.clicked.connect(self.search_these)
         self.verify.clicked.connect(self.verify_repository)
         self.prune.clicked.connect(self.prune_repository)
         self.remember("index", images=self.images, output=self.output)
@@ -249,6 +254,12 @@ class IndexWidget(ScrolledDock):
 
     def _show_images(self, images: Sequence[KnownImage]) -> None:
         self.table.show_images(images)
+        self.search.setEnabled(any(image.state == "indexed" for image in images))
+
+    def search_these(self) -> None:
+        """Open Find region with the repository of the table."""
+        self.session.repository = self._output()
+        open_dock(self.viewer, "find")
 
     def _images(self) -> list[Path]:
         if not self.images.paths:

@@ -29,7 +29,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.napari.coordinates import ImageSnapshot
 from napari_cmrir.napari.copy_commands import CopyButton, Language, kept_folder, pairs_of, train_text
-from napari_cmrir.napari.dock import PluginLayers, ScrolledDock, SettingsForm
+from napari_cmrir.napari.dock import PluginLayers, ScrolledDock, SettingsForm, open_dock
 from napari_cmrir.napari.form_fields import Folded, PathEdit, heading
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.job_panel import JobPanel
@@ -201,7 +201,7 @@ class ModelWidget(ScrolledDock):
         self._make_training_fields()
         self.panel = JobPanel(
             "&Train",
-            "&Stop",
+            "St&op",
             "Train a model on these pairs",
             "Stop at once; the best model so far and a checkpoint to continue from are saved",
         )
@@ -213,6 +213,9 @@ class ModelWidget(ScrolledDock):
         self.figures.setToolTip("The device of the training, and its memory")
         self.figures.hide()
         self.use = ModelUse(viewer, lambda: self.pairs.names)
+        self.lead_on = QPushButton("Index with this model")
+        self.lead_on.setToolTip("Open Index images with the model in use")
+        self.lead_on.setEnabled(False)
         self.remove = QPushButton("Remove la&yers")
         self.remove.setToolTip("Remove every layer that this widget added: pairs, previews and CoMIRs")
         self._previews = PluginLayers(viewer, self)
@@ -251,7 +254,7 @@ class ModelWidget(ScrolledDock):
         folded.setContentsMargins(0, 0, 0, 0)
         folded.addRow("Seed", self.seed)
         folded.addRow("", self.previews)
-        self.more = Folded("M&ore settings", "Settings that are rarely needed", seldom)
+        self.more = Folded("More settings", "Settings that are rarely needed", seldom)
         layout = QVBoxLayout(self.content)
         layout.addWidget(heading("Train a model"))
         layout.addWidget(self.pairs)
@@ -262,7 +265,10 @@ class ModelWidget(ScrolledDock):
         layout.addWidget(self.figures)
         layout.addWidget(heading("The model in use"))
         layout.addWidget(self.use)
-        layout.addWidget(self.remove)
+        ends = QHBoxLayout()
+        ends.addWidget(self.lead_on, 1)
+        ends.addWidget(self.remove, 1)
+        layout.addLayout(ends)
         layout.addStretch(1)
 
     def _connect(self) -> None:
@@ -278,14 +284,21 @@ class ModelWidget(ScrolledDock):
         self.panel.progressed.connect(self._show_progress)
         self.panel.stopped.connect(self._keep_best)
         self.remove.clicked.connect(self.remove_layers)
+        self.lead_on.clicked.connect(lambda: open_dock(self.viewer, "index"))
+        self.session.model_changed.connect(self._enable_next)
+        self.lead_on.setEnabled(self.session.model is not None)
         self._show_preset()
         first, second = self.pairs.modalities
         self.remember("model", first=first, second=second, preset=self.preset, previews=self.previews)
         self.remember("model", folder=self.pairs.folder)
+        self.remember("model", load=self.use.load)
         finder = self.pairs.finder
         self.remember("model", first_folder=finder.folders[0], second_folder=finder.folders[1])
         self.make_reachable()
         self.pairs.look()
+
+    def _enable_next(self, _: Path) -> None:
+        self.lead_on.setEnabled(True)
 
     def train(self) -> None:
         """Start training with the settings of the fields."""
@@ -364,6 +377,7 @@ class ModelWidget(ScrolledDock):
         self._training = None
         self.panel.tell(f"Trained: {path}")
         self._look_for_checkpoint()
+        self.use.load.set_paths(path)  # comes back the next time
         self.session.model = path
         images = self.pairs.searched
         if images is not None:
@@ -382,6 +396,7 @@ class ModelWidget(ScrolledDock):
             self.panel.tell("Stopped.")
             return
         self.panel.tell(f"Stopped; the best model so far is saved: {path.name}")
+        self.use.load.set_paths(path)
         self.session.model = path
 
     def _show_problems(self, problems: Any) -> None:

@@ -76,7 +76,11 @@ class ModelUse(QWidget):
             " imported with the modalities named above; drop it here",
             _MODELS,
         )
-        self.card = QLabel("No model yet: train one, or load an existing one.")
+        self.card = QLabel(
+            "No model yet. Write starter above: it comes with the package, represents any two modalities and"
+            " needs no training. Or load a model, or train one on aligned pairs; if your images are not"
+            " aligned, choose Pairs: Two folders, not aligned."
+        )
         self.card.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.card.setWordWrap(True)
         self.card.setToolTip("The model in use: Index images and Find region propose it")

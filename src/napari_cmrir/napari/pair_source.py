@@ -247,7 +247,8 @@ class PairSource(QWidget):
         if source == _NOT_ALIGNED and not any(pair.accepted for pair in self.finder.pairs):
             return
         if folder is not None:
-            self.proposed.emit(folder.with_name(f"{folder.name}.safetensors"))
+            home = Path.home() / "model.safetensors"  # the root of the disk has no name
+            self.proposed.emit(folder.with_name(f"{folder.name}.safetensors") if folder.name else home)
             self._inquiry.ask(partial(_find, folder, self.names))
 
     def _show_source(self, source: int) -> None:

@@ -237,6 +237,13 @@ class Query:
         return region_and_polygon(self.outline, self.image.shape)
 
     @property
+    def drawn(self) -> tuple[str, NDArray[np.float64]] | None:
+        """Kind and points of the drawn shape, if it is not a rectangle."""
+        if self.outline is None or self.outline.polygon() is None:
+            return None
+        return self.outline.kind, self.outline.points
+
+    @property
     def pixel_size(self) -> float | None:
         """Side of the image's pixels in micrometres, if the layer has a scale in a unit of length."""
         return self.placement.micrometres

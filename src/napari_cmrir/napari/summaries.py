@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,37 @@ class KnownModalities:
         Its two.
     any_other : bool
         Whether it represents any other as well, as the starter model does; the names are then proposals.
+    channels : mapping of str to int
+        How many channels images of a modality have, where the model says it.
     """
 
     names: tuple[str, ...]
     any_other: bool = False
+    channels: Mapping[str, int] = field(default_factory=dict)
+
+    def guess(self, name: str, channels: int) -> str | None:
+        """Guess the modality of an image by a word of its name, else by its number of channels.
+
+        Parameters
+        ----------
+        name : str
+            Of the layer or file.
+        channels : int
+            3 for RGB.
+
+        Examples
+        --------
+        >>> known = KnownModalities(("SHG", "BF"), channels={"SHG": 1, "BF": 3})
+        >>> known.guess("1B_A1_SHG", 1), known.guess("bf, left", 1), known.guess("slide", 3)
+        ('SHG', 'BF', 'BF')
+        """
+        words = [word.lower() for word in re.split(r"[\W_]+", name)]
+        named = [modality for modality in self.names if modality.lower() in words]
+        fitting = [modality for modality, count in self.channels.items() if count == channels]
+        for found in (named, fitting):
+            if len(found) == 1:
+                return found[0]
+        return None
 
 
 @dataclass(frozen=True)
@@ -84,7 +112,8 @@ def read_modalities(model: Path) -> KnownModalities:
     from napari_cmrir.representations.model_file import read_header
 
     header = read_header(model)
-    return KnownModalities(tuple(header["modalities"]), header.get("any_modality", False))
+    channels = {name: len(one["low"]) for name, one in (header.get("intensities") or {}).items()}
+    return KnownModalities(tuple(header["modalities"]), header.get("any_modality", False), channels)
 
 
 def model_rows(model: Path) -> list[tuple[str, str]]:
@@ -229,7 +258,9 @@ def look_at_images(paths: Sequence[Path], modality: str | None) -> FoundImages:
         if refusal is None:
             raise
         sentence = str(refusal)
-    return FoundImages(sentence, base.with_name(f"{base.name}.cmrir"))
+    name = base.resolve().name  # of "." that of the folder; the top of a drive has none
+    beside = base.with_name(f"{name}.cmrir") if base.name else Path.home() / f"{name or 'images'}.cmrir"
+    return FoundImages(sentence, beside)
 
 
 def describe_images(paths: Sequence[Path], modality: str | None) -> str:

@@ -141,6 +141,8 @@ def check_alignment(
     InputError
         If an image cannot be read, or the model does not know a modality.
     """
+    if not pairs:
+        return []
     settings = settings or PairingSettings()
     comirs: tuple[list[NDArray[np.uint8]], list[NDArray[np.uint8]]] = ([], [])
     total = 2 * len(pairs)

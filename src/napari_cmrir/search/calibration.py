@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from napari_cmrir.settings import Settings, dump_settings, fitted_values, load_s
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.repository import Repository
+    from napari_cmrir.search.hits import Hit
 
 __all__ = [
     "FEATURES",
@@ -27,7 +28,9 @@ __all__ = [
     "Evidence",
     "calibration_of",
     "confidences",
+    "find_copies",
     "fit_calibration",
+    "name_copies",
     "store_calibration",
 ]
 
@@ -93,10 +96,16 @@ class Evidence:
         return np.array([score, score - next_best, _gumbel_margin(score, others), score - below])
 
 
-def confidences(evidence: Evidence, images: Sequence[int], calibration: Calibration) -> list[float]:
+def confidences(
+    evidence: Evidence,
+    images: Sequence[int],
+    calibration: Calibration,
+    copies: Mapping[int, Collection[int]] | None = None,
+) -> list[float]:
     """Compute the probability that each hit is the right image.
 
-    At most one image is right: the probability of a later hit is at most one minus that of the first.
+    At most one image is right, with its copies: the probability of another hit is at most one minus that of
+    the first. A copy is no evidence against an image.
 
     Parameters
     ----------
@@ -106,6 +115,8 @@ def confidences(evidence: Evidence, images: Sequence[int], calibration: Calibrat
         Numbers of the hits' images, best first.
     calibration : Calibration
         Turns features into probabilities.
+    copies : mapping of int to collection of int, optional
+        Numbers of the images that hold the same pixels as an image.
 
     Returns
     -------
@@ -114,9 +125,10 @@ def confidences(evidence: Evidence, images: Sequence[int], calibration: Calibrat
     """
     result: list[float] = []
     for image in images:
-        features = evidence.features(image)
+        same = [other for other in (copies or {}).get(image, ()) if other != image]
+        features = evidence.without(same).features(image)
         confidence = 0.0 if features is None else float(calibration.probability(features))
-        if result and image != images[0]:
+        if result and image != images[0] and images[0] not in same:
             confidence = min(confidence, 1 - result[0])
         result.append(confidence)
     return result
@@ -140,6 +152,67 @@ def _gumbel_margin(score: float, others: NDArray[np.float64]) -> float:
     scale = math.sqrt(squares / count) * math.sqrt(6) / math.pi
     place = mean - _EULER * scale
     return float(np.clip((score - place) / scale - math.log(count), -5, 15))
+
+
+_TIED = 1e-3  # difference of scores up to which two images can be copies: the same pixels score the same
+
+
+def find_copies(
+    repository: Repository, chosen: Sequence[int], registered: Sequence[int], evidence: Evidence
+) -> dict[int, set[int]]:
+    """Find the images of the same pixels as each hit's, such as one image in two files.
+
+    Only images of the same score are compared, by their CoMIRs.
+
+    Parameters
+    ----------
+    repository : Repository
+    chosen : sequence of int
+        Fields of the hits.
+    registered : sequence of int
+        All fields with a pose.
+    evidence : Evidence
+        Of all registered images.
+
+    Returns
+    -------
+    dict
+        Numbers of the images, the hit's own among them, by the number of the hit's image.
+    """
+    numbers = repository.fields["image"]
+    fields: dict[int, list[int]] = {}
+    for field in registered:
+        fields.setdefault(int(numbers[field]), []).append(field)
+    scores = dict(zip(evidence.images.tolist(), evidence.scores.tolist(), strict=True))
+    copies: dict[int, set[int]] = {}
+    for field in chosen:
+        image = int(numbers[field])
+        tied = [one for one, score in scores.items() if abs(score - scores.get(image, math.inf)) < _TIED]
+        copies[image] = {image} | {
+            one for one in tied if any(_same_comir(repository, field, other) for other in fields[one])
+        }
+    return copies
+
+
+def _same_comir(repository: Repository, field: int, other: int) -> bool:
+    sides = [repository.fields[["height", "width", "y", "x"]][one].item() for one in (field, other)]
+    if sides[0] != sides[1]:
+        return False
+    level = max(0, min(2, int(np.log2(max(1, min(sides[0][:2]) / 64)))))
+    return bool(np.array_equal(repository.comir(field, level), repository.comir(other, level)))
+
+
+def name_copies(
+    hits: Sequence[Hit], repository: Repository, copies: Mapping[int, Collection[int]]
+) -> tuple[str, ...]:
+    """Name the hits that are copies of the first, in a sentence for the user."""
+    numbers = repository.fields["image"]
+    same = copies.get(int(numbers[hits[0].field]), ()) if hits else ()
+    images = {int(numbers[hit.field]): hit.rank for hit in reversed(hits) if int(numbers[hit.field]) in same}
+    ranks = [str(rank) for rank in sorted(images.values())]
+    return (
+        (f"Hits {', '.join(ranks[:-1])} and {ranks[-1]} are copies of one image.",) if len(ranks) > 1 else ()
+    )
 
 
 _FILE = "calibration.json"

@@ -178,6 +178,7 @@ def search(
         than all searched fields, mostly outside the image or of one constant value.
     """
     from napari_cmrir.repository.build import ensure_index
+    from napari_cmrir.search.calibration import find_copies, name_copies
     from napari_cmrir.search.hits import SearchResult
     from napari_cmrir.search.rerankers import RERANKERS, SearchState
     from napari_cmrir.search.shortlist import (
@@ -250,7 +251,8 @@ def search(
         unlocated = [field for field in chosen if field not in state.poses]
         yield from portion(state.register(unlocated), 85, 100)
     evidence = _evidence(state)
-    hits = _hits(state, chosen, evidence, seen)
+    copies = find_copies(state.repository, chosen, list(state.poses), evidence)
+    hits = _hits(state, chosen, evidence, seen, copies)
     reliable = bool(hits) and not blank and hits[0].confidence >= settings.reliable_from
     return SearchResult(
         hits,
@@ -264,7 +266,7 @@ def search(
         region=region if opened.shape == stored.shape else as_stored(region, zoom),
         evidence=evidence,
         reliable=reliable,
-        warnings=doubts,
+        warnings=(*doubts, *name_copies(hits, repository, copies)),
         assumptions=tuple(unknown),
         screening=screening,
     )
@@ -295,13 +297,15 @@ def _evidence(state: SearchState) -> Evidence:
     )
 
 
-def _hits(state: SearchState, chosen: list[int], evidence: Evidence, seen: Region) -> tuple[Hit, ...]:
+def _hits(
+    state: SearchState, chosen: list[int], evidence: Evidence, seen: Region, copies: dict[int, set[int]]
+) -> tuple[Hit, ...]:
     from napari_cmrir.search.calibration import calibration_of, confidences
     from napari_cmrir.search.hits import Hit
 
     repository, rerank = state.repository, state.settings.rerank
     images = [int(repository.fields["image"][field]) for field in chosen]
-    sure = confidences(evidence, images, calibration_of(repository))
+    sure = confidences(evidence, images, calibration_of(repository), copies)
     hits = []
     for rank, (field, confidence) in enumerate(zip(chosen, sure, strict=True), 1):
         pose = state.poses[field]

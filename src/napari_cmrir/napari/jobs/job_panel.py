@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QVBoxLayout, QWidget
-from superqt import QElidingLabel
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
@@ -57,7 +57,7 @@ class JobPanel(QWidget):
         self.bar.setTextVisible(False)
         self.bar.setRange(0, _BAR_STEPS)
         self.bar.setToolTip("How far the work has come")
-        self.message = QElidingLabel()
+        self.message = _Message()
         self._buttons = buttons = QHBoxLayout()
         buttons.addWidget(self.start_button, 1)
         buttons.addWidget(self.stop_button, 1)
@@ -149,15 +149,14 @@ class JobPanel(QWidget):
         show_error(str(error))
 
     def tell(self, message: str) -> None:
-        """Show a line below the bar.
+        """Show a message below the bar.
 
         Parameters
         ----------
         message : str
-            Cut where it is too long; the tooltip has it whole.
+            What it says; a long one takes several lines.
         """
         self.message.setText(message)
-        self.message.setToolTip(message)
 
     def _request_start(self) -> None:
         self.start_requested.emit()
@@ -201,6 +200,26 @@ class JobPanel(QWidget):
         self.bar.setValue(round(_BAR_STEPS * share))
         self.tell(message)
         self._show_running(False)
+
+
+class _Message(QLabel):
+    """A line of text that wraps, also within a long path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._message = ""
+        self.setWordWrap(True)
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+
+    def setText(self, message: str) -> None:  # noqa: N802
+        """Show a message; it may be broken after each separator of a path."""
+        self._message = message
+        super().setText(re.sub(r"([/\\_])", "\\1\u200b", message))
+
+    def text(self) -> str:
+        """Return the message without the marks where it may be broken."""
+        return self._message
 
 
 class _Clock:

@@ -253,6 +253,8 @@ def _found(
 def check(pairs: Path, modalities: tuple[str, str]) -> Job[list[PairProblem]]:
     """Check the pairs of a folder for problems that would spoil a training.
 
+    The starter model then looks whether partners are turned, shifted, or of other tissue.
+
     Parameters
     ----------
     pairs : Path
@@ -261,10 +263,20 @@ def check(pairs: Path, modalities: tuple[str, str]) -> Job[list[PairProblem]]:
         Their names.
     """
     from napari_cmrir.images.discovery import find_pairs, unpaired_images
-    from napari_cmrir.representations.comir.training.pair_checks import check_pairs
+    from napari_cmrir.pairing.review import check_alignment
+    from napari_cmrir.representations.base import load_model
+    from napari_cmrir.representations.comir.training.pair_checks import PairProblem, check_pairs
 
     found, alone = find_pairs(pairs, modalities), unpaired_images(pairs, modalities)
-    return (yield from check_pairs(found, alone=alone))
+    problems: list[PairProblem] = yield from check_pairs(found, alone=alone)
+    unusable = {problem.number for problem in problems if problem.severity != "doubtful"}
+    usable = [(number, one) for number, one in enumerate(found) if number not in unusable]
+    job = check_alignment([one for _, one in usable], modalities, load_model("starter"))
+    for (number, of), finding in zip(usable, (yield from job), strict=True):
+        if finding.kind in ("turned", "shifted", "other"):
+            problems = [one for one in problems if one.number != number or "shifted" not in one.sentence]
+            problems.append(PairProblem(number, of.identifier, of.paths, finding.sentence, "doubtful"))
+    return problems
 
 
 def pair(first: Path, second: Path, modalities: tuple[str, str], output: Path) -> Job[int]:
