@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import tifffile
 from napari.layers import Image, Shapes
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QApplication
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtWidgets import QApplication, QDockWidget
 
 from napari_cmrir.cli.main import main
 from napari_cmrir.images.geometry import Region
@@ -182,6 +182,7 @@ def test_a_registered_hit_lies_under_the_region(viewer, find, query_layer, searc
             np.testing.assert_allclose(image.data_to_world(there), expected, atol=0.02)
             np.testing.assert_allclose(box.data_to_world(there), expected, atol=0.02)
     assert image.opacity == 0.5  # both are seen at once
+    assert not box.text.visible
     find.view.blend.setValue(30)
     assert image.opacity == pytest.approx(0.3)
     find.view.how.setCurrentIndex(0)
@@ -730,3 +731,25 @@ def test_a_reliable_looking_hit_of_a_blank_region_is_explained(find, search):
     find.view._show_verdict(replace(find.view.found, result=replace(result, hits=hits, reliable=False)))
     assert "so little contrast" in find.view.verdict.text()
     assert "100" not in find.view.verdict.text()
+
+
+def test_a_dock_that_is_opened_again_removes_what_the_closed_one_has_left(
+    viewer, find, query_layer, search, dock, wait_for
+):
+    other = viewer.add_image(np.zeros((8, 8)), name="other")
+    find.image.choose(query_layer)
+    search()
+    find.view.keep.click()
+    wait_for(lambda: not find.view.is_busy)
+    assert not other.visible
+    frame = find.parent()
+    while not isinstance(frame, QDockWidget):
+        frame = frame.parent()
+    frame.destroyOnClose()  # as its button does
+    again = dock(FindWidget)
+    again.view.remove.click()
+    wait_for(lambda: not again.view.is_busy)
+    assert not shown(viewer)
+    assert other.visible
+    find.deleteLater()  # its button drops it; here the fixture holds it
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)

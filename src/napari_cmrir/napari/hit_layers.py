@@ -29,7 +29,7 @@ from napari_cmrir.napari.hit_placement import (
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.napari.jobs.workers import UiStepQueue
-from napari_cmrir.napari.shared_state import behind_proxy
+from napari_cmrir.napari.shared_state import behind_proxy, shared_state_of
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -167,11 +167,10 @@ class AddedLayers(QObject):
         self._shown: ShownHit | None = None
         self._is_whole = False
         self._hit: list[Layer] = []
-        self._kept: list[Layer] = []
         self._others: list[Layer] = []
         self._doomed: list[Layer] = []
         self._searched: list[Layer] = []
-        self._put_away: list[Layer] = []
+        self._kept, self._put_away = shared_state_of(viewer).left
         self._shift = 0.0
         self._turns = UiStepQueue(self)
         self._hidden: list[Callable[[], object]] = []
@@ -277,6 +276,8 @@ class AddedLayers(QObject):
 
     def keep(self) -> bool:
         """Keep the shown hit when another one is chosen; return whether a hit was shown."""
+        if self.is_busy:  # its layers are not all there yet
+            return False
         kept = self._present(self._hit)
         self._kept += kept
         self._hit = []
@@ -331,7 +332,10 @@ class AddedLayers(QObject):
         self._take([self._bring_back, *([self._viewer.reset_view, self._fit_lines] if was_shown else [])])
 
     def close(self) -> None:
-        """Stop following the camera."""
+        """Stop following the camera; the hits stay, for the next dock to remove."""
+        self._turns.forget()
+        hits = [*self._results(), *self._present(self._doomed)]
+        shared_state_of(self._viewer).left = hits, self._present(self._put_away)
         self._zoomed.stop()
         if self._is_following:
             self._is_following = False

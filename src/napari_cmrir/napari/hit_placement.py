@@ -217,7 +217,6 @@ View = Literal["beside", "registered"]
 _BOX_ON_BRIGHT, _BOX_ON_DARK = "#0022cc", "#00d5ff"
 _NAME_SIZE = 8.0
 _EDGE = 2.5  # screen px: seen beside the tissue, and no more than its outline
-_LABEL = 38.0  # screen px: height of the two lines of a label, which stand above the box
 
 
 @dataclass(frozen=True, eq=False)
@@ -382,8 +381,9 @@ def make_box(shown: ShownHit) -> Shapes:
         features=shown.features,
         text={
             "string": "{label}",
+            "visible": shown.view == "beside",  # napari puts it by pixels, which lie turned when registered
             "color": text,
-            "anchor": "upper_left",
+            "anchor": "upper_left",  # drawn above the box
             "size": 12,
         },
         edge_color=edge,
@@ -396,7 +396,7 @@ def make_box(shown: ShownHit) -> Shapes:
 
 
 def fit_to_screen(layers: Iterable[Shapes], zoom: float) -> None:
-    """Give lines a width, and labels a place above their box, in pixels of the screen.
+    """Give lines a width in pixels of the screen.
 
     Parameters
     ----------
@@ -414,8 +414,6 @@ def fit_to_screen(layers: Iterable[Shapes], zoom: float) -> None:
         chosen, layer.selected_data = set(layer.selected_data), set()
         layer.current_edge_width = width
         layer.edge_width = [width] * layer.nshapes
-        if layer.text.values.size and "rank" in layer.features:
-            layer.text.translation = (*[0.0] * (layer.ndim - 2), -_LABEL * pixel, 0.0)
         layer.selected_data = chosen
 
 
@@ -488,5 +486,6 @@ def _change_box(layer: Shapes, shown: ShownHit) -> None:
 def _change_text(layer: Shapes, shown: ShownHit) -> None:
     layer.features = shown.features
     layer.text.color = shown.colours[1]
+    layer.text.visible = shown.view == "beside"
     layer.refresh_text()
     layer.name, layer.metadata = f"{shown.name} · match", shown.metadata

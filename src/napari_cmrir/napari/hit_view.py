@@ -439,6 +439,8 @@ class HitView(QWidget):
     def _keep(self) -> None:
         if self.added.keep():
             self.told.emit("Kept; choose another hit to compare.")
+        elif self.added.is_busy:
+            self.told.emit("The hit is still being drawn; press Keep again.")
 
     def _explain(self) -> None:
         hit = self._hit(self.list.rank)

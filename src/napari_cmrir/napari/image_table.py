@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ _COLUMNS = (
     ("Reason", "Why it could not be used"),
     ("Size", "Height and width in pixels"),
 )
+_REASON = 2  # its column, which is shown if there is one
 _HINT = (
     "No image is indexed here yet.\n\nChoose images and a model, and press Index. The model starter needs no"
     " training."
@@ -121,7 +123,7 @@ class ImageTable(QTableView):
         header.setStretchLastSection(True)
         self.setColumnWidth(0, 150)
         self.setColumnWidth(1, 68)
-        self.setColumnWidth(2, 130)
+        self.setColumnWidth(_REASON, 130)
 
     def show_images(self, images: Sequence[KnownImage]) -> None:
         """Show these images.
@@ -132,6 +134,7 @@ class ImageTable(QTableView):
             In the order to show them.
         """
         self._images.replace(images)
+        self.setColumnHidden(_REASON, not any(map(attrgetter("reason"), images)))
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
         """Draw the images, or a hint on how to index some."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -49,6 +50,7 @@ _SOURCES = (
     "Two folders, not aligned",
     "Two layers, by landmarks",
 )
+_LINK = "#3f8ae0"  # contrast above 3 on the dark and on the light theme; Qt's blue cannot be read on dark
 _STEPS = (
     "You have <b>aligned pairs</b>: choose their folder, then press Train."
     f" No pairs? <a href='{_NOT_ALIGNED}'>Find them in two folders</a>, or"
@@ -99,6 +101,9 @@ class PairSource(QWidget):
         )
         self.steps = QLabel(_STEPS[_FOLDER])
         self.steps.setWordWrap(True)
+        palette = self.steps.palette()
+        palette.setColor(palette.ColorRole.Link, QColor(_LINK))
+        self.steps.setPalette(palette)
         self.steps.setToolTip("Where to begin with what you have; a link chooses another source")
         self.folder = PathEdit(
             ["folder"],

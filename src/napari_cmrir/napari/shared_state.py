@@ -20,6 +20,7 @@ from napari_cmrir.napari.jobs.workers import DebouncedQuery
 
 if TYPE_CHECKING:
     from napari import Viewer
+    from napari.layers import Layer
 
 __all__ = [
     "SharedState",
@@ -43,6 +44,8 @@ class SharedState:
         self._model: Path | None = None
         self._images: Path | None = None
         self._repository: Path | None = None
+        self.left: tuple[list[Layer], list[Layer]] = [], []
+        """Layers of hits, and layers hidden for them, that a closed dock has left to the next."""
 
     @property
     def model(self) -> Path | None:
