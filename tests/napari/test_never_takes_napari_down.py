@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 import textwrap
+import uuid
 
+import psutil
 import pytest
 
 BINDINGS = {"pyside6": "PySide6", "pyqt6": "PyQt6"}
@@ -100,9 +102,151 @@ print("ALIVE")
 os._exit(0)
 """
 
+MONKEY = """
+import random, threading, traceback
+from napari_cmrir.images.readers import read_image
+from napari_cmrir.napari.dock import DOCKS, open_dock
+from napari_cmrir.napari.find_dock import FindWidget
+from napari_cmrir.napari.region_query import chosen_shape
 
-def run_program(program, *arguments, binding=None):
-    environment = os.environ | {"LIBGL_ALWAYS_SOFTWARE": "1"}
+repository, picture, seed, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+chance, raised, done = random.Random(seed), [], []
+
+def note(*error):
+    raised.append("".join(traceback.format_exception(*error)))
+
+sys.excepthook = note
+threading.excepthook = lambda given: note(given.exc_type, given.exc_value, given.exc_traceback)
+pixels = read_image(picture)[..., 0]
+
+def frames():
+    return {frame.inner_widget(): frame for frame in viewer.window._wrapped_dock_widgets.values()}
+
+def finder():
+    for widget in frames():
+        if isinstance(widget, FindWidget):
+            return widget
+    widget = open_dock(viewer, "find")
+    widget.repository.set_paths(repository)
+    return widget
+
+def draw():
+    widget = finder()
+    widget.new_region.click()
+    if widget.region.layer is not None:
+        y, x, side = chance.randint(0, 60), chance.randint(0, 60), chance.randint(20, 70)
+        corners = [[y, x], [y, x + side], [y + side, x + side], [y + side, x]]
+        widget.region.layer.add(corners, shape_type=chance.choice(["rectangle", "ellipse", "polygon"]))
+
+def draw_with_napari():
+    viewer.add_shapes([[[9, 9], [9, 80], [80, 80], [80, 9]]], shape_type="rectangle")
+
+def choose():
+    widget = finder().view.list
+    if widget.count():
+        widget.setCurrentRow(chance.randrange(widget.count()))
+
+def press(name):
+    def act():
+        button = getattr(finder().view, name)
+        if button.isEnabled() and not button.isHidden():
+            button.click()
+    act.__name__ = name
+    return act
+
+def look():
+    finder().view.how.setCurrentIndex(chance.randrange(2))
+
+def blend():
+    finder().view.blend.setValue(chance.randrange(101))
+
+def switch():
+    open_dock(viewer, chance.choice(list(DOCKS)))
+
+def close():
+    if frames():
+        frame = chance.choice(list(frames().values()))
+        frame.destroyOnClose()
+
+def delete():
+    if len(viewer.layers):
+        viewer.layers.pop(chance.randrange(len(viewer.layers)))
+
+def add():
+    viewer.add_image(pixels, name="query")
+
+def hide():
+    if len(viewer.layers):
+        layer = chance.choice(viewer.layers)
+        layer.visible = not layer.visible
+
+def grid():
+    viewer.canvas.grid.enabled = not viewer.canvas.grid.enabled
+
+def zoom():
+    viewer.scene.camera.zoom *= chance.choice([0.5, 2])
+
+def whole():
+    finder().view.added.toggle_whole()
+
+def cancel():
+    finder().panel.stop()
+
+def find():
+    finder().find()
+
+def wait():
+    live(chance.choice([0.3, 0.6]))
+
+actions = [draw] * 4 + [find] * 8 + [wait] * 8 + [choose] * 4 + [add] * 3 + [
+    draw_with_napari, press("explain"), press("explain"), press("keep"), press("keep"), press("remove"),
+    press("remove"), press("blink"), look, blend, switch, switch, close, delete, delete, hide, grid, zoom,
+    whole, cancel,
+]
+add()
+for number in range(count):
+    action = chance.choice(actions)
+    done.append(action.__name__)
+    print(action.__name__, end=" ", flush=True)
+    try:
+        action()
+    except Exception:
+        note(*sys.exc_info())
+    live(chance.choice([0.03, 0.06, 0.1]))  # no hand is faster, and napari has drawn
+    if raised:
+        break
+if raised:
+    print(raised[0], file=sys.stderr, flush=True)
+    os._exit(3)
+sys.excepthook = sys.__excepthook__
+widget = finder()
+widget.panel.stop()
+until(lambda: not widget.panel.is_running and not widget.view.is_busy)
+widget.view.clear()
+until(lambda: not widget.view.is_busy)
+left = [layer.name for layer in viewer.layers if layer.metadata.get("napari-cmrir", {}).get("is_result")]
+for frame in frames().values():
+    frame.destroyOnClose()
+del widget
+live()
+gc.collect()
+live(0.2)
+viewer.close()
+from qtpy.QtCore import QThreadPool
+until(lambda: not QThreadPool.globalInstance().activeThreadCount())
+live(0.2)
+gc.collect()
+assert not raised, raised[0]
+print("ALIVE", "left:", left)
+sys.stdout.flush()
+os._exit(0)
+"""
+MONKEYS = int(os.environ.get("CMRIR_MONKEYS", "1"))  # how many seeds; by hand ten
+ACTIONS = 60 if MONKEYS == 1 else 200
+
+
+def run_program(program, *arguments, binding=None, token=""):
+    environment = os.environ | {"LIBGL_ALWAYS_SOFTWARE": "1", "TOKEN": token}
     if binding is not None:
         environment["QT_API"] = binding
     source = PRELUDE + textwrap.dedent(program)
@@ -126,3 +270,24 @@ def test_docks_close_and_are_collected(binding):
 def test_the_canvas_changes_after_results_are_removed(repository_path, pairs_folder):
     ended = run_program(REMOVE_RESULTS, repository_path, pairs_folder / "sample-000_SHG.tif")
     assert (ended.returncode, "ALIVE" in ended.stdout) == (0, True), ended.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(MONKEYS))
+def test_napari_lives_through_random_actions(repository_path, pairs_folder, seed):
+    token = uuid.uuid4().hex
+    query = pairs_folder / "sample-000_SHG.tif"
+    ended = run_program(MONKEY, repository_path, query, seed, ACTIONS, token=token)
+    assert (ended.returncode, "ALIVE left: []" in ended.stdout) == (0, True), (
+        ended.stdout[-600:] + ended.stderr[-6000:]
+    )
+    with_token = [process for process in psutil.process_iter() if _environment(process).get("TOKEN") == token]
+    _, alive = psutil.wait_procs(with_token, timeout=30)
+    assert not alive  # its worker process ends with it
+
+
+def _environment(process):
+    try:
+        return process.environ()
+    except psutil.Error:  # ended, or another user's
+        return {}
