@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -50,7 +49,7 @@ _SOURCES = (
     "Two folders, not aligned",
     "Two layers, by landmarks",
 )
-_LINK = "#3f8ae0"  # contrast above 3 on the dark and on the light theme; Qt's blue cannot be read on dark
+_LINK = "<style>a { color: #3f8ae0 }</style>"  # readable on both themes; Qt's own blue is not on dark
 _STEPS = (
     "You have <b>aligned pairs</b>: choose their folder, then press Train."
     f" No pairs? <a href='{_NOT_ALIGNED}'>Find them in two folders</a>, or"
@@ -99,11 +98,8 @@ class PairSource(QWidget):
         self.source.setToolTip(
             "Where the image pairs come from; those of two folders that are not aligned are found first"
         )
-        self.steps = QLabel(_STEPS[_FOLDER])
+        self.steps = QLabel(_LINK + _STEPS[_FOLDER])
         self.steps.setWordWrap(True)
-        palette = self.steps.palette()
-        palette.setColor(palette.ColorRole.Link, QColor(_LINK))
-        self.steps.setPalette(palette)
         self.steps.setToolTip("Where to begin with what you have; a link chooses another source")
         self.folder = PathEdit(
             ["folder"],
@@ -260,7 +256,7 @@ class PairSource(QWidget):
         self._sources.setVisible(source in (_FOLDER, _LAYERS))
         self.finder.setVisible(source == _NOT_ALIGNED)
         self.landmarks.setVisible(source == _LANDMARKS)
-        self.steps.setText(_STEPS[source])
+        self.steps.setText(_LINK + _STEPS[source])
         if source in (_FOLDER, _LAYERS):
             self._sources.setCurrentIndex(source)
 
