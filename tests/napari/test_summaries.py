@@ -11,7 +11,7 @@ def test_a_model_that_is_no_network_is_described(tmp_path):
     path = tmp_path / "grey.safetensors"
     training = cmrir.train([pair], ("SHG", "BF"), representation="original", output=path, pixel_size=0.5)
     cmrir.run(training)
-    assert read_modalities(path) == KnownModalities(("SHG", "BF"))
+    assert read_modalities(path) == KnownModalities(("SHG", "BF"), channels={"SHG": 1, "BF": 1})
     rows = dict(model_rows(path))
     assert rows["Representation"] == "original"
     assert rows["Pixel size"] == "0.5 µm"
