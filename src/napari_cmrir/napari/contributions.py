@@ -128,11 +128,9 @@ def write_hits(path: str, layer_data: list[LayerData]) -> list[str]:
 
 
 def _propose(path: Path) -> None:
-    import napari
-
     from napari_cmrir.napari.shared_state import shared_state_of
 
-    viewer = napari.current_viewer()
+    viewer = _current_viewer()
     if viewer is not None:
         shared_state_of(viewer).repository = path
 
@@ -215,9 +213,7 @@ def tissue_folder() -> list[LayerData]:
 
 
 def _layers_with(metadata: dict[str, Any]) -> list[Any]:
-    import napari
-
-    viewer = napari.current_viewer()
+    viewer = _current_viewer()
     return [] if viewer is None else [layer for layer in viewer.layers if layer.metadata == metadata]
 
 
@@ -319,9 +315,7 @@ def _do(
     on_returned: Callable[[Any], object],
 ) -> None:
     """Run the job of a sample, in a worker with a bar in napari's activity dock if there is a window."""
-    import napari
-
-    if napari.current_viewer() is None:
+    if _current_viewer() is None:
         on_returned(run(make(), on_yielded))
         return
     from napari.qt.threading import create_worker
@@ -363,11 +357,9 @@ def _write_and_index(cache: Path) -> Job[Path]:
 
 
 def _propose_repository(model: Path, repository: Path) -> None:
-    import napari
-
     from napari_cmrir.napari.shared_state import shared_state_of
 
-    viewer = napari.current_viewer()
+    viewer = _current_viewer()
     if viewer is not None:
         session = shared_state_of(viewer)
         session.model, session.repository = model, repository
@@ -422,9 +414,7 @@ def _find_widget() -> Any:
 
 
 def _viewer() -> napari.Viewer:
-    import napari
-
-    viewer = napari.current_viewer()
+    viewer = _current_viewer()
     if viewer is None:
         raise InputError("No napari viewer is open; open one first.")
     return viewer

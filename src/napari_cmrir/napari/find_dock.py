@@ -346,10 +346,10 @@ class FindWidget(ScrolledDock):
                 kind = "the whole image"
                 if shapes is not None:
                     outline = drawn_outline(shapes, chosen_shape(shapes), image, self.viewer.dims)
-                    region, _ = region_and_polygon(outline, (height, width))
-                    sides = np.ptp(outline.points, axis=0) if outline.polygon() is not None else None
-                    high, wide = (region.height, region.width) if sides is None else sides.tolist()
-                    height, width, kind = round(high), round(wide), outline.kind
+                    region, polygon = region_and_polygon(outline, (height, width))
+                    drawn = np.ptp(outline.points, axis=0)
+                    sides = (region.height, region.width) if polygon is None else drawn
+                    (height, width), kind = map(round, sides), outline.kind
                 text = f"Searches {width} x {height} px of {image.name} ({kind})"
             except InputError as error:
                 text = str(error)

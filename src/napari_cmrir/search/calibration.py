@@ -187,7 +187,8 @@ def find_copies(
     copies: dict[int, set[int]] = {}
     for field in chosen:
         image = int(numbers[field])
-        tied = [one for one, score in scores.items() if abs(score - scores.get(image, math.inf)) < _TIED]
+        mine = scores.get(image, math.inf)
+        tied = [one for one, score in scores.items() if one != image and abs(score - mine) < _TIED]
         copies[image] = {image} | {
             one for one in tied if any(_same_comir(repository, field, other) for other in fields[one])
         }
