@@ -21,7 +21,7 @@ from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.training_settings import TrainingSettings
 
 
 def measure(workers: int, images: list[Path], model, start: Path, path: Path) -> float:

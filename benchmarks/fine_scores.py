@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from napari_cmrir.evaluation.metrics import compare
 from napari_cmrir.evaluation.protocol import EvaluationQuery, EvaluationRun
-from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.records import EvaluationSettings
 from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.jobs import run

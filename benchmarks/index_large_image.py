@@ -68,7 +68,7 @@ def _index(image: str, repository: str) -> None:
     from napari_cmrir.representations.comir.inference import OutputScale
     from napari_cmrir.representations.comir.model import ComirModel
     from napari_cmrir.representations.comir.networks import build_network
-    from napari_cmrir.representations.comir.training.settings import TrainingSettings
+    from napari_cmrir.representations.training_settings import TrainingSettings
 
     settings = TrainingSettings()
     torch.manual_seed(0)

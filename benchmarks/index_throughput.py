@@ -31,7 +31,7 @@ from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.representations.comir.inference import OutputScale
 from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import build_network
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.training_settings import TrainingSettings
 
 SIDE = 834
 PARTS = {

@@ -25,9 +25,9 @@ from napari_cmrir.images.geometry import Region, inside, sample
 from napari_cmrir.images.readers import read_pair
 from napari_cmrir.jobs import run
 from napari_cmrir.pairing.find import find_aligned_pairs
-from napari_cmrir.pairing.settings import PairingSettings
 from napari_cmrir.registration.affine import box_difference
 from napari_cmrir.representations.base import load_model
+from napari_cmrir.search.settings import PairingSettings
 
 FINDABLE = 0.5  # share of a partner that still shows what the first image shows
 

@@ -23,8 +23,8 @@ from napari_cmrir.representations.base import represent
 from napari_cmrir.representations.comir.inference import OutputScale
 from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import Tiramisu, UNet, build_network
-from napari_cmrir.representations.comir.training.settings import PRESETS
 from napari_cmrir.representations.devices import training_precision
+from napari_cmrir.representations.training_settings import PRESETS
 
 SIDE = 834
 

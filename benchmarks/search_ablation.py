@@ -16,7 +16,7 @@ from typing import Any
 
 from napari_cmrir.evaluation.metrics import compare, share
 from napari_cmrir.evaluation.protocol import evaluate
-from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.records import EvaluationSettings
 from napari_cmrir.evaluation.summaries import EvaluationReport
 from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.jobs import run

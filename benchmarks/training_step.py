@@ -22,8 +22,8 @@ from words_setting import describe_machine, stopwatch
 
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.representations.comir.networks import Tiramisu
-from napari_cmrir.representations.comir.training.settings import PRESETS
 from napari_cmrir.representations.comir.training.trainer import Trainer
+from napari_cmrir.representations.training_settings import PRESETS
 
 Images = list[tuple[np.ndarray, np.ndarray]]
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from words_setting import describe_machine
 
+from napari_cmrir.representations.training_settings import CYCLEGAN_PRESETS, PIX2PIX_PRESETS
 from napari_cmrir.representations.translation import networks
 from napari_cmrir.representations.translation.objectives import CycleGan, Game, ImagePool, Pix2Pix
-from napari_cmrir.representations.translation.settings import CYCLEGAN_PRESETS, PIX2PIX_PRESETS
 
 CPU = torch.device("cpu")
 

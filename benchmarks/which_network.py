@@ -27,16 +27,16 @@ from words_setting import describe_machine
 from napari_cmrir.bag_of_words.settings import VocabularySettings
 from napari_cmrir.evaluation.metrics import share_at_most
 from napari_cmrir.evaluation.protocol import evaluate
-from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.records import EvaluationSettings
 from napari_cmrir.images.discovery import Pair, find_pairs
 from napari_cmrir.images.readers import read_pair
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.representations.base import represent
 from napari_cmrir.representations.comir.model import ComirModel
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.representations.comir.training.train import train
 from napari_cmrir.representations.comir.training.trainer import Trainer
+from napari_cmrir.representations.training_settings import TrainingSettings
 
 SIDE = 834  # px, the paper's images
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -23,7 +23,7 @@ from napari_cmrir.bag_of_words import vocabulary
 from napari_cmrir.bag_of_words.descriptors import features as descriptors
 from napari_cmrir.evaluation.metrics import wilson_interval
 from napari_cmrir.evaluation.protocol import evaluate
-from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.records import EvaluationSettings
 from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.representations.base import load_model

@@ -17,7 +17,7 @@ from napari_cmrir.bag_of_words.descriptors.surf import surf
 from napari_cmrir.bag_of_words.settings import DescriptorSettings, VocabularySettings
 from napari_cmrir.bag_of_words.vocabulary import keep_strongest, sample_field
 from napari_cmrir.evaluation.protocol import EvaluationRun
-from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.records import EvaluationSettings
 
 
 @dataclass(frozen=True)

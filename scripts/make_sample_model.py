@@ -22,8 +22,8 @@ from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.representations.base import load_model
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.representations.comir.training.train import train
+from napari_cmrir.representations.training_settings import TrainingSettings
 from napari_cmrir.search.query import search
 
 OUTPUT = Path(__file__).resolve().parents[1] / "src" / "napari_cmrir" / "data" / "sample.safetensors"

@@ -16,9 +16,8 @@ from napari_cmrir.bag_of_words.descriptors.features import DESCRIPTORS
 from napari_cmrir.bag_of_words.settings import DescriptorSettings, VocabularySettings
 from napari_cmrir.cli.main import app
 from napari_cmrir.evaluation.protocol import EvaluationRun
-from napari_cmrir.evaluation.retrievers.base import RETRIEVERS, compare_retrievers
-from napari_cmrir.evaluation.retrievers.ours import Ours
-from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.records import EvaluationSettings
+from napari_cmrir.evaluation.retrievers.base import RETRIEVERS, Ours, compare_retrievers
 from napari_cmrir.images.formats.base import IMAGE_FORMATS
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair, write_sample_folder
 from napari_cmrir.repository.field_indexes import FIELD_INDEXES

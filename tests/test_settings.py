@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 import napari_cmrir
 from napari_cmrir.errors import InputError
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.training_settings import TrainingSettings
 from napari_cmrir.settings import Settings, dump_settings, load_settings
 
 

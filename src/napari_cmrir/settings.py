@@ -1,4 +1,4 @@
-"""Settings models and their storage, and fitted values, which ship with their provenance."""
+"""The base of all settings, those of reading and of registration, and values fitted by scripts."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import warnings
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from napari_cmrir.errors import InputError
 
 __all__ = [
+    "HIGH_PASS_PX",
     "SETTINGS_VERSION",
     "FittedValues",
+    "ReadingSettings",
+    "RegistrationSettings",
     "Settings",
     "dump_settings",
     "fitted_values",
@@ -174,3 +177,107 @@ def fitted_values(subject: str) -> FittedValues:
     2.0
     """
     return _read()[subject]
+
+
+_Index = Annotated[int, Field(ge=0)]
+
+
+class ReadingSettings(Settings):
+    """Series, level, plane, time, channels and pixel size to read from a file.
+
+    All numbers count from 0. `open_image` chooses values that are not set, and states its choice in
+    `LazyImage.reading_note`.
+
+    Examples
+    --------
+    >>> ReadingSettings(z="middle", channels=("DAPI", 2)).channels
+    ('DAPI', 2)
+    """
+
+    series: _Index | None = Field(
+        None, description="Series (image) of the file, counted from 0; by default the largest."
+    )
+    level: _Index | None = Field(
+        None,
+        description="Level of the pyramid, 0 the finest; by default the coarsest level that is no coarser"
+        " than the model's pixel size, or the finest if a pixel size is unknown.",
+    )
+    z: _Index | Literal["max", "middle"] | None = Field(
+        None,
+        description="Plane of a stack, counted from 0; max: its maximum projection; middle: its middle plane;"
+        " by default max for grey images and middle for RGB.",
+    )
+    t: _Index = Field(0, description="Point in time, counted from 0.")
+    channels: tuple[_Index | str, ...] | None = Field(
+        None,
+        description="Numbers or names of the channels, in this order; by default all.",
+        min_length=1,
+    )
+    pixel_size: float | None = Field(
+        None,
+        gt=0,
+        json_schema_extra={"unit": "µm", "decimals": 4},
+        description="Side of a pixel of the finest level, micrometres; by default the value in the file.",
+    )
+
+
+HIGH_PASS_PX = 16.0
+"""Default standard deviation of the high pass, in pixels of full resolution.
+
+Training minimises its loss on CoMIRs under this filter, so a search compares CoMIRs under the same filter.
+The value 16 is not measured; a larger one keeps coarser structure, which agrees more often by chance.
+"""
+
+
+class RegistrationSettings(Settings):
+    """How a query is registered with fields.
+
+    A default whose description names no source is this package's own. `benchmarks/search_ablation.py`
+    measures the search without rotations, with a doubled rotation step and without refinement.
+
+    Examples
+    --------
+    >>> RegistrationSettings().max_rotation
+    30.0
+    """
+
+    max_rotation: float = Field(
+        30.0,
+        ge=0,
+        le=180,
+        json_schema_extra={"unit": "°", "decimals": 0},
+        description="Largest rotation tried, in degrees either way; 180 is the full circle (paper: 30).",
+    )
+    rotation_step: float = Field(
+        6.0, gt=0, le=45, description="Distance between the rotations of the coarse search, in degrees."
+    )
+    mirror: bool = Field(
+        False,
+        description="Also try the query mirrored left to right, for sections mounted upside down.",
+    )
+    max_scale: float = Field(
+        1.0,
+        ge=1,
+        le=2,
+        description="Largest factor by which the query is shrunk and enlarged; 1 tries its own size only.",
+    )
+    scale_step: float = Field(
+        1.06, gt=1, le=1.5, description="Ratio of successive sizes, if max_scale is above 1."
+    )
+    min_overlap: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Smallest share of the query that must lie on a field; the rest may hang over its edge.",
+    )
+    refine: int = Field(
+        30,
+        ge=0,
+        description="Number of fields whose pose is refined, best coarse scores first; 0 keeps the coarse"
+        " poses.",
+    )
+    fine_rescore: bool = Field(
+        True,
+        description="Average the correlation of a refined pose with two scores of the finest structures: the"
+        " correlation of the 2 px band and the agreement of gradient directions.",
+    )

@@ -11,7 +11,6 @@ from napari_cmrir.bag_of_words.settings import DescriptorSettings
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.representations import imagenet
 
 pytestmark = pytest.mark.core
 
@@ -31,7 +30,7 @@ def home(tmp_path, monkeypatch):
 
 def torchvision_or_skip():
     try:
-        imagenet.torchvision_models()
+        resnet.torchvision_models()
     except InputError as missing:
         pytest.skip(str(missing))
 
@@ -41,7 +40,7 @@ def test_missing_weights_are_named_with_address_size_hash_and_folder(home):
         describe(np.zeros((1, 64, 64), np.uint8), RESNET)
     text = str(refusal.value)
     assert "https://download.pytorch.org/models/resnet152-394f9c45.pth (230 MB, SHA-256 394f9c45...)" in text
-    assert str(imagenet.weights_folder()) in text
+    assert str(resnet.weights_folder()) in text
     assert "\n" not in text
 
 
@@ -59,29 +58,29 @@ def test_weights_of_another_hash_are_refused(home):
     file = home / "resnet152-394f9c45.pth"
     file.write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"its SHA-256 is .*\.\.\., not 394f9c45"):
-        imagenet.find_weights("resnet152", file)
+        resnet.find_weights("resnet152", file)
     with pytest.raises(InputError, match="holds none of the known weights"):
-        imagenet.install_weights(file)
+        resnet.install_weights(file)
 
 
 def published(monkeypatch, name, file):
     """Take a file that the test wrote for the published one."""
     digits = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-    monkeypatch.setitem(imagenet.IMAGENET, name, imagenet.ImagenetWeights(f"{name}-{digits}.pth", 1))
+    monkeypatch.setitem(resnet.IMAGENET, name, resnet.ImagenetWeights(f"{name}-{digits}.pth", 1))
 
 
 def test_weights_of_any_name_are_installed_once(home, monkeypatch):
     file = home / "weights.bin"
     file.write_bytes(b"some weights")
     published(monkeypatch, "resnet152", file)
-    installed = imagenet.install_weights(file)
-    assert installed.parent == imagenet.weights_folder()
-    assert imagenet.install_weights(file) == installed == imagenet.find_weights("resnet152")
+    installed = resnet.install_weights(file)
+    assert installed.parent == resnet.weights_folder()
+    assert resnet.install_weights(file) == installed == resnet.find_weights("resnet152")
 
 
 def test_the_input_is_that_of_the_released_pipeline():
     rgb = np.random.default_rng(0).integers(0, 256, (3, 8, 9), dtype=np.uint8)
-    expected = (rgb / 255 - np.array(imagenet.MEAN)[:, None, None]) / np.array(imagenet.STANDARD_DEVIATION)[
+    expected = (rgb / 255 - np.array(resnet.MEAN)[:, None, None]) / np.array(resnet.STANDARD_DEVIATION)[
         :, None, None
     ]
     np.testing.assert_allclose(resnet.network_input(rgb)[0], expected, atol=1e-6)
@@ -100,7 +99,7 @@ def test_channels_become_features_of_64_values():
 
 def test_the_matrix_is_2048_by_64_for_any_size(monkeypatch):
     torchvision_or_skip()
-    network = resnet.without_classifier(imagenet.imagenet_network("resnet152", imagenet.RANDOM))
+    network = resnet.without_classifier(resnet.imagenet_network("resnet152", resnet.RANDOM))
     assert sum(parameter.numel() for parameter in network.parameters()) == 58_143_808
     monkeypatch.setattr(resnet, "feature_network", lambda: network)
     rng = np.random.default_rng(0)
@@ -113,7 +112,7 @@ def test_the_matrix_is_2048_by_64_for_any_size(monkeypatch):
 def test_a_file_of_weights_is_loaded(home, monkeypatch):
     torchvision_or_skip()
     for name in ("resnet50", "densenet121"):
-        network = imagenet.imagenet_network(name, imagenet.RANDOM, seed=3)
+        network = resnet.imagenet_network(name, resnet.RANDOM, seed=3)
         state = {
             key.replace("norm1.", "norm.1.") if "denselayer" in key else key: value
             for key, value in network.state_dict().items()
@@ -121,7 +120,7 @@ def test_a_file_of_weights_is_loaded(home, monkeypatch):
         file = home / f"{name}.pth"
         torch.save(state, file)
         published(monkeypatch, name, file)
-        loaded = imagenet.imagenet_network(name, file, seed=4)
+        loaded = resnet.imagenet_network(name, file, seed=4)
         assert not loaded.training
         for key, value in network.state_dict().items():
             assert torch.equal(loaded.state_dict()[key], value), key

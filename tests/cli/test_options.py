@@ -12,9 +12,9 @@ from napari_cmrir.cli.options import READING, SettingsOptions, settings_options
 from napari_cmrir.cli.query import SEARCH
 from napari_cmrir.cli.train import TRAINING
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.settings import ReadingSettings
-from napari_cmrir.representations.comir.training.settings import PRESETS
+from napari_cmrir.representations.training_settings import PRESETS
 from napari_cmrir.search.settings import SearchSettings
+from napari_cmrir.settings import ReadingSettings
 
 
 def parse(options: SettingsOptions, *arguments: str) -> dict:

@@ -7,15 +7,15 @@ import torch
 from napari_cmrir import jobs
 from napari_cmrir.bag_of_words.settings import DescriptorSettings, VocabularySettings
 from napari_cmrir.evaluation.protocol import evaluate
-from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.records import EvaluationSettings
 from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.images.readers import read_pair
 from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.representations.comir.inference import OutputScale
 from napari_cmrir.representations.comir.model import ComirModel
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.representations.original import OriginalImages, fit_original
+from napari_cmrir.representations.training_settings import TrainingSettings
 from napari_cmrir.search.settings import SearchSettings
 
 MODALITIES = ("SHG", "BF")

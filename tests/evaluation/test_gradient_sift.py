@@ -6,7 +6,7 @@ import pytest
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.retrievers.base import RETRIEVERS
-from napari_cmrir.evaluation.retrievers.gradient_sift import (
+from napari_cmrir.evaluation.retrievers.untrained import (
     GradientSift,
     consistent_matches,
     describe_gradients,

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from napari_cmrir import jobs
+from napari_cmrir.bag_of_words.descriptors import resnet
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.retrievers.base import RETRIEVERS
 from napari_cmrir.evaluation.retrievers.imtdf import (
@@ -18,7 +19,6 @@ from napari_cmrir.evaluation.retrievers.imtdf import (
 )
 from napari_cmrir.images.readers import read_pair
 from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
-from napari_cmrir.representations import imagenet
 
 pytestmark = pytest.mark.core
 
@@ -121,9 +121,9 @@ def test_it_says_what_is_missing(pairs, tmp_path, monkeypatch):
 
 def test_resnet50_gives_2048_values():
     try:
-        imagenet.torchvision_models()
+        resnet.torchvision_models()
     except InputError as missing:
         pytest.skip(str(missing))
-    retriever = Imtdf("unused", "cpu", settings=ImtdfSettings(weights=imagenet.RANDOM))
+    retriever = Imtdf("unused", "cpu", settings=ImtdfSettings(weights=resnet.RANDOM))
     blocks = retriever._blocks(np.zeros((40, 50, 3), np.uint8), "BF")
     assert [len(block) for block in blocks] == [21, 26, 2048]

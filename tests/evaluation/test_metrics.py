@@ -16,8 +16,7 @@ from napari_cmrir.evaluation.metrics import (
     wilson_interval,
 )
 from napari_cmrir.evaluation.queries import GridField
-from napari_cmrir.evaluation.results import Condition, Localisation, QueryResult
-from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.records import Condition, EvaluationSettings, Localisation, QueryResult
 from napari_cmrir.evaluation.summaries import summarise
 from napari_cmrir.search.settings import SearchSettings
 

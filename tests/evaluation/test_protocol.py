@@ -5,7 +5,7 @@ import tifffile
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.metrics import wilson_interval
 from napari_cmrir.evaluation.protocol import EvaluationRun, evaluate
-from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.records import EvaluationSettings
 from napari_cmrir.images.discovery import Pair, find_pairs
 from napari_cmrir.images.readers import read_pair
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair

@@ -12,7 +12,7 @@ from napari_cmrir.evaluation.queries import (
     draw_region,
     find_queries,
 )
-from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.records import EvaluationSettings
 
 FIELD = GridField("a", 0, 0, 70, 90, 96, 80)
 

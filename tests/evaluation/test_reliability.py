@@ -18,7 +18,7 @@ from napari_cmrir.representations.base import load_model
 from napari_cmrir.representations.comir.inference import OutputScale
 from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import build_network
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.training_settings import TrainingSettings
 from napari_cmrir.search.calibration import Calibration, calibration_of, store_calibration
 from napari_cmrir.search.query import search
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import napari_cmrir
-from napari_cmrir.evaluation.results import code_digest
+from napari_cmrir.evaluation.records import code_digest
 
 PACKAGE = Path(napari_cmrir.__file__).parent
 

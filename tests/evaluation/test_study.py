@@ -7,14 +7,14 @@ import tifffile
 
 from napari_cmrir import jobs
 from napari_cmrir.errors import InputError
+from napari_cmrir.evaluation.records import StudySettings, Variant
 from napari_cmrir.evaluation.report.comparison import REPLACEMENT, RERANKING
 from napari_cmrir.evaluation.report.tables import study_tables
 from napari_cmrir.evaluation.retrievers.base import RETRIEVERS, Retriever
-from napari_cmrir.evaluation.settings import StudySettings, Variant
 from napari_cmrir.evaluation.study import StudyReport, study
 from napari_cmrir.representations.base import represent, train
 from napari_cmrir.representations.original import fit_original
-from napari_cmrir.representations.translation.settings import PIX2PIX_PRESETS, Pix2PixSettings
+from napari_cmrir.representations.training_settings import PIX2PIX_PRESETS, Pix2PixSettings
 
 BOTH = ("SHG", "BF")
 

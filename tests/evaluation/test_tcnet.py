@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from napari_cmrir import jobs
+from napari_cmrir.bag_of_words.descriptors import resnet
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.retrievers.base import RETRIEVERS
 from napari_cmrir.evaluation.retrievers.tcnet import Embedding, TcNet, TcNetSettings, triplet_loss
 from napari_cmrir.images.readers import read_pair
 from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
-from napari_cmrir.representations import imagenet
 
 pytestmark = pytest.mark.core
 
@@ -77,10 +77,10 @@ def test_it_says_what_is_missing(pairs, tmp_path, monkeypatch):
 
 def test_the_parameters_are_as_published(tmp_path):
     try:
-        imagenet.torchvision_models()
+        resnet.torchvision_models()
     except InputError as missing:
         pytest.skip(str(missing))
     for dimension, expected in ((1024, 14_189_440), (512, 13_336_960)):
-        settings = TcNetSettings(dimension=dimension, weights=imagenet.RANDOM)
+        settings = TcNetSettings(dimension=dimension, weights=resnet.RANDOM)
         network = TcNet(tmp_path, "cpu", settings=settings).make_network()
         assert sum(parameter.numel() for parameter in network.parameters()) == expected

@@ -14,7 +14,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import find_images, find_pairs, require_images, unpaired_images
 from napari_cmrir.images.lazy_image import unreadable
 from napari_cmrir.images.readers import open_image, read_image
-from napari_cmrir.images.settings import ReadingSettings
+from napari_cmrir.settings import ReadingSettings
 
 
 def _touch(folder, *names):

@@ -16,7 +16,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.images.formats import tiff
 from napari_cmrir.images.lazy_image import lazy_array
 from napari_cmrir.images.readers import open_image, read_image
-from napari_cmrir.images.settings import ReadingSettings
+from napari_cmrir.settings import ReadingSettings
 
 RGB = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8)
 STACK = np.random.default_rng(1).integers(0, 2**16, (3, 2, 5, 40, 50), dtype=np.uint16)  # T, C, Z, Y, X

@@ -5,12 +5,12 @@ import pytest
 import tifffile
 
 from napari_cmrir.evaluation.protocol import EvaluationRun
-from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.records import EvaluationSettings
 from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.images.readers import read_pair
-from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.jobs import run
 from napari_cmrir.representations.comir.training.pair_checks import read_pairs
+from napari_cmrir.settings import ReadingSettings
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from PIL import Image
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.formats.tiff import rgb_from_lab, rgb_from_ycbcr
 from napari_cmrir.images.readers import open_image, read_image
-from napari_cmrir.images.settings import ReadingSettings
+from napari_cmrir.settings import ReadingSettings
 
 GREY = np.array([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]], np.uint8)
 PALETTE_16 = np.zeros((3, 256), np.uint16)

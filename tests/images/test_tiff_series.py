@@ -13,7 +13,7 @@ import tifffile
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import find_images
 from napari_cmrir.images.readers import open_image, read_image
-from napari_cmrir.images.settings import ReadingSettings
+from napari_cmrir.settings import ReadingSettings
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 OME = "http://www.openmicroscopy.org/Schemas/OME/2016-06"

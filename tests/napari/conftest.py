@@ -4,7 +4,7 @@ import pytest
 
 from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 from napari_cmrir.jobs import run
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.training_settings import TrainingSettings
 
 TINY = TrainingSettings(widths=(8, 16), steps=8, batch_size=4, patch_size=64, seed=1)
 

@@ -15,7 +15,6 @@ from qtpy.QtWidgets import QApplication, QDockWidget
 from napari_cmrir.cli.main import main
 from napari_cmrir.images.geometry import Region
 from napari_cmrir.images.readers import read_image
-from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 from napari_cmrir.jobs import run
 from napari_cmrir.napari.find_dock import FindWidget
@@ -23,6 +22,7 @@ from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.representations.base import load_model
 from napari_cmrir.search.hits import as_json
+from napari_cmrir.settings import ReadingSettings
 
 
 @pytest.fixture

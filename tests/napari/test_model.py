@@ -20,8 +20,8 @@ from napari_cmrir.napari.index_dock import IndexWidget
 from napari_cmrir.napari.model_dock import ModelWidget
 from napari_cmrir.representations.base import load_model, represent
 from napari_cmrir.representations.comir.networks import Tiramisu
-from napari_cmrir.representations.comir.training.settings import TrainingFigures, TrainingPreview
 from napari_cmrir.representations.model_file import read_header
+from napari_cmrir.representations.training_settings import TrainingFigures, TrainingPreview
 
 
 def test_training_on_a_folder_makes_a_model_that_the_others_propose(

@@ -3,10 +3,10 @@
 import pytest
 from qtpy.QtWidgets import QCheckBox
 
-from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.napari.dock import SettingsForm
-from napari_cmrir.representations.comir.training.settings import PRESETS, TrainingSettings
+from napari_cmrir.representations.training_settings import PRESETS, TrainingSettings
 from napari_cmrir.search.settings import SearchSettings
+from napari_cmrir.settings import ReadingSettings
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from napari_cmrir.jobs import run
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.repository.repository import open_repository
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.representations.model_file import read_header
+from napari_cmrir.representations.training_settings import TrainingSettings
 
 
 def test_a_job_is_done_in_another_process_with_its_progress_and_its_result(
@@ -63,7 +63,7 @@ def test_where_napari_dies_training_ends_by_itself_and_can_go_on(pairs_folder, t
     program = f"""
         import os, psutil
         from pathlib import Path
-        from napari_cmrir.representations.comir.training.settings import TrainingSettings
+        from napari_cmrir.representations.training_settings import TrainingSettings
         from napari_cmrir.napari.jobs import tasks
         from napari_cmrir.napari.jobs.worker_process import in_worker_process
 

@@ -13,14 +13,14 @@ from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
 from napari_cmrir.pairing.adapt import adapt_model
-from napari_cmrir.pairing.settings import PairingSettings
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.repository import open_repository
 from napari_cmrir.representations.base import load_model
 from napari_cmrir.representations.comir.training.patches import PatchSampler
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.representations.comir.training.train import Start, train
 from napari_cmrir.representations.model_file import sample_model
+from napari_cmrir.representations.training_settings import TrainingSettings
+from napari_cmrir.search.settings import PairingSettings
 
 pytestmark = pytest.mark.core
 MODALITIES = ("SHG", "BF")

@@ -15,8 +15,8 @@ from napari_cmrir.jobs import run
 from napari_cmrir.pairing import candidates, find
 from napari_cmrir.pairing.find import WORK, FoundPairs, find_aligned_pairs
 from napari_cmrir.pairing.pair_files import read_table
-from napari_cmrir.pairing.settings import PairingSettings
 from napari_cmrir.registration.affine import box_difference
+from napari_cmrir.search.settings import PairingSettings
 
 pytestmark = pytest.mark.core
 MODALITIES = ("SHG", "BF")

@@ -7,10 +7,9 @@ import pytest
 
 from napari_cmrir.pairing import judgement
 from napari_cmrir.pairing.candidates import Answer, Candidate, Journal, Seen
-from napari_cmrir.pairing.judgement import judge, one_partner_each
+from napari_cmrir.pairing.judgement import PoseEvidence, judge, one_partner_each
 from napari_cmrir.pairing.pair_files import FoundPair
-from napari_cmrir.pairing.pose import PoseEvidence
-from napari_cmrir.pairing.settings import PairingSettings
+from napari_cmrir.search.settings import PairingSettings
 
 pytestmark = pytest.mark.core
 TURNED = np.array([[0.0, -1, 299], [1, 0, 0], [0, 0, 1]])

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cmrir.pairing.judgement import confidence
+from napari_cmrir.pairing.judgement import ComirImage, confidence, refine_pose
 from napari_cmrir.pairing.pair_files import FoundPair, common_area
-from napari_cmrir.pairing.pose import ComirImage, refine_pose
 from napari_cmrir.registration.affine import box_difference, decompose
 
 pytestmark = pytest.mark.core

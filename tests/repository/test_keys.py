@@ -8,13 +8,13 @@ import pytest
 import tifffile
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import build_index, build_repository
 from napari_cmrir.repository.maintenance import verify_repository
 from napari_cmrir.repository.repository import open_repository
 from napari_cmrir.repository.settings import changed_settings
 from napari_cmrir.search.query import search
+from napari_cmrir.settings import ReadingSettings
 
 
 def stop_after(job, message):

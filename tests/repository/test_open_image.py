@@ -9,13 +9,13 @@ import tifffile
 from napari_cmrir.bag_of_words.settings import VocabularySettings
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.readers import read_image
-from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import Source, build_repository
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.search.query import search
 from napari_cmrir.search.settings import SearchSettings
+from napari_cmrir.settings import ReadingSettings
 
 SMALL = RepositorySettings(vocabulary=VocabularySettings(size=30, samples=2000, iterations=4))
 TISSUE = sample_pair(31, 200)

@@ -11,7 +11,6 @@ from scipy.ndimage import gaussian_filter
 from napari_cmrir import jobs
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.lazy_image import lazy_array
-from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.repository import comirs as storing
 from napari_cmrir.repository import pyramids
 from napari_cmrir.repository.build import Source
@@ -19,6 +18,7 @@ from napari_cmrir.repository.comirs import store_comir
 from napari_cmrir.repository.pyramids import halve, open_level, read_notes
 from napari_cmrir.repository.segments import cut_fields
 from napari_cmrir.representations.base import represent
+from napari_cmrir.settings import ReadingSettings
 
 
 def _texture(height, width, seed=0):

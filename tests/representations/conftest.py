@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.training_settings import TrainingSettings
 
 
 @pytest.fixture(scope="session")

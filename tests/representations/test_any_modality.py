@@ -12,11 +12,11 @@ from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import Source, build_repository
 from napari_cmrir.repository.repository import open_repository
 from napari_cmrir.representations.base import load_model, represent, train
-from napari_cmrir.representations.comir.any_modality import AnyModalityModel, own_intensity, to_grey
+from napari_cmrir.representations.comir.inference import AnyModalityModel, own_intensity, to_grey
 from napari_cmrir.representations.comir.networks import build_network
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.representations.comir.training.validation import measure_scale
 from napari_cmrir.representations.model_file import find_model, read_header
+from napari_cmrir.representations.training_settings import TrainingSettings
 from napari_cmrir.search.query import search
 
 

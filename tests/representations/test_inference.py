@@ -15,8 +15,8 @@ from napari_cmrir.representations.comir import inference
 from napari_cmrir.representations.comir.inference import OutputScale
 from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import UNet, build_network
-from napari_cmrir.representations.comir.training.settings import PRESETS, TrainingSettings
 from napari_cmrir.representations.comir.training.train import train
+from napari_cmrir.representations.training_settings import PRESETS, TrainingSettings
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 
 from napari_cmrir.jobs import Progress
-from napari_cmrir.representations.comir.training.settings import PairNotes, TrainingFigures, TrainingPreview
+from napari_cmrir.representations.training_settings import PairNotes, TrainingFigures, TrainingPreview
 
 
 def test_reading_a_preview_in_another_process_imports_no_torch():

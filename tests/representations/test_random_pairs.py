@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from napari_cmrir.representations.comir.training.endless import EndlessTrainer
-from napari_cmrir.representations.comir.training.random_looks import draw_pair
-from napari_cmrir.representations.comir.training.random_scenes import SCENES, draw_scene, scene_of_picture
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from endless import EndlessTrainer
+from napari_cmrir.representations.training_settings import TrainingSettings
+from random_looks import draw_pair
+from random_scenes import SCENES, draw_scene, scene_of_picture
 
 SETTINGS = TrainingSettings(widths=(4, 8), batch_size=4, patch_size=32, steps=6, validation_share=0.0)
 

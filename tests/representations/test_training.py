@@ -9,8 +9,8 @@ from napari_cmrir.images.discovery import Pair
 from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 from napari_cmrir.jobs import run
 from napari_cmrir.representations.base import load_model, represent
-from napari_cmrir.representations.comir.training.settings import PRESETS, TrainingSettings
 from napari_cmrir.representations.comir.training.train import keep_best, train
+from napari_cmrir.representations.training_settings import PRESETS, TrainingSettings
 
 SHG_BF = ("SHG", "BF")
 

@@ -207,7 +207,7 @@ def test_a_killed_training_resumes_with_the_same_result(tmp_path, settings) -> N
     longer = settings.model_copy(update={"steps": 9})
     whole = run(train(files, SHG_BF, longer))
     code = f"""
-        from napari_cmrir.representations.comir.training.settings import TrainingSettings
+        from napari_cmrir.representations.training_settings import TrainingSettings
         from napari_cmrir.representations.comir.training.train import train
         from napari_cmrir.images.discovery import find_pairs
         settings = TrainingSettings.model_validate_json({longer.model_dump_json()!r})

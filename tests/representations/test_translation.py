@@ -16,6 +16,12 @@ from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.images.synthetic.sample_pairs import write_sample_folder
 from napari_cmrir.jobs import run
 from napari_cmrir.representations.base import load_model, represent, train
+from napari_cmrir.representations.training_settings import (
+    CYCLEGAN_PRESETS,
+    PIX2PIX_PRESETS,
+    CycleGanSettings,
+    Pix2PixSettings,
+)
 from napari_cmrir.representations.translation.model import _padded
 from napari_cmrir.representations.translation.networks import (
     PatchDiscriminator,
@@ -29,12 +35,6 @@ from napari_cmrir.representations.translation.objectives import (
     Pix2Pix,
     rate_factor,
     with_channels,
-)
-from napari_cmrir.representations.translation.settings import (
-    CYCLEGAN_PRESETS,
-    PIX2PIX_PRESETS,
-    CycleGanSettings,
-    Pix2PixSettings,
 )
 from napari_cmrir.representations.translation.training import AlignedPatches
 
@@ -441,7 +441,7 @@ def test_a_killed_training_resumes_with_equal_losses(tmp_path, name):
     settings = SMALL[name].model_copy(update={"steps": 12})
     whole = run(train(files, SHG_BF, settings, representation=name))
     code = f"""
-        from napari_cmrir.representations.translation.settings import {type(settings).__name__}
+        from napari_cmrir.representations.training_settings import {type(settings).__name__}
         from napari_cmrir.representations import training
         from napari_cmrir.representations.base import train
         from napari_cmrir.images.discovery import find_pairs

@@ -12,8 +12,8 @@ from napari_cmrir.repository.build import Source, build_repository
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.representations.comir.inference import OutputScale
 from napari_cmrir.representations.comir.model import ComirModel
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.representations.comir.training.train import train
+from napari_cmrir.representations.training_settings import TrainingSettings
 
 
 @pytest.fixture(scope="session")

@@ -141,7 +141,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the generated tissue.")] = 0,
 ) -> None:
     """Train, index and query on generated tissue, and draw the hits (a minute or two)."""
-    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.cli.jobs import draw
     from napari_cmrir.cli.query import print_hits
     from napari_cmrir.search.settings import SearchSettings
 
@@ -282,8 +282,8 @@ def _cut_query(images: list[Path], out: Path, plan: Plan) -> Truth:
 
 
 def _train(pairs: list[Pair], out: Path, plan: Plan) -> Job[Representation]:
-    from napari_cmrir.representations.comir.training.settings import TrainingSettings
     from napari_cmrir.representations.comir.training.train import train
+    from napari_cmrir.representations.training_settings import TrainingSettings
 
     settings = TrainingSettings(widths=plan.widths, steps=plan.steps, seed=plan.seed)
     model = yield from _only("steps", train(pairs, ("SHG", "BF"), settings))

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_cmrir.cli.batch import Failures
+from napari_cmrir.cli.jobs import Failures
 from napari_cmrir.cli.options import READING, Device, Lists, Preset, SettingsOptions, settings_options
 from napari_cmrir.cli.query import require_reranker
-from napari_cmrir.evaluation.settings import EvaluationSettings, StudySettings
+from napari_cmrir.evaluation.records import EvaluationSettings, StudySettings
 from napari_cmrir.search.settings import SearchSettings
 
 __all__ = [
@@ -101,7 +101,7 @@ def evaluate(
     reading: dict[str, Any],
 ) -> None:
     """Measure how often a query finds the right image of another modality, and how accurately."""
-    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.cli.jobs import draw
     from napari_cmrir.evaluation.metrics import calibrate_on
     from napari_cmrir.evaluation.protocol import evaluate as measure
     from napari_cmrir.evaluation.report.comparison import compare_evaluations, read_evaluation
@@ -231,14 +231,14 @@ def study(
     reading: dict[str, Any],
 ) -> None:
     """Evaluate representations x descriptors x re-rankings, beside the paper's Tables 1 to 3."""
-    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.bag_of_words.descriptors.resnet import install_weights
+    from napari_cmrir.cli.jobs import draw
     from napari_cmrir.evaluation.report.tables import study_tables
     from napari_cmrir.evaluation.study import study as run_study
     from napari_cmrir.files import atomic_write
     from napari_cmrir.images.discovery import find_pairs
     from napari_cmrir.repository.settings import RepositorySettings
     from napari_cmrir.representations.base import load_model
-    from napari_cmrir.representations.imagenet import install_weights
     from napari_cmrir.search.settings import SearchSettings
 
     for file in weights or ():
@@ -297,7 +297,7 @@ def fetch(
     ] = None,
 ) -> None:
     """Fetch the paper's data: aligned SHG and brightfield images of tissue cores (Zenodo 3874362)."""
-    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.cli.jobs import draw
     from napari_cmrir.evaluation.datasets import fetch_dataset
 
     dataset = draw(fetch_dataset(output, server=server))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from napari_cmrir.cli.batch import Failures, list_images
+from napari_cmrir.cli.jobs import Failures, list_images
 from napari_cmrir.cli.options import READING, Preset, SettingsOptions, saying_what_is_read, settings_options
 from napari_cmrir.repository.settings import RepositorySettings
 
@@ -85,7 +85,7 @@ def index(
     reading: dict[str, Any],
 ) -> None:
     """Index images in a repository; of an existing repository, only new and changed images."""
-    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.cli.jobs import draw
     from napari_cmrir.errors import InputError
     from napari_cmrir.repository.build import build_index
     from napari_cmrir.repository.maintenance import compact_repository, prune_repository

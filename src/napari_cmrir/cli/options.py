@@ -19,8 +19,7 @@ from pydantic import ValidationError
 from typer.core import TyperCommand
 
 from napari_cmrir.errors import ImageWarning, InputError
-from napari_cmrir.images.settings import ReadingSettings
-from napari_cmrir.settings import Settings
+from napari_cmrir.settings import ReadingSettings, Settings
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo

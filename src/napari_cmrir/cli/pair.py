@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_cmrir.cli.batch import Failures
+from napari_cmrir.cli.jobs import Failures
 from napari_cmrir.cli.options import READING, Lists, SettingsOptions, saying_what_is_read, settings_options
 from napari_cmrir.errors import InputError
-from napari_cmrir.pairing.settings import PairingSettings
+from napari_cmrir.search.settings import PairingSettings
 
 if TYPE_CHECKING:
-    from napari_cmrir.images.settings import ReadingSettings
     from napari_cmrir.pairing.pair_files import FoundPair
+    from napari_cmrir.settings import ReadingSettings
 
 __all__ = ["pair", "pair_command"]
 
@@ -57,7 +57,7 @@ def pair(
 
     File names play no part. Pairs that are not sure are listed in pairs.csv with the reason.
     """
-    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.cli.jobs import draw
     from napari_cmrir.pairing.find import find_aligned_pairs
     from napari_cmrir.representations.base import load_model
 
@@ -99,7 +99,7 @@ def _by_landmarks(
 ) -> None:
     import numpy as np
 
-    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.cli.jobs import draw
     from napari_cmrir.images.readers import find_images
     from napari_cmrir.pairing.landmark_files import read_landmarks
     from napari_cmrir.pairing.landmarks import pair_from_landmarks

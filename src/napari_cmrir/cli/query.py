@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_cmrir.cli.batch import Failures, list_images, output_names
+from napari_cmrir.cli.jobs import Failures, list_images, output_names
 from napari_cmrir.cli.options import READING, Preset, SettingsOptions, settings_options
 from napari_cmrir.search.settings import SearchSettings
 
@@ -62,7 +62,7 @@ def query(
     """Find the tissue of images, or of a region of them, in a repository."""
     from contextlib import closing
 
-    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.cli.jobs import draw
     from napari_cmrir.errors import InputError
     from napari_cmrir.files import atomic_write, is_standard_output
     from napari_cmrir.images.readers import open_image

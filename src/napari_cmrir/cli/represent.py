@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_cmrir.cli.batch import Failures, list_images, output_names
+from napari_cmrir.cli.jobs import Failures, list_images, output_names
 from napari_cmrir.cli.options import READING, Device, saying_what_is_read, settings_options
 from napari_cmrir.errors import InputError
 
@@ -48,7 +48,7 @@ def represent(
 
     import numpy as np
 
-    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.cli.jobs import draw
     from napari_cmrir.images.intensity import plain_type
     from napari_cmrir.images.readers import image_stem, open_image
     from napari_cmrir.repository.pyramids import write_pyramid

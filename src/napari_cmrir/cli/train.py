@@ -10,8 +10,7 @@ import typer
 
 from napari_cmrir.cli.options import READING, Device, Preset, SettingsOptions, settings_options
 from napari_cmrir.errors import InputError
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
-from napari_cmrir.representations.translation.settings import CycleGanSettings, Pix2PixSettings
+from napari_cmrir.representations.training_settings import CycleGanSettings, Pix2PixSettings, TrainingSettings
 from napari_cmrir.settings import Settings
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def train(
     reading: dict[str, Any],
 ) -> None:
     """Train a representation, by default CoMIR, on aligned image pairs."""
-    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.cli.jobs import draw
     from napari_cmrir.images.discovery import find_pairs, unpaired_images
     from napari_cmrir.representations.base import REPRESENTATIONS
     from napari_cmrir.representations.base import train as train_model
@@ -146,7 +145,7 @@ def _adapt(
     resume: bool,
 ) -> None:
     """Adapt a repository's model to its own images, and say what was done."""
-    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.cli.jobs import draw
     from napari_cmrir.pairing.adapt import adapt_model, adaptation_settings
     from napari_cmrir.repository.repository import open_repository
 
@@ -174,7 +173,7 @@ def _adapt(
 
 def _check(pairs: list[Pair], modalities: tuple[str, str], model: str, correct: Path | None) -> None:
     """Say what is wrong with the pairs, and write corrected ones where asked to."""
-    from napari_cmrir.cli.progress import draw
+    from napari_cmrir.cli.jobs import draw
     from napari_cmrir.pairing.review import check_alignment, correct_pairs
     from napari_cmrir.representations.base import load_model
     from napari_cmrir.representations.comir.training.pair_checks import check_pairs
@@ -203,7 +202,7 @@ def _check(pairs: list[Pair], modalities: tuple[str, str], model: str, correct: 
 
 def _with_notes(job: Job[Any]) -> Job[Any]:
     """Print a training's notes above the progress bar, and its figures in the bar."""
-    from napari_cmrir.representations.comir.training.settings import PairNotes, TrainingPreview
+    from napari_cmrir.representations.training_settings import PairNotes, TrainingPreview
 
     figures = ""
     try:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.queries import identifier_of
-from napari_cmrir.evaluation.results import Condition, QueryResult
+from napari_cmrir.evaluation.records import Condition, QueryResult
 from napari_cmrir.search.calibration import FEATURES, Calibration, fit_calibration
 
 if TYPE_CHECKING:

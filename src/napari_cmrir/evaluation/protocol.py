@@ -33,8 +33,14 @@ from napari_cmrir.evaluation.queries import (
     read_square,
     read_square_pair,
 )
-from napari_cmrir.evaluation.results import Condition, Localisation, QueryResult, ReportedHit, code_digest
-from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.records import (
+    Condition,
+    EvaluationSettings,
+    Localisation,
+    QueryResult,
+    ReportedHit,
+    code_digest,
+)
 from napari_cmrir.evaluation.summaries import EvaluationReport
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.images.geometry import Region, corner_error, rotation_difference

@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.records import EvaluationSettings
 from napari_cmrir.images.discovery import Pair, find_images
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.intensity import Intensity, plain_type
 from napari_cmrir.images.lazy_image import lazy_array
 from napari_cmrir.images.readers import image_stem, open_image, read_image, read_pair
-from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.images.value_range import squared
 from napari_cmrir.repository.sources import Source
+from napari_cmrir.settings import ReadingSettings
 
 __all__ = [
     "DISTRACTOR",

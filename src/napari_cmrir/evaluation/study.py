@@ -14,8 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.metrics import share_at_most
 from napari_cmrir.evaluation.protocol import EvaluationRun, evaluate
-from napari_cmrir.evaluation.results import code_digest
-from napari_cmrir.evaluation.settings import RERANKINGS, EvaluationSettings, StudySettings, Variant
+from napari_cmrir.evaluation.records import (
+    RERANKINGS,
+    EvaluationSettings,
+    StudySettings,
+    Variant,
+    code_digest,
+)
 from napari_cmrir.files import atomic_write
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.jobs import Job, Progress, portion, step_of

@@ -16,8 +16,7 @@ from napari_cmrir.evaluation.metrics import (
     share_at_most,
 )
 from napari_cmrir.evaluation.queries import GridField
-from napari_cmrir.evaluation.results import Condition, QueryResult, code_digest
-from napari_cmrir.evaluation.settings import EvaluationSettings
+from napari_cmrir.evaluation.records import Condition, EvaluationSettings, QueryResult, code_digest
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.settings import dump_settings
 

@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.file_names import (
+from napari_cmrir.images.formats.base import (
     BIOIO_PLUGINS,
     BIOIO_SUFFIXES,
     IMAGE_SUFFIXES,
+    added_suffixes,
     ends_with,
     image_stem,
     natural_order,
     of_modality,
 )
-from napari_cmrir.images.formats.base import added_suffixes
-from napari_cmrir.images.settings import ReadingSettings
+from napari_cmrir.settings import ReadingSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -30,7 +30,7 @@ from napari_cmrir.images.formats.base import format_of
 from napari_cmrir.images.intensity import plain_type
 from napari_cmrir.images.lazy_image import LazyImage, unreadable
 from napari_cmrir.images.series import Stored, choose_image
-from napari_cmrir.images.settings import ReadingSettings
+from napari_cmrir.settings import ReadingSettings
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -15,7 +15,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.images.intensity import plain_type
 from napari_cmrir.images.lazy_image import LazyImage, numbered, resample
 from napari_cmrir.images.metadata import PixelSize, square
-from napari_cmrir.images.settings import ReadingSettings
+from napari_cmrir.settings import ReadingSettings
 
 __all__ = ["Level", "Series", "Stored", "at_pixel_size", "choose_image", "require_plausible"]
 

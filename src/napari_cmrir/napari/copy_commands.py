@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from napari_cmrir.napari.coordinates import ImageSnapshot
     from napari_cmrir.napari.region_query import Query
-    from napari_cmrir.representations.comir.training.settings import TrainingSettings
+    from napari_cmrir.representations.training_settings import TrainingSettings
 
 __all__ = [
     "CopyButton",
@@ -226,7 +226,7 @@ def train_text(
         numbers = ["--steps", settings.steps, "--seed", settings.seed]
         return _line(*words, *numbers, *(["--resume"] if resume else []))
     return _script(
-        "from napari_cmrir.representations.comir.training.settings import PRESETS",
+        "from napari_cmrir.representations.training_settings import PRESETS",
         "",
         f"modalities = {modalities!r}",
         f"pairs = cmrir.find_pairs({str(pairs)!r}, modalities)",

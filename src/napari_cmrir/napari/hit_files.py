@@ -18,9 +18,9 @@ from qtpy.QtWidgets import QFileDialog, QMenu, QPushButton
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region, cut, window_of
-from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
 from napari_cmrir.search.hits import Hit, affine_matrix, as_csv, as_geojson, as_itk, as_json, write_hits
+from napari_cmrir.settings import ReadingSettings
 
 if TYPE_CHECKING:
     from napari_cmrir.napari.region_query import Found

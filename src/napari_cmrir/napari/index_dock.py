@@ -21,8 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.file_names import dialog_pattern
-from napari_cmrir.images.settings import ReadingSettings
+from napari_cmrir.images.formats.base import dialog_pattern
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.napari.copy_commands import CopyButton, Language, index_text
 from napari_cmrir.napari.dock import ScrolledDock, SettingsForm, open_dock
@@ -34,6 +33,7 @@ from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
 from napari_cmrir.napari.summaries import FoundImages, KnownModalities, look_at_images, read_modalities
 from napari_cmrir.repository.build import Estimate
+from napari_cmrir.settings import ReadingSettings
 
 if TYPE_CHECKING:
     import napari.viewer

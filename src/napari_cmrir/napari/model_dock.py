@@ -37,7 +37,7 @@ from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
 from napari_cmrir.napari.model_use import ModelUse
 from napari_cmrir.napari.pair_source import PairSource
-from napari_cmrir.representations.comir.training.settings import (
+from napari_cmrir.representations.training_settings import (
     PRESETS,
     TrainingFigures,
     TrainingPreview,

@@ -20,8 +20,8 @@ from napari_cmrir.napari.jobs.worker_process import in_worker_process
 
 if TYPE_CHECKING:
     from napari_cmrir.images.lazy_image import LazyImage
-    from napari_cmrir.images.settings import ReadingSettings
     from napari_cmrir.search.hits import Hit
+    from napari_cmrir.settings import ReadingSettings
 
 __all__ = [
     "LazyLevel",

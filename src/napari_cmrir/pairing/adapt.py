@@ -15,16 +15,16 @@ from napari_cmrir.images.readers import open_image
 from napari_cmrir.jobs import Job, Progress, portion
 from napari_cmrir.pairing.find import find_aligned_pairs
 from napari_cmrir.pairing.pair_files import FoundPair, pair_paths
-from napari_cmrir.pairing.settings import PairingSettings
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.repository import open_repository
+from napari_cmrir.search.settings import PairingSettings
 
 if TYPE_CHECKING:
-    from napari_cmrir.images.settings import ReadingSettings
     from napari_cmrir.pairing.find import PairingResult
     from napari_cmrir.repository.settings import RepositorySettings
     from napari_cmrir.representations.base import Representation
-    from napari_cmrir.representations.comir.training.settings import TrainingSettings
+    from napari_cmrir.representations.training_settings import TrainingSettings
+    from napari_cmrir.settings import ReadingSettings
 
 __all__ = ["Adaptation", "adapt_model", "adaptation_settings", "mistaken_pairs"]
 
@@ -68,7 +68,7 @@ def adaptation_settings(model: Representation) -> TrainingSettings:
     InputError
         If the model has no weights to go on from.
     """
-    from napari_cmrir.representations.comir.any_modality import AnyModalityModel
+    from napari_cmrir.representations.comir.inference import AnyModalityModel
     from napari_cmrir.representations.comir.model import ComirModel
 
     if not isinstance(model, ComirModel | AnyModalityModel):

@@ -15,7 +15,7 @@ import numpy as np
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region
 from napari_cmrir.jobs import Job, Progress, step_of
-from napari_cmrir.pairing.pose import ComirImage
+from napari_cmrir.pairing.judgement import ComirImage
 from napari_cmrir.registration.affine import Matrix
 from napari_cmrir.repository.pyramids import open_level
 from napari_cmrir.search.hits import affine_matrix

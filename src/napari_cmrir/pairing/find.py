@@ -27,13 +27,13 @@ from napari_cmrir.pairing.pair_files import (
     publish_pairs,
     read_table,
 )
-from napari_cmrir.pairing.settings import PairingSettings
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.settings import RepositorySettings
+from napari_cmrir.search.settings import PairingSettings
 
 if TYPE_CHECKING:
-    from napari_cmrir.images.settings import ReadingSettings
     from napari_cmrir.representations.base import Representation
+    from napari_cmrir.settings import ReadingSettings
 
 __all__ = ["FoundPairs", "PairingResult", "find_aligned_pairs"]
 
@@ -232,7 +232,7 @@ class _Search:
     def train(self, number: int, model: Representation) -> Job[Representation]:
         """Train on the pairs that are published, or take the model that was trained on them before."""
         from napari_cmrir.representations.base import load_model, train
-        from napari_cmrir.representations.comir.training.settings import TrainingSettings
+        from napari_cmrir.representations.training_settings import TrainingSettings
 
         output = self.folder / WORK / f"round-{number + 1}" / "model.safetensors"
         if output.is_file():

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import image_stem
 from napari_cmrir.images.readers import open_image
-from napari_cmrir.images.settings import ReadingSettings
+from napari_cmrir.settings import ReadingSettings
 
 __all__ = ["LandmarkSet", "read_landmarks"]
 

@@ -21,9 +21,9 @@ from napari_cmrir.pairing.pair_files import FoundPair, name_pairs, write_pair
 from napari_cmrir.registration.affine import Matrix, Motion, apply
 
 if TYPE_CHECKING:
-    from napari_cmrir.images.settings import ReadingSettings
-    from napari_cmrir.pairing.pose import ComirImage, PoseEvidence
+    from napari_cmrir.pairing.judgement import ComirImage, PoseEvidence
     from napari_cmrir.representations.base import Representation
+    from napari_cmrir.settings import ReadingSettings
 
 __all__ = ["LandmarkFit", "LandmarkPair", "fit_landmarks", "pair_from_landmarks", "refine_landmarks"]
 
@@ -289,8 +289,7 @@ def refine_landmarks(
     PoseEvidence or None
         ``None`` where the parts of the common area do not confirm what the correlation finds.
     """
-    from napari_cmrir.pairing.judgement import confidence
-    from napari_cmrir.pairing.pose import refine_pose
+    from napari_cmrir.pairing.judgement import confidence, refine_pose
 
     comirs = []
     for number, (path, modality) in enumerate(zip(paths, modalities, strict=True)):
@@ -308,7 +307,7 @@ def _represented(
     device: str,
 ) -> Job[ComirImage]:
     """The CoMIR of an image, at the model's pixel size."""
-    from napari_cmrir.pairing.pose import ComirImage
+    from napari_cmrir.pairing.judgement import ComirImage
     from napari_cmrir.representations.base import represent
 
     with closing(open_image(path, reading, pixel_size=model.pixel_size)) as image:

@@ -23,9 +23,9 @@ from napari_cmrir.images.geometry import averaged, sample
 from napari_cmrir.images.intensity import plain_type
 from napari_cmrir.images.lazy_image import LazyImage
 from napari_cmrir.images.readers import open_image
-from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.registration.affine import Matrix, apply, box_of, decompose
+from napari_cmrir.settings import ReadingSettings
 
 __all__ = [
     "TABLE",

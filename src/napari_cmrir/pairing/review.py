@@ -16,9 +16,8 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.images.lazy_image import LazyImage
 from napari_cmrir.images.readers import open_image, read_image
-from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.jobs import Job, Progress, run, step_of
-from napari_cmrir.pairing.judgement import confidence
+from napari_cmrir.pairing.judgement import ComirImage, PoseEvidence, confidence, refine_pose
 from napari_cmrir.pairing.pair_files import (
     TABLE,
     FoundPair,
@@ -29,12 +28,12 @@ from napari_cmrir.pairing.pair_files import (
     read_table,
     write_pair,
 )
-from napari_cmrir.pairing.pose import ComirImage, PoseEvidence, refine_pose
-from napari_cmrir.pairing.settings import PairingSettings
 from napari_cmrir.registration.affine import Matrix, box_difference, box_of, decompose, matrix_between
 from napari_cmrir.registration.coarse_to_fine import register
 from napari_cmrir.registration.prepared_query import PreparedQuery
 from napari_cmrir.repository.pyramids import halve
+from napari_cmrir.search.settings import PairingSettings
+from napari_cmrir.settings import ReadingSettings
 
 if TYPE_CHECKING:
     from napari_cmrir.representations.base import Representation

@@ -23,8 +23,7 @@ from napari_cmrir.registration.refinement import (
     refine_poses,
     with_gradients,
 )
-from napari_cmrir.registration.settings import RegistrationSettings
-from napari_cmrir.settings import fitted_values
+from napari_cmrir.settings import RegistrationSettings, fitted_values
 
 __all__ = ["FineScores", "gradient_agreement", "register"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_cmrir.registration.correlation import RotatedTemplates, high_pass, turn
-from napari_cmrir.registration.settings import HIGH_PASS_PX, RegistrationSettings
+from napari_cmrir.settings import HIGH_PASS_PX, RegistrationSettings
 
 __all__ = ["Pose", "PreparedQuery", "resized", "rotations", "scales"]
 

@@ -15,12 +15,12 @@ import numpy.typing as npt
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import is_remote
 from napari_cmrir.images.series import SAME_SIZE
-from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.repository.catalogue import CATALOGUE_NAME, FORMAT_VERSION, MODEL_NAME, Catalogue, ImageRow
 from napari_cmrir.repository.field_indexes import THUMBNAIL_LEVEL, thumbnails_of
 from napari_cmrir.repository.pyramids import open_level, read_notes
 from napari_cmrir.repository.segments import Tensors, map_fields, map_tensors
 from napari_cmrir.repository.settings import load_repository_settings
+from napari_cmrir.settings import ReadingSettings
 
 if TYPE_CHECKING:
     from napari_cmrir.bag_of_words.bags import BagIndex

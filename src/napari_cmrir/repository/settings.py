@@ -10,9 +10,8 @@ from pydantic import Field
 
 from napari_cmrir.bag_of_words.settings import BagSettings, DescriptorSettings, VocabularySettings
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.repository.catalogue import CATALOGUE_NAME, Catalogue
-from napari_cmrir.settings import Settings, load_settings
+from napari_cmrir.settings import ReadingSettings, Settings, load_settings
 
 __all__ = [
     "WORD_SETTINGS",

@@ -20,8 +20,8 @@ from napari_cmrir.images.formats.ome_zarr import describe_zarr
 from napari_cmrir.images.lazy_image import LazyImage, lazy_array, unreadable
 from napari_cmrir.images.readers import open_image
 from napari_cmrir.images.series import at_pixel_size
-from napari_cmrir.images.settings import ReadingSettings
 from napari_cmrir.repository.catalogue import Catalogue, ImageRow, text
+from napari_cmrir.settings import ReadingSettings
 
 __all__ = [
     "AnySource",

@@ -20,9 +20,9 @@ from napari_cmrir.files import atomic_write
 from napari_cmrir.images.discovery import ArrayPair, Pair
 from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.registration.settings import HIGH_PASS_PX
 from napari_cmrir.registry import Registry
 from napari_cmrir.representations.model_file import FORMAT, KEY, find_model, read_header
+from napari_cmrir.settings import HIGH_PASS_PX
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -298,7 +298,7 @@ REPRESENTATIONS: Registry[RepresentationKind] = Registry(
     "napari_cmrir.representations",
     {
         "comir": "napari_cmrir.representations.comir.training.train:COMIR",
-        "comir-any": "napari_cmrir.representations.comir.any_modality:ANY_MODALITY",
+        "comir-any": "napari_cmrir.representations.comir.inference:ANY_MODALITY",
         "cyclegan": "napari_cmrir.representations.translation.training:CYCLEGAN",
         "original": "napari_cmrir.representations.original:ORIGINAL",
         "pix2pix": "napari_cmrir.representations.translation.training:PIX2PIX",

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from napari_cmrir.errors import ImageWarning, InputError
 from napari_cmrir.images.discovery import ArrayPair, Pair, pair_identifier
-from napari_cmrir.images.file_names import ends_with, image_stem
+from napari_cmrir.images.formats.base import ends_with, image_stem
 from napari_cmrir.images.intensity import plain_type
 from napari_cmrir.images.lazy_image import LazyImage
 from napari_cmrir.images.readers import open_image

@@ -16,8 +16,8 @@ import torch
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import ArrayPair, Pair, pair_identifier
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.representations.comir.training.settings import PairNotes, TrainingFigures, TrainingPreview
-from napari_cmrir.representations.training_state import Checkpoint, SteppedTrainer
+from napari_cmrir.representations.model_file import Checkpoint, SteppedTrainer
+from napari_cmrir.representations.training_settings import PairNotes, TrainingFigures, TrainingPreview
 
 if TYPE_CHECKING:
     import os

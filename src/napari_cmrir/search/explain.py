@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cmrir.registration.settings import HIGH_PASS_PX
 from napari_cmrir.search.hits import affine_matrix
+from napari_cmrir.settings import HIGH_PASS_PX
 
 if TYPE_CHECKING:
     from napari_cmrir.repository.repository import Repository

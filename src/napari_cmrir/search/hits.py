@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.files import atomic_write
-from napari_cmrir.images.settings import ReadingSettings
+from napari_cmrir.settings import ReadingSettings
 
 if TYPE_CHECKING:
     from napari_cmrir.images.geometry import Region

@@ -34,12 +34,12 @@ from napari_cmrir.search.checks import (
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
-    from napari_cmrir.images.settings import ReadingSettings
     from napari_cmrir.registration.prepared_query import Pose
     from napari_cmrir.repository.repository import Repository
     from napari_cmrir.search.calibration import Evidence
     from napari_cmrir.search.hits import Hit, SearchResult
     from napari_cmrir.search.rerankers import SearchState
+    from napari_cmrir.settings import ReadingSettings
 
 __all__ = ["pixel_step", "pixels_per_searched", "search", "searched_pixel_size", "window_read"]
 

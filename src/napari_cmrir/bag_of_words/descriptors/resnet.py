@@ -1,12 +1,22 @@
-"""ResNet152 trained on ImageNet as a dense descriptor: a feature is the layout of one channel's activation.
+"""ResNet152 as a dense descriptor, and the ImageNet weights that it and two retrievers use.
 
-Breznik et al. 2024, doi:10.1038/s41598-024-68800-1, "Stage II alternatives", and the authors' public code:
-the network of He et al. 2016, doi:10.1109/CVPR.2016.90, without average pool and classifier, pooled to 8 x 8.
+A feature is the layout of one channel's activation (Breznik et al. 2024, doi:10.1038/s41598-024-68800-1,
+"Stage II alternatives", and the authors' public code: the network of He et al. 2016,
+doi:10.1109/CVPR.2016.90, without average pool and classifier, pooled to 8 x 8).
+
+The weights are torchvision's IMAGENET1K_V1, which the published systems used; torchvision's present default
+for ResNets, V2, is another training. They are not shipped and not fetched: ImageNet's terms may bind them to
+non-commercial research.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +26,214 @@ from torch import nn
 
 from napari_cmrir.bag_of_words.descriptors.features import Features, as_channels, stretch
 from napari_cmrir.bag_of_words.settings import DescriptorSettings
-from napari_cmrir.representations.imagenet import MEAN, STANDARD_DEVIATION, imagenet_network
+from napari_cmrir.errors import InputError
+from napari_cmrir.files import atomic_path, checksum
 
-__all__ = ["CHANNELS", "SIDE", "feature_matrix", "feature_network", "network_input", "resnet152"]
+__all__ = [
+    "CHANNELS",
+    "IMAGENET",
+    "MEAN",
+    "RANDOM",
+    "SIDE",
+    "STANDARD_DEVIATION",
+    "ImagenetWeights",
+    "feature_matrix",
+    "feature_network",
+    "find_weights",
+    "imagenet_network",
+    "install_weights",
+    "network_input",
+    "resnet152",
+    "torchvision_models",
+    "weights_folder",
+]
+
+MEAN = (0.485, 0.456, 0.406)
+STANDARD_DEVIATION = (0.229, 0.224, 0.225)
+"""Of red, green and blue in [0, 1], as the weights were trained."""
+
+RANDOM = "random"
+"""In place of a file of weights: weights drawn by a seed, for tests; nothing takes them unasked."""
+
+_ADDRESS = "https://download.pytorch.org/models/"
+
+
+@dataclass(frozen=True)
+class ImagenetWeights:
+    """The published weights of a network.
+
+    Parameters
+    ----------
+    file : str
+        Name of the file; it ends with the first eight hexadecimal digits of its SHA-256.
+    megabytes : int
+        Its size.
+    """
+
+    file: str
+    megabytes: int
+
+    @property
+    def digits(self) -> str:
+        """First digits of the file's SHA-256."""
+        return self.file.rpartition("-")[2].partition(".")[0]
+
+
+IMAGENET = {
+    "resnet152": ImagenetWeights("resnet152-394f9c45.pth", 230),
+    "resnet50": ImagenetWeights("resnet50-0676ba61.pth", 98),
+    "densenet169": ImagenetWeights("densenet169-b2777c0a.pth", 55),
+    "densenet121": ImagenetWeights("densenet121-a639ec97.pth", 31),
+}
+"""The networks, by torchvision's name."""
+
+
+def weights_folder() -> Path:
+    """Give the folder where torch keeps weights: ``hub/checkpoints`` in ``$TORCH_HOME``.
+
+    Returns
+    -------
+    Path
+    """
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def find_weights(name: str, file: str | os.PathLike[str] | None = None) -> Path:
+    """Find the weights of a network, and check that they are the published ones.
+
+    Parameters
+    ----------
+    name : str
+        A key of `IMAGENET`.
+    file : path-like, optional
+        By default the file of that name in `weights_folder`.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    InputError
+        There is no such file, or its SHA-256 is another one.
+    """
+    wanted = IMAGENET[name]
+    path = weights_folder() / wanted.file if file is None else Path(file)
+    if not path.is_file():
+        where = "" if file is None else f" at {path}"
+        raise InputError(
+            f"The ImageNet weights of {name} are missing{where}; fetch {_ADDRESS}{wanted.file}"
+            f" ({wanted.megabytes} MB, SHA-256 {wanted.digits}...) and put it into {weights_folder()}."
+        )
+    digest = checksum(path)
+    if not digest.startswith(wanted.digits):
+        raise InputError(
+            f"{path} does not hold the ImageNet weights of {name}: its SHA-256 is {digest[:8]}..., not"
+            f" {wanted.digits}...; fetch {_ADDRESS}{wanted.file} again."
+        )
+    return path
+
+
+def install_weights(file: str | os.PathLike[str]) -> Path:
+    """Copy a file of weights to where every process of this user finds it.
+
+    Parameters
+    ----------
+    file : path-like
+        Of any name; its SHA-256 says which network's it is.
+
+    Returns
+    -------
+    Path
+        In `weights_folder`.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it holds none of the known weights.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise InputError(f"There is no file of weights {path}; check the path.")
+    digest = checksum(path)
+    for known in IMAGENET.values():
+        if digest.startswith(known.digits):
+            target = weights_folder() / known.file
+            if not (target.exists() and checksum(target) == digest):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_path(target) as partial:
+                    shutil.copyfile(path, partial)
+            return target
+    names = ", ".join(known.file for known in IMAGENET.values())
+    raise InputError(
+        f"{path} holds none of the known weights (SHA-256 {digest[:8]}...); give one of {names}."
+    )
+
+
+def torchvision_models() -> Any:
+    """Import torchvision's models.
+
+    Raises
+    ------
+    InputError
+        torchvision is not installed, or is made for another torch.
+    """
+    try:
+        import torchvision.models
+    except ImportError:
+        raise InputError(
+            "This network needs torchvision, which is not installed; run pip install 'napari-cmrir[resnet]'."
+        ) from None
+    except RuntimeError as error:  # its compiled part was made for another torch
+        raise InputError(
+            f"torchvision cannot be imported ({error}); install the one made for torch {torch.__version__}."
+        ) from None
+    return torchvision.models
+
+
+def imagenet_network(name: str, weights: str | os.PathLike[str] | None = None, seed: int = 0) -> nn.Module:
+    """Make a network with its ImageNet weights.
+
+    Parameters
+    ----------
+    name : str
+        A key of `IMAGENET`.
+    weights : path-like, optional
+        The file of weights, by default that of `weights_folder`; `RANDOM` draws them, for tests.
+    seed : int
+        Of random weights; the state of torch's own generator does not change.
+
+    Returns
+    -------
+    nn.Module
+        Of 1,000 classes, in evaluation mode, on the processor.
+
+    Raises
+    ------
+    InputError
+        There are no weights, they are not the published ones, or torchvision is missing.
+    """
+    path = None if weights == RANDOM else find_weights(name, weights)
+    make = getattr(torchvision_models(), name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: nn.Module = make(weights=None)
+    if path is not None:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict({_present_name(key): value for key, value in state.items()})
+    return network.eval()
+
+
+def _present_name(key: str) -> str:
+    """Rename a tensor of DenseNet's files, which date from before names lost their points.
+
+    Examples
+    --------
+    >>> _present_name("features.denseblock1.denselayer2.norm.1.weight")
+    'features.denseblock1.denselayer2.norm1.weight'
+    """
+    return re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", key)
+
 
 CHANNELS = 2048
 """Features of an image: the channels of the last map."""

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.evaluation.queries import GridField, centre_of, identifier_of
+from napari_cmrir.evaluation.records import Condition, QueryResult, ReportedHit
 from napari_cmrir.evaluation.report.tables import evaluation_tables
-from napari_cmrir.evaluation.results import Condition, QueryResult, ReportedHit
 from napari_cmrir.evaluation.summaries import EvaluationReport
 from napari_cmrir.files import atomic_write
 from napari_cmrir.images.geometry import Region, cut

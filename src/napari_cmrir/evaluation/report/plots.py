@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_cmrir.evaluation.metrics import chosen_conditions, judged, reliability, share_at_most
-from napari_cmrir.evaluation.results import Condition, QueryResult
+from napari_cmrir.evaluation.records import Condition, QueryResult
 from napari_cmrir.evaluation.summaries import LIMIT_DEGREES, LIMIT_WIDTH
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 from napari_cmrir.evaluation.metrics import Share, compare
+from napari_cmrir.evaluation.records import Variant
 from napari_cmrir.evaluation.report.comparison import (
     COLUMNS,
     COMPETITORS,
@@ -15,7 +16,6 @@ from napari_cmrir.evaluation.report.comparison import (
     RERANKING,
     SUCCESS_RANKS,
 )
-from napari_cmrir.evaluation.settings import Variant
 from napari_cmrir.evaluation.study import StudyReport
 from napari_cmrir.evaluation.summaries import REFINED, ConditionSummary
 

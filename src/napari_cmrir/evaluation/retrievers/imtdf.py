@@ -20,13 +20,13 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
+from napari_cmrir.bag_of_words.descriptors.resnet import MEAN, STANDARD_DEVIATION, imagenet_network
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.retrievers.base import PixelScaling, Retriever, grey
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.representations.devices import choose_device
-from napari_cmrir.representations.imagenet import MEAN, STANDARD_DEVIATION, imagenet_network
 from napari_cmrir.representations.original import read_images
 from napari_cmrir.settings import Settings
 

@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from napari_cmrir.bag_of_words.descriptors.resnet import imagenet_network
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.retrievers.base import PixelScaling, Retriever
 from napari_cmrir.files import atomic_path
@@ -25,7 +26,6 @@ from napari_cmrir.images.discovery import Pair
 from napari_cmrir.images.geometry import cut
 from napari_cmrir.jobs import Job, Progress, step_of
 from napari_cmrir.representations.devices import choose_device
-from napari_cmrir.representations.imagenet import imagenet_network
 from napari_cmrir.representations.original import read_images
 from napari_cmrir.settings import Settings
 

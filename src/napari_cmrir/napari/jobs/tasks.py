@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_cmrir.repository.repository import Repository
     from napari_cmrir.representations.base import Representation
     from napari_cmrir.representations.comir.training.pair_checks import PairProblem
-    from napari_cmrir.representations.comir.training.settings import TrainingSettings
+    from napari_cmrir.representations.training_settings import TrainingSettings
     from napari_cmrir.search.explain import Explanation
     from napari_cmrir.search.hits import Hit, SearchResult
     from napari_cmrir.search.settings import SearchSettings

@@ -22,7 +22,7 @@ from napari_cmrir.jobs import Job
 from napari_cmrir.representations.base import Rectangle, Representation
 from napari_cmrir.representations.comir.inference import OutputScale, infer
 from napari_cmrir.representations.comir.networks import Tiramisu
-from napari_cmrir.representations.comir.training.settings import PRESETS, TrainingSettings
+from napari_cmrir.representations.training_settings import PRESETS, TrainingSettings
 from napari_cmrir.settings import dump_settings, load_settings
 
 if TYPE_CHECKING:

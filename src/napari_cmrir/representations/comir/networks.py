@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from napari_cmrir.representations.comir.dense_backward import dense_block, dropout_noise
 from napari_cmrir.representations.comir.dense_layers import LayerWeights, TensorPool
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.training_settings import TrainingSettings
 
 __all__ = ["Tiramisu", "UNet", "build_network", "mix_channels"]
 

@@ -17,15 +17,15 @@ from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.representations.base import Rectangle, Representation
 from napari_cmrir.representations.devices import choose_device, is_out_of_memory, training_precision
-from napari_cmrir.representations.translation.networks import build_generator
-from napari_cmrir.representations.translation.objectives import with_channels
-from napari_cmrir.representations.translation.settings import (
+from napari_cmrir.representations.training_settings import (
     CYCLEGAN_PRESETS,
     PIX2PIX_PRESETS,
     CycleGanSettings,
     Pix2PixSettings,
     TranslationSettings,
 )
+from napari_cmrir.representations.translation.networks import build_generator
+from napari_cmrir.representations.translation.objectives import with_channels
 from napari_cmrir.settings import dump_settings, load_settings
 
 __all__ = [

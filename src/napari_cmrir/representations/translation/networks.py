@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_cmrir.representations.translation.settings import (
+from napari_cmrir.representations.training_settings import (
     CycleGanSettings,
     Pix2PixSettings,
     TranslationSettings,

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_cmrir.representations.devices import run_parallel, training_precision
+from napari_cmrir.representations.training_settings import (
+    CycleGanSettings,
+    Pix2PixSettings,
+    TranslationSettings,
+)
 from napari_cmrir.representations.translation.networks import (
     build_discriminator,
     build_generator,
     initialise,
-)
-from napari_cmrir.representations.translation.settings import (
-    CycleGanSettings,
-    Pix2PixSettings,
-    TranslationSettings,
 )
 
 __all__ = ["CycleGan", "Game", "ImagePool", "Pix2Pix", "rate_factor", "with_channels"]

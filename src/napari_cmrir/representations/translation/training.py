@@ -19,10 +19,16 @@ from napari_cmrir.images.intensity import choose_intensity
 from napari_cmrir.jobs import Job
 from napari_cmrir.representations.base import RepresentationKind
 from napari_cmrir.representations.comir.training.patches import sample
-from napari_cmrir.representations.comir.training.settings import TrainingFigures
 from napari_cmrir.representations.devices import peak_memory
+from napari_cmrir.representations.model_file import SteppedTrainer
 from napari_cmrir.representations.training import run_training
-from napari_cmrir.representations.training_state import SteppedTrainer
+from napari_cmrir.representations.training_settings import (
+    CYCLEGAN_PRESETS,
+    PIX2PIX_PRESETS,
+    CycleGanSettings,
+    TrainingFigures,
+    TranslationSettings,
+)
 from napari_cmrir.representations.translation.model import (
     CycleGanModel,
     Pix2PixModel,
@@ -31,12 +37,6 @@ from napari_cmrir.representations.translation.model import (
     translate_tensor,
 )
 from napari_cmrir.representations.translation.objectives import CycleGan, Game, Pix2Pix, rate_factor
-from napari_cmrir.representations.translation.settings import (
-    CYCLEGAN_PRESETS,
-    PIX2PIX_PRESETS,
-    CycleGanSettings,
-    TranslationSettings,
-)
 
 __all__ = ["CYCLEGAN", "PIX2PIX", "AlignedPatches", "TranslationTrainer"]
 

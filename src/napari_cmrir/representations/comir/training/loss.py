@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from napari_cmrir.errors import InputError
 from napari_cmrir.registration.correlation import high_pass
 from napari_cmrir.representations.comir.training.patches import circular_mask, local_circles, rotate
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.representations.comir.training.validation import Selection
+from napari_cmrir.representations.training_settings import TrainingSettings
 
 __all__ = ["Objective", "Recovery", "contrastive_loss", "similarities"]
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import ArrayPair, Pair, pair_identifier
 from napari_cmrir.jobs import Job, Progress
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.representations.model_input import PixelSizes, at_one_range, read_at, survey_sizes
+from napari_cmrir.representations.training_settings import TrainingSettings
 
 __all__ = ["PairProblem", "Split", "check_pairs", "estimate_shift", "read_pairs", "split_pairs"]
 

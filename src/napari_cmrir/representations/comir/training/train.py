@@ -14,9 +14,9 @@ from napari_cmrir.images.discovery import ArrayPair, Pair
 from napari_cmrir.jobs import Job
 from napari_cmrir.representations.base import RepresentationKind
 from napari_cmrir.representations.comir.model import ComirModel
-from napari_cmrir.representations.comir.training.settings import PRESETS, TrainingSettings
 from napari_cmrir.representations.comir.training.trainer import Trainer
 from napari_cmrir.representations.training import keep_latest, run_training
+from napari_cmrir.representations.training_settings import PRESETS, TrainingSettings
 
 if TYPE_CHECKING:
     import os
@@ -73,7 +73,7 @@ class Start:
         return trainer
 
     def _network(self, modality: str) -> torch.nn.Module:
-        from napari_cmrir.representations.comir.any_modality import AnyModalityModel
+        from napari_cmrir.representations.comir.inference import AnyModalityModel
 
         if isinstance(self.model, AnyModalityModel):
             return self.model.network
@@ -85,7 +85,7 @@ class Start:
 
 def _as_wide(weights: Tensor, wanted: Tensor) -> Tensor:
     """Spread the weights of a grey input over the channels that grey is made of."""
-    from napari_cmrir.representations.comir.any_modality import to_grey
+    from napari_cmrir.representations.comir.inference import to_grey
 
     if weights.shape == wanted.shape:
         return weights

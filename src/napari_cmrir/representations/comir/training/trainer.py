@@ -17,10 +17,10 @@ from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import Tiramisu, build_network
 from napari_cmrir.representations.comir.training.loss import Objective, Recovery
 from napari_cmrir.representations.comir.training.patches import PatchSampler
-from napari_cmrir.representations.comir.training.settings import TrainingFigures, TrainingSettings
 from napari_cmrir.representations.comir.training.validation import RetrievalTest, Selection, measure_scale
 from napari_cmrir.representations.devices import peak_memory, run_parallel, training_precision
-from napari_cmrir.representations.training_state import SteppedTrainer
+from napari_cmrir.representations.model_file import SteppedTrainer
+from napari_cmrir.representations.training_settings import TrainingFigures, TrainingSettings
 
 __all__ = ["Trainer", "build_optimiser", "learning_rate"]
 

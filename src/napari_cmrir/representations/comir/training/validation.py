@@ -16,10 +16,10 @@ from napari_cmrir.images.discovery import ArrayPair
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.registration.correlation import RotatedTemplates, high_pass, turn
-from napari_cmrir.registration.settings import HIGH_PASS_PX
 from napari_cmrir.representations.comir.inference import OutputScale, forward_in_batches
 from napari_cmrir.representations.comir.networks import Tiramisu, UNet
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.training_settings import TrainingSettings
+from napari_cmrir.settings import HIGH_PASS_PX
 
 __all__ = [
     "DEVIATIONS",

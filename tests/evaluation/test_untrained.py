@@ -6,7 +6,7 @@ import torch
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.retrievers.base import RETRIEVERS
-from napari_cmrir.evaluation.retrievers.mutual_information import (
+from napari_cmrir.evaluation.retrievers.untrained import (
     MutualInformation,
     mutual_information,
     quantised,

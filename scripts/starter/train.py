@@ -2,9 +2,9 @@
 
 From the top of the repository (hours; the same command goes on after an interruption):
 
-    python scripts/train_starter.py [--steps N] [--threads 1|2] [--output FILE] [--work FOLDER]
+    python scripts/starter/train.py [--steps N] [--threads 1|2] [--output FILE] [--work FOLDER]
 
-Its pairs are random scenes in two random looks (`training.random_scenes`, `training.random_looks`): invented
+Its pairs are random scenes in two random looks (`random_scenes`, `random_looks`): invented
 structures, generated tissue, and photographs that scikit-image ships (public domain, CC0, or of no known
 copyright).
 Pairs are drawn while it trains, each once. It keeps its state in a checkpoint in FOLDER and writes
@@ -30,14 +30,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from endless import EndlessTrainer
 from napari_cmrir import __version__
 from napari_cmrir.files import atomic_write
-from napari_cmrir.representations.comir.any_modality import AnyModalityModel
-from napari_cmrir.representations.comir.training.endless import EndlessTrainer
-from napari_cmrir.representations.comir.training.random_looks import draw_pair
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.comir.inference import AnyModalityModel
+from napari_cmrir.representations.training_settings import TrainingSettings
+from random_looks import draw_pair
 
-OUTPUT = Path(__file__).resolve().parents[1] / "src" / "napari_cmrir" / "data" / "starter.safetensors"
+OUTPUT = Path(__file__).resolve().parents[2] / "src" / "napari_cmrir" / "data" / "starter.safetensors"
 SETTINGS = TrainingSettings(channels=1, patch_size=96, steps=7000, validation_share=0.0)
 SCENE_SIDE = 288  # px: patches of 160 px fit in whichever way they are turned
 SECONDS_BETWEEN_CHECKPOINTS = 120

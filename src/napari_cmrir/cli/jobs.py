@@ -1,16 +1,68 @@
-"""Many images in one command: one that fails does not stop the others, and is named at the end."""
+"""Run jobs in a terminal: progress, and batches that go on after a file that fails."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import typer
 
 from napari_cmrir.errors import InputError, in_words
+from napari_cmrir.jobs import Job, Progress
 
-__all__ = ["Failures", "list_images", "output_names"]
+__all__ = ["Failures", "draw", "list_images", "output_names"]
+
+Result = TypeVar("Result")
+
+
+def draw(job: Job[Result], title: str = "") -> Result:
+    """Run a job to its end, with a progress bar if stderr is a terminal, and return its result.
+
+    Parameters
+    ----------
+    job : Job
+        The job; it is closed when the user interrupts.
+    title : str
+        Shown until the job says what it is doing.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    from napari_cmrir.jobs import run
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None, unit="")
+
+        def show(progress: Progress) -> None:
+            bar.update(
+                task,
+                completed=int(progress.done),
+                total=None if progress.total is None else int(progress.total),
+                description=progress.message or title,
+                unit=progress.unit,
+            )
+
+        return run(job, show)
 
 
 class Failures:
@@ -108,7 +160,7 @@ def list_images(paths: Sequence[str | Path], modality: str, other: str, failures
 def _say_what_is_left_out(paths: list[Path], found: list[Path], modality: str, other: str) -> None:
     """Say which images of folders lie in a folder of the other modality, or are named in another case."""
     from napari_cmrir.images.discovery import images_in, is_zarr
-    from napari_cmrir.images.file_names import ends_with, image_stem
+    from napari_cmrir.images.formats.base import ends_with, image_stem
 
     taken = {image.absolute() for image in found}
     left: dict[str, list[str]] = {}

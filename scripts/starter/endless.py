@@ -16,11 +16,11 @@ from napari_cmrir.representations.comir.inference import OutputScale
 from napari_cmrir.representations.comir.networks import build_network
 from napari_cmrir.representations.comir.training.loss import Objective
 from napari_cmrir.representations.comir.training.patches import PatchBatch, PatchSampler
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
 from napari_cmrir.representations.comir.training.trainer import build_optimiser, learning_rate
 from napari_cmrir.representations.comir.training.validation import measure_scale
 from napari_cmrir.representations.devices import training_precision
-from napari_cmrir.representations.training_state import History
+from napari_cmrir.representations.model_file import History
+from napari_cmrir.representations.training_settings import TrainingSettings
 
 __all__ = ["EndlessTrainer", "with_own_range"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.images.intensity import choose_intensity
-from napari_cmrir.representations.comir.training.random_scenes import Scene, draw_scene, noise
+from random_scenes import Scene, draw_scene, noise
 
 __all__ = ["draw_look", "draw_pair"]
 
