@@ -5,7 +5,7 @@ import re
 import sqlite3
 from typing import Literal
 
-__all__ = ["DiskFault", "ImageWarning", "InputError", "disk_fault", "in_words"]
+__all__ = ["DiskFault", "ImageWarning", "InputError", "MissingError", "disk_fault", "in_words"]
 
 DiskFault = Literal["full", "failing", "denied"]
 
@@ -34,6 +34,18 @@ class InputError(ValueError):
     Traceback (most recent call last):
         ...
     napari_cmrir.errors.InputError: notes.txt is not an image; give a TIFF, PNG or JPEG file.
+    """
+
+
+class MissingError(InputError):
+    """Something that a method needs is not there: weights, a trained model, training pairs, or a package.
+
+    A study leaves out what needs it, and does not count that as a failure.
+
+    Examples
+    --------
+    >>> isinstance(MissingError("The ImageNet weights of resnet152 are missing."), InputError)
+    True
     """
 
 

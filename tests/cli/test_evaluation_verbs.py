@@ -115,6 +115,20 @@ def test_study_of_the_starter_trains_nothing_and_compares_it_with_other_systems(
         assert f"| surf on comir-any, re-ranking registration | {other}" in out
 
 
+def test_a_study_evaluates_all_but_a_system_that_fails_and_ends_with_status_1(folder, tmp_path, capsys):
+    ask = ["study", "starter", folder / "pairs", "--modalities", "SHG", "BF", "--field-size", "96"]
+    ask += ["--query", "patch", "--patch-size", "32", "--no-within", "--no-untransformed", "-o", tmp_path]
+    ask += ["--representations", "original", "--descriptors", "surf", "--rerankers", "none"]
+    status, out, err = run([*ask, "--retrievers", "2dkd", "tcnet"], capsys)
+    assert status == 1
+    assert "| surf" in out
+    assert "### Failed" in out
+    assert "napari-cmrir: A query of 32 x 32 px is smaller than the frame of 2DKD" in err
+    assert "Failed: 2dkd; the others are evaluated." in err
+    assert "at least two training pairs" in out  # missing, which is no failure
+    assert "training pairs" not in err
+
+
 def test_datasets_without_network_is_status_2(tmp_path, capsys):
     status, _, err = run(["datasets", "fetch", "-o", tmp_path, "--server", "http://127.0.0.1:9"], capsys)
     assert status == 2

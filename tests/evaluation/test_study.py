@@ -300,6 +300,33 @@ def test_what_has_no_weights_is_told_and_the_rest_is_evaluated(
     assert len(rows) == 3
 
 
+def test_what_fails_is_told_apart_from_what_is_missing(grey_model, pairs, asked, tmp_path, monkeypatch):
+    """The weights of ResNet152 are of another training, 2DKD cannot describe 32 px, TC-Net has no pairs."""
+    checkpoints = tmp_path / "torch" / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "resnet152-394f9c45.pth").write_bytes(b"others")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    evaluation = asked.evaluation.model_copy(update={"query": "patch", "patch_size": 32})
+    settings = asked.model_copy(
+        update={
+            "representations": ("comir",),
+            "descriptors": ("resnet152", "surf"),
+            "rerankings": ("none",),
+            "retrievers": ("2dkd", "tcnet"),
+            "evaluation": evaluation,
+        }
+    )
+    report = jobs.run(study(grey_model, pairs[:2], BOTH, settings, output=tmp_path / "study"))
+    assert [str(variant) for variant in report.variants] == ["surf on comir, re-ranking none"]
+    assert list(report.missing) == ["tcnet"]
+    assert list(report.failed) == ["resnet152 on comir, re-ranking none", "2dkd"]
+    assert "not 394f9c45" in report.failed["resnet152 on comir, re-ranking none"]
+    assert "A query of 32 x 32 px is smaller than the frame of 2DKD" in report.failed["2dkd"]
+    text = study_tables(report)
+    assert [row[0] for row in rows_of(text, "Failed")[1:]] == list(report.failed)
+    assert [row[0] for row in rows_of(text, "Missing")[1:]] == ["tcnet"]
+
+
 def test_a_study_of_which_nothing_can_be_evaluated_says_why(grey_model, pairs, asked, tmp_path):
     settings = asked.model_copy(update={"representations": ("cyclegan",)})
     with pytest.raises(InputError, match="There is no model of 'cyclegan'"):

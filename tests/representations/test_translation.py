@@ -491,11 +491,20 @@ def test_a_checkpoint_of_the_other_method_is_refused(tissue_pairs, tmp_path):
         )
 
 
-def test_images_that_are_too_small_are_refused_in_words(tissue_pairs):
-    with pytest.raises(
-        InputError, match="a side of 160 pixels, 80 after reduction, less than a patch of 128"
-    ):
-        run(train(tissue_pairs, SHG_BF, representation="pix2pix"))
+def test_images_too_small_for_the_presets_reduction_are_reduced_less(tissue_pairs):
+    settings = PIX2PIX_PRESETS["fast"].model_copy(update={"steps": 1, "filters": 4, "batch_size": 1})
+    notes, job = [], train(tissue_pairs, SHG_BF, settings, representation="pix2pix")
+    while True:
+        try:
+            notes += getattr(next(job).preview, "notes", ())
+        except StopIteration as end:
+            model = end.value
+            break
+    assert "a side of 160 pixels, so that the images are reduced by 1, not 2" in " ".join(notes)
+    assert model.settings.reduction == 1
+    assert model.caveat.startswith("own settings: not the published method")
+    with pytest.raises(InputError, match="a side of 160 pixels, less than a patch of 256"):
+        run(train(tissue_pairs, SHG_BF, PIX2PIX_PRESETS["paper"], representation="pix2pix"))
 
 
 @BOTH

@@ -279,6 +279,11 @@ def study(
     tables = study_tables(report)
     typer.echo(tables)
     atomic_write(output / "study.md", (tables + "\n").encode())
+    if report.failed:
+        for reason in dict.fromkeys(report.failed.values()):
+            typer.echo(f"napari-cmrir: {reason}", err=True)
+        typer.echo(f"Failed: {', '.join(report.failed)}; the others are evaluated.", err=True)
+        raise typer.Exit(1)
 
 
 datasets = typer.Typer(name="datasets", help="Fetch published data.", no_args_is_help=True)

@@ -11,7 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from napari_cmrir.errors import InputError
+import numpy as np
+
+from napari_cmrir.errors import InputError, MissingError
 from napari_cmrir.evaluation.metrics import share_at_most
 from napari_cmrir.evaluation.protocol import EvaluationRun, evaluate
 from napari_cmrir.evaluation.records import (
@@ -47,7 +49,9 @@ class StudyReport:
     retrievers : mapping of str to dict
         The figures of each complete system, by its name.
     missing : mapping of str to str
-        Why a variant or a complete system was not evaluated, such as weights that are not there, by its name.
+        What a variant or a complete system would have needed, such as weights, by its name.
+    failed : mapping of str to str
+        Why a variant or a complete system was refused although all that it needs is there, by its name.
     models : mapping of str to dict
         What each representation was made with: preset, steps, seed, pairs, weights and caveat, by its name.
     """
@@ -57,6 +61,7 @@ class StudyReport:
     variants: Mapping[Variant, dict[str, Any]]
     retrievers: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     def condition(
@@ -94,7 +99,8 @@ def study(
 
     All get the same queries. A translation (pix2pix, CycleGAN) is evaluated twice, in each modality that it
     translates into: with the fakes of the queries, and with fakes in the repository. What cannot be
-    evaluated, such as a system whose weights are not there, is reported, and the others are evaluated.
+    evaluated, because its weights are not there or because it fails, is reported, and the others are
+    evaluated.
 
     An interrupted study resumes with the same call: evaluations with equal settings, model, images and code
     are read from ``output``.
@@ -141,7 +147,7 @@ def study(
     learned = yield from _digest(training_pairs, len(asked_for))
     shared = {"code": code_digest(), "modalities": modalities, "pairs": content}
     known = {given.name: given for given in (*models, model)}
-    missing: dict[str, str] = {}
+    refused: dict[str, InputError] = {}
     representing: dict[str, Representation] = {}
     for done, name in enumerate(dict.fromkeys(variant.representation for variant in asked_for)):
         making = _representation(
@@ -149,10 +155,10 @@ def study(
         )
         total = len(settings.representations)
         made = yield from step_of(
-            _or_reason(making), done, total, "representations", partial(_describe, name)
+            _or_refusal(making), done, total, "representations", partial(_describe, name)
         )
-        if isinstance(made, str):
-            missing |= {str(variant): made for variant in asked_for if variant.representation == name}
+        if isinstance(made, InputError):
+            refused |= {str(variant): made for variant in asked_for if variant.representation == name}
         else:
             representing[name] = made
     variants = [
@@ -169,10 +175,10 @@ def study(
         key = _key(shared, model=own.fingerprint, variant=vars(variant), settings=dump_settings(asked))
         name = f"{variant.descriptor}-{variant.space.replace(' ', '-')}-{variant.reranking}-{key}"
         job = _evaluate_variant(own, variant, pairs, modalities, asked, folder, device)
-        stored = _or_reason(_stored(folder / "conditions" / f"{name}.json", job))
+        stored = _or_refusal(_stored(folder / "conditions" / f"{name}.json", job))
         evaluation = yield from step_of(stored, done, total, "variants", partial(_describe, str(variant)))
-        if isinstance(evaluation, str):
-            missing[str(variant)] = evaluation
+        if isinstance(evaluation, InputError):
+            refused[str(variant)] = evaluation
         else:
             found[variant] = evaluation
     retrieved: dict[str, dict[str, Any]] = {}
@@ -182,17 +188,19 @@ def study(
         evaluation_run = EvaluationRun(model, modalities, settings.evaluation, device)
         job = _evaluate_retriever(name, evaluation_run, pairs, training_pairs, folder, quick)
         file = folder / "retrievers" / f"{name}-{'quick-' if quick else ''}{key}.json"
-        stored = _or_reason(_stored(file, job))
+        stored = _or_refusal(_stored(file, job))
         evaluation = yield from step_of(stored, done, total, "variants", partial(_describe, name))
-        if isinstance(evaluation, str):
-            missing[name] = evaluation
+        if isinstance(evaluation, InputError):
+            refused[name] = evaluation
         else:
             retrieved[name] = evaluation
-    if missing and not found and not retrieved:
-        raise InputError(next(iter(missing.values())))
+    missing = {name: str(why) for name, why in refused.items() if isinstance(why, MissingError)}
+    failed = {name: str(why) for name, why in refused.items() if name not in missing}
+    if refused and not found and not retrieved:
+        raise InputError(next(iter((failed or missing).values())))
     yield Progress(total, total, "variants", f"{len(found) + len(retrieved)} variants evaluated")
     cards = {name: _card(own) for name, own in representing.items()}
-    return StudyReport(modalities, settings, found, retrieved, missing, cards)
+    return StudyReport(modalities, settings, found, retrieved, missing, failed, cards)
 
 
 def _describe(name: str, progress: Progress) -> str:
@@ -210,12 +218,12 @@ def _stored(file: Path, job: Job[dict[str, Any]]) -> Job[dict[str, Any]]:
     return stored
 
 
-def _or_reason(job: Job[Result]) -> Job[Result | str]:
-    """Run a job, and return the sentence where it refuses what it was given."""
+def _or_refusal(job: Job[Result]) -> Job[Result | InputError]:
+    """Run a job, and return the error where it refuses what it was given."""
     try:
         return (yield from job)
     except InputError as refusal:
-        return str(refusal)
+        return refusal
 
 
 def _representation(
@@ -240,7 +248,7 @@ def _representation(
         made = yield from kind.train(pairs, modalities, None, pixel_size=pixel_size, device=device)
         return made
     if not (quick and training_pairs):
-        raise InputError(
+        raise MissingError(
             f"There is no model of {name!r}: train one (napari-cmrir train --representation {name}) and give"
             " its file (--models), or train it quickly (--quick with --training-pairs)."
         )
@@ -280,7 +288,10 @@ def _evaluate_variant(
     folder: Path,
     device: str,
 ) -> Job[dict[str, Any]]:
-    """Evaluate one variant."""
+    """Evaluate one variant; one whose descriptor has no weights is refused before anything is indexed."""
+    from napari_cmrir.bag_of_words.descriptors.features import describe
+
+    describe(np.zeros((1, 64, 64), np.uint8), settings.repository.descriptor)
     report = yield from evaluate(model, pairs, modalities, settings, output=folder, device=device)
     return {"variant": vars(variant), **report.as_dict()}
 

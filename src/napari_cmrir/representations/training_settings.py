@@ -235,8 +235,8 @@ class TranslationSettings(Settings):
     learning_rate: float = Field(2e-4, gt=0, description="Of Adam with betas 0.5 and 0.999 (paper: 2e-4).")
     reduction: Literal[1, 2, 4] = Field(
         1,
-        description="Images are reduced by this factor before they are translated, and enlarged after"
-        " (paper: 1).",
+        description="Images are reduced by this factor before they are translated, and enlarged after; by"
+        " less where a training image would not hold a patch (paper: 1).",
     )
     mirrored_corners: bool = Field(
         False,

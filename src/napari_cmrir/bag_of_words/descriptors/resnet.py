@@ -26,7 +26,7 @@ from torch import nn
 
 from napari_cmrir.bag_of_words.descriptors.features import Features, as_channels, stretch
 from napari_cmrir.bag_of_words.settings import DescriptorSettings
-from napari_cmrir.errors import InputError
+from napari_cmrir.errors import InputError, MissingError
 from napari_cmrir.files import atomic_path, checksum
 
 __all__ = [
@@ -114,14 +114,16 @@ def find_weights(name: str, file: str | os.PathLike[str] | None = None) -> Path:
 
     Raises
     ------
+    MissingError
+        There is no such file.
     InputError
-        There is no such file, or its SHA-256 is another one.
+        Its SHA-256 is another one.
     """
     wanted = IMAGENET[name]
     path = weights_folder() / wanted.file if file is None else Path(file)
     if not path.is_file():
         where = "" if file is None else f" at {path}"
-        raise InputError(
+        raise MissingError(
             f"The ImageNet weights of {name} are missing{where}; fetch {_ADDRESS}{wanted.file}"
             f" ({wanted.megabytes} MB, SHA-256 {wanted.digits}...) and put it into {weights_folder()}."
         )
@@ -175,13 +177,15 @@ def torchvision_models() -> Any:
 
     Raises
     ------
+    MissingError
+        torchvision is not installed.
     InputError
-        torchvision is not installed, or is made for another torch.
+        It is made for another torch.
     """
     try:
         import torchvision.models
     except ImportError:
-        raise InputError(
+        raise MissingError(
             "This network needs torchvision, which is not installed; run pip install 'napari-cmrir[resnet]'."
         ) from None
     except RuntimeError as error:  # its compiled part was made for another torch
@@ -210,8 +214,10 @@ def imagenet_network(name: str, weights: str | os.PathLike[str] | None = None, s
 
     Raises
     ------
+    MissingError
+        There are no weights, or no torchvision.
     InputError
-        There are no weights, they are not the published ones, or torchvision is missing.
+        The weights are not the published ones.
     """
     path = None if weights == RANDOM else find_weights(name, weights)
     make = getattr(torchvision_models(), name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -150,7 +150,8 @@ def study_tables(report: StudyReport) -> str:
     str
     """
     tables = [*_table_1(report), *_table_2(report), *_table_3(report)]
-    tables += [_against_systems(report), _models(report), _missing(report)]
+    tables += [_against_systems(report), _models(report)]
+    tables += [_not_evaluated("Missing", report.missing), _not_evaluated("Failed", report.failed)]
     texts = [f"### {title}\n\n{as_markdown(rows)}" for title, rows in tables if len(rows) > 1]
     return "\n\n".join([_preface(report), *texts])
 
@@ -226,12 +227,12 @@ def _models(report: StudyReport) -> tuple[str, Table]:
     return "Models", rows
 
 
-def _missing(report: StudyReport) -> tuple[str, Table]:
+def _not_evaluated(title: str, reasons: Mapping[str, str]) -> tuple[str, Table]:
     """Say what was not evaluated, and why; what has the same reason shares a row."""
     names: dict[str, list[str]] = {}
-    for name, reason in report.missing.items():
+    for name, reason in reasons.items():
         names.setdefault(reason, []).append(name)
-    return "Missing", [["Not evaluated", "Why"], *([", ".join(own), why] for why, own in names.items())]
+    return title, [["Not evaluated", "Why"], *([", ".join(own), why] for why, own in names.items())]
 
 
 def _table_2(report: StudyReport) -> Iterator[tuple[str, Table]]:

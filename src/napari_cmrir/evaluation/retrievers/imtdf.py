@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from napari_cmrir.bag_of_words.descriptors.resnet import MEAN, STANDARD_DEVIATION, imagenet_network
-from napari_cmrir.errors import InputError
+from napari_cmrir.errors import InputError, MissingError
 from napari_cmrir.evaluation.retrievers.base import PixelScaling, Retriever, grey
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.images.geometry import Region, cut
@@ -132,11 +132,11 @@ class Imtdf(Retriever):
 
         Raises
         ------
-        InputError
+        MissingError
             There are fewer than two pairs, or the weights of ResNet50 are missing.
         """
         if len(pairs) < 2:
-            raise InputError("IMTDF selects its features on training pairs; give at least two.")
+            raise MissingError("IMTDF selects its features on training pairs; give at least two.")
         images = yield from read_images(pairs, modalities)
         for modality in modalities:
             self.scaling.choose(images[modality], modality)
@@ -185,7 +185,11 @@ class Imtdf(Retriever):
         region: Region | None = None,
         mask: NDArray[np.bool_] | None = None,
     ) -> Job[dict[str, float]]:
-        """Score by minus the distance; the mask changes nothing."""
+        """Score by minus the distance.
+
+        The published system sees whole images only, so that a polygon or an ellipse is searched as its box,
+        and the mask changes nothing.
+        """
         yield from ()
         if region is not None:
             pixels, _ = cut(pixels, region)

@@ -161,7 +161,8 @@ class Krawtchouk(Retriever):
     ) -> Job[dict[str, float]]:
         """Score images by their best place, minus the squared distance; or by votes.
 
-        Images without a row among the `nearest` are left out. The mask changes nothing.
+        Images without a row among the `nearest` are left out. The published code sees whole images only, so
+        that a polygon or an ellipse is searched as its box, and the mask changes nothing.
 
         Raises
         ------

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_cmrir.bag_of_words.descriptors.resnet import imagenet_network
-from napari_cmrir.errors import InputError
+from napari_cmrir.errors import InputError, MissingError
 from napari_cmrir.evaluation.retrievers.base import PixelScaling, Retriever
 from napari_cmrir.files import atomic_path
 from napari_cmrir.images.discovery import Pair
@@ -148,11 +148,11 @@ class TcNet(Retriever):
 
         Raises
         ------
-        InputError
+        MissingError
             There are fewer than two pairs, or the backbone's weights are missing.
         """
         if len(pairs) < 2:
-            raise InputError("TC-Net is trained on triplets; give at least two training pairs.")
+            raise MissingError("TC-Net is trained on triplets; give at least two training pairs.")
         images = yield from read_images(pairs, modalities)
         squares = {}
         for modality in modalities:
@@ -248,7 +248,11 @@ class TcNet(Retriever):
         region: Region | None = None,
         mask: NDArray[np.bool_] | None = None,
     ) -> Job[dict[str, float]]:
-        """Score by minus the squared distance, by the network of the query's modality; no mask is used."""
+        """Score by minus the squared distance, by the network of the query's modality.
+
+        The published code sees whole images only, so that a polygon or an ellipse is searched as its box, and
+        the mask changes nothing.
+        """
         yield from ()
         if region is not None:
             pixels, _ = cut(pixels, region)

@@ -164,8 +164,7 @@ class TranslationModel(Representation):
         (channel, y, x) uint8 array
             With the channels of the other modality.
         """
-        self.require_modality(modality)
-        other = next(name for name in self.modalities if name != modality)
+        other = self._other(modality)
         answer = np.empty((self.intensities[other].channels, *pixels.shape[:2]), np.uint8)
         tiles = self._tiles(pixels.shape[:2])
         for done, tile in enumerate(tiles):
@@ -174,6 +173,12 @@ class TranslationModel(Representation):
             fake = self._tile(pixels, modality, tile, device, is_fake=True)
             answer[:, y : y + rows, x : x + columns] = np.floor(255 * fake)
         return answer
+
+    def _other(self, modality: str) -> str:
+        """Give the modality that images of one are translated into."""
+        self.require_modality(modality)
+        first, second = self.modalities
+        return first if modality == second else second
 
     def _tiles(self, shape: Sequence[int]) -> list[Rectangle]:
         """Cut an image into tiles of about equal size; one tile up to 1,024 px a side of network input."""
@@ -197,7 +202,7 @@ class TranslationModel(Representation):
         source = np.asarray(pixels[top : y + rows + margin, left : x + columns + margin])
         scaled = self.intensities[modality].apply(source).clip(0, 1)
         if is_fake:
-            other = next(name for name in self.modalities if name != modality)
+            other = self._other(modality)
             chosen = choose_device(device)
             images = torch.from_numpy(scaled)[None].to(chosen)
             try:

@@ -150,15 +150,21 @@ class TranslationTrainer(SteppedTrainer):
         device: torch.device,
         validation: Sequence[ArrayPair] = (),
     ) -> None:
+        smallest = min(min(first.shape[:2]) for first, _ in images)
+        fitting = [n for n in (4, 2, 1) if n <= settings.reduction and smallest // n >= settings.patch_size]
+        if not fitting:
+            raise InputError(
+                f"The smallest training image has a side of {smallest} pixels, less than a patch of"
+                f" {settings.patch_size}; give larger images or a smaller patch size."
+            )
+        factor = fitting[0]
+        wanted, settings = settings.reduction, settings.model_copy(update={"reduction": factor})
         super().__init__(modalities, settings, device)
         self.model, self.settings = model, settings
-        factor = settings.reduction
-        smallest = min(min(first.shape[:2]) for first, _ in images)
-        if smallest // factor < settings.patch_size:
-            reduced = f", {smallest // factor} after reduction" if factor > 1 else ""
-            raise InputError(
-                f"The smallest training image has a side of {smallest} pixels{reduced}, less than a patch of"
-                f" {settings.patch_size}; give larger images or a smaller patch size."
+        if factor < wanted:
+            self.notes.append(
+                f"The smallest image has a side of {smallest} pixels, so that the images are reduced by"
+                f" {factor}, not {wanted}, before patches of {settings.patch_size} pixels are cut."
             )
         self.intensities = {
             modality: choose_intensity([pair[side] for pair in images])
