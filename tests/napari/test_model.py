@@ -16,8 +16,9 @@ from napari_cmrir.images.readers import read_image
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import Progress, run
 from napari_cmrir.napari.copy_commands import CopyButton
+from napari_cmrir.napari.find_dock import FindWidget
 from napari_cmrir.napari.index_dock import IndexWidget
-from napari_cmrir.napari.model_dock import ModelWidget
+from napari_cmrir.napari.model_dock import _METHODS, ModelWidget
 from napari_cmrir.representations.base import load_model, represent
 from napari_cmrir.representations.comir.networks import Tiramisu
 from napari_cmrir.representations.model_file import read_header
@@ -41,6 +42,87 @@ def test_training_on_a_folder_makes_a_model_that_the_others_propose(
     assert index.model.path == path
     wait_for(lambda: index.modality.count() == 2)
     assert notifications == []
+
+
+@pytest.mark.parametrize("method", ["pix2pix", "cyclegan"])
+def test_a_translation_is_trained_shown_indexed_and_searched_with_in_the_docks(
+    viewer, dock, pairs_folder, tmp_path, wait_for, notifications, method
+):
+    model, index, find = dock(ModelWidget), dock(IndexWidget), dock(FindWidget)
+    model.pairs.folder.set_paths(pairs_folder)
+    wait_for(lambda: model.pairs.found.text() == "4 pairs found")
+    model.method.setCurrentText(method)
+    preset = _METHODS[method]["fast"]
+    assert (model.steps.value(), model.seed.value()) == (preset.steps, 0)
+    model.more.button.click()
+    target, mirrored = (model.own_forms[method].field(name) for name in ("target", "mirrored_corners"))
+    assert [target.itemText(number) for number in range(target.count())] == ["BF", "SHG"]
+    other = model.own_forms["cyclegan" if method == "pix2pix" else "pix2pix"]
+    assert target.isVisibleTo(model)
+    assert not other.field("target").isVisibleTo(model)
+    target.setCurrentText("SHG")
+    mirrored.click()
+    model.steps.setValue(2)
+    path = tmp_path / f"{method}.safetensors"
+    model.output.set_paths(path)
+    model.panel.start_button.click()
+    wait_for(lambda: not model.panel.is_running, 120_000)
+    header = read_header(path)
+    assert (header["representation"], header["target"]) == (method, "SHG")
+    assert (header["settings"]["steps"], header["settings"]["mirrored_corners"]) == (2, True)
+    assert [step for step, _ in model.plot.losses] == [2]
+    wait_for(lambda: len(viewer.layers) == 2)
+    fakes = viewer.layers["SHG as BF so far"], viewer.layers["BF as SHG so far"]
+    assert (fakes[0].rgb, fakes[1].data.ndim) == (True, 2)  # each with the channels of the other modality
+    wait_for(lambda: "Compared in" in model.use.card.text() and method in model.use.card.text())
+    model.remove.click()
+    wait_for(lambda: len(viewer.layers) == 0)
+
+    query = viewer.add_image(read_image(pairs_folder / "sample-001_SHG.tif").squeeze(), name="query")
+    wait_for(lambda: model.use.modality.count() == 2)
+    model.use.modality.setCurrentText("SHG")
+    model.use.panel.start_button.click()
+    wait_for(lambda: f"{method} of query" in viewer.layers)
+    grey = run(represent(load_model(path), read_image(pairs_folder / "sample-001_SHG.tif"), "SHG"))
+    np.testing.assert_array_equal(viewer.layers[f"{method} of query"].data, grey[0])
+
+    index.images.set_paths(pairs_folder)
+    wait_for(lambda: index.modality.count() == 2)
+    index.modality.setCurrentText("BF")
+    wait_for(lambda: index.found.text().startswith("4 images found"))
+    index.output.set_paths(tmp_path / "fakes.cmrir")
+    index.panel.start_button.click()
+    wait_for(lambda: not index.panel.is_running)
+    wait_for(lambda: find.about.text() == "4 BF images")
+    wait_for(lambda: find.modality.currentText() == "SHG")
+    find.image.choose(query)
+    find.panel.start_button.click()
+    wait_for(lambda: not find.panel.is_running)
+    wait_for(lambda: not find.view.is_busy and find.view.found is not None)
+    assert len(find.view.found.result.hits) > 0
+    assert [text for kind, text in notifications if kind == "error"] == []
+
+
+def test_a_stopped_translation_is_kept_and_goes_on(dock, pairs_folder, tmp_path, wait_for):
+    widget = dock(ModelWidget)
+    widget.pairs.folder.set_paths(pairs_folder)
+    widget.method.setCurrentText("cyclegan")
+    widget.steps.setValue(1000)
+    output = tmp_path / "long.safetensors"
+    widget.output.set_paths(output)
+    widget.panel.start_button.click()
+    wait_for(lambda: "of 1000 steps" in widget.panel.message.text())
+    widget.panel.stop_button.click()
+    wait_for(lambda: output.exists() and not widget.panel.is_running)
+    done = read_header(output)["provenance"]["steps_done"]
+    assert 0 < done < 1000
+    wait_for(lambda: f"{done} of 1000, then stopped" in widget.use.card.text())
+    wait_for(lambda: widget.resume.isChecked())
+    widget.panel.start_button.click()
+    wait_for(lambda: re.search(r"(\d+) of 1000 steps", widget.panel.message.text()))
+    assert int(re.search(r"(\d+) of 1000 steps", widget.panel.message.text())[1]) > done
+    widget.panel.stop()
+    wait_for(lambda: not widget.panel.is_running)
 
 
 def test_training_on_two_layers(viewer, dock, pairs_folder, tmp_path, wait_for):
@@ -292,6 +374,29 @@ def run_command(command):
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 0
+
+
+def test_the_copied_training_of_a_translation_gives_the_same_model(dock, pairs_folder, tmp_path, wait_for):
+    widget = dock(ModelWidget)
+    widget.pairs.folder.set_paths(pairs_folder)
+    widget.method.setCurrentText("cyclegan")
+    for name in ("mirrored_corners", "unpaired"):
+        widget.own_forms["cyclegan"].field(name).click()
+    widget.own_forms["cyclegan"].field("target").setCurrentText("SHG")
+    widget.steps.setValue(1)
+    output = tmp_path / "m.safetensors"
+    widget.output.set_paths(output)
+    (button,) = widget.panel.findChildren(CopyButton)
+    texts = [copied(button, language, wait_for) for language in ("command", "python")]
+    widget.train()
+    wait_for(lambda: not widget.panel.is_running)
+    expected = load_model(output)
+    assert expected.settings.unpaired
+    assert expected.target == "SHG"
+    for text, do in zip(texts, (run_command, lambda text: exec(text, {})), strict=True):
+        output.unlink()
+        do(text)
+        assert load_model(output).fingerprint == expected.fingerprint
 
 
 @pytest.mark.parametrize("source", ["folder", "layers"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from napari_cmrir.napari.coordinates import ImageSnapshot
     from napari_cmrir.napari.region_query import Query
-    from napari_cmrir.representations.training_settings import TrainingSettings
 
 __all__ = [
     "CopyButton",
@@ -197,8 +196,9 @@ def train_text(
     language: Language,
     pairs: Path,
     modalities: tuple[str, str],
-    settings: TrainingSettings,
+    method: str,
     preset: str,
+    changes: Mapping[str, Any],
     output: Path,
     resume: bool,
 ) -> str:
@@ -212,10 +212,12 @@ def train_text(
         Folder of pairs.
     modalities : tuple of two str
         Their names.
-    settings : TrainingSettings
-        Those of the preset with other steps and another seed.
+    method : str
+        The representation that is trained.
     preset : str
-        Its name.
+        Name of its preset.
+    changes : mapping of str to value
+        Settings that are not those of the preset, steps and seed among them.
     output : Path
         The model file.
     resume : bool
@@ -223,16 +225,19 @@ def train_text(
     """
     if language == "command":
         words = ["train", pairs, "--modalities", *modalities, "--output", output, "--preset", preset]
-        numbers = ["--steps", settings.steps, "--seed", settings.seed]
-        return _line(*words, *numbers, *(["--resume"] if resume else []))
+        words += ["--representation", method] if method != "comir" else []
+        for name, value in changes.items():
+            flag = name.replace("_", "-")
+            words += ([f"--{flag}"] if value else [f"--no-{flag}"]) if isinstance(value, bool) else []
+            words += [f"--{flag}", value] if not isinstance(value, bool) else []
+        return _line(*words, *(["--resume"] if resume else []))
     return _script(
-        "from napari_cmrir.representations.training_settings import PRESETS",
-        "",
         f"modalities = {modalities!r}",
         f"pairs = cmrir.find_pairs({str(pairs)!r}, modalities)",
-        f'changes = {{"steps": {settings.steps}, "seed": {settings.seed}}}',
-        f"settings = PRESETS[{preset!r}].model_copy(update=changes)",
-        f"job = cmrir.train(pairs, modalities, settings, output={str(output)!r}, resume={resume})",
+        f"preset = cmrir.REPRESENTATIONS[{method!r}].presets[{preset!r}]",
+        f"settings = preset.model_copy(update={dict(changes)!r})",
+        f"job = cmrir.train(pairs, modalities, settings, representation={method!r},",
+        f"                  output={str(output)!r}, resume={resume})",
         "model = cmrir.run(job)",
     )
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image
 from napari.utils.notifications import show_info
-from qtpy.QtCore import QPointF, QRectF, QSize, Qt
-from qtpy.QtGui import QColor, QPainter, QPalette, QPen, QPolygonF
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -20,7 +17,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -32,162 +28,42 @@ from napari_cmrir.napari.copy_commands import CopyButton, Language, kept_folder,
 from napari_cmrir.napari.dock import PluginLayers, ScrolledDock, SettingsForm, open_dock
 from napari_cmrir.napari.form_fields import Folded, PathEdit, heading
 from napari_cmrir.napari.jobs import tasks
-from napari_cmrir.napari.jobs.job_panel import JobPanel
+from napari_cmrir.napari.jobs.job_panel import JobPanel, TrainingPlot
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
 from napari_cmrir.napari.model_use import ModelUse
 from napari_cmrir.napari.pair_source import PairSource
 from napari_cmrir.representations.training_settings import (
+    CYCLEGAN_PRESETS,
+    PIX2PIX_PRESETS,
     PRESETS,
+    CycleGanSettings,
+    Pix2PixSettings,
     TrainingFigures,
     TrainingPreview,
     TrainingSettings,
 )
+from napari_cmrir.settings import Settings
 
 if TYPE_CHECKING:
     import napari.viewer
 
-__all__ = ["ModelWidget", "TrainingPlot"]
-
-
-_ON_DARK, _ON_LIGHT = ("#e69f00", "#56b4e9"), ("#8f5200", "#005a8f")  # distinguishable for the colour-blind
-_LEFT, _RIGHT, _TOP, _BOTTOM = 38, 34, 18, 16
-
-
-class TrainingPlot(QWidget):
-    """Draws the loss (left axis) and the retrieval score (right axis, 0 to 100 %) over the steps."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.losses: list[tuple[float, float]] = []
-        self.scores: list[tuple[float, float]] = []
-        self._steps = 1.0
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self.setToolTip(
-            "The loss (lower is better) and, once measured, the share of validation"
-            " regions that are retrieved first (higher is better)"
-        )
-        self.setAccessibleName("Loss and retrieval score")
-
-    def sizeHint(self) -> QSize:  # noqa: N802
-        """Return the preferred size."""
-        return QSize(200, 120)
-
-    def clear(self) -> None:
-        """Draw an empty plot."""
-        self.losses, self.scores = [], []
-        self.update()
-
-    def add(self, step: float, loss: float | None, score: float | None) -> None:
-        """Add the values of a step.
-
-        Parameters
-        ----------
-        step : float
-            Steps done, up to which the plot goes.
-        loss : float or None
-            The loss.
-        score : float or None
-            Share of regions retrieved first, 0 to 1.
-        """
-        self._steps = max(step, 1.0)
-        if loss is not None and math.isfinite(loss):
-            self.losses.append((step, loss))
-        if score is not None and (not self.scores or self.scores[-1][1] != score):
-            self.scores.append((step, score))
-        self.update()
-
-    def paintEvent(self, _: Any) -> None:  # noqa: N802
-        """Draw the plot."""
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        frame = QRectF(self.rect()).adjusted(_LEFT, _TOP, -_RIGHT, -_BOTTOM)
-        ink = self.palette().color(QPalette.ColorRole.Text)
-        font = painter.font()
-        font.setPointSizeF(max(6.0, font.pointSizeF() * 0.8))
-        painter.setFont(font)
-        faint = QColor(ink)
-        faint.setAlphaF(0.3)
-        painter.setPen(QPen(faint, 1))
-        painter.drawRect(frame)
-        painter.setPen(ink)
-        painter.drawText(
-            QRectF(_LEFT, frame.bottom(), frame.width(), _BOTTOM),
-            Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter,
-            f"{self._steps:.0f} steps",
-        )
-        loss, retrieval = _ON_DARK if ink.lightnessF() > 0.5 else _ON_LIGHT
-        self._draw_losses(painter, frame, loss)
-        self._draw_scores(painter, frame, retrieval)
-        painter.end()
-
-    def _draw_losses(self, painter: QPainter, frame: QRectF, colour: str) -> None:
-        values = [value for _, value in self.losses]
-        low, high = (min(values), max(values)) if values else (0.0, 1.0)
-        if high - low < 1e-9:
-            low, high = low - 0.5, high + 0.5
-        last = f"loss {values[-1]:.3f}" if values else "loss"
-        self._draw(painter, frame, self.losses, low, high, colour)
-        left = QRectF(0, frame.top() - 6, _LEFT - 4, 12)
-        right = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-        if values:
-            painter.drawText(left, right, f"{high:.2f}")
-            painter.drawText(left.translated(0, frame.height()), right, f"{low:.2f}")
-        painter.drawText(
-            QRectF(_LEFT, 0, frame.width(), _TOP),
-            Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter,
-            last,
-        )
-
-    def _draw_scores(self, painter: QPainter, frame: QRectF, colour: str) -> None:
-        if not self.scores:
-            return
-        self._draw(painter, frame, self.scores, 0.0, 1.0, colour)
-        side = QRectF(frame.right() + 3, frame.top() - 6, _RIGHT - 3, 12)
-        painter.drawText(side, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, "100%")
-        painter.drawText(
-            side.translated(0, frame.height()),
-            Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter,
-            "0%",
-        )
-        painter.drawText(
-            QRectF(_LEFT, 0, frame.width(), _TOP),
-            Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter,
-            f"retrieved first {self.scores[-1][1]:.0%}",
-        )
-
-    def _draw(
-        self,
-        painter: QPainter,
-        frame: QRectF,
-        points: list[tuple[float, float]],
-        low: float,
-        high: float,
-        colour: str,
-    ) -> None:
-        line = QPolygonF(
-            [
-                QPointF(
-                    frame.left() + frame.width() * min(step / self._steps, 1.0),
-                    frame.bottom() - frame.height() * (value - low) / (high - low),
-                )
-                for step, value in points
-            ]
-        )
-        painter.setPen(QPen(QColor(colour), 2))
-        painter.drawPolyline(line)
-        if points:
-            painter.setBrush(QColor(colour))
-            painter.drawEllipse(line[line.size() - 1], 2.5, 2.5)
-            painter.setBrush(Qt.BrushStyle.NoBrush)
+__all__ = ["ModelWidget"]
 
 
 _MODELS = "CoMIR models (*.safetensors)"
-_Training = tuple[Path | tuple[ImageSnapshot, ImageSnapshot], tuple[str, str], TrainingSettings, Path]
+_METHODS: dict[str, Mapping[str, Settings]] = {
+    "comir": PRESETS,
+    "pix2pix": PIX2PIX_PRESETS,
+    "cyclegan": CYCLEGAN_PRESETS,
+}
+"""The presets of each representation that is trained."""
+_Source = Path | tuple[ImageSnapshot, ImageSnapshot]
+_Training = tuple[_Source, tuple[str, str], Settings, Path, str]
 
 
 class ModelWidget(ScrolledDock):
-    """Train a CoMIR model and watch its progress, or load one and see its properties.
+    """Train a CoMIR model, pix2pix or CycleGAN and watch its progress, or load one and see its properties.
 
     Parameters
     ----------
@@ -225,6 +101,13 @@ class ModelWidget(ScrolledDock):
         self._connect()
 
     def _make_training_fields(self) -> None:
+        self.method = QComboBox()
+        self.method.addItems(list(_METHODS))
+        self.method.setToolTip(
+            "comir: brings both modalities to images of one kind; pix2pix, cyclegan: translate one modality"
+            " into the other, the paper's alternatives, which find less"
+        )
+        self.method.setAccessibleName("Method")
         self.preset = QComboBox()
         self.preset.addItems(list(PRESETS))
         self.preset.setToolTip("fast: a small network for a laptop; paper: as published, much slower")
@@ -232,12 +115,21 @@ class ModelWidget(ScrolledDock):
         self.steps: Any = self._training_form.field("steps")
         self.seed: Any = self._training_form.field("seed")
         self.preset.setAccessibleName("Preset")
+        names = ["target", "mirrored_corners"]
+        labels = {"target": "Compare in"}
+        self.own_forms: dict[str, SettingsForm[Any]] = {
+            "pix2pix": SettingsForm(Pix2PixSettings, [*names, "inference_dropout"], labels, parent=self),
+            "cyclegan": SettingsForm(CycleGanSettings, [*names, "unpaired"], labels, parent=self),
+        }
+        """Settings of a translation that a CoMIR model does not have."""
         self.output = PathEdit(["save"], "Save the model as", "The model file to write", _MODELS)
         self.resume = QCheckBox("Continue the stopped training")
         self.resume.setToolTip("There is a checkpoint of these pairs and settings beside the model file")
         self.resume.hide()
-        self.previews = QCheckBox("Show the CoMIRs of a pair as layers")
-        self.previews.setToolTip("Add the two CoMIRs of one pair as layers, and update them during training")
+        self.previews = QCheckBox("Show a pair as layers")
+        self.previews.setToolTip(
+            "Add what is made of the two images of one pair as layers, and update them during training"
+        )
         self.previews.setChecked(True)
 
     def _lay_out(self) -> None:
@@ -246,6 +138,7 @@ class ModelWidget(ScrolledDock):
         how.addWidget(QLabel("steps"))
         how.addWidget(self.steps, 1)
         form = QFormLayout()
+        form.addRow("Method", self.method)
         form.addRow("Preset", how)
         form.addRow("Save as", self.output)
         form.addRow("", self.resume)
@@ -254,6 +147,13 @@ class ModelWidget(ScrolledDock):
         folded.setContentsMargins(0, 0, 0, 0)
         folded.addRow("Seed", self.seed)
         folded.addRow("", self.previews)
+        self._own_rows = {method: QWidget() for method in self.own_forms}
+        for method, row in self._own_rows.items():
+            own = QFormLayout(row)
+            own.setContentsMargins(0, 0, 0, 0)
+            for widget in self.own_forms[method].container:
+                own.addRow(widget.label if widget.name == "target" else "", widget.native)
+            folded.addRow(row)
         self.more = Folded("More settings", "Settings that are rarely needed", seldom)
         layout = QVBoxLayout(self.content)
         layout.addWidget(heading("Train a model"))
@@ -272,7 +172,11 @@ class ModelWidget(ScrolledDock):
         layout.addStretch(1)
 
     def _connect(self) -> None:
+        self.method.currentTextChanged.connect(self._show_preset)
         self.preset.currentTextChanged.connect(self._show_preset)
+        for line in self.pairs.modalities:
+            line.textChanged.connect(self._name_targets)
+        self._name_targets()
         self._checkpoints = DebouncedQuery(self)
         self._checkpoints.answered.connect(self._show_checkpoint)
         self.output.changed.connect(self._look_for_checkpoint)
@@ -289,7 +193,8 @@ class ModelWidget(ScrolledDock):
         self.lead_on.setEnabled(self.session.model is not None)
         self._show_preset()
         first, second = self.pairs.modalities
-        self.remember("model", first=first, second=second, preset=self.preset, previews=self.previews)
+        self.remember("model", first=first, second=second, method=self.method, preset=self.preset)
+        self.remember("model", previews=self.previews)
         self.remember("model", folder=self.pairs.folder)
         self.remember("model", load=self.use.load)
         finder = self.pairs.finder
@@ -309,9 +214,11 @@ class ModelWidget(ScrolledDock):
             return
         self.plot.clear()
         self.plot.show()
-        self._training = pairs, self.pairs.names, settings, output
+        method = self.method.currentText()
+        self._training = pairs, self.pairs.names, settings, output, method
         job = partial(_train, *self._training, self._resumes())
-        self.panel.run("Training a CoMIR model", job, self._take_model)
+        title = "Training a CoMIR model" if method == "comir" else f"Training {method}"
+        self.panel.run(title, job, self._take_model)
 
     def check(self) -> None:
         """Read the pairs, and list problems for the training."""
@@ -353,8 +260,12 @@ class ModelWidget(ScrolledDock):
             layers.remove_layers()
         self._previews.remove_all()
 
-    def _settings(self) -> TrainingSettings:
-        return self._training_form.value(PRESETS[self.preset.currentText()])
+    def _settings(self) -> Settings:
+        method = self.method.currentText()
+        chosen = _METHODS[method][self.preset.currentText()]
+        common: Any = self._training_form.value()
+        chosen = chosen.model_copy(update={"steps": common.steps, "seed": common.seed})
+        return self.own_forms[method].value(chosen) if method in self.own_forms else chosen
 
     def _output(self) -> Path:
         path = self.output.path
@@ -364,12 +275,19 @@ class ModelWidget(ScrolledDock):
 
     def _write(self, language: Language) -> Callable[[], str]:
         pairs, settings, output = self.pairs.chosen(), self._settings(), self._output()
-        names, preset, resume = self.pairs.names, self.preset.currentText(), self._resumes()
+        names, resume = self.pairs.names, self._resumes()
+        method, preset = self.method.currentText(), self.preset.currentText()
+        preset_settings = _METHODS[method][preset]
+        changes = {
+            name: value
+            for name, value in settings.model_dump().items()
+            if name in ("steps", "seed") or value != getattr(preset_settings, name)
+        }
 
         def text() -> str:
             folder = pairs if isinstance(pairs, Path) else pairs_of(*pairs, names, kept_folder())
             goes_on = _has_checkpoint(output) if resume is None else resume
-            return train_text(language, folder, names, settings, preset, output, goes_on)
+            return train_text(language, folder, names, method, preset, changes, output, goes_on)
 
         return text
 
@@ -404,7 +322,23 @@ class ModelWidget(ScrolledDock):
         self.panel.tell(f"{len(problems)} problems" if problems else "The pairs have no problems.")
 
     def _show_preset(self) -> None:
-        self._training_form.show(PRESETS[self.preset.currentText()])
+        method = self.method.currentText()
+        settings = _METHODS[method][self.preset.currentText()]
+        for name in ("steps", "seed"):
+            self._training_form.container[name].value = getattr(settings, name)
+        for name, row in self._own_rows.items():
+            row.setVisible(name == method)
+        if method in self.own_forms:
+            self.own_forms[method].show(settings)
+
+    def _name_targets(self) -> None:
+        """Call the modalities that a translation can be compared in by their names."""
+        first, second = self.pairs.names
+        for form in self.own_forms.values():
+            combo: Any = form.container["target"]
+            chosen = combo.value
+            combo.choices = [(second or "second", "second"), (first or "first", "first")]
+            combo.value = chosen
 
     def _look_for_checkpoint(self) -> None:
         self._checkpoints.forget()
@@ -445,46 +379,43 @@ class ModelWidget(ScrolledDock):
         self.figures.setVisible(True)
 
     def _show_preview(self, modality: str, comir: Any) -> None:
-        plane = comir[0] if comir.ndim == 3 else comir
-        name = f"CoMIR of {modality} so far"
+        method = "comir" if self._training is None else self._training[-1]
+        plane = np.moveaxis(comir, 0, -1) if method != "comir" and len(comir) == 3 else comir[0]
+        first, second = self.pairs.names
+        other = second if modality == first else first
+        name = f"CoMIR of {modality} so far" if method == "comir" else f"{modality} as {other} so far"
         metadata = {"napari-cmrir": {"is_result": True}}
         scale, units = _pixels_like(self.viewer)
         shift = (0, 1.1 * plane.shape[1] * self.pairs.names.index(modality) * scale[1])  # beside each other
         make = partial(Image, plane, name=name, metadata=metadata, translate=shift, scale=scale, units=units)
-        self._previews.put(modality, plane, make)
+        self._previews.put(name, plane, make)
 
 
-def _do(
-    task: Callable[..., Job[Path]],
-    source: Path | tuple[ImageSnapshot, ImageSnapshot],
-    *more: object,
-) -> Job[Path]:
+def _do(task: Callable[..., Job[Path]], source: _Source, *more: object) -> Job[Path]:
     """Run a task on the pairs of a folder, or on two layers."""
     pairs = source if isinstance(source, Path) else [tuple(layer.read() for layer in source)]
     return (yield from in_worker_process(task, pairs, *more))
 
 
 def _train(
-    source: Path | tuple[ImageSnapshot, ImageSnapshot],
+    source: _Source,
     names: tuple[str, str],
-    settings: TrainingSettings,
+    settings: Settings,
     output: Path,
+    method: str,
     resume: bool | None,
 ) -> Job[Path]:
     goes_on = _has_checkpoint(output) if resume is None else resume
-    return (yield from _do(tasks.train, source, names, settings, output, goes_on))
+    return (yield from _do(tasks.train, source, names, settings, output, goes_on, method))
 
 
 def _keep_best(
-    source: Path | tuple[ImageSnapshot, ImageSnapshot],
-    names: tuple[str, str],
-    settings: TrainingSettings,
-    output: Path,
+    source: _Source, names: tuple[str, str], settings: Settings, output: Path, method: str
 ) -> Job[Path | None]:
     """Make a model from the checkpoint of a stopped training, if there is one."""
     if not _has_checkpoint(output):
         return None
-    return (yield from _do(tasks.keep_best, source, names, settings, output))
+    return (yield from _do(tasks.keep_best, source, names, settings, output, method))
 
 
 def _has_checkpoint(output: Path) -> bool:

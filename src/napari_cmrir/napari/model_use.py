@@ -46,8 +46,9 @@ _MODELS = "CoMIR models (*.safetensors *.pt)"
 
 @dataclass(frozen=True, eq=False)
 class _Represented:
-    """The CoMIR of a layer, and its placement."""
+    """The CoMIR of a layer, or its grey values where a translation compares it, and its placement."""
 
+    kind: str
     name: str
     comir: NDArray[np.uint8]
     placement: Placement
@@ -176,7 +177,7 @@ class ModelUse(QWidget):
         frame = placement.region_frame(Region.whole(represented.comir.shape[1:]))
         for number, plane in enumerate(represented.comir, 1):
             which = f" {number}" if channels > 1 else ""
-            name = f"CoMIR{which} of {represented.name}"
+            name = f"{represented.kind}{which} of {represented.name}"
             pixels = placement.expanded(plane)
             metadata = {"napari-cmrir": {"is_result": True}}
             self._shown.remove(name)
@@ -232,8 +233,11 @@ def _card(path: Path) -> tuple[str, KnownModalities]:
 
 
 def _represent(model: Path, image: ImageSnapshot, modality: str, placement: Placement) -> Job[_Represented]:
+    from napari_cmrir.representations.model_file import read_header
+
+    kind = read_header(model).get("representation", "comir")
     comir = yield from in_worker_process(tasks.represent, model, image.read(), modality)
-    return _Represented(image.name, comir, placement)
+    return _Represented("CoMIR" if kind.startswith("comir") else kind, image.name, comir, placement)
 
 
 def _beside(path: Path) -> Path:

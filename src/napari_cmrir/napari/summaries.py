@@ -151,6 +151,8 @@ def model_rows(model: Path) -> list[tuple[str, str]]:
         ]
     else:
         rows.append(("Representation", header["representation"]))
+        rows += [("Compared in", header["target"])] if "target" in header else []
+        rows += [("Steps", f"{_steps(settings, provenance)}{loss}")] if "steps" in settings else []
     score, pixel_size = header.get("score") or {}, header.get("pixel_size")
     if "retrieval" in score:
         rows.append(("Retrieves", f"{score['retrieval']:.0%} of the validation regions first"))

@@ -286,11 +286,14 @@ class RepresentationKind:
     presets : mapping of str to settings
         Settings of `train` by name. The command line uses ``fast`` by default. A study does not train a kind
         that has presets on the pairs that it searches; its model must be given.
+    keep : callable, optional
+        As ``train``, without ``resume``: writes the model of an interrupted training from its checkpoint.
     """
 
     load: Callable[[dict[str, Any], dict[str, Tensor]], Representation]
     train: Callable[..., Job[Any]]
     presets: Mapping[str, Any] = field(default_factory=dict)
+    keep: Callable[..., Job[Any]] | None = None
 
 
 REPRESENTATIONS: Registry[RepresentationKind] = Registry(

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from napari_cmrir.repository.repository import Repository
     from napari_cmrir.representations.base import Representation
     from napari_cmrir.representations.comir.training.pair_checks import PairProblem
-    from napari_cmrir.representations.training_settings import TrainingSettings
     from napari_cmrir.search.explain import Explanation
     from napari_cmrir.search.hits import Hit, SearchResult
     from napari_cmrir.search.settings import SearchSettings
+    from napari_cmrir.settings import Settings
 
 __all__ = [
     "MODELS",
@@ -193,9 +193,10 @@ class Indexed:
 def train(
     pairs: Path | Sequence[tuple[NDArray[Any], NDArray[Any]]],
     modalities: tuple[str, str],
-    settings: TrainingSettings,
+    settings: Settings,
     output: Path,
     resume: bool,
+    representation: str = "comir",
 ) -> Job[Path]:
     """Train a model, and return its file.
 
@@ -203,36 +204,33 @@ def train(
     ----------
     pairs : Path or sequence of (first, second) arrays
         A folder, or the images.
-    modalities, settings, output, resume
-        As `comir.training.train`.
+    modalities, settings, output, resume, representation
+        As `representations.base.train`.
     """
     yield Progress(0, None, "pairs", "Starting")
     _make_room()
-    from napari_cmrir.representations.comir.training import train as training
+    from napari_cmrir.representations.base import REPRESENTATIONS
 
-    found = _found(pairs, modalities)
-    yield from training.train(found, modalities, settings, output=output, resume=resume)
+    train_kind = REPRESENTATIONS[representation].train
+    yield from train_kind(_found(pairs, modalities), modalities, settings, output=output, resume=resume)
     return output
 
 
 def keep_best(
     pairs: Path | Sequence[tuple[NDArray[Any], NDArray[Any]]],
     modalities: tuple[str, str],
-    settings: TrainingSettings,
+    settings: Settings,
     output: Path,
+    representation: str = "comir",
 ) -> Job[Path]:
-    """Make a model from the checkpoint of a stopped training, and return its file.
-
-    Parameters
-    ----------
-    pairs, modalities, settings, output
-        As they were given to `train`.
-    """
+    """Make a model from the checkpoint of a stopped `train`, of the same arguments, and return its file."""
     yield Progress(0, None, "pairs", "Keeping the best so far")
     _make_room()
-    from napari_cmrir.representations.comir.training import train as training
+    from napari_cmrir.representations.base import REPRESENTATIONS
 
-    yield from training.keep_best(_found(pairs, modalities), modalities, settings, output=output)
+    keep = REPRESENTATIONS[representation].keep
+    assert keep is not None  # the dock offers no kind without it
+    yield from keep(_found(pairs, modalities), modalities, settings, output=output)
     return output
 
 

@@ -21,7 +21,7 @@ from napari_cmrir.representations.base import RepresentationKind
 from napari_cmrir.representations.comir.training.patches import sample
 from napari_cmrir.representations.devices import peak_memory
 from napari_cmrir.representations.model_file import SteppedTrainer
-from napari_cmrir.representations.training import run_training
+from napari_cmrir.representations.training import keep_latest, run_training
 from napari_cmrir.representations.training_settings import (
     CYCLEGAN_PRESETS,
     PIX2PIX_PRESETS,
@@ -275,6 +275,7 @@ def _reduced(image: NDArray[np.float32], factor: int) -> Tensor:
 
 
 def _train(
+    course: Callable[..., Job[TranslationModel]],
     play: Callable[[Any, tuple[int, int], torch.device], Game],
     model: type[TranslationModel],
     pairs: Sequence[Pair | ArrayPair],
@@ -282,14 +283,32 @@ def _train(
     settings: TranslationSettings | None = None,
     **how: Any,
 ) -> Job[TranslationModel]:
-    """Train both directions; see `napari_cmrir.train`. Without settings, those of the preset ``fast``."""
+    """Train both directions, or keep what was learnt; without settings, by those of the preset ``fast``.
+
+    Parameters
+    ----------
+    course : callable
+        `run_training` or `keep_latest`.
+    play, model
+        See `TranslationTrainer`.
+    pairs, modalities, settings, **how
+        See `napari_cmrir.train`.
+    """
     trainer = partial(TranslationTrainer, play, model)
     chosen = settings or model.presets["fast"]
-    trained: TranslationModel = yield from run_training(trainer, pairs, modalities, chosen, **how)
+    trained: TranslationModel = yield from course(trainer, pairs, modalities, chosen, **how)
     return trained
 
 
-PIX2PIX = RepresentationKind(Pix2PixModel.from_file, partial(_train, Pix2Pix, Pix2PixModel), PIX2PIX_PRESETS)
+PIX2PIX = RepresentationKind(
+    Pix2PixModel.from_file,
+    partial(_train, run_training, Pix2Pix, Pix2PixModel),
+    PIX2PIX_PRESETS,
+    partial(_train, keep_latest, Pix2Pix, Pix2PixModel),
+)
 CYCLEGAN = RepresentationKind(
-    CycleGanModel.from_file, partial(_train, CycleGan, CycleGanModel), CYCLEGAN_PRESETS
+    CycleGanModel.from_file,
+    partial(_train, run_training, CycleGan, CycleGanModel),
+    CYCLEGAN_PRESETS,
+    partial(_train, keep_latest, CycleGan, CycleGanModel),
 )

@@ -205,4 +205,4 @@ def keep_best(
     return model
 
 
-COMIR = RepresentationKind(ComirModel.from_file, train, PRESETS)
+COMIR = RepresentationKind(ComirModel.from_file, train, PRESETS, keep_best)
