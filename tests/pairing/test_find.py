@@ -213,7 +213,7 @@ def _blind(self, number, model):
 
 @pytest.mark.slow
 def test_a_further_round_trains_on_the_pairs_and_ends_when_nothing_is_new(folders, model, tmp_path):
-    settings = PairingSettings(rounds=3, training_steps=60)
+    settings = PairingSettings(rounds=3, training_steps=30)
     job = find_aligned_pairs(folders.first, folders.second, MODALITIES, model, tmp_path, settings=settings)
     result = run(job)
     assert result.rounds >= 2
