@@ -102,6 +102,31 @@ print("ALIVE")
 os._exit(0)
 """
 
+REMOVE_AT_ONCE = """
+from napari_cmrir.napari.dock import open_dock
+
+open_dock(viewer, "find")
+image = viewer.add_image(np.eye(64))
+live(0.2)
+corners = np.array([[1.0, 1], [1, 41], [41, 41], [41, 1]])
+for number in range(3):
+    layers = [viewer.add_shapes([corners]), viewer.add_shapes([corners + 2]), viewer.add_image(np.eye(64))]
+    live(0.2)
+    layers[0].add(corners + 4)
+    layers[1].add(corners + 6)
+    layers[2].data = np.eye(48)  # OpenGL commands are pending: nothing is painted before the removal
+    for layer in reversed(layers):
+        viewer.layers.remove(layer)
+    live(0.2)
+    viewer.add_shapes([corners])
+    live(0.2)
+viewer.layers.clear()
+viewer.add_image(np.eye(64))
+live(0.2)
+print("ALIVE")
+os._exit(0)
+"""
+
 MONKEY = """
 import random, threading, traceback
 from napari_cmrir.images.readers import read_image
@@ -272,6 +297,15 @@ def test_docks_close_and_are_collected(binding):
 
 def test_the_canvas_changes_after_results_are_removed(repository_path, pairs_folder):
     ended = run_program(REMOVE_RESULTS, repository_path, pairs_folder / "sample-000_SHG.tif")
+    assert (ended.returncode, "ALIVE" in ended.stdout) == (0, True), ended.stderr[-3000:]
+
+
+@pytest.mark.parametrize("binding", BINDINGS)
+def test_layers_are_removed_at_once(binding):
+    """The user's own removals, too: without a dock, napari 0.9 ends in glDrawArrays at the second one."""
+    if importlib.util.find_spec(BINDINGS[binding]) is None:
+        pytest.skip(f"{BINDINGS[binding]} is not installed")
+    ended = run_program(REMOVE_AT_ONCE, binding=binding)
     assert (ended.returncode, "ALIVE" in ended.stdout) == (0, True), ended.stderr[-3000:]
 
 

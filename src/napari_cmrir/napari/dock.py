@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
+from weakref import ref
 
 from magicgui.widgets import Container, create_widget
 from pydantic import ValidationError
+from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
+from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import (
     QDockWidget,
     QDoubleSpinBox,
@@ -40,8 +43,8 @@ __all__ = ["DOCKS", "Dock", "PluginLayers", "ScrolledDock", "SettingsForm", "ope
 class PluginLayers:
     """Layers of a viewer that a widget owns; each change runs in a separate turn of the event loop.
 
-    napari draws between two turns: several layers removed without a paint in between can end the program in
-    the graphics driver (seen with napari 0.9 and software OpenGL).
+    napari collects garbage for each layer that is removed, and compiles shaders for each that is added: two
+    in one turn would stop the window twice as long.
 
     Parameters
     ----------
@@ -214,7 +217,11 @@ class ScrolledDock(Dock):
             self._joining.start(0)
 
     def _join_tabs(self) -> None:
-        _join_tabs(self)
+        frame = _frame_of(self)
+        window = frame.parent() if frame is not None else None
+        if isinstance(window, QMainWindow):
+            _remove_in_canvas_context(self.viewer, window)
+            _join_tabs(self, frame, window)
 
     def make_reachable(self) -> None:
         """Set the order of the Tab key, and name the buttons' keys in tooltips; call it after the layout."""
@@ -228,13 +235,33 @@ class ScrolledDock(Dock):
         align_labels(self.content)
 
 
-def _join_tabs(dock: Dock) -> None:
-    """Show a dock as a tab of the area of another dock of the plugin, in front; stacked, each has 60 px."""
-    frame = _frame_of(dock)
-    window = frame.parent() if frame is not None else None
-    if frame is None or not isinstance(window, QMainWindow) or frame.isFloating():
+def _remove_in_canvas_context(viewer: Viewer, window: QMainWindow) -> None:
+    """Make the canvas' OpenGL context current whenever a layer of a viewer is about to be removed.
+
+    napari 0.9 flushes vispy's pending OpenGL commands when a layer is removed, in whichever context is
+    current: outside a paint that is the one with which Qt composes the window. The canvas' own context then
+    holds buffers and programs that no longer exist, and the next paint ends in a segmentation fault in
+    glDrawArrays. ``removing`` is the last event before that; napari calls the callbacks of others to
+    ``removed`` too late.
+    """
+    state = shared_state_of(viewer)
+    found = window.findChild(QOpenGLWidget)
+    if state.removes_in_context or found is None:
         return
-    if window.tabifiedDockWidgets(frame):  # another one has joined it
+    state.removes_in_context = True
+    canvas = ref(found)
+
+    def make_current(_: object = None) -> None:
+        widget = canvas()
+        if widget is not None and isalive(widget) and widget.isValid():
+            widget.makeCurrent()
+
+    behind_proxy(viewer).layers.events.removing.connect(make_current)
+
+
+def _join_tabs(dock: Dock, frame: QDockWidget, window: QMainWindow) -> None:
+    """Show a dock as a tab of the area of another dock of the plugin, in front; stacked, each has 60 px."""
+    if frame.isFloating() or window.tabifiedDockWidgets(frame):  # another one has joined it
         return
     for other in window.findChildren(Dock):
         beside = _frame_of(other)

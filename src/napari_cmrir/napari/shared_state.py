@@ -46,6 +46,8 @@ class SharedState:
         self._repository: Path | None = None
         self.left: tuple[list[Layer], list[Layer]] = [], []
         """Layers of hits, and layers hidden for them, that a closed dock has left to the next."""
+        self.removes_in_context = False
+        """Whether the canvas' OpenGL context is made current before napari removes a layer."""
 
     @property
     def model(self) -> Path | None:
