@@ -8,9 +8,11 @@ import tifffile
 from napari_cmrir import jobs
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.records import StudySettings, Variant
-from napari_cmrir.evaluation.report.comparison import REPLACEMENT, RERANKING
+from napari_cmrir.evaluation.report.comparison import REPLACEMENT, RERANKING, published_figures
 from napari_cmrir.evaluation.report.tables import study_tables
 from napari_cmrir.evaluation.retrievers.base import RETRIEVERS, Retriever
+from napari_cmrir.evaluation.retrievers.krawtchouk import Krawtchouk
+from napari_cmrir.evaluation.retrievers.tcnet import TcNet
 from napari_cmrir.evaluation.study import StudyReport, study
 from napari_cmrir.representations.base import represent, train
 from napari_cmrir.representations.original import fit_original
@@ -208,6 +210,25 @@ def test_the_search_is_compared_with_every_system_query_by_query():
     assert [name, "mean grey", "BF in SHG, patch", "Acc@10", "75.0", "62.5", "3", "2", "1"] in rows
 
 
+def test_what_a_system_was_made_with_is_told(tmp_path):
+    fast, whole = TcNet.quick(tmp_path), TcNet(tmp_path)
+    assert [fast.card(11)[name] for name in ("preset", "steps", "seed", "trained_on", "weights")] == [
+        *("fast", 16, 0, 11, "a639ec97")
+    ]
+    assert [whole.card(40)[name] for name in ("preset", "steps", "weights")] == ["paper", 2000, "b2777c0a"]
+    assert [Krawtchouk(tmp_path).card(11)[name] for name in ("preset", "weights")] == ["paper", "-"]
+
+
+def test_figures_that_are_no_share_of_the_papers_queries_are_counted():
+    figures = published_figures()
+    tenths = {(2000 * k + 134) // 268 for k in range(135)}  # of a percent, rounded in whole numbers
+    odd = [figure for figure in figures if int(figure.replace(".", "")) not in tenths]
+    assert f"{len(odd)} of {len(figures)} figures of its tables are no share" in study_tables(
+        made_up(("BF", "SHG"))
+    )
+    assert {"71.4", "97.3", "43.4"} <= set(odd)
+
+
 def test_the_published_tables_agree_with_each_other():
     """Table 1's cells of SURF on CoMIRs are Table 2's top-10 without re-ranking."""
     for size in ("full", "patch"):
@@ -260,6 +281,8 @@ def test_whole_systems_are_asked_the_same_queries(grey_model, pairs, asked, tmp_
         assert figures["success"]["1"]["count"] == figures["ranks"].count(1)
     assert any(row[0] == "mean grey" for row in rows_of(study_tables(report), "Table 3: full image"))
     assert rows_of(study_tables(report), "The search against the other systems")[1][1] == "mean grey"
+    row = next(row for row in rows_of(study_tables(report), "Models") if row[0] == "mean grey")
+    assert row[1:] == ["-", "-", "-", "4", "-", "-"]  # it was fitted to four pairs
     file = next((output / "retrievers").glob("*.json"))
     written = file.stat().st_mtime_ns
     assert run_study().retrievers == report.retrievers

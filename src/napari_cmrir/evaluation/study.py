@@ -324,7 +324,8 @@ def _evaluate_retriever(
         }
         for condition, found in ranks[name].items()
     ]
-    return {"retriever": name, "caveat": retriever.caveat, "conditions": conditions}
+    card = retriever.card(len(training_pairs))
+    return {"retriever": name, "caveat": retriever.caveat, "card": card, "conditions": conditions}
 
 
 def _require_names(settings: StudySettings) -> None:

@@ -18,6 +18,8 @@ __all__ = [
     "RERANKING",
     "SUCCESS_RANKS",
     "compare_evaluations",
+    "is_share",
+    "published_figures",
     "read_evaluation",
 ]
 
@@ -204,6 +206,27 @@ COMPETITORS: dict[str, dict[str, dict[str, Row]]] = {
     },
 }
 """Table 3: by size, method, modality of the repository; the paper's own is SURF on CoMIRs, re-ranking 30."""
+
+
+def is_share(figure: str, total: int = 134) -> bool:
+    """Tell whether a percentage with one decimal can be a share of a number of queries.
+
+    Examples
+    --------
+    >>> is_share("61.2"), is_share("71.4"), is_share("100.0")  # 82 of 134; between 95 and 96; all
+    (True, False, True)
+    """
+    return figure in {f"{100 * count / total:.1f}" for count in range(total + 1)}
+
+
+def published_figures() -> list[str]:
+    """Give all figures of the paper's Tables 1 to 3 whose decimals are known."""
+    rows = [row for table in REPLACEMENT.values() for block in table.values() for row in block.values()]
+    for tables in (RERANKING, COMPETITORS):
+        rows += [row for table in tables.values() for block in table.values() for row in block.values()]
+    return [
+        figure for row in rows for figure in row if figure.replace(".", "", 1).isdigit() and "." in figure
+    ]
 
 
 _CONDITION = ("query", "repository", "pose", "size")

@@ -15,6 +15,8 @@ from napari_cmrir.evaluation.report.comparison import (
     REPLACEMENT,
     RERANKING,
     SUCCESS_RANKS,
+    is_share,
+    published_figures,
 )
 from napari_cmrir.evaluation.study import StudyReport
 from napari_cmrir.evaluation.summaries import REFINED, ConditionSummary
@@ -166,11 +168,14 @@ def _preface(report: StudyReport) -> str:
     by_rank = condition.get("chance", {})
     chance = ", ".join(f"{100 * value:.1f} % for the first {k}" for k, value in by_rank.items())
     of_chance = f", of which chance finds {chance}" if chance else ""
+    published = published_figures()
+    odd = sum(not is_share(figure) for figure in published)
     text = (
         f"Percentages with their 95 % Wilson intervals; {condition['fields']} fields are searched{of_chance}."
         " (T): turned and shifted. The paper's rows are of its own 134 pairs, of which"
         " chance finds 7.5 % for the first 10; guessing gives 3.0 to 11.9 % there, and two of its runs of the"
-        " same cell differ by up to 4 points."
+        f" same cell differ by up to 4 points; {odd} of {len(published)} figures of its tables are no share"
+        " of 134 queries, and may be means of several runs."
     )
     if any(variant.target for variant in report.variants):
         text += (
@@ -219,9 +224,10 @@ def _table_1(report: StudyReport) -> Iterator[tuple[str, Table]]:
 
 
 def _models(report: StudyReport) -> tuple[str, Table]:
-    """Say what every representation was made with."""
-    rows = [["Representation", "Preset", "Steps", "Seed", "Training pairs", "Weights", "Note"]]
-    for name, card in report.models.items():
+    """Say what every representation and every complete system was made with."""
+    rows = [["Method", "Preset", "Steps", "Seed", "Training pairs", "Weights", "Note"]]
+    systems = {name: found["card"] for name, found in report.retrievers.items() if "card" in found}
+    for name, card in {**report.models, **systems}.items():
         values = ("-" if card[key] is None else str(card[key]) for key in ("steps", "seed", "trained_on"))
         rows.append([name, card["preset"], *values, card["weights"][:12], card["caveat"] or "-"])
     return "Models", rows

@@ -56,6 +56,8 @@ class Retriever(ABC):
 
     caveat: str = ""
     """What must be said wherever its figures are shown; empty if nothing."""
+    backbone: str = ""
+    """Its network of ImageNet, a key of `IMAGENET`; empty if it has none."""
 
     def __init__(self, folder: str | os.PathLike[str], device: str = "auto") -> None:
         self.folder, self.device = Path(folder), device
@@ -64,6 +66,28 @@ class Retriever(ABC):
     def quick(cls, folder: str | os.PathLike[str], device: str = "auto") -> Self:
         """Make the system for a quick study: as it is, unless its training takes long."""
         return cls(folder, device)
+
+    def card(self, training_pairs: int) -> dict[str, Any]:
+        """Tell what it was made with: preset, steps or epochs, seed, pairs, weights and caveat.
+
+        Parameters
+        ----------
+        training_pairs : int
+            That it was fitted to, if it learns.
+        """
+        from napari_cmrir.bag_of_words.descriptors.resnet import IMAGENET
+
+        settings = getattr(self, "settings", None)
+        is_published = settings is not None and settings == type(settings)()
+        learns = type(self).fit is not Retriever.fit
+        return {
+            "preset": "fast" if self.caveat else "paper" if is_published else "own" if settings else "-",
+            "steps": getattr(settings, "epochs", None),
+            "seed": getattr(settings, "seed", None),
+            "trained_on": training_pairs if learns else None,
+            "weights": IMAGENET[self.backbone].digits if self.backbone else "-",
+            "caveat": self.caveat,
+        }
 
     def fit(self, pairs: Sequence[Pair], modalities: tuple[str, str]) -> Job[None]:
         """Learn from aligned pairs, if the system learns; by default it does not.

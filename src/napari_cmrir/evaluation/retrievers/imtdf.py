@@ -103,6 +103,8 @@ class Imtdf(Retriever):
     settings : ImtdfSettings, optional
     """
 
+    backbone = "resnet50"
+
     def __init__(
         self,
         folder: str | os.PathLike[str],

@@ -121,6 +121,7 @@ class TcNet(Retriever):
     ) -> None:
         super().__init__(folder, device)
         self.settings = settings or TcNetSettings()
+        self.backbone = self.settings.backbone
         self.scaling = PixelScaling(self.settings.transform)
         self.networks: dict[str, Embedding] = {}
         self._embedded: dict[str, dict[str, Tensor]] = {}
