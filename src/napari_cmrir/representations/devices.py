@@ -91,8 +91,8 @@ def training_precision(device: torch.device) -> torch.dtype:
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    if device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False):
-        return torch.bfloat16
+    if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities"):  # recent torch only
+        return torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16", False) else torch.float32
     return torch.float32
 
 
