@@ -4,7 +4,7 @@
 VENV ?= .venv
 QT_API ?= pyside6
 BIN := $(VENV)/bin
-SOURCES := src tests scripts $(wildcard benchmarks)
+SOURCES := src tests scripts docs examples $(wildcard benchmarks)
 RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3 python; do \
 	"$$python" -c '$(RECENT)' 2>/dev/null && command -v "$$python" && break; done)
@@ -13,7 +13,7 @@ export QT_API
 export PYTEST_QT_API := $(QT_API)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check constraints clean
+.PHONY: help demo test check docs constraints clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
@@ -34,11 +34,14 @@ check: $(VENV)/installed ## Run the linters, the type checker, the import contra
 	$(BIN)/python scripts/structure.py
 	$(BIN)/npe2 validate napari.yaml
 
+docs: $(VENV)/installed ## Build the documentation site in site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 constraints: $(VENV)/installed ## Write the versions installed in the virtual environment to constraints.txt
 	$(BIN)/python scripts/constraints.py > constraints.txt
 
 clean: ## Remove the virtual environment and the demo's output
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) demo-output site
 
 $(VENV)/installed: pyproject.toml constraints.txt scripts/environment.py
 	@"$(PYTHON)" -c '$(RECENT)' 2>/dev/null || { \
