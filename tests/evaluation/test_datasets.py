@@ -56,7 +56,16 @@ class Answer(BaseHTTPRequestHandler):
         if self.path == "/api/records/3874362":
             link = f"{server.address}/api/records/3874362/files/HighRes_Splits.zip/content"
             file = {"key": "HighRes_Splits.zip", "checksum": server.checksum, "links": {"self": link}}
-            self.reply(200, json.dumps({"id": 3874362, "files": [file]}).encode())
+            about = {"license": {"id": "cc-by-4.0"}}
+            self.reply(200, json.dumps({"id": 3874362, "files": [file], "metadata": about}).encode())
+        elif self.path == "/api/records/5557568":
+            files = []
+            for name in ("Zurich_patches.zip", "Balvan_patches.zip"):
+                link = f"{server.address}/api/records/5557568/files/{name}/content"
+                files.append({"key": name, "checksum": server.checksum, "links": {"self": link}})
+            self.reply(200, json.dumps({"id": 5557568, "files": files, "metadata": {}}).encode())
+        elif self.path.endswith("Zurich_patches.zip/content"):
+            self.reply(200, server.content)
         elif self.path.endswith("HighRes_Splits.zip/content"):
             start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
             self.reply(206 if start else 200, server.content[start:], server.cut_after)
@@ -162,6 +171,44 @@ def test_without_network_one_sentence_says_so(tmp_path):
 def test_a_record_that_is_not_there_is_told(record, tmp_path):
     with pytest.raises(InputError, match=r"There is no record 10\.5281/zenodo\.7"):
         jobs.run(fetch_dataset(tmp_path, doi="10.5281/zenodo.7", server=record.address))
+
+
+def test_the_source_and_its_licence_lie_beside_the_images(record, tmp_path):
+    dataset = fetch(record, tmp_path)
+    assert dataset.licence == "cc-by-4.0"
+    source = (tmp_path / "SOURCE.txt").read_text(encoding="utf-8")
+    assert "Eliceiri, Li and Keikhosravi" in source
+    assert "https://doi.org/10.5281/zenodo.3874362\nLicence: cc-by-4.0" in source
+
+
+def test_a_data_set_of_patches_is_one_archive_with_a_folder_for_each_modality(record, tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for letter in "AB":
+            for kind in "RT":
+                name = f"Zurich_patches/fold1/patch_tlevel2/{letter}/test/zh5_03_02_{kind}.tif"
+                file.writestr(name, tiff(9, letter == "B"))
+        file.writestr("Zurich_patches/fold1/patch_tlevel2/info_test.csv", "Filename")
+    record.content = buffer.getvalue()
+    record.checksum = "md5:" + hashlib.md5(record.content).hexdigest()
+    dataset = jobs.run(fetch_dataset(tmp_path, "nir_rgb", server=record.address))
+    assert sum(dataset.parts.values()) == 4
+    assert [path for path, _ in record.asked if "Balvan" in path] == []
+    transformed = next(part for part in dataset.parts if part.endswith("-transformed"))
+    (pair,) = find_pairs(tmp_path / transformed, ("NIR", "RGB"))
+    assert (pair.identifier, pair.paths[0].name) == ("zh5_03_02", "zh5_03_02_NIR.tif")
+    assert dataset.licence == ""
+    assert "Licence: see there" in (tmp_path / "SOURCE.txt").read_text(encoding="utf-8")
+
+
+def test_a_record_without_the_archive_says_what_it_has(record, tmp_path):
+    with pytest.raises(InputError, match=r"has no file Eliceiri\*; it has Balvan_patches.zip, Zurich"):
+        jobs.run(fetch_dataset(tmp_path, "shg_bf_patches", server=record.address))
+
+
+def test_an_unknown_data_set_is_told_with_the_known_ones(tmp_path):
+    with pytest.raises(InputError, match="There is no data set 'cats'; choose one of shg_bf, shg_bf_patches"):
+        jobs.run(fetch_dataset(tmp_path, "cats"))
 
 
 @pytest.mark.parametrize(

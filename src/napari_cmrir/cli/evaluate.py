@@ -294,19 +294,32 @@ def _verbs() -> None:
     """Fetch published data."""
 
 
+@datasets.command(name="list")
+def list_datasets() -> None:
+    """List the public data that can be fetched: name, modalities, DOI, authors and title."""
+    from napari_cmrir.evaluation.datasets import DATASETS
+
+    for name, data in DATASETS.items():
+        typer.echo(f"{name}: {' and '.join(data.modalities)}, https://doi.org/{data.doi}\n    {data.about}")
+
+
 @datasets.command()
 def fetch(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the data.")] = Path("shg_bf"),
+    name: Annotated[str, typer.Argument(help="Name of the data; see 'datasets list'.")] = "shg_bf",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for the data; by default its name.")
+    ] = None,
     server: Annotated[
         str | None, typer.Option(help="Address of a mirror with Zenodo's interface, to use instead.")
     ] = None,
 ) -> None:
-    """Fetch the paper's data: aligned SHG and brightfield images of tissue cores (Zenodo 3874362)."""
+    """Fetch public image pairs, by default the paper's: SHG and brightfield images of tissue cores."""
     from napari_cmrir.cli.jobs import draw
-    from napari_cmrir.evaluation.datasets import fetch_dataset
+    from napari_cmrir.evaluation.datasets import SOURCE, fetch_dataset
 
-    dataset = draw(fetch_dataset(output, server=server))
+    dataset = draw(fetch_dataset(output or Path(name), name, server=server))
     for part, count in dataset.parts.items():
         typer.echo(f"{dataset.folder / part}: {count} images")
     for path in dataset.unplaced:
         typer.echo(f"{path}: contains no image of the data set", err=True)
+    typer.echo(f"Licence, as the record states it: {dataset.licence or 'none'}; authors in {SOURCE}.")
