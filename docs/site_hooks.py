@@ -29,6 +29,8 @@ def on_files(files: Any, config: Any) -> Any:
         "reference/cli.md": cli_page(),
         "reference/settings.md": settings_page(),
     }
+    icon = ROOT / "src" / "napari_cmrir" / "data" / "icon.svg"
+    pages["images/icon.svg"] = icon.read_bytes()
     for path in sorted((ROOT / "examples").glob("*.py")):
         pages[f"tutorials/{path.stem}.md"] = tutorial_page(path)
         pages[f"tutorials/{path.stem}.ipynb"] = notebook(path)

@@ -5,10 +5,12 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from npe2 import PluginManifest
+from packaging.version import Version
 
 import napari_cmrir
 from napari_cmrir.registry import Registry
@@ -89,14 +91,27 @@ def test_every_command_of_the_manifest_can_be_imported(manifest):
     manifest.validate_imports()
 
 
-def test_one_version_everywhere():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+def test_the_version_of_a_release_is_that_of_the_changelog_and_the_citation():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    version = napari_cmrir.__version__
-    assert project["version"] == version
-    assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [version]
-    assert f"## {version}" in changelog
+    newest = re.search(r"^## (\S+)", changelog, re.MULTILINE)[1]
+    assert re.findall(r"^version: (.+)$", citation, re.MULTILINE) == [newest]
+    installed = napari_cmrir.__version__
+    assert installed == metadata.version("napari-cmrir")
+    assert installed == newest or Version(installed).is_devrelease
+
+
+def test_the_hub_finds_all_that_it_shows(manifest):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {"Documentation", "Source Code", "Bug Tracker", "User Support"} <= set(project["urls"])
+    assert project["license"] == "BSD-3-Clause"
+    assert "Framework :: napari" in project["classifiers"]
+    assert manifest.visibility == "public"
+    icon = manifest.icon.partition(":")[2]
+    assert (PACKAGE / icon).read_text(encoding="utf-8").startswith("<svg")
+    pictures = re.findall(r"!\[[^\]]+\]\((\S+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert pictures
+    assert all(address.startswith("https://") for address in pictures)
 
 
 def test_the_constraints_hold_on_any_machine():

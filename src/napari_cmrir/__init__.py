@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from napari_cmrir.search.rerankers import RERANKERS
     from napari_cmrir.search.settings import SearchSettings
 
-__version__ = "0.1.0"
+__version__: str
 
 __all__ = [
     "DESCRIPTORS",
@@ -115,9 +115,22 @@ _HOMES = {
     "write_hits": "search.hits:write_hits",
 }
 
+
+def _installed_version() -> str:
+    """Return the version that was installed: that of the git tag, or of the commits since then."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("napari-cmrir")
+    except PackageNotFoundError:  # a folder of sources on the path
+        return "0+unknown"
+
+
 if not TYPE_CHECKING:  # a type checker shall still report a name that is not there
 
     def __getattr__(name):
+        if name == "__version__":
+            return _installed_version()
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         module, _, attribute = _HOMES[name].partition(":")
