@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_cmrir.images.geometry import Region, cut
-from napari_cmrir.registration.correlation import correlate, turn
+from napari_cmrir.registration.correlation import RotatedTemplates, correlate, own_pixels, turn
 
 
 def literal_score(query: np.ndarray, mask: np.ndarray, field: np.ndarray, y: int, x: int) -> float:
@@ -76,3 +76,29 @@ def test_turning_undoes_the_cut_of_a_turned_region(degrees: float) -> None:
     inner[:2] = inner[-2:] = inner[:, :2] = inner[:, -2:] = False
     error = np.abs(turned[0].numpy() - there[..., 0])[inner]
     assert np.percentile(error, 95) < 0.02
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_fields_padded_to_one_shape_correlate_as_without_padding(centred: bool, channels: int) -> None:
+    """Also fields that are smaller than the query along one axis or both."""
+    g = torch.Generator().manual_seed(0)
+    versions = [
+        (torch.randn(channels, *size, generator=g), (torch.rand(size, generator=g) > 0.2).float())
+        for size in ((20, 30), (24, 24), (9, 41))
+    ]
+    sizes, shape = [(50, 60), (18, 40), (60, 22), (8, 8), (25, 31), (63, 64)], (63, 64)
+    fields = torch.randn(len(sizes), channels, *shape, generator=g) * own_pixels(
+        sizes, torch.zeros(len(sizes), channels, *shape)
+    )
+    padded = RotatedTemplates(versions, shape, centred=centred, padded=True)
+    together = list(padded.correlate(fields, sizes))
+    for number, (height, width) in enumerate(sizes):
+        alone = RotatedTemplates(versions, (height, width), centred=centred)
+        expected = alone.correlate(fields[number : number + 1, :, :height, :width])
+        for version, (all_scores, scores) in enumerate(zip(together, expected, strict=True)):
+            assert padded.versions[version].origin == alone.versions[version].origin
+            rows, columns = scores.shape[1:]
+            torch.testing.assert_close(all_scores[number, :rows, :columns], scores[0], atol=2e-5, rtol=0)
+            assert (all_scores[number, rows:] == -torch.inf).all()
+            assert (all_scores[number, :, columns:] == -torch.inf).all()

@@ -24,7 +24,8 @@ def scores_of(query, mask, fields, poses):
     query = high_pass(query[None], mask, 8.0)[0]
     fields = high_pass(fields, None, 8.0)
     scores = pose_scores(query, mask, fields, poses, 0.5)
-    return FineScores(query, mask, fields, with_gradients(fields), 2).add_to(scores, poses), scores
+    fine = FineScores(query, mask, 2)
+    return fine.add_to(scores, poses, fine.of_fields(fields, with_gradients(fields))), scores
 
 
 def test_a_query_agrees_with_itself_and_not_with_another():

@@ -31,6 +31,12 @@ def test_every_field_has_its_comir_at_a_quarter(tiles):
     check(tiles)
     same = np.flatnonzero(tiles.fields["height"] == 72)
     assert tiles.thumbnails(same.tolist()).shape == (5, 1, 18, 20)
+    padded = tiles.thumbnails(range(len(tiles)))
+    for field, thumbnail in enumerate(padded):
+        height, width = (side >> 2 for side in tiles.fields[["height", "width"]][field].item())
+        np.testing.assert_array_equal(thumbnail[:, :height, :width], tiles.thumbnails([field])[0])
+        assert not thumbnail[:, height:].any()
+        assert not thumbnail[:, :, width:].any()
 
 
 def test_they_stay_when_segments_are_joined_and_words_learned_anew(tiles, folder, model, index, write_image):

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter, rotate
 
 from napari_cmrir.jobs import run
 from napari_cmrir.registration.coarse_to_fine import rotations
-from napari_cmrir.registration.correlation import RotatedTemplates, high_pass
+from napari_cmrir.registration.correlation import RotatedTemplates, high_pass, own_pixels
 from napari_cmrir.search.query import search
 from napari_cmrir.search.settings import SearchSettings
 from napari_cmrir.search.shortlist import cut_template, screen_scores
@@ -55,6 +55,22 @@ def test_scores_are_the_plain_correlation(height, width, channels):
     np.testing.assert_allclose(scores, expected, atol=1e-4)
     assert scores.argmax() == 2
     assert scores[2] > 0.98
+
+
+@pytest.mark.parametrize("band", [BAND, 0.0])
+@pytest.mark.parametrize(("height", "width", "channels"), [(30, 30, 1), (12, 31, 2), (9, 9, 1)])
+def test_padded_fields_are_screened_as_without_padding(height, width, channels, band):
+    sizes = [(50, 60), (18, 40), (60, 22), (8, 8), (25, 31), (63, 64)]
+    fields = textures(len(sizes), 63, 64, channels)
+    fields = fields * own_pixels(sizes, fields)
+    query = textures(1, height, width, channels, seed=7)[0]
+    template = cut_template(query, torch.ones(height, width), [-10.0, 0.0, 10.0], band)
+    together = screen_scores(template, fields, precision=torch.float32, sizes=sizes)
+    alone = [
+        screen_scores(template, field[None, :, :tall, :wide], precision=torch.float32).item()
+        for field, (tall, wide) in zip(fields, sizes, strict=True)
+    ]
+    np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
 def test_the_best_rotation_and_shift_count_as_in_the_registration():

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +24,7 @@ from napari_cmrir.registration.refinement import (
 )
 from napari_cmrir.settings import RegistrationSettings, fitted_values
 
-__all__ = ["FineScores", "gradient_agreement", "register"]
+__all__ = ["FineScores", "gradient_agreement", "register", "size_classes"]
 
 _FITTED = fitted_values("fine_scores").values
 # Added to the product of two gradients' lengths (grey levels of 255 per pixel, squared), so that gradients
@@ -49,25 +48,45 @@ class FineScores:
         The query's high-passed CoMIR.
     mask : (h, w) float tensor
         1 where the query counts.
-    fields : (n, channel, y, x) float tensor
-        The fields' high-passed CoMIRs.
-    gradients : (n, 3 * channel, y, x) tensor
-        `with_gradients` of the fields.
     side : int
         Side of a pixel, in pixels of the full resolution.
     """
 
-    def __init__(self, query: Tensor, mask: Tensor, fields: Tensor, gradients: Tensor, side: int) -> None:
+    def __init__(self, query: Tensor, mask: Tensor, side: int) -> None:
         self._channels = channels = len(query)
-        deviation = _FITTED["band"] / side
-        band = high_pass(query[None], mask, deviation)
+        self._deviation = _FITTED["band"] / side
+        band = high_pass(query[None], mask, self._deviation)
         # Pixels whose central differences see no pixel outside the mask.
         inner = 1 - F.max_pool2d(1 - mask[None], 3, stride=1, padding=1)
         features = torch.cat((band[0], with_gradients(query[None])[0, channels:], inner))
         self._points = Points(features, mask, _FINE_SCORE_POINTS)
-        self._fields = torch.cat((high_pass(fields, None, deviation), gradients[:, channels:]), 1)
 
-    def add_to(self, scores: Tensor, poses: Tensor) -> Tensor:
+    def of_fields(self, fields: Tensor, gradients: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Compute what the scores compare of fields.
+
+        Parameters
+        ----------
+        fields : (n, channel, y, x) float tensor
+            The fields' high-passed CoMIRs.
+        gradients : (n, 3 * channel, y, x) tensor
+            `with_gradients` of the fields.
+        sizes : (n, 2) tensor, optional
+            Height and width of each field, if they are padded to one size.
+
+        Returns
+        -------
+        (n, 3 * channel, y, x) tensor
+        """
+        features = gradients.clone()
+        if sizes is None:
+            features[:, : self._channels] = high_pass(fields, None, self._deviation)
+        else:
+            for feature, field, (height, width) in zip(features, fields, sizes.tolist(), strict=True):
+                own = (slice(None), slice(height), slice(width))
+                feature[: self._channels][own] = high_pass(field[own][None], None, self._deviation)[0]
+        return features
+
+    def add_to(self, scores: Tensor, poses: Tensor, features: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Average correlations with the two fine scores.
 
         Parameters
@@ -76,13 +95,17 @@ class FineScores:
             Correlation times overlap of each field.
         poses : (n, 3) tensor
             The pose in each field: degrees, and (y, x) of the query's centre.
+        features : (n, 3 * channel, y, x) tensor
+            See `of_fields`.
+        sizes : (n, 2) tensor, optional
+            As for `of_fields`.
 
         Returns
         -------
         (n,) tensor
             Weighted mean of the three scores, in [-1, 1]; -inf where the correlation is -inf.
         """
-        seen, weight, _ = self._points.sample(self._fields, poses)
+        seen, weight, _ = self._points.sample(features, poses, sizes)
         query, inner = self._points.values[:-1], self._points.values[-1]
         c = self._channels
         overlap = weight.sum((1, 2)) / max(1, weight.shape[-1])
@@ -191,17 +214,19 @@ def register(
     total = len(fields) + min(len(fields), settings.refine)
     starts: dict[int, Tensor] = {}
     coarse: dict[int, float] = {}
-    for batch in _batches(comirs, fields):
+    for shape, batch in _classes(comirs, fields, query):
         yield Progress(len(starts), total, "fields", "Registering")
-        found, scores = _coarse_poses(query, _stack(comirs, batch, query.coarse, query), settings)
+        stack = _stack(comirs, batch, query.coarse, query, shape)
+        found, scores = _coarse_poses(query, *stack, settings)
         starts.update(zip(batch, found, strict=True))
         coarse.update(zip(batch, scores.tolist(), strict=True))
     best = sorted(coarse, key=lambda field: -coarse[field])[: settings.refine]
     poses: dict[int, Pose] = {}
-    for batch in _batches(comirs, best):
+    fine = FineScores(*query.level(query.fine), 2**query.fine) if best and settings.fine_rescore else None
+    for batch in _by_area(comirs, best):
         yield Progress(len(starts) + len(poses), total, "fields", "Registering")
         batch_starts = torch.stack([starts[field] for field in batch])
-        poses.update(_fine_poses(query, comirs, batch, batch_starts, settings))
+        poses.update(_fine_poses(query, comirs, batch, batch_starts, fine, settings))
     ceiling = min((pose.score for pose in poses.values()), default=math.inf)
     for field in starts.keys() - poses.keys():
         degrees, y, x = starts[field][0].tolist()
@@ -212,19 +237,133 @@ def register(
     return poses
 
 
-def _batches(comirs: FieldComirs, fields: Sequence[int]) -> list[list[int]]:
-    """Group fields of equal size into batches of at most `_BATCH_PIXELS`."""
-    by_size = defaultdict(list)
-    for field in fields:
-        by_size[tuple(comirs.fields[["height", "width"]][field].item())].append(int(field))
-    batches = []
-    for (height, width), members in by_size.items():
+_BANK = 0.7  # time of preparing a query for a shape, in fields of this shape
+_PADDED = 1.2  # time of a padded field, in fields of one size: its norms are its own
+_MOST_SIZES = 64  # sizes that are compared pair by pair; more are rounded up first
+
+
+def size_classes(
+    sizes: NDArray[np.int64], margin: tuple[int, int], bank: float = _BANK
+) -> list[tuple[tuple[int, int], NDArray[np.int64]]]:
+    """Group fields of similar sizes, so that padding them to one shape costs less than a shape for each size.
+
+    Parameters
+    ----------
+    sizes : (n, 2) int array
+        Height and width of each field.
+    margin : (int, int)
+        Pixels along y and x that a field's transforms add to it.
+    bank : float
+        Time of preparing a query for one shape, in fields.
+
+    Returns
+    -------
+    list of ((int, int), int array)
+        Height and width of the padded fields of a class, and their rows in ``sizes``. A class of one size is
+        not padded.
+
+    Examples
+    --------
+    >>> sizes = np.array([(90, 90), (30, 30), (88, 92)])
+    >>> [(shape, rows.tolist()) for shape, rows in size_classes(sizes, (10, 10))]
+    [((30, 30), [1]), ((90, 92), [0, 2])]
+    """
+    unique, of_field = np.unique(sizes, axis=0, return_inverse=True)
+    of_field = of_field.ravel()
+    step, class_of = 1, np.arange(len(unique))
+    while class_of.max() >= _MOST_SIZES:
+        step *= 2
+        class_of = np.unique(-(-unique // step), axis=0, return_inverse=True)[1].ravel()
+    members = [np.flatnonzero(class_of == number).tolist() for number in range(class_of.max() + 1)]
+    per_size = np.bincount(of_field)
+    sides = np.array([unique[rows].max(0) for rows in members])
+    counts = np.array([per_size[rows].sum() for rows in members])
+    alone = np.array([len(rows) == 1 for rows in members])
+    while len(members) > 1:
+        areas = (sides + margin).prod(1)
+        costs = areas * (counts * np.where(alone, 1, _PADDED) + bank)
+        joined = np.maximum(sides[:, None], sides[None])
+        together = (joined + margin).prod(2) * (_PADDED * (counts[:, None] + counts[None]) + bank)
+        gains = costs[:, None] + costs[None] - together
+        np.fill_diagonal(gains, 0)
+        one, other = sorted(divmod(int(gains.argmax()), len(members)))
+        if gains[one, other] <= 0:
+            break
+        members[one] += members.pop(other)
+        sides[one], counts[one], alone[one] = joined[one, other], counts[one] + counts[other], False
+        sides, counts, alone = (np.delete(values, other, 0) for values in (sides, counts, alone))
+    return [
+        ((int(height), int(width)), np.flatnonzero(np.isin(of_field, rows)))
+        for (height, width), rows in zip(sides, members, strict=True)
+    ]
+
+
+def _sizes(comirs: FieldComirs, fields: Sequence[int]) -> NDArray[np.int64]:
+    """Height and width of fields, (n, 2), in pixels."""
+    chosen = comirs.fields[np.asarray(fields, np.int64)]
+    return np.stack((chosen["height"], chosen["width"]), 1).astype(np.int64).reshape(-1, 2)
+
+
+def _classes(
+    comirs: FieldComirs, fields: Sequence[int], query: PreparedQuery
+) -> Iterator[tuple[tuple[int, int], list[int]]]:
+    """Batches of fields of one class and their padded shape, at most `_BATCH_PIXELS` each."""
+    if not len(fields):
+        return
+    numbers = np.asarray(fields, np.int64)
+    for (height, width), rows in size_classes(_sizes(comirs, fields), (query.height, query.width)):
         count = max(1, _BATCH_PIXELS // max(1, height * width))
-        batches += [members[i : i + count] for i in range(0, len(members), count)]
-    return batches
+        for first in range(0, len(rows), count):
+            yield (height, width), numbers[rows[first : first + count]].tolist()
 
 
-def _stack(comirs: FieldComirs, fields: Sequence[int], level: int, query: PreparedQuery) -> Tensor:
+def _by_area(comirs: FieldComirs, fields: Sequence[int]) -> Iterator[list[int]]:
+    """Batches of fields in the order of their areas, padded at most `_BATCH_PIXELS` each."""
+    sizes = _sizes(comirs, fields)
+    batch: list[int] = []
+    sides = np.zeros(2, np.int64)
+    for row in np.argsort(sizes.prod(1), kind="stable").tolist():
+        larger = np.maximum(sides, sizes[row])
+        if batch and int(larger.prod()) * (len(batch) + 1) > _BATCH_PIXELS:
+            yield batch
+            batch, larger = [], sizes[row]
+        batch.append(int(fields[row]))
+        sides = larger
+    if batch:
+        yield batch
+
+
+def _stack(
+    comirs: FieldComirs,
+    fields: Sequence[int],
+    level: int,
+    query: PreparedQuery,
+    shape: tuple[int, int] | None = None,
+    *,
+    edged: bool = False,
+) -> tuple[Tensor, list[tuple[int, int]] | None]:
+    """Read and high-pass the CoMIRs of fields at a level: (n, channel, y, x) float.
+
+    Fields of several sizes are padded with 0 to ``shape`` (full resolution), or to the largest of them; the
+    second result is then the size of each. ``edged``: the padding begins with a copy of the last row and
+    column, so that central differences are those of the field.
+    """
+    sizes = _sizes(comirs, fields)
+    if (sizes == sizes[0]).all() and (shape is None or tuple(sizes[0].tolist()) == shape):
+        return _read(comirs, fields, level, query), None
+    images = [_read(comirs, [field], level, query)[0] for field in fields]
+    shapes = [(image.shape[1], image.shape[2]) for image in images]
+    height, width = (side >> level for side in shape) if shape else np.max(shapes, 0).tolist()
+    stack = images[0].new_zeros(len(images), len(images[0]), height, width)
+    for padded, image, (tall, wide) in zip(stack, images, shapes, strict=True):
+        padded[:, :tall, :wide] = image
+        if edged:
+            padded[:, tall : tall + 1, :wide] = image[:, -1:]
+            padded[:, :tall, wide : wide + 1] = image[:, :, -1:]
+    return stack, shapes
+
+
+def _read(comirs: FieldComirs, fields: Sequence[int], level: int, query: PreparedQuery) -> Tensor:
     """Read and high-pass the CoMIRs of fields of equal size at a level: (n, channel, y, x) float."""
     stored = max(0, min(level, _stored_level(comirs, fields[0])))
     stacked = np.stack([comirs.comir(field, stored) for field in fields])
@@ -241,7 +380,10 @@ def _stored_level(comirs: FieldComirs, field: int) -> int:
 
 
 def _coarse_poses(
-    query: PreparedQuery, fields: Tensor, settings: RegistrationSettings
+    query: PreparedQuery,
+    fields: Tensor,
+    sizes: list[tuple[int, int]] | None,
+    settings: RegistrationSettings,
 ) -> tuple[Tensor, Tensor]:
     """Find the best peaks of each field, and the highest score.
 
@@ -251,9 +393,10 @@ def _coarse_poses(
         Degrees, and the query's centre (y, x) at full resolution.
     scores : (n,) tensor
     """
-    templates = query.rotated_templates((fields.shape[-2], fields.shape[-1]), settings)
+    shape = (fields.shape[-2], fields.shape[-1])
+    templates = query.rotated_templates(shape, settings, padded=sizes is not None)
     scores, centres = [], []
-    for version, correlation in zip(templates.versions, templates.correlate(fields), strict=True):
+    for version, correlation in zip(templates.versions, templates.correlate(fields, sizes), strict=True):
         best, index = peaks(correlation)
         half = [(side - 1) / 2 + first for side, first in zip(version.shape, version.origin, strict=True)]
         scores.append(best)
@@ -292,14 +435,17 @@ def _fine_poses(
     comirs: FieldComirs,
     fields: Sequence[int],
     starts: Tensor,
+    fine: FineScores | None,
     settings: RegistrationSettings,
 ) -> dict[int, Pose]:
-    """Refine the coarse poses (n, _REFINED_PEAKS, 3) of fields of equal size; give each field's best."""
+    """Refine the coarse poses (n, _REFINED_PEAKS, 3) of fields; give each field's best."""
     comir, mask = query.level(query.fine)
     side = 2**query.fine
-    images = _stack(comirs, fields, query.fine, query)
+    images, shapes = _stack(comirs, fields, query.fine, query, edged=True)
+    sizes = None if shapes is None else torch.tensor(shapes, device=images.device)
     gradients = with_gradients(images)
-    fine_scores = FineScores(comir, mask, images, gradients, side) if settings.fine_rescore else None
+    features = fine.of_fields(images, gradients, sizes) if fine else None
+    overlap = settings.min_overlap
     poses, scores = [], []
     for start in starts.unbind(1):
         start = torch.cat((start[:, :1], (start[:, 1:] + 0.5) / side - 0.5), 1)
@@ -307,15 +453,17 @@ def _fine_poses(
         nearby = [start + torch.tensor([d * settings.rotation_step / 3, 0, 0]).to(start) for d in (-1, 0, 1)]
         tried = torch.stack(
             [
-                pose_scores(comir, mask, images, pose, settings.min_overlap, most_points=POINTS_STEPPED)
+                pose_scores(comir, mask, images, pose, overlap, most_points=POINTS_STEPPED, sizes=sizes)
                 for pose in nearby
             ],
             1,
         )
         start = torch.stack(nearby, 1)[torch.arange(len(start)), tried.argmax(1)]
-        refined, score = refine_poses(comir, mask, images, start, settings.min_overlap, gradients=gradients)
+        refined, score = refine_poses(comir, mask, images, start, overlap, gradients=gradients, sizes=sizes)
         poses.append(refined)
-        scores.append(score if fine_scores is None else fine_scores.add_to(score, refined))
+        scores.append(
+            fine.add_to(score, refined, features, sizes) if fine and features is not None else score
+        )
     found, values = torch.stack(poses, 1).cpu(), torch.stack(scores, 1).cpu()
     results = {}
     for field, pose, score in zip(fields, found.unbind(), values.unbind(), strict=True):

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["RotatedTemplates", "correlate", "high_pass", "peaks", "turn"]
+__all__ = [
+    "RotatedTemplates",
+    "centred",
+    "correlate",
+    "field_means",
+    "high_pass",
+    "own_pixels",
+    "peaks",
+    "turn",
+]
 
 
 _OPENCV_TYPES = (torch.float32, torch.float64)  # float types that OpenCV filters
@@ -132,20 +141,23 @@ class RotatedTemplates:
     """Versions of one query, such as rotations, prepared for correlation with fields of one size.
 
     The spectra and norms of each version are computed once. Only shifts at which enough of the query can lie
-    on a field are computed.
+    on a field are computed. Fields of several similar sizes can share the spectra: they are padded with 0 to
+    one shape, and `correlate` is told their sizes.
 
     Parameters
     ----------
     versions : sequence of ((channel, y, x) tensor, (y, x) tensor)
         Each version and its mask: 1 where the version counts, 0 elsewhere.
     shape : (int, int)
-        Height and width of the fields.
+        Height and width of the fields, or of their padding.
     min_overlap : float
         Smallest share of the mask that must lie on the field, in (0, 1].
     centred : bool
         Subtract from the fields their mean in each overlap. False saves a third of the transforms, or more
         than half with several channels. It is correct for fields whose mean is about 0 in every
         neighbourhood, which `high_pass` gives.
+    padded : bool
+        Prepare for fields that are padded to the shape.
 
     Examples
     --------
@@ -161,8 +173,9 @@ class RotatedTemplates:
         *,
         min_overlap: float = 0.5,
         centred: bool = True,
+        padded: bool = False,
     ) -> None:
-        self.shape, self.centred = shape, centred
+        self.shape, self.centred, self._min_overlap = shape, centred, min_overlap
         overhangs = [_overhangs(mask, min_overlap) for _, mask in versions]
         self._before = [max(hang[axis][0] for hang in overhangs) for axis in (0, 1)]
         after = [max(hang[axis][1] for hang in overhangs) for axis in (0, 1)]
@@ -171,9 +184,9 @@ class RotatedTemplates:
             scipy.fft.next_fast_len(max(side + max(before, behind), largest), real=True)
             for side, before, behind, largest in zip(shape, self._before, after, frame, strict=True)
         ]
-        ones = self._transform(versions[0][1].new_ones(shape))
+        ones = None if padded else self._transform(versions[0][1].new_ones(shape))
         self.versions = [
-            self._ready(query, mask, hangs, ones, min_overlap)
+            self._ready(query, mask, hangs, ones)
             for (query, mask), hangs in zip(versions, overhangs, strict=True)
         ]
 
@@ -193,10 +206,9 @@ class RotatedTemplates:
         query: Tensor,
         mask: Tensor,
         overhangs: tuple[tuple[int, int], tuple[int, int]],
-        ones: Tensor,
-        min_overlap: float,
+        ones: Tensor | None,
     ) -> _Version:
-        """Compute the spectra, norms and overlaps of one version of the query."""
+        """Compute the spectra of one version of the query, and its overlaps or what they follow from."""
         rows, columns = (
             slice(before - first, before + max(side - length + last, -first) + 1)
             for before, (first, last), side, length in zip(
@@ -206,58 +218,90 @@ class RotatedTemplates:
         window = (rows, columns)
         weight = mask.sum().clamp_min(1)
         query = (query - (query * mask).sum((-2, -1), keepdim=True) / weight) * mask
-        query_f, mask_f, squares_f = (
-            torch.fft.rfft2(image, s=self._size).conj() for image in (query, mask, query.square().sum(0))
-        )
-        count = self._at_shifts(mask_f * ones, window).round().clamp_min(1)  # (sy, sx)
-        query_sum = self._at_shifts(query_f * ones, window)  # (channel, sy, sx)
-        variance = self._at_shifts(squares_f * ones, window)
-        if self.centred:
-            variance = variance - query_sum.square().sum(0) / count
-        variance = variance.maximum(_FLAT * count * query.square().sum() / weight).clamp_min(1e-9)
-        return _Version(
-            spectrum=query_f,
-            mask_spectrum=mask_f,
-            window=window,
-            origin=(-overhangs[0][0], -overhangs[1][0]),
-            shape=(mask.shape[0], mask.shape[1]),
-            count=count,
-            query_sum=query_sum,
-            inverse_length=variance.rsqrt(),
-            overlap=count / weight,
-            too_little=count < min_overlap * weight,
-        )
+        squares, totals = query.square().sum(0), (weight, query.square().sum())
+        query_f, mask_f = (torch.fft.rfft2(image, s=self._size).conj() for image in (query, mask))
+        origin = (-overhangs[0][0], -overhangs[1][0])
+        shape = (mask.shape[0], mask.shape[1])
+        overlaps = sums = None
+        if ones is None:
+            summed = torch.cat((mask[None], squares[None], *([query] if self.centred else [])))
+            sums = _RectangleSums(summed, origin, (rows.stop - rows.start, columns.stop - columns.start))
+        else:
+            squares_f = torch.fft.rfft2(squares, s=self._size).conj()
+            count = self._at_shifts(mask_f * ones, window).round().clamp_min(1)
+            query_sum = self._at_shifts(query_f * ones, window) if self.centred else None
+            energy = self._at_shifts(squares_f * ones, window)
+            if query_sum is not None:
+                energy = energy - query_sum.square().sum(0) / count
+            energy = energy.maximum(_FLAT * count * totals[1] / weight).clamp_min(1e-9)
+            too_little = count < self._min_overlap * weight
+            overlaps = _Overlaps(count, query_sum, energy.rsqrt(), count / weight, too_little)
+        return _Version(query_f, mask_f, window, origin, shape, totals, overlaps, sums)
 
-    def correlate(self, fields: Tensor) -> Iterator[Tensor]:
+    def _overlaps(self, version: _Version, sizes: Sequence[tuple[int, int]]) -> _Overlaps:
+        """Derive the norms of a version on padded fields from sums over its part on each."""
+        assert version.sums is not None
+        weight, squares = version.totals
+        summed = version.sums.on_fields(sizes)
+        count, energy = summed[:, 0].clamp_min_(1), summed[:, 1]
+        query_sum = summed[:, 2:] if self.centred else None
+        if query_sum is not None:
+            energy = energy - query_sum.square().sum(1) / count
+        energy = torch.maximum(energy, count * (_FLAT * squares / weight).clamp_min(1e-9))
+        too_little = count < self._min_overlap * weight
+        return _Overlaps(count, query_sum, energy.rsqrt_(), count / weight, too_little)
+
+    def correlate(self, fields: Tensor, sizes: Sequence[tuple[int, int]] | None = None) -> Iterator[Tensor]:
         """Correlate each version with every field (n, channel, Y, X) at every shift.
+
+        Parameters
+        ----------
+        fields : (n, channel, Y, X) tensor
+        sizes : sequence of (int, int), optional
+            Height and width of each field, if the templates are for padded fields; the fields are 0 beyond.
 
         Yields
         ------
         (n, sy, sx) tensor
-            Scores of one version, as of `correlate`; `versions` holds each version's shape and origin.
+            Scores of one version, as of `correlate`; `versions` holds each version's shape and origin. Shifts
+            off a padded field score -inf.
         """
         if self.centred:
-            fields = fields - fields.mean((-2, -1), keepdim=True)
+            fields = centred(fields, sizes)
         squares = fields.square().sum(1)
-        floor = _FLAT * squares.mean((-2, -1))[:, None, None]
+        floor = _FLAT * field_means(squares, sizes)[:, None, None]
         fields_f, squares_f = self._transform(fields), self._transform(squares)
         for version in self.versions:
+            overlaps = version.overlaps or self._overlaps(version, sizes or [self.shape] * len(fields))
             product = self._at_shifts((version.spectrum * fields_f).sum(1), version.window)  # (n, sy, sx)
             variance = self._at_shifts(version.mask_spectrum * squares_f, version.window)
-            if self.centred:
+            if overlaps.query_sum is not None:
                 field_sum = self._at_shifts(version.mask_spectrum[None, None] * fields_f, version.window)
-                product = product - (field_sum * version.query_sum).sum(1) / version.count
-                variance = variance - field_sum.square().sum(1) / version.count
-            scores = variance.maximum(floor * version.count).clamp_min_(1e-9).rsqrt_().mul_(product)
-            scores = scores.mul_(version.inverse_length).clamp_(-1, 1).mul_(version.overlap)
-            yield scores.masked_fill_(version.too_little, -torch.inf)
+                product = product - (field_sum * overlaps.query_sum).sum(1) / overlaps.count
+                variance = variance - field_sum.square().sum(1) / overlaps.count
+            scores = variance.maximum(floor * overlaps.count).clamp_min_(1e-9).rsqrt_().mul_(product)
+            scores = scores.mul_(overlaps.inverse_length).clamp_(-1, 1).mul_(overlaps.overlap)
+            yield scores.masked_fill_(overlaps.too_little, -torch.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class _Overlaps:
+    """Norms of a version's part on a field, at every shift (sy, sx), or for every field (n, sy, sx)."""
+
+    count: Tensor
+    query_sum: Tensor | None
+    inverse_length: Tensor
+    overlap: Tensor
+    too_little: Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class _Version:
-    """The parts of a version's correlation that do not depend on the field; ``(sy, sx)`` are its shifts.
+    """A version of the query: what its correlation with any field of the shape needs.
 
-    `origin` is the position in a field of the query's first pixel at the first shift.
+    `origin` is the position in a field of the query's first pixel at the first shift. `totals` are the number
+    of pixels that count and the sum of their squares. Of `overlaps` (fields of one size) and `sums` (padded
+    fields), one is set.
     """
 
     spectrum: Tensor
@@ -265,11 +309,83 @@ class _Version:
     window: tuple[slice, slice]
     origin: tuple[int, int]
     shape: tuple[int, int]
-    count: Tensor
-    query_sum: Tensor
-    inverse_length: Tensor
-    overlap: Tensor
-    too_little: Tensor
+    totals: tuple[Tensor, Tensor]
+    overlaps: _Overlaps | None
+    sums: _RectangleSums | None
+
+
+class _RectangleSums:
+    """Sums of a version's images over its rectangle on a field, at every shift, for fields of any size.
+
+    The rectangle's sum is the difference of four cumulative sums. Along x the cumulative sums are stored in
+    reverse, so that the shifts of a field are slices of them.
+
+    Parameters
+    ----------
+    images : (k, y, x) tensor
+    origin : (int, int)
+        Position in a field of the images' first pixel at the first shift.
+    shifts : (int, int)
+        Number of shifts along y and x.
+    """
+
+    def __init__(self, images: Tensor, origin: tuple[int, int], shifts: tuple[int, int]) -> None:
+        self._first, self._shifts = (-origin[0], -origin[1]), shifts
+        # Double precision: a sum of few pixels is a difference of large sums.
+        cumulative = images.cpu().double().cumsum(-2).cumsum(-1).flip(-1)
+        self._sums = F.pad(cumulative, (0, 1, 1, 0)).to(images)
+        self._shift = torch.arange(shifts[0], device=images.device)
+        above = (self._first[0] - self._shift).clamp(0, images.shape[-2])
+        self._above = self._sums.index_select(1, above)
+
+    def on_fields(self, sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """Sum over the part on each field: (n, k, sy, sx)."""
+        k, height, width = (side - bool(axis) for axis, side in enumerate(self._sums.shape))
+        result = self._sums.new_empty(len(sizes), k, *self._shifts)
+        for part, (tall, wide) in zip(result, sizes, strict=True):
+            below = (tall + self._first[0] - self._shift).clamp(0, height)
+            by_row = self._sums.index_select(1, below).sub_(self._above)
+            # From shift `whole` on, the right edge of the query lies beyond the field's.
+            beyond = wide + self._first[1] - width
+            whole, start = min(max(beyond, 0), self._shifts[1]), max(-beyond, 0)
+            rest = by_row[..., start : start + self._shifts[1] - whole]
+            part[..., :whole] = by_row[..., :1]
+            part[..., whole : whole + rest.shape[-1]] = rest
+            part[..., whole + rest.shape[-1] :] = 0
+            # At the first shifts, the left edge of the query lies before the field's.
+            hanging = by_row[..., width - self._first[1] :][..., : self._shifts[1]]
+            part[..., : hanging.shape[-1]] -= hanging
+        return result
+
+
+def field_means(images: Tensor, sizes: Sequence[tuple[int, int]] | None) -> Tensor:
+    """Mean of each image (n, ..., y, x) over its own size; the images are 0 beyond."""
+    if sizes is None:
+        return images.mean((-2, -1))
+    area = torch.tensor([height * width for height, width in sizes]).to(images)
+    return images.sum((-2, -1)) / area.view(-1, *(1,) * (images.ndim - 3))
+
+
+def centred(fields: Tensor, sizes: Sequence[tuple[int, int]] | None) -> Tensor:
+    """Subtract from each field (n, channel, y, x) its mean; padding stays 0."""
+    means = field_means(fields, sizes)[..., None, None]
+    if sizes is None:
+        return fields - means
+    return fields - means * own_pixels(sizes, fields)
+
+
+def own_pixels(sizes: Sequence[tuple[int, int]], padded: Tensor) -> Tensor:
+    """Mask the pixels of padded images (n, channel, y, x) that are not padding: (n, 1, y, x), 1 or 0.
+
+    Examples
+    --------
+    >>> own_pixels([(1, 2)], torch.zeros(1, 1, 2, 3))[0, 0].tolist()
+    [[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    mask = padded.new_zeros(len(padded), 1, *padded.shape[-2:])
+    for one, (height, width) in zip(mask, sizes, strict=True):
+        one[:, :height, :width] = 1
+    return mask
 
 
 def _overhangs(mask: Tensor, min_overlap: float) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -101,7 +101,9 @@ class PreparedQuery:
         while self.coarse > 0 and min(self.height, self.width) / 2**self.coarse < _SMALLEST_SIDE:
             self.coarse -= 1
         self.fine = min(_FINE, self.coarse)
-        self._templates: dict[tuple[int, int], RotatedTemplates] = {}
+        self._levels: dict[int, tuple[Tensor, Tensor]] = {}
+        self._turned: list[tuple[Tensor, Tensor]] = []
+        self._templates: dict[tuple[tuple[int, int], bool], RotatedTemplates] = {}
 
     @property
     def device(self) -> torch.device:
@@ -110,22 +112,35 @@ class PreparedQuery:
 
     def level(self, level: int) -> tuple[Tensor, Tensor]:
         """Give the high-passed CoMIR (channel, y, x) and mask (y, x), averaged over ``2**level`` px."""
+        if level in self._levels:
+            return self._levels[level]
         side = 2**level
         weight = F.avg_pool2d(self._mask[None], side)[0]
         comir = F.avg_pool2d(self._comir * self._mask, side) / weight.clamp_min(1e-6)
         mask = (weight > 0.5).float()
-        return high_pass(comir[None], mask, self.high_pass_px / side)[0], mask
+        self._levels[level] = high_pass(comir[None], mask, self.high_pass_px / side)[0], mask
+        return self._levels[level]
 
-    def rotated_templates(self, shape: tuple[int, int], settings: RegistrationSettings) -> RotatedTemplates:
-        """Give the query at the coarse level under every rotation, for fields of a shape; cached."""
-        if shape not in self._templates:
-            comir, mask = self.level(self.coarse)
-            turned = [turn(comir, mask, angle) for angle in rotations(settings)]
+    def rotated_templates(
+        self, shape: tuple[int, int], settings: RegistrationSettings, *, padded: bool = False
+    ) -> RotatedTemplates:
+        """Give the query at the coarse level under every rotation, for fields of a shape; cached.
+
+        ``padded``: the shape is that of a padding, which holds fields of several sizes.
+        """
+        if (shape, padded) not in self._templates:
+            if not self._turned:
+                comir, mask = self.level(self.coarse)
+                self._turned = [turn(comir, mask, angle) for angle in rotations(settings)]
             # A high-passed field has a mean of about 0 everywhere; an unfiltered field must be centred.
-            self._templates[shape] = RotatedTemplates(
-                turned, shape, min_overlap=settings.min_overlap, centred=not self.high_pass_px
+            self._templates[shape, padded] = RotatedTemplates(
+                self._turned,
+                shape,
+                min_overlap=settings.min_overlap,
+                centred=not self.high_pass_px,
+                padded=padded,
             )
-        return self._templates[shape]
+        return self._templates[shape, padded]
 
     def corners(self, pose: Pose) -> NDArray[np.float64]:
         """Give the corners (4, 2) of the query, without its padding, in the field's pixels."""

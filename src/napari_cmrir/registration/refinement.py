@@ -31,6 +31,7 @@ def pose_scores(
     min_overlap: float,
     *,
     most_points: int = _POINTS_SCORED,
+    sizes: Tensor | None = None,
 ) -> Tensor:
     """Score a query's pose in each field: zero-normalised correlation times the overlap.
 
@@ -46,6 +47,8 @@ def pose_scores(
         Smallest share of the mask that must lie on the field; a smaller overlap scores -inf.
     most_points : int
         About the number of the query's pixels to sample, on a regular grid.
+    sizes : (n, 2) tensor, optional
+        Height and width of each field, if they are padded to one size.
 
     Returns
     -------
@@ -61,7 +64,7 @@ def pose_scores(
     1.0
     """
     points = Points(query, mask, most_points)
-    seen, weight, _ = points.sample(fields, poses)
+    seen, weight, _ = points.sample(fields, poses, sizes)
     return points.score(seen, weight, min_overlap)
 
 
@@ -74,6 +77,7 @@ def refine_poses(
     *,
     iterations: int = 6,
     gradients: Tensor | None = None,
+    sizes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Move each pose to the nearest peak of the correlation.
 
@@ -89,6 +93,8 @@ def refine_poses(
         Number of steps. The default 6 is not measured.
     gradients : (n, 3 * channel, y, x) tensor, optional
         `with_gradients` of the fields; computed if not given.
+    sizes : (n, 2) tensor, optional
+        As for `pose_scores`.
 
     Returns
     -------
@@ -102,7 +108,7 @@ def refine_poses(
         gradients = with_gradients(fields)
     best_poses, best_scores = poses.clone(), torch.full_like(poses[:, 0], -torch.inf)
     for iteration in range(iterations + 1):
-        sampled, weight, (dy, dx) = points.sample(gradients, poses)
+        sampled, weight, (dy, dx) = points.sample(gradients, poses, sizes)
         channels = fields.shape[1]
         seen, along_y, along_x = sampled.view(len(poses), 3, channels, -1).unbind(1)
         scores = points.score(seen, weight, min_overlap)
@@ -113,7 +119,7 @@ def refine_poses(
             break
         by_angle = along_y * dy[:, None] + along_x * dx[:, None]  # derivative, per radian
         poses = poses + points.step(seen, (by_angle, along_y, along_x), weight)
-    return best_poses, pose_scores(query, mask, fields, best_poses, min_overlap)
+    return best_poses, pose_scores(query, mask, fields, best_poses, min_overlap, sizes=sizes)
 
 
 class Points:
@@ -143,7 +149,9 @@ class Points:
         self.y = rows - (mask.shape[0] - 1) / 2
         self.x = columns - (mask.shape[1] - 1) / 2
 
-    def sample(self, images: Tensor, poses: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    def sample(
+        self, images: Tensor, poses: Tensor, sizes: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Sample images at the points under one pose per image.
 
         Parameters
@@ -151,6 +159,8 @@ class Points:
         images : (n, c, y, x) tensor
         poses : (n, 3) tensor
             Degrees, and the query's centre (y, x).
+        sizes : (n, 2) tensor, optional
+            Height and width of each image, if they are padded to one size.
 
         Returns
         -------
@@ -166,9 +176,12 @@ class Points:
         dx, dy = cos * self.y - sin * self.x, -(sin * self.y + cos * self.x)
         y = poses[:, 1:2] + cos * self.y - sin * self.x
         x = poses[:, 2:3] + sin * self.y + cos * self.x
+        tall, wide = (height, width) if sizes is None else sizes[:, :, None].unbind(1)
+        inside = (y > -0.5) & (y < tall - 0.5) & (x > -0.5) & (x < wide - 0.5)
+        if sizes is not None:  # the border of each image, as of images that are not padded
+            y, x = y.clamp(min=0).minimum(tall - 1), x.clamp(min=0).minimum(wide - 1)
         grid = torch.stack(((x + 0.5) * (2 / width) - 1, (y + 0.5) * (2 / height) - 1), -1)
         sampled = F.grid_sample(images, grid[:, None], align_corners=False, padding_mode="border")[:, :, 0]
-        inside = (y > -0.5) & (y < height - 0.5) & (x > -0.5) & (x < width - 0.5)
         return sampled, inside.to(images.dtype)[:, None], (dy, dx)
 
     def _normalised(self, values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -363,13 +363,21 @@ class Repository:
         return comir
 
     def thumbnails(self, fields: Sequence[int]) -> npt.NDArray[np.uint8]:
-        """Read the thumbnails of fields of equal size: CoMIRs at a quarter of the resolution.
+        """Read the thumbnails of fields: CoMIRs at a quarter of the resolution.
 
         Returns
         -------
         ndarray, (n, channel, height // 4, width // 4) uint8
+            Fields of several sizes are padded with 0, below and to the right.
         """
-        return np.stack([self._thumbnails[field] for field in fields])
+        stored = [self._thumbnails[field] for field in fields]
+        shapes = {thumbnail.shape for thumbnail in stored}
+        if len(shapes) == 1:
+            return np.stack(stored)
+        padded = np.zeros((len(stored), *np.max(list(shapes), 0).tolist()), np.uint8)
+        for place, thumbnail in zip(padded, stored, strict=True):
+            place[:, : thumbnail.shape[1], : thumbnail.shape[2]] = thumbnail
+        return padded
 
     @cached_property
     def _thumbnails(self) -> list[npt.NDArray[np.uint8]]:

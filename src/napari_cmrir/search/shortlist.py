@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_cmrir.jobs import Job, Progress, run
-from napari_cmrir.registration.correlation import high_pass, turn
+from napari_cmrir.registration.coarse_to_fine import size_classes
+from napari_cmrir.registration.correlation import centred, field_means, high_pass, own_pixels, turn
 from napari_cmrir.repository.field_indexes import THUMBNAIL_LEVEL
 from napari_cmrir.representations.devices import training_precision
 from napari_cmrir.search.settings import SearchSettings
@@ -226,6 +226,7 @@ _SMALLEST_SIDE = 20  # px of a query at that level; a smaller query is screened 
 _LONGEST_SIDE = 32  # px of the template at its level: bounds the size of the matrices
 _HANGING = 0.25  # share of a template's side that may overhang a field's edge
 _FLAT = 0.1  # share of a field's mean energy: the least energy of a place, so that flat places score low
+_BANK = 1.0  # time of writing the template's strips and of a product's calls, in fields
 _BATCH_BYTES = 2**26  # memory of one batch of products; a larger batch takes memory, a smaller one time
 
 
@@ -315,18 +316,27 @@ def screen(
     template = cut_template(*query.level(level), rotations, query.high_pass_px / 2**level)
     scores = np.full(len(repository), -np.inf, np.float32)
     done = 0
-    for fields in _batches(repository, template, level):
+    sizes = np.stack((repository.fields["height"], repository.fields["width"]), 1).astype(np.int64) >> level
+    for fields in _batches(sizes, template):
         yield Progress(done, len(repository), "fields", "Screening")
         pixels = torch.from_numpy(repository.thumbnails(fields)).to(query.device).float()
         if level > THUMBNAIL_LEVEL:
             pixels = F.avg_pool2d(pixels, 2)
-        scores[fields] = screen_scores(template, pixels).cpu().numpy()
+        sides = np.unique(sizes[fields], axis=0)
+        own = None if len(sides) == 1 else [(int(height), int(width)) for height, width in sizes[fields]]
+        scores[fields] = screen_scores(template, pixels, sizes=own).cpu().numpy()
         done += len(fields)
     yield Progress(len(repository), len(repository), "fields", "Screening")
     return scores
 
 
-def screen_scores(template: Template, fields: Tensor, *, precision: torch.dtype | None = None) -> Tensor:
+def screen_scores(
+    template: Template,
+    fields: Tensor,
+    *,
+    precision: torch.dtype | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
+) -> Tensor:
     """Correlate a template with fields at every shift and rotation, and keep the highest correlation.
 
     One matrix holds strips of the fields as rows; another holds the template under every rotation and at
@@ -342,6 +352,8 @@ def screen_scores(template: Template, fields: Tensor, *, precision: torch.dtype 
         CoMIRs at the template's level.
     precision : torch.dtype, optional
         Data type of the products; by default the fastest one of the device.
+    sizes : sequence of (int, int), optional
+        Height and width of each field, if they are padded below and to the right.
 
     Returns
     -------
@@ -356,18 +368,19 @@ def screen_scores(template: Template, fields: Tensor, *, precision: torch.dtype 
     1
     """
     precision = precision or training_precision(fields.device)
-    images = high_pass(fields, torch.ones_like(fields[0, 0]), template.band)
+    own = torch.ones_like(fields[0, 0]) if sizes is None else own_pixels(sizes, fields)
+    sides = [tuple(fields.shape[2:])] if sizes is None else list(sizes)
+    images = high_pass(fields, own, template.band)
     if not template.band:  # otherwise the edge of the padding would be the strongest edge
-        images = images - images.mean((-2, -1), keepdim=True)
-    down, across = (
-        max(
-            round(_HANGING * side), (frame - whole) // 2 + 2
-        )  # the second if the field is smaller than the query
-        for side, frame, whole in zip(template.area, template.turned.shape[2:], fields.shape[2:], strict=True)
-    )
+        images = centred(images, sizes)
+    margins = [_margins(template, one) for one in sides]
+    down, across = (max(each) for each in zip(*margins, strict=True))
     padded = F.pad(images, (across, across, down, down))
-    inverse_length = _inverse_lengths(padded, images, template)
+    inverse_length = _inverse_lengths(padded, images, template, sizes)
     _, _, tall, wide = template.turned.shape
+    if sizes is not None:  # 0 at the places that an unpadded field does not have
+        frame = (down, across), (tall, wide)
+        inverse_length = inverse_length * _places(sizes, margins, frame, inverse_length)
     rows, columns = inverse_length.shape[1:]
     shifts = min(columns, wide)
     strips = _strips(template, shifts).to(precision)
@@ -385,6 +398,37 @@ def screen_scores(template: Template, fields: Tensor, *, precision: torch.dtype 
     return best
 
 
+def _margins(template: Template, size: tuple[int, ...]) -> tuple[int, int]:
+    """Pixels that are added before and after a field, along y and x.
+
+    The template may overhang an edge; if the field is smaller than the query, by more.
+    """
+    frame = template.turned.shape[2:]
+    down, across = (
+        max(round(_HANGING * side), (framed - whole) // 2 + 2)
+        for side, framed, whole in zip(template.area, frame, size, strict=True)
+    )
+    return down, across
+
+
+def _places(
+    sizes: Sequence[tuple[int, int]],
+    margins: Sequence[tuple[int, int]],
+    frame: tuple[tuple[int, int], tuple[int, int]],
+    like: Tensor,
+) -> Tensor:
+    """Mask the places (n, rows, columns) of a template that each field has without its padding."""
+    most, template = frame
+    mask = torch.zeros_like(like)
+    for one, size, margin in zip(mask, sizes, margins, strict=True):
+        first = [whole - part for whole, part in zip(most, margin, strict=True)]
+        count = [
+            side + 2 * part - length + 1 for side, part, length in zip(size, margin, template, strict=True)
+        ]
+        one[first[0] : first[0] + count[0], first[1] : first[1] + count[1]] = 1
+    return mask
+
+
 def _strips(template: Template, shifts: int) -> Tensor:
     """The template under every rotation and shift, as columns: (channel tall x, angle shift)."""
     angles, channels, tall, wide = template.turned.shape
@@ -395,7 +439,9 @@ def _strips(template: Template, shifts: int) -> Tensor:
     return strips.flatten(3).flatten(0, 2)
 
 
-def _inverse_lengths(padded: Tensor, images: Tensor, template: Template) -> Tensor:
+def _inverse_lengths(
+    padded: Tensor, images: Tensor, template: Template, sizes: Sequence[tuple[int, int]] | None
+) -> Tensor:
     """Inverse norm of the pixels in the template's rectangle, (n, rows, columns)."""
     (height, width), (tall, wide) = template.area, template.turned.shape[2:]
     energy = padded.square().sum(1, keepdim=True)
@@ -406,20 +452,16 @@ def _inverse_lengths(padded: Tensor, images: Tensor, template: Template) -> Tens
     energy = energy * (height * width)
     top, left = (tall - height) // 2, (wide - width) // 2
     energy = energy[:, top : top + padded.shape[2] - tall + 1, left : left + padded.shape[3] - wide + 1]
-    floor = _FLAT * height * width * images.square().sum(1).mean((1, 2))
+    floor = _FLAT * height * width * field_means(images.square().sum(1), sizes)
     return energy.maximum(floor[:, None, None]).clamp_min(1e-6).rsqrt()
 
 
-def _batches(repository: Repository, template: Template, level: int) -> Iterator[list[int]]:
-    """Batches of fields of equal size; the size of a batch bounds the memory of its products."""
+def _batches(sizes: NDArray[np.int64], template: Template) -> Iterator[list[int]]:
+    """Batches of fields of similar sizes; the size of a batch bounds the memory of its products."""
     _, channels, tall, wide = template.turned.shape
-    by_size = defaultdict(list)
-    for field, sides in enumerate(repository.fields[["height", "width"]].tolist()):
-        by_size[sides].append(field)
-    for sides, members in by_size.items():
-        height, width = (side >> level for side in sides)
-        if min(height, width) == 0:
-            continue
+    known = np.flatnonzero(sizes.min(1) > 0)
+    for (height, _), rows in size_classes(sizes[known], template.area, _BANK):
+        members = known[rows].tolist()
         count = max(1, _BATCH_BYTES // (2 * 2 * channels * tall * wide * height))
         yield from (members[i : i + count] for i in range(0, len(members), count))
 
