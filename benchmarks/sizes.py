@@ -37,7 +37,7 @@ from napari_cmrir.repository.repository import Repository, open_repository
 from napari_cmrir.representations.comir.inference import OutputScale
 from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import build_network
-from napari_cmrir.representations.comir.training.settings import TrainingSettings
+from napari_cmrir.representations.training_settings import TrainingSettings
 from napari_cmrir.search.query import search
 from napari_cmrir.search.settings import SearchSettings
 

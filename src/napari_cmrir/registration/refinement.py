@@ -179,7 +179,8 @@ class Points:
         tall, wide = (height, width) if sizes is None else sizes[:, :, None].unbind(1)
         inside = (y > -0.5) & (y < tall - 0.5) & (x > -0.5) & (x < wide - 0.5)
         if sizes is not None:  # the border of each image, as of images that are not padded
-            y, x = y.clamp(min=0).minimum(tall - 1), x.clamp(min=0).minimum(wide - 1)
+            y = y.clamp(min=0).minimum(sizes[:, :1] - 1)
+            x = x.clamp(min=0).minimum(sizes[:, 1:] - 1)
         grid = torch.stack(((x + 0.5) * (2 / width) - 1, (y + 0.5) * (2 / height) - 1), -1)
         sampled = F.grid_sample(images, grid[:, None], align_corners=False, padding_mode="border")[:, :, 0]
         return sampled, inside.to(images.dtype)[:, None], (dy, dx)
