@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 
 import pytest
@@ -107,8 +107,8 @@ def test_the_hub_finds_all_that_it_shows(manifest):
     assert project["license"] == "BSD-3-Clause"
     assert "Framework :: napari" in project["classifiers"]
     assert manifest.visibility == "public"
-    icon = manifest.icon.partition(":")[2]
-    assert (PACKAGE / icon).read_text(encoding="utf-8").startswith("<svg")
+    package, _, name = manifest.icon.partition(":")
+    assert resources.files(package).joinpath(name).read_text(encoding="utf-8").startswith("<svg")
     pictures = re.findall(r"!\[[^\]]+\]\((\S+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert pictures
     assert all(address.startswith("https://") for address in pictures)
