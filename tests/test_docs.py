@@ -36,6 +36,9 @@ GENERATED = {"changelog.md", "reference/api.md", "reference/cli.md", "reference/
 OTHER_DATA = re.compile(r"shg_bf/|vis_ir/|(?:shg|vis|pix2pix)\.safetensors")
 """Public data and their models, which are not part of the project: such commands are only parsed."""
 
+OWN_TESTS = re.compile(r" demo | datasets fetch ")
+"""Commands that take minutes or need the network; tests/cli and tests/evaluation run them in small."""
+
 QUICK = "--steps 1 --widths 8 --widths 8 --batch-size 4 --patch-size 64"
 OUTPUTS = {  # what the first hit of each example has to be, and more that it prints
     "train_on_pairs": ["1 sample-014_BF.tif"],
@@ -141,7 +144,7 @@ def test_every_command_of_the_documentation_runs(folder, monkeypatch):
     monkeypatch.chdir(folder)
     ran = 0
     for line in dict.fromkeys(line for page in PAGES for line in commands(page)):
-        if not line.startswith("napari-cmrir ") or OTHER_DATA.search(line) or line.split()[1] == "demo":
+        if not line.startswith("napari-cmrir ") or OTHER_DATA.search(line) or OWN_TESTS.search(line):
             continue
         quick = f" {QUICK}" if line.split()[1] == "train" and "--check" not in line else ""
         if "--adapt" in line:
