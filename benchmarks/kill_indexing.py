@@ -5,6 +5,9 @@ a new vocabulary and compact. Each is killed (SIGKILL) after a random time. The 
 the repository, resumes until the work is done, and compares the rankings, byte for byte, with those of a
 repository built without kills. With ``--workers 2``, dask workers index, and the process that they work for
 is killed. POSIX only.
+
+``--slide`` kills the indexing of one image that is computed in strips, and counts the strips that are
+computed again: at most one for each kill.
 """
 
 import argparse
@@ -33,8 +36,9 @@ from napari_cmrir.bag_of_words.bags import count_words
 from napari_cmrir.bag_of_words.descriptors.features import describe
 from napari_cmrir.bag_of_words.settings import DescriptorSettings, VocabularySettings
 from napari_cmrir.errors import InputError
+from napari_cmrir.files import checksum
 from napari_cmrir.images.intensity import Intensity
-from napari_cmrir.repository import indexing
+from napari_cmrir.repository import comirs, indexing, pyramids
 from napari_cmrir.repository.build import build_index, build_repository
 from napari_cmrir.repository.maintenance import compact_repository
 from napari_cmrir.repository.repository import open_repository
@@ -103,6 +107,67 @@ def rebuild(path: Path, workers: int | None = None) -> None:
 
 def compact(path: Path) -> None:
     jobs.run(compact_repository(path))
+
+
+def index_slide(images: Path, path: Path, log: Path) -> None:
+    """Index an image in strips of 128 rows of blocks of 512 px; note each computed strip in a file."""
+    pyramids.SHARD_SIDE = comirs.SHARD_SIDE = 512
+    comirs.PIECE = 128
+    represent = comirs._Strips._represent
+
+    def noted(self, piece, part, strip):
+        yield from represent(self, piece, part, strip)
+        with log.open("a") as file:
+            file.write(f"{piece}\n")
+
+    comirs._Strips._represent = noted
+    jobs.run(build_repository([images], make_model(), "BF", path, SETTINGS))
+
+
+def files_of(path: Path) -> list[tuple[str, str]]:
+    """Checksums of the CoMIRs, fields and thumbnails: all that a search reads."""
+    assert not open_repository(path).verify()
+    files = [file for part in ("comirs", "segments", "indexes") for file in sorted((path / part).rglob("*"))]
+    return [(file.relative_to(path).as_posix(), checksum(file)) for file in files if file.is_file()]
+
+
+def kill_slide(kills: int, seed: int) -> None:
+    """Kill the indexing of a slide, and resume it, until it is done; several times."""
+    generator = np.random.default_rng(seed)
+    folder = Path(tempfile.mkdtemp())
+    noise = gaussian_filter(np.random.default_rng(seed).normal(size=(1060, 1100)), 2)
+    (folder / "images").mkdir()
+    tifffile.imwrite(folder / "images" / "slide.tif", np.clip(128 + 500 * noise, 0, 255).astype(np.uint8))
+    load_as_child(index_slide, folder / "images", folder / "first.cmrir", folder / "first.log")
+    load_as_child(files_of, folder / "first.cmrir")
+    started = time.perf_counter()
+    in_child(index_slide, folder / "images", folder / "peace.cmrir", folder / "peace.log")
+    seconds = time.perf_counter() - started
+    strips = (folder / "peace.log").read_text().splitlines()
+    (expected,) = in_child(files_of, folder / "peace.cmrir")
+    killed, rounds, again, most = 0, 0, 0, 0
+    while killed < kills:
+        path, log = folder / f"killed{rounds}.cmrir", folder / f"killed{rounds}.log"
+        log.touch()
+        in_round = 0
+        while killed < kills:
+            after = generator.uniform(0, seconds / 3)
+            if in_child(index_slide, folder / "images", path, log, killed_after=after) is not None:
+                break
+            killed, in_round = killed + 1, in_round + 1
+            in_child(open_or_say_why, path)
+        in_child(index_slide, folder / "images", path, log)
+        computed = log.read_text().splitlines()
+        assert set(computed) == set(strips)
+        assert len(computed) <= len(strips) + in_round, "A kill lost more than a strip."
+        again, most = again + len(computed) - len(strips), max(most, in_round)
+        (files,) = in_child(files_of, path)
+        assert files == expected, "Its files differ."
+        rounds += 1
+        shutil.rmtree(path)
+    shutil.rmtree(folder)
+    print(f"{killed} kills in {rounds} slides of {len(strips)} strips, at most {most} in one slide")
+    print(f"{again} strips were computed twice, at most one a kill; all files are those of a slide in peace")
 
 
 def rank_all(path: Path) -> list[tuple[str, bytes, list[str]]]:
@@ -190,8 +255,12 @@ def main() -> None:
     parser.add_argument("kills", type=int, nargs="?", default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int)
+    parser.add_argument("--slide", action="store_true", help="kill the indexing of one slide instead")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.slide:
+        kill_slide(options.kills, options.seed)
+        return
     generator = np.random.default_rng(options.seed)
     folder = Path(tempfile.mkdtemp())
     expected, seconds = [], []

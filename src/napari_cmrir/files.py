@@ -61,14 +61,32 @@ def atomic_path(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{PARTIAL_PREFIX}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         yield partial
-        _sync(partial)
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(partial, path)
-        _sync_entry(path.parent)
+        publish(partial, path)
     except BaseException:
         _remove(partial)
         raise
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Sync a complete file or folder to the disk, and move it to ``path`` on the same disk.
+
+    Parameters
+    ----------
+    partial : Path
+        What is complete; it stays if this fails.
+    path : Path
+        Final path. An existing file or folder is replaced.
+
+    Raises
+    ------
+    OSError
+        If it cannot be synced or renamed.
+    """
+    sync(partial)
+    if path.is_dir():
+        shutil.rmtree(path)
+    os.replace(partial, path)
+    _sync_entry(path.parent)
 
 
 def atomic_write(path: Path, content: bytes) -> None:
@@ -198,7 +216,7 @@ def explain_disk_errors(folder: Path) -> Iterator[None]:
         raise InputError(message) from error
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Sync a file; or all files below a folder, and then the folders, which hold the files' names."""
     entries = sorted(path.rglob("*"), reverse=True) if path.is_dir() else []
     for file_path in [entry for entry in [path, *entries] if not entry.is_dir()]:

@@ -127,6 +127,110 @@ def test_an_image_that_cannot_be_read_to_its_end_leaves_nothing(small_blocks, tm
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def pieces(monkeypatch):
+    """The pieces that are computed, in order."""
+    computed = []
+    represent_piece = storing._Strips._represent
+
+    def noted(self, piece, part, strip):
+        yield from represent_piece(self, piece, part, strip)
+        computed.append(piece)
+
+    monkeypatch.setattr(storing._Strips, "_represent", noted)
+    return computed
+
+
+@pytest.mark.parametrize(
+    ("stop", "after"),
+    [(GeneratorExit, 0), (GeneratorExit, 5), (KeyboardInterrupt, 1), (OSError("no space"), 9)],
+)
+def test_a_stopped_slide_continues_with_the_strip_at_which_it_was(
+    small_blocks, tmp_path, model, small, pieces, stop, after
+):
+    pixels = _texture(1100, 1030)
+    _store(tmp_path / "whole", pixels, model, small)
+    expected = list(pieces)
+    pieces.clear()
+    path = tmp_path / "a"
+    job = store_comir(path, lazy_array(pixels), model, "BF", small, name="a", device="cpu")
+    while len(pieces) < after or not (tmp_path / "unfinished-a").is_dir():
+        next(job)
+    if stop is GeneratorExit:
+        job.close()
+    else:
+        with pytest.raises(stop if isinstance(stop, type) else OSError):
+            job.throw(stop)
+    assert not path.exists()
+    assert len(pieces) == after
+    done = [progress.done for progress in _progress(path, pixels, model, small)]
+    assert pieces == expected
+    assert done == sorted(done)
+    assert done[0] == sum(height * width for _, _, height, width in expected[:after])
+    assert [one.name for one in tmp_path.iterdir() if one.name != "whole"] == ["a"]
+    for level, other in zip(_levels(path), _levels(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(level, other)
+
+
+def _progress(path, pixels, model, settings):
+    job = store_comir(path, lazy_array(pixels), model, "BF", settings, name="a", device="cpu")
+    return [progress for progress in job if progress.unit == "pixels" and progress.total]
+
+
+def test_progress_is_in_pixels_and_says_how_long_the_rest_takes(small_blocks, tmp_path, model, small, slide):
+    reported = _progress(tmp_path / "a", slide, model, small)
+    assert {progress.total for progress in reported} == {reported[-1].done}
+    assert reported[-1].total < slide.size / 3  # pieces with tissue alone
+    messages = [progress.message for progress in reported if "megapixels" in progress.message]
+    assert messages[0] == "0 of 1 megapixels"
+    assert messages[-1].endswith("min left")
+
+
+def test_torn_shards_of_a_killed_process_are_written_again(small_blocks, tmp_path, model, small):
+    pixels = _texture(1100, 1030)
+    path, unfinished = tmp_path / "a", tmp_path / "unfinished-a"
+    job = store_comir(path, lazy_array(pixels), model, "BF", small, name="a", device="cpu")
+    while not (unfinished / "0-0.written").is_file():
+        next(job)
+    job.close()
+    torn = [file for file in (unfinished / "pyramid" / "0" / "c").rglob("*") if file.is_file()]
+    assert len(torn) == 1
+    torn[0].write_bytes(torn[0].read_bytes()[:100])
+    (unfinished / "0-0.written").unlink()
+    (unfinished / "pyramid" / "1" / "c" / "0" / "0").mkdir(parents=True)
+    (unfinished / "pyramid" / "1" / "c" / "0" / "0" / "0").write_bytes(b"torn")
+    _store(path, pixels, model, small)
+    _store(tmp_path / "whole", pixels, model, small)
+    for level, other in zip(_levels(path), _levels(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(level, other)
+
+
+def test_another_process_at_the_same_slide_is_refused(small_blocks, tmp_path, model, small):
+    pixels = _texture(1100, 1030)
+    job = store_comir(tmp_path / "a", lazy_array(pixels), model, "BF", small, name="a", device="cpu")
+    while not (tmp_path / "unfinished-a").is_dir():
+        next(job)
+    with pytest.raises(InputError, match="computed by another process"):
+        _store(tmp_path / "a", pixels, model, small)
+    jobs.run(job)
+    assert (tmp_path / "a").is_dir()
+
+
+def test_what_a_job_killed_at_its_very_end_left_is_removed(tmp_path):
+    assert not storing.is_stored(tmp_path / "a")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "unfinished-a").mkdir()
+    assert storing.is_stored(tmp_path / "a")
+    assert [one.name for one in tmp_path.iterdir()] == ["a"]
+
+
+def test_unfinished_work_on_other_content_of_an_image_is_removed(small_blocks, tmp_path, model, small):
+    for name in ("unfinished-00000001-old", "unfinished-00000002-other"):
+        (tmp_path / name).mkdir()
+    _store(tmp_path / "00000001-new", _texture(1100, 1030), model, small)
+    assert {one.name for one in tmp_path.iterdir()} == {"00000001-new", "unfinished-00000002-other"}
+
+
 def test_images_of_another_pixel_size_are_indexed_at_the_models(model, tmp_path, index, small):
     fine = _texture(300, 360)
     settings = small.model_copy(update={"reading": ReadingSettings(z="middle")})

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.files import atomic_path
+from napari_cmrir.files import atomic_path, publish, sync
 from napari_cmrir.images.lazy_image import LazyImage, overview
-from napari_cmrir.jobs import Job, Progress, step_of
-from napari_cmrir.repository.pyramids import SHARD_SIDE, create_pyramid, fill_coarser, write_pyramid
+from napari_cmrir.jobs import Job, Progress, portion
+from napari_cmrir.repository.pyramids import (
+    SHARD_SIDE,
+    create_pyramid,
+    fill_coarser,
+    forget_block,
+    open_to_continue,
+    write_pyramid,
+)
 from napari_cmrir.repository.segments import cut_fields
 from napari_cmrir.repository.settings import RepositorySettings
 
 if TYPE_CHECKING:
+    import zarr
+
     from napari_cmrir.representations.base import Representation
 
-__all__ = ["find_tissue", "notes_of", "nothing_to_write", "store_comir"]
+__all__ = ["find_tissue", "is_stored", "notes_of", "nothing_to_write", "store_comir"]
 
 PIECE = 2048
 """Side of a piece, px: pieces that no kept field touches are not computed.
@@ -42,7 +56,9 @@ WHOLE_VALUES = 2**26
 A region at a time would read the halos twice; larger images would need too much memory. Not measured.
 """
 
-Result = TypeVar("Result")
+UNFINISHED = "unfinished-"
+"""Prefix of the folders of unfinished pyramids; `compact_repository` removes those that are left."""
+
 Rectangle = tuple[int, int, int, int]
 """(y, x, height, width) in pixels."""
 
@@ -66,8 +82,10 @@ def store_comir(
 
     An image of at most one shard is read and represented at once; the caller writes its pyramid. For an image
     of several fields, an overview finds the fields of empty glass. These are left out, and the CoMIR is
-    computed only under kept fields and is 0 elsewhere. Such an image is computed and written block by block,
-    a shard per block. Each block is read with the network's halo, so that blocks join without a seam.
+    computed only under kept fields and is 0 elsewhere. Such an image is computed in strips of `PIECE` rows of
+    a block, and written block by block, a shard per block. Each strip is read with the network's halo, so
+    that strips join without a seam. If the job is stopped or killed, the same call continues with the first
+    strip that is not on the disk.
 
     Parameters
     ----------
@@ -88,7 +106,7 @@ def store_comir(
     Yields
     ------
     Progress
-        In blocks.
+        In pixels to compute, with the time that is left, if the image is computed in strips.
 
     Returns
     -------
@@ -108,7 +126,7 @@ def store_comir(
     rectangles = cut_fields(height, width, settings.field_size, settings.field_overlap)
     notes = notes_of(image)
     if len(rectangles) > 1 and settings.least_tissue > 0:
-        yield Progress(0, None, "blocks", "Looking for tissue")
+        yield Progress(0, None, "pixels", "looking for tissue")
         kept = _with_tissue(image, rectangles, settings.least_tissue)
         if not kept.any():
             raise InputError(
@@ -125,20 +143,171 @@ def store_comir(
         comir = yield from represent(model, pixels, modality, device=device)
         when_read()
         return partial(write_pyramid, path, comir, name, notes)
-    blocks = [(y, x) for y in range(0, height, SHARD_SIDE) for x in range(0, width, SHARD_SIDE)]
-    with atomic_path(path) as unfinished:
-        levels = create_pyramid(unfinished, (model.channels, height, width), name, notes)
-        for done, (y, x) in enumerate(blocks):
-            sides = (min(SHARD_SIDE, height - y), min(SHARD_SIDE, width - x))
-            job = _represent_block(model, image, modality, device, (y, x, *sides), rectangles)
-            block = yield from step_of(job, done, len(blocks), "blocks")
-            if block is not None:
-                levels[0][:, y : y + sides[0], x : x + sides[1]] = block
-        block = None
+    work = _Strips(image, model, modality, device, rectangles)
+    with _unfinished(path) as folder:
+        pyramid = folder / "pyramid"
+        if not pyramid.is_dir():
+            with atomic_path(pyramid) as partial_pyramid:
+                create_pyramid(partial_pyramid, (model.channels, height, width), name, notes)
+        levels = open_to_continue(pyramid)
+        for y, x in itertools.product(range(0, height, SHARD_SIDE), range(0, width, SHARD_SIDE)):
+            yield from work.write_block(folder, levels[0], y, x)
         when_read()
+        for number in range(1, len(levels)):  # a killed job may have left torn files
+            shutil.rmtree(pyramid / str(number) / "c", ignore_errors=True)
         for message in fill_coarser(levels):
-            yield Progress(len(blocks), len(blocks), "blocks", message)
+            yield Progress(work.done, work.total, "pixels", message)
+        publish(pyramid, path)
     return nothing_to_write
+
+
+def is_stored(path: Path) -> bool:
+    """Tell whether a pyramid is complete; remove the folder that a job killed at its very end left."""
+    if not path.is_dir():
+        return False
+    shutil.rmtree(path.with_name(f"{UNFINISHED}{path.name}"), ignore_errors=True)
+    return True
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[Path]:
+    """Yield the folder of a pyramid's unfinished work; it stays if the job is stopped, killed or out of disk.
+
+    The folder is named after the pyramid, whose name is a key of all that decides its content. It is removed
+    at the end, and if the image cannot be used. Those of other content of the same image are removed, too.
+
+    Raises
+    ------
+    InputError
+        If another process works in it.
+    """
+    folder = path.with_name(f"{UNFINISHED}{path.name}")
+    image_number = path.name.split("-")[0]
+    for other in path.parent.glob(f"{UNFINISHED}{image_number}-*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    folder.mkdir(exist_ok=True)
+    with closing(
+        sqlite3.connect(folder / "lock", timeout=0, isolation_level=None, check_same_thread=False)
+    ) as lock:
+        try:
+            lock.execute("BEGIN EXCLUSIVE")  # ends with the process, also if it is killed
+        except sqlite3.OperationalError as error:
+            raise InputError(
+                f"{path.name} is being computed by another process; index again when it has ended."
+            ) from error
+        is_kept = True
+        try:
+            yield folder
+            is_kept = False
+        except InputError:
+            is_kept = False
+            raise
+        finally:
+            lock.close()
+            if not is_kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Strips:
+    """The strips of an image's CoMIR: rows of pieces of a block, each of which is kept once computed.
+
+    A strip is `PIECE` rows of a block. It is stored until its block is written: a killed job computes again
+    at most the strip at which it was.
+
+    Parameters
+    ----------
+    image : LazyImage
+    model : Representation
+    modality, device : str
+    rectangles : ndarray, (n, 4) int64
+        The fields. Pieces that none of them touches are not computed.
+
+    Attributes
+    ----------
+    done, total : int
+        Pixels on the disk, and pixels to compute.
+    """
+
+    def __init__(
+        self,
+        image: LazyImage,
+        model: Representation,
+        modality: str,
+        device: str,
+        rectangles: NDArray[np.int64],
+    ) -> None:
+        self._image, self._model, self._modality, self._device = image, model, modality, device
+        self._rectangles = rectangles
+        height, width = self._sides = image.shape[:2]
+        blocks = itertools.product(range(0, height, SHARD_SIDE), range(0, width, SHARD_SIDE))
+        self.total = sum(_pixels(self._needed(strip)) for y, x in blocks for strip in self._of(y, x))
+        self.done, self._computed, self._started = 0, 0, time.monotonic()
+
+    def _of(self, y: int, x: int) -> list[Rectangle]:
+        """List the strips of the block at a pixel."""
+        bottom, right = min(y + SHARD_SIDE, self._sides[0]), min(x + SHARD_SIDE, self._sides[1])
+        return [(top, x, min(PIECE, bottom - top), right - x) for top in range(y, bottom, PIECE)]
+
+    def _needed(self, strip: Rectangle) -> list[Rectangle]:
+        """List the pieces of a strip that fields touch; one piece, the strip, if they touch all."""
+        top, left, height, width = strip
+        pieces = [(top, x, height, min(PIECE, left + width - x)) for x in range(left, left + width, PIECE)]
+        needed = [piece for piece in pieces if _touches(piece, self._rectangles)]
+        return [strip] if len(needed) == len(pieces) else needed
+
+    def write_block(self, folder: Path, level: zarr.Array[Any], y: int, x: int) -> Job[None]:
+        """Compute the strips of a block that are not stored, and write the block, unless it is written."""
+        strips = self._of(y, x)
+        written = folder / f"{y}-{x}.written"
+        pixels = sum(_pixels(self._needed(strip)) for strip in strips)
+        if not pixels or written.exists():
+            self.done += pixels
+            return
+        height, width = sum(strip[2] for strip in strips), strips[0][3]
+        block = np.zeros((self._model.channels, height, width), np.uint8)
+        for strip in strips:
+            part = block[:, strip[0] - y : strip[0] - y + strip[2]]
+            stored = folder / f"{strip[0]}-{x}.npy"
+            if stored.exists():
+                part[...] = np.load(stored)
+                self.done += _pixels(self._needed(strip))
+            elif needed := self._needed(strip):
+                for piece in needed:
+                    yield from self._represent(piece, part, strip)
+                with atomic_path(stored) as partial_strip:
+                    np.save(partial_strip, part)
+        forget_block(folder / "pyramid", level, y, x)
+        level[:, y : y + height, x : x + width] = block
+        sync(folder / "pyramid" / "0")
+        written.touch()
+        for strip in strips:
+            (folder / f"{strip[0]}-{x}.npy").unlink(missing_ok=True)
+
+    def _represent(self, piece: Rectangle, part: NDArray[np.uint8], strip: Rectangle) -> Job[None]:
+        """Compute a piece, and enter it in the pixels of its strip."""
+        from napari_cmrir.representations.base import represent
+
+        job = represent(
+            self._model, cast("Any", self._image), self._modality, device=self._device, part=piece
+        )
+        top, left, height, width = piece
+        end = self.done + height * width
+        comir = yield from portion(job, self.done, end, self.total, "pixels", lambda _: self._state())
+        part[:, top - strip[0] : top - strip[0] + height, left - strip[1] : left - strip[1] + width] = comir
+        self.done, self._computed = end, self._computed + height * width
+
+    def _state(self) -> str:
+        """Say how much is done and, from the speed of this process alone, how long the rest takes."""
+        state = f"{self.done / 1e6:.0f} of {self.total / 1e6:.0f} megapixels"
+        if self._computed:
+            seconds = (time.monotonic() - self._started) / self._computed * (self.total - self.done)
+            state += f", {max(1, round(seconds / 60))} min left"
+        return state
+
+
+def _pixels(pieces: Sequence[Rectangle]) -> int:
+    return sum(height * width for _, _, height, width in pieces)
 
 
 def notes_of(image: LazyImage) -> dict[str, Any]:
@@ -172,37 +341,6 @@ def _is_blank(pixels: NDArray[Any]) -> bool:
         return False  # the first 16 pixels decide nearly every image without reading the rest
     values = np.nan_to_num(pixels.reshape(-1, pixels.shape[2]), nan=0.0, posinf=0.0, neginf=0.0)
     return bool((values == values[0]).all())
-
-
-def _represent_block(
-    model: Representation,
-    image: LazyImage,
-    modality: str,
-    device: str,
-    block: Rectangle,
-    rectangles: NDArray[np.int64],
-) -> Job[NDArray[np.uint8] | None]:
-    """Compute a block in the pieces that fields touch; ``None`` if no field touches the block."""
-    from napari_cmrir.representations.base import represent
-
-    pixels = cast("Any", image)
-    y, x, height, width = block
-    pieces = [
-        (top, left, min(PIECE, y + height - top), min(PIECE, x + width - left))
-        for top in range(y, y + height, PIECE)
-        for left in range(x, x + width, PIECE)
-    ]
-    needed = [piece for piece in pieces if _touches(piece, rectangles)]
-    if len(needed) == len(pieces):
-        return (yield from represent(model, pixels, modality, device=device, part=block))
-    if not needed:
-        return None
-    comir = np.zeros((model.channels, height, width), np.uint8)
-    for done, (top, left, rows, columns) in enumerate(needed):
-        job = represent(model, pixels, modality, device=device, part=(top, left, rows, columns))
-        part = yield from step_of(job, done, len(needed), "blocks")
-        comir[:, top - y : top - y + rows, left - x : left - x + columns] = part
-    return comir
 
 
 def _touches(piece: Rectangle, rectangles: NDArray[np.int64]) -> bool:

@@ -20,9 +20,11 @@ __all__ = [
     "coarsest_level",
     "create_pyramid",
     "fill_coarser",
+    "forget_block",
     "halve",
     "open_coarsest",
     "open_level",
+    "open_to_continue",
     "read_notes",
     "write_pyramid",
 ]
@@ -106,6 +108,41 @@ def create_pyramid(
     attributes |= {NOTES: dict(notes)} if notes else {}
     group = zarr.create_group(path, zarr_format=3, attributes=attributes)
     return [_create_level(group, str(number), each) for number, each in enumerate(shapes)]
+
+
+def open_to_continue(path: Path) -> list[zarr.Array[Any]]:
+    """Open the levels of an unfinished pyramid, as `create_pyramid` returned them.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the pyramid.
+
+    Returns
+    -------
+    list of zarr.Array, (channel, y, x) uint8
+    """
+    import zarr
+
+    group = cast("Any", zarr.open_group(path, mode="r+"))
+    return [group[str(number)] for number in range(len(list(group.array_keys())))]
+
+
+def forget_block(path: Path, level: zarr.Array[Any], y: int, x: int) -> None:
+    """Remove a shard of level 0 that may be torn, before it is written again.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the pyramid.
+    level : zarr.Array
+        Its level 0; nothing is removed if it has no shards.
+    y, x : int
+        First pixel of the shard.
+    """
+    if level.shards is not None:
+        _, rows, columns = level.shards
+        (path / "0" / "c" / "0" / str(y // rows) / str(x // columns)).unlink(missing_ok=True)
 
 
 def fill_coarser(levels: Sequence[zarr.Array[Any]]) -> Iterator[str]:

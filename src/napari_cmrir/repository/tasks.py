@@ -21,7 +21,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.files import checksum
 from napari_cmrir.jobs import Job, Progress, step_of
 from napari_cmrir.repository.catalogue import COMIRS, INDEXES, SEGMENTS, ImageRow, token
-from napari_cmrir.repository.comirs import nothing_to_write, store_comir
+from napari_cmrir.repository.comirs import is_stored, nothing_to_write, store_comir
 from napari_cmrir.repository.executors import WorkerContext
 from napari_cmrir.repository.field_indexes import FIELD_INDEXES, StoredField
 from napari_cmrir.repository.pyramids import open_level
@@ -261,7 +261,7 @@ def _represent(context: WorkerContext, image: ImageTask, writer: Executor) -> Jo
     """Compute the CoMIR of an image, unless it is stored; its writing and its columns are in the future."""
     try:
         path, now = _comir_path(context, image)
-        write = nothing_to_write if path.is_dir() else (yield from _compute(context, image, path, now))
+        write = nothing_to_write if is_stored(path) else (yield from _compute(context, image, path, now))
         return writer.submit(_finish, write, path, now)
     except InputError as error:
         return writer.submit(dict, state="failed", reason=str(error))
@@ -290,7 +290,7 @@ def _compute(context: WorkerContext, given: ImageTask, path: Path, now: Stamp) -
         warn_of(given.name, doubts)
         if image.reading_note:
             logger.info("%s: %s.", given.name, image.reading_note)
-            yield Progress(0, None, "blocks", image.reading_note)
+            yield Progress(0, None, "pixels", image.reading_note)
         return (
             yield from store_comir(
                 path,
@@ -345,5 +345,5 @@ def _plain(name: str) -> str:
 
 
 def _describe_image(message: str, progress: Progress) -> str:
-    """Add the block to the message of an image that is represented block by block."""
-    return f"{message}: {progress.message}" if progress.unit == "blocks" else message
+    """Add the pixels done to the message of an image that is represented strip by strip."""
+    return f"{message}: {progress.message}" if progress.unit == "pixels" else message
