@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QApplication
 
 from napari_cmrir.errors import InputError
@@ -65,6 +66,36 @@ def test_progress_is_shown(panel, wait_for):
     panel_seen["value"] = panel.bar.value() / panel.bar.maximum()
     assert panel_seen["value"] == 0.25
     wait_for(lambda: not panel.is_running)
+
+
+def test_the_remaining_time_only_falls(panel, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("napari_cmrir.napari.jobs.job_panel.time.monotonic", lambda: now[0])
+    clock, left = panel._clock, []
+    for second, done in enumerate((0, 10, 20, 30, 40, 41, 42, 60, 99)):  # slow for a while
+        now[0] = 100.0 + second
+        left.append(clock.left(Progress(done, 100, "steps", "")))
+    assert left == ["", "", "", "7 s left", "6 s left", "6 s left", "6 s left", "5 s left", "0 s left"]
+    now[0] += 1
+    assert clock.left(Progress(0, 9, "fields", "")) == ""  # another unit begins anew
+
+
+def test_the_bar_paints_nothing_while_it_is_set(qtbot, panel):
+    class Paints(QObject):
+        count = 0
+
+        def eventFilter(self, _, event):  # noqa: N802
+            self.count += event.type() == QEvent.Type.Paint
+            return False
+
+    qtbot.addWidget(panel)
+    panel.show()
+    qtbot.waitExposed(panel)
+    paints = Paints()
+    panel.bar.installEventFilter(paints)
+    panel.bar.setValue(700)
+    assert (panel.bar.value(), paints.count) == (700, 0)
+    qtbot.waitUntil(lambda: paints.count > 0)
 
 
 def test_a_stopped_job_is_closed_in_its_own_thread_and_gives_no_result(panel, wait_for):

@@ -6,8 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from napari.components import ViewerModel
-from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
-from qtpy.QtGui import QAccessible, QAction, QDragEnterEvent, QDropEvent, QKeySequence, QWheelEvent
+from qtpy.QtCore import QMimeData, QObject, QPoint, QPointF, Qt, QUrl, Slot
+from qtpy.QtGui import (
+    QAccessible,
+    QAction,
+    QDesktopServices,
+    QDragEnterEvent,
+    QDropEvent,
+    QKeySequence,
+    QWheelEvent,
+)
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
@@ -20,6 +28,7 @@ from qtpy.QtWidgets import (
 
 from napari_cmrir.napari.dock import open_dock
 from napari_cmrir.napari.find_dock import FindWidget
+from napari_cmrir.napari.form_fields import HelpButton
 from napari_cmrir.napari.index_dock import IndexWidget
 from napari_cmrir.napari.model_dock import ModelWidget
 from napari_cmrir.napari.summaries import look_at_images
@@ -116,6 +125,27 @@ def test_the_docks_are_tabs_of_one_area_lead_on_and_the_wheel_changes_no_field(
         )
         QApplication.sendEvent(field, wheel)
     assert (find.hits.value(), find.modality.currentIndex(), find.rotation.value()) == before
+
+
+@pytest.mark.parametrize(
+    ("widget_class", "page"),
+    [(ModelWidget, "training"), (IndexWidget, "repositories"), (FindWidget, "searching")],
+)
+def test_each_dock_opens_its_page_of_the_documentation(dock, widget_class, page):
+    opened = []
+
+    class Browser(QObject):
+        @Slot(QUrl)
+        def show(self, address):
+            opened.append(address.toString())
+
+    browser = Browser()
+    QDesktopServices.setUrlHandler("https", browser, "show")
+    button = dock(widget_class).findChild(HelpButton)
+    button.click()
+    QDesktopServices.unsetUrlHandler("https")
+    assert [Path(one.rstrip("/")).stem for one in opened] == [page]
+    assert (Path(__file__).parents[2] / "docs" / f"{page}.md").is_file()
 
 
 def test_the_top_of_a_drive_as_folder_is_answered_in_words(dock, tmp_path, wait_for, notifications):

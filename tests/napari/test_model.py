@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from qtpy.QtWidgets import QApplication
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QAbstractButton, QApplication, QDockWidget, QMessageBox
 
 from napari_cmrir.cli.main import main
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.readers import read_image
-from napari_cmrir.images.synthetic.sample_pairs import sample_pair
+from napari_cmrir.images.synthetic.sample_pairs import sample_pair, write_sample_folder
 from napari_cmrir.jobs import Progress, run
 from napari_cmrir.napari.copy_commands import CopyButton
 from napari_cmrir.napari.find_dock import FindWidget
@@ -229,12 +230,93 @@ def test_a_stopped_training_goes_on_to_its_end(dock, pairs_folder, tmp_path, wai
     assert widget.resume.isHidden()
 
 
+def test_a_training_that_goes_on_is_plotted_from_its_first_step(dock, pairs_folder, tmp_path, wait_for):
+    widget = dock(ModelWidget)
+    widget.pairs.folder.set_paths(pairs_folder)
+    widget.steps.setValue(1000)
+    widget.output.set_paths(tmp_path / "long.safetensors")
+
+    def done():
+        said = re.match(r"(\d+) of 1000 steps", widget.panel.message.text())
+        return int(said[1]) if said else 0
+
+    widget.train()
+    wait_for(lambda: done() > 20, timeout=300_000)
+    widget.panel.stop()
+    wait_for(lambda: not widget.panel.is_running)
+    history = read_header(tmp_path / "long.safetensors")["history"]
+    widget.plot.clear()  # as in a dock that is opened anew
+    widget.train()
+    wait_for(lambda: widget.plot.losses, timeout=300_000)
+    before = [(entry["step"], entry["loss"]) for entry in history]
+    assert before[0][0] == 10
+    assert widget.plot.losses[: len(before)] == pytest.approx(before)
+    widget.panel.stop()
+    wait_for(lambda: not widget.panel.is_running)
+
+
+def test_closing_the_dock_while_it_trains_asks(viewer, dock, qtbot, pairs_folder, tmp_path, wait_for):
+    widget = dock(ModelWidget)
+    viewer.window._qt_window.show()
+    frame = widget
+    while not isinstance(frame, QDockWidget):
+        frame = frame.parent()
+    close = frame.findChild(QAbstractButton, "QTitleBarCloseButton")
+    widget.pairs.folder.set_paths(pairs_folder)
+    widget.steps.setValue(1000)
+    widget.output.set_paths(tmp_path / "long.safetensors")
+    widget.train()
+    wait_for(lambda: "steps" in widget.panel.message.text(), timeout=300_000)
+
+    def answer(label):
+        qtbot.mouseClick(close, Qt.MouseButton.LeftButton)
+        wait_for(lambda: widget.findChild(QMessageBox))
+        box = widget.findChild(QMessageBox)
+        assert "being trained" in box.text()
+        (button,) = (one for one in box.buttons() if one.text() == label)
+        qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+    answer("Keep open")
+    wait_for(lambda: not widget.findChild(QMessageBox))
+    assert widget.panel.is_running
+    answer("Stop and close")
+    wait_for(lambda: widget.parent() is None)
+    assert not widget.panel.is_running
+    assert (tmp_path / "long.safetensors.checkpoint").exists()
+
+
+def test_the_table_says_what_is_paired_with_what(dock, tmp_path, wait_for):
+    write_sample_folder(tmp_path, range(2), 64)
+    widget = dock(ModelWidget)
+    table = widget.pairs.table
+
+    def rows():
+        return [
+            tuple(table.item(row, column).text() for column in range(3)) for row in range(table.rowCount())
+        ]
+
+    assert table.isHidden()
+    widget.pairs.folder.set_paths(tmp_path)
+    pair = "sample-000", "sample-000_SHG.tif", "sample-000_BF.tif"
+    wait_for(lambda: len(rows()) == 2)
+    assert rows()[0] == pair
+    (tmp_path / "sample-001_SHG.tif").unlink()
+    widget.pairs.look()
+    wait_for(lambda: rows() == [pair, ("no partner", "", "sample-001_BF.tif")])
+    assert not table.isHidden()
+    (tmp_path / "sample-000_BF.tif").unlink()
+    widget.pairs.look()
+    wait_for(lambda: rows() and rows()[0][0] == "no partner")
+    assert rows() == [("no partner", "sample-000_SHG.tif", ""), ("no partner", "", "sample-001_BF.tif")]
+    assert "holds no pair" in widget.pairs.found.text()
+
+
 def test_a_pair_can_be_looked_at_before_training(viewer, dock, pairs_folder, wait_for):
     widget = dock(ModelWidget)
     widget.pairs.folder.set_paths(pairs_folder)
-    wait_for(lambda: widget.pairs.pair.count() == 4)
+    wait_for(lambda: widget.pairs.table.rowCount() == 4)
     for number in (2, 1):
-        widget.pairs.pair.setCurrentIndex(number)
+        widget.pairs.table.selectRow(number)
         widget.pairs.show_pair.click()
         name = f"sample-00{number}"
         wait_for(lambda name=name: [layer.name for layer in viewer.layers] == [f"{name} SHG", f"{name} BF"])
@@ -262,7 +344,7 @@ def test_problems_of_pairs_are_said_in_words_and_lead_to_the_pair(
     sentences = [widget.pairs.problems.item(row).text() for row in range(widget.pairs.problems.count())]
     (row,) = [row for row, sentence in enumerate(sentences) if "sample-002_BF.tif" in sentence]
     widget.pairs.problems.itemClicked.emit(widget.pairs.problems.item(row))
-    assert widget.pairs.pair.currentText() == "sample-002"
+    assert widget.pairs.table.item(widget.pairs.table.currentRow(), 0).text() == "sample-002"
 
 
 def test_partners_that_are_turned_or_shifted_are_told_by_how_much(dock, tmp_path, wait_for):
@@ -328,7 +410,7 @@ def test_previews_and_pairs_have_the_pixels_of_what_is_open(viewer, dock, tmp_pa
     viewer.add_image(pixels, name="mine", scale=(0.25, 0.25), units=("um", "um"))
     widget = dock(ModelWidget)
     widget.pairs.folder.set_paths(tmp_path)
-    wait_for(lambda: widget.pairs.pair.count() == 1)
+    wait_for(lambda: widget.pairs.table.rowCount() == 1)
     widget.pairs.show_pair.click()
     wait_for(lambda: len(viewer.layers) == 3)
     comirs = {modality: np.zeros((1, 32, 32), np.uint8) for modality in ("SHG", "BF")}

@@ -13,12 +13,15 @@ from magicgui.widgets import Container, create_widget
 from pydantic import ValidationError
 from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
+from qtpy.QtGui import QKeyEvent
 from qtpy.QtOpenGLWidgets import QOpenGLWidget
 from qtpy.QtWidgets import (
+    QAbstractButton,
     QDockWidget,
     QDoubleSpinBox,
     QFrame,
     QMainWindow,
+    QMessageBox,
     QScrollArea,
     QVBoxLayout,
     QWidget,
@@ -38,6 +41,10 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QShowEvent
 
 __all__ = ["DOCKS", "Dock", "PluginLayers", "ScrolledDock", "SettingsForm", "open_dock"]
+
+
+_PRESSING = (Qt.Key.Key_Space, Qt.Key.Key_Return, Qt.Key.Key_Enter)
+_CLOSE_BUTTON = "QTitleBarCloseButton"  # napari's name of it, which its style sheet uses
 
 
 class PluginLayers:
@@ -149,6 +156,32 @@ class Dock(QWidget):
             return
         self._keys.append(key)
 
+    def stops_when_closed(self) -> str:
+        """Return what closing the dock would end, in words, if the user is to be asked first."""
+        return ""
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
+        """Ask before the button of the dock's title bar closes it, if a long job would end."""
+        presses = event.type() == QEvent.Type.MouseButtonPress or (
+            isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress and event.key() in _PRESSING
+        )
+        if not presses or not isinstance(watched, QAbstractButton) or not self.stops_when_closed():
+            return super().eventFilter(watched, event)
+        QTimer.singleShot(0, partial(self._ask_to_close, watched))
+        return True
+
+    def _ask_to_close(self, button: QAbstractButton) -> None:
+        box = QMessageBox(self)
+        box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        box.setText(f"{self.stops_when_closed()}; closing the dock stops it.")
+        box.setInformativeText("It can be continued later from its checkpoint, a few seconds old.")
+        stop = box.addButton("Stop and close", QMessageBox.ButtonRole.DestructiveRole)
+        stays = box.addButton("Keep open", QMessageBox.ButtonRole.RejectRole)
+        box.setDefaultButton(stays)
+        box.setEscapeButton(stays)
+        stop.clicked.connect(partial(QTimer.singleShot, 0, button.click))
+        box.open()
+
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802
         """Detect that napari closes the dock: it then takes the widget out of the dock."""
         super().changeEvent(event)
@@ -219,9 +252,11 @@ class ScrolledDock(Dock):
     def _join_tabs(self) -> None:
         frame = _frame_of(self)
         window = frame.parent() if frame is not None else None
-        if isinstance(window, QMainWindow):
+        if frame is not None and isinstance(window, QMainWindow):
             _remove_in_canvas_context(self.viewer, window)
             _join_tabs(self, frame, window)
+            for button in frame.findChildren(QAbstractButton, _CLOSE_BUTTON):
+                button.installEventFilter(self)
 
     def make_reachable(self) -> None:
         """Set the order of the Tab key, and name the buttons' keys in tooltips; call it after the layout."""

@@ -24,7 +24,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.napari.coordinates import ImageSnapshot
 from napari_cmrir.napari.copy_commands import CopyButton, Language, file_of, kept_folder, query_text
 from napari_cmrir.napari.dock import ScrolledDock, SettingsForm
-from napari_cmrir.napari.form_fields import LayerCombo, PathEdit, offer_modalities
+from napari_cmrir.napari.form_fields import HelpButton, LayerCombo, PathEdit, offer_modalities
 from napari_cmrir.napari.hit_placement import Placement
 from napari_cmrir.napari.hit_view import HitView
 from napari_cmrir.napari.jobs.job_panel import JobPanel
@@ -150,6 +150,7 @@ class FindWidget(ScrolledDock):
         form.addRow("Modality", wanted)
         form.addRow("Rotation", poses)
         self.panel.add_button(self.copy)
+        self.panel.add_button(HelpButton("searching"))
         layout = QVBoxLayout(self.content)
         layout.addLayout(form)
         layout.addWidget(self.panel)

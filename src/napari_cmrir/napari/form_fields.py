@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from importlib.metadata import metadata
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QEvent, QObject, Qt, Signal
-from qtpy.QtGui import QImage, QKeySequence, QPainter, QPalette, QPixmap
+from qtpy.QtCore import QEvent, QObject, Qt, QUrl, Signal
+from qtpy.QtGui import QDesktopServices, QImage, QKeySequence, QPainter, QPalette, QPixmap
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Folded",
+    "HelpButton",
     "LayerCombo",
     "PathEdit",
     "add_key_hints",
@@ -114,6 +116,32 @@ def align_labels(content: QWidget) -> None:
     width = max((label.sizeHint().width() for label in labels), default=0)
     for label in labels:
         label.setMinimumWidth(width)
+
+
+class HelpButton(QPushButton):
+    """A button that opens a page of the documentation in the browser.
+
+    Parameters
+    ----------
+    page : str
+        Name of the page: ``"training"``.
+    """
+
+    def __init__(self, page: str) -> None:
+        super().__init__("?")
+        self._page = page
+        self.setAccessibleName("Help")
+        self.setToolTip("Open the page of the documentation about this dock in your browser")
+        self.setFixedWidth(self.fontMetrics().horizontalAdvance("?") + 20)
+        self.clicked.connect(lambda: QDesktopServices.openUrl(self.address()))
+
+    def address(self) -> QUrl:
+        """Return the address of the page, below the documentation that the distribution names."""
+        named = metadata("napari-cmrir").get_all("Project-URL") or []
+        base = next(entry.split(", ")[1] for entry in named if entry.startswith("Documentation"))
+        if "github.com" in base:  # the folder of the pages
+            return QUrl(f"{base.replace('/tree/', '/blob/')}/{self._page}.md")
+        return QUrl(f"{base.rstrip('/')}/{self._page}/")
 
 
 class Folded(QWidget):

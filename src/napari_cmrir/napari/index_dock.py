@@ -25,7 +25,7 @@ from napari_cmrir.images.formats.base import dialog_pattern
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.napari.copy_commands import CopyButton, Language, index_text
 from napari_cmrir.napari.dock import ScrolledDock, SettingsForm, open_dock
-from napari_cmrir.napari.form_fields import Folded, PathEdit, offer_modalities
+from napari_cmrir.napari.form_fields import Folded, HelpButton, PathEdit, offer_modalities
 from napari_cmrir.napari.image_table import ImageTable, KnownImage, read_images
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.job_panel import JobPanel
@@ -91,6 +91,7 @@ class IndexWidget(ScrolledDock):
             "Pause; Index continues later with the remaining images, also after napari was closed",
         )
         self.panel.add_button(CopyButton("this indexing", self._write))
+        self.panel.add_button(HelpButton("repositories"))
         self.speed = QLabel()
         self.speed.setWordWrap(True)
         self.speed.setToolTip("Estimated time and disk space, and images per minute")

@@ -26,7 +26,7 @@ from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.napari.coordinates import ImageSnapshot
 from napari_cmrir.napari.copy_commands import CopyButton, Language, kept_folder, pairs_of, train_text
 from napari_cmrir.napari.dock import PluginLayers, ScrolledDock, SettingsForm, open_dock
-from napari_cmrir.napari.form_fields import Folded, PathEdit, heading
+from napari_cmrir.napari.form_fields import Folded, HelpButton, PathEdit, heading
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.job_panel import JobPanel, TrainingPlot
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
@@ -82,6 +82,7 @@ class ModelWidget(ScrolledDock):
             "Stop at once; the best model so far and a checkpoint to continue from are saved",
         )
         self.panel.add_button(CopyButton("this training", self._write))
+        self.panel.add_button(HelpButton("training"))
         self.plot = TrainingPlot()
         self.plot.hide()
         self.figures = QLabel()
@@ -219,6 +220,11 @@ class ModelWidget(ScrolledDock):
         job = partial(_train, *self._training, self._resumes())
         title = "Training a CoMIR model" if method == "comir" else f"Training {method}"
         self.panel.run(title, job, self._take_model)
+
+    def stops_when_closed(self) -> str:
+        """Return what closing the dock would end, for a question before it."""
+        is_training = self.panel.is_running and self._training is not None
+        return "A model is being trained" if is_training else ""
 
     def check(self) -> None:
         """Read the pairs, and list problems for the training."""
@@ -362,6 +368,8 @@ class ModelWidget(ScrolledDock):
             return
         for note in preview.notes:
             show_info(note)
+        for entry in preview.past:
+            self.plot.add(entry["step"], entry["loss"], entry.get("retrieval"))
         if preview.figures is None:
             return
         self.plot.add(progress.done, preview.figures.loss, preview.figures.retrieval)

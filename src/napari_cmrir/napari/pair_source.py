@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
+    QAbstractItemView,
     QComboBox,
     QFormLayout,
     QHBoxLayout,
+    QHeaderView,
     QLabel,
     QLineEdit,
     QListWidget,
     QListWidgetItem,
     QPushButton,
     QStackedWidget,
+    QTableWidget,
+    QTableWidgetItem,
     QWidget,
 )
 
@@ -64,6 +68,8 @@ _STEPS = (
     "You have <b>two images open that show the same tissue</b>: press New landmarks, click on the same place"
     " in one image and in the other, three times or more, and press Save pair; then Train, or the next pair.",
 )
+_ROW, _SEEN_ROWS = 20, 4  # px and number of the rows of pairs that are seen at once
+_MOST_ROWS = 1000  # of the table of pairs: more would stop the window
 _MOST_PIXELS = 2**27  # of an image that landmarks are set on: 400 MB as RGB; a larger one is opened by napari
 
 
@@ -121,11 +127,7 @@ class PairSource(QWidget):
         self.found = QLabel()
         self.found.setWordWrap(True)
         self.found.setToolTip("What training will read")
-        self.pair = QComboBox()
-        self.pair.setAccessibleName("Pairs found")
-        self.pair.setToolTip("The pairs that were found")
-        self.pair.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.pair.setMinimumContentsLength(6)
+        self.table = _PairTable()
         self.show_pair = QPushButton("Show")
         self.show_pair.setToolTip("Open both images of this pair as layers, one on the other")
         self.check = QPushButton("Chec&k")
@@ -152,7 +154,7 @@ class PairSource(QWidget):
         self._look_at = QWidget()
         look = QHBoxLayout(self._look_at)
         look.setContentsMargins(0, 0, 0, 0)
-        look.addWidget(self.pair, 1)
+        look.addStretch(1)
         look.addWidget(self.show_pair)
         look.addWidget(self.check)
         self._look_at.hide()
@@ -167,6 +169,7 @@ class PairSource(QWidget):
         self.landmarks.hide()
         form.addRow("Modalities", names)
         form.addRow("", self.found)
+        form.addRow(self.table)
         form.addRow("", self._look_at)
         form.addRow(self.problems)
 
@@ -191,7 +194,8 @@ class PairSource(QWidget):
         self.steps.linkActivated.connect(lambda number: self.source.setCurrentIndex(int(number)))
         self._whole.answered.connect(self._begin_landmarks)
         self._whole.refused.connect(self.refused)
-        self.show_pair.clicked.connect(lambda: self.open_pair(self.pair.currentIndex()))
+        self.show_pair.clicked.connect(lambda: self.open_pair(self.table.currentRow()))
+        self.table.cellDoubleClicked.connect(lambda row, _: self.open_pair(row))
         self.problems.itemClicked.connect(lambda item: self.open_pair(item.data(_PAIR)))
 
     @property
@@ -232,7 +236,7 @@ class PairSource(QWidget):
         """Look for the pairs, and show their number or why there are none."""
         self._inquiry.forget()
         self.found.setText("")
-        self._offer(())
+        self._offer((), ())
         self.show_problems(())
         self.finder.set_modalities(self.names)
         self.landmarks.set_modalities(self.names)
@@ -335,7 +339,7 @@ class PairSource(QWidget):
             Which of the pairs found; nothing happens where there is none.
         """
         if 0 <= number < len(self._pairs):
-            self.pair.setCurrentIndex(number)
+            self.table.selectRow(number)
             self._pictures.ask(partial(_read, self._pairs[number]))
 
     def remove_layers(self) -> None:
@@ -343,20 +347,18 @@ class PairSource(QWidget):
         self._shown.remove_all()
         self.landmarks.remove_layers()
 
-    def _show_pairs(self, found: tuple[Sequence[Pair], Sequence[Path]]) -> None:
-        pairs, alone = found
+    def _show_pairs(self, found: tuple[Sequence[Pair], Sequence[Path], str]) -> None:
+        pairs, alone, refusal = found
         left_out = f"; {len(alone)} without a partner left out: {alone[0].name}" if alone else ""
         dots = " …" if len(alone) > 1 else ""
-        self.found.setText(f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''} found{left_out}{dots}")
-        self.found.setToolTip(
-            "\n".join(["Without a partner:", *(path.name for path in alone)]) if alone else ""
+        self.found.setText(
+            refusal or f"{len(pairs)} pair{'s' if len(pairs) > 1 else ''} found{left_out}{dots}"
         )
-        self._offer(pairs)
+        self._offer(pairs, alone)
 
-    def _offer(self, pairs: Sequence[Pair]) -> None:
+    def _offer(self, pairs: Sequence[Pair], alone: Sequence[Path]) -> None:
         self._pairs = pairs
-        self.pair.clear()
-        self.pair.addItems([pair.identifier for pair in pairs])
+        self.table.show_pairs(pairs, alone, self.names)
         self._look_at.setVisible(bool(pairs))
 
     def _open_pair(self, read: tuple[str, Sequence[NDArray[Any]], float | None]) -> None:
@@ -371,10 +373,68 @@ class PairSource(QWidget):
             self._shown.put(name, shown, partial(Image, shown, **keywords))
 
 
-def _find(folder: Path, modalities: tuple[str, str]) -> tuple[Sequence[Pair], Sequence[Path]]:
+class _PairTable(QTableWidget):
+    """Which file is paired with which, and below it the files that have no partner."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 3)
+        self.setAccessibleName("Pairs found")
+        self.setToolTip("What is paired with what; a double-click opens the pair")
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setTabKeyNavigation(False)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.verticalHeader().hide()
+        self.verticalHeader().setDefaultSectionSize(_ROW)
+        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.hide()
+
+    def show_pairs(self, pairs: Sequence[Pair], alone: Sequence[Path], names: tuple[str, str]) -> None:
+        """Replace the rows; no rows hide the table.
+
+        Parameters
+        ----------
+        pairs : sequence of Pair
+            In the order of the rows.
+        alone : sequence of Path
+            Files without a partner.
+        names : tuple of two str
+            The modalities.
+        """
+        rows = [(pair.identifier, *(path.name for path in pair.paths)) for pair in pairs[:_MOST_ROWS]]
+        for path in alone[: _MOST_ROWS - len(rows)]:
+            stem = path.stem.removesuffix(".ome").casefold()
+            is_second = stem.endswith(f"_{names[1].casefold()}")
+            rows.append(("no partner", *(("", path.name) if is_second else (path.name, ""))))
+        self.clearContents()
+        self.setHorizontalHeaderLabels(["Pair", *names])
+        self.setRowCount(len(rows))
+        for number, row in enumerate(rows):
+            for column, text in enumerate(row):
+                item = QTableWidgetItem(text)
+                item.setToolTip(text)
+                if number >= len(pairs):
+                    item.setFlags(Qt.ItemFlag.NoItemFlags)  # grey: training leaves it out
+                self.setItem(number, column, item)
+        self.setCurrentCell(0 if pairs else -1, 0)
+        header = self.horizontalHeader().sizeHint().height() + 2 * self.frameWidth()
+        self.setFixedHeight(header + _ROW * min(len(rows), _SEEN_ROWS))
+        self.setVisible(bool(rows))
+
+
+def _find(folder: Path, modalities: tuple[str, str]) -> tuple[Sequence[Pair], Sequence[Path], str]:
+    """Find the pairs of a folder, the files without a partner, and why there is no pair if there is none."""
     from napari_cmrir.images.discovery import find_pairs, unpaired_images
 
-    return find_pairs(folder, modalities), unpaired_images(folder, modalities)
+    try:
+        pairs, refusal = find_pairs(folder, modalities), ""
+    except InputError as error:
+        pairs, refusal = [], str(error)
+    try:
+        return pairs, unpaired_images(folder, modalities), refusal
+    except InputError as error:
+        raise InputError(refusal or str(error)) from None
 
 
 def _read(pair: Pair) -> tuple[str, Sequence[NDArray[Any]], float | None]:

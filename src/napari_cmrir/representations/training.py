@@ -219,6 +219,9 @@ def _steps(trainer: SteppedTrainer, checkpoint: Checkpoint | None, device: str) 
     save_at = start  # write a checkpoint after the first step: the training can be resumed from then on
     first_step, n_notes = trainer.step, len(trainer.notes)
     total = trainer.settings.steps
+    if trainer.history.entries:
+        past = TrainingPreview(past=tuple(trainer.history.entries))
+        yield Progress(trainer.step, total, "steps", "Continuing", past)
     while trainer.step < total and not trainer.stopped:
         loss = trainer.advance()
         validated = trainer.is_validation_due

@@ -209,10 +209,14 @@ class TrainingPreview(Preview):
         ``None`` if the preview carries notes only.
     notes : tuple of str
         New sentences for the user.
+    past : tuple of mapping
+        Entries of the history before this run, once, if a training is resumed: ``"step"``, ``"loss"`` and,
+        after a validation, ``"retrieval"``.
     """
 
     figures: TrainingFigures | None = None
     notes: tuple[str, ...] = ()
+    past: tuple[Mapping[str, float], ...] = ()
 
 
 class TranslationSettings(Settings):

@@ -63,7 +63,7 @@ class JobPanel(QWidget):
         self.start_button, self.stop_button = QPushButton(start), QPushButton(stop)
         self.start_button.setToolTip(start_tip)
         self.stop_button.setToolTip(stop_tip)
-        self.bar = QProgressBar()
+        self.bar = _Bar()
         self.bar.setTextVisible(False)
         self.bar.setRange(0, _BAR_STEPS)
         self.bar.setToolTip("How far the work has come")
@@ -212,6 +212,16 @@ class JobPanel(QWidget):
         self._show_running(False)
 
 
+class _Bar(QProgressBar):
+    """Is painted in a later turn; Qt's own bar paints at once, and with it what waits, such as the canvas."""
+
+    def setValue(self, value: int) -> None:  # noqa: N802
+        """Show a value with the next paint."""
+        self.setUpdatesEnabled(False)
+        super().setValue(value)
+        self.setUpdatesEnabled(True)
+
+
 class _Message(QLabel):
     """A line of text that wraps, also within a long path."""
 
@@ -233,19 +243,19 @@ class _Message(QLabel):
 
 
 class _Clock:
-    """Estimates the remaining time of a job from the pace of the unit that it counts now."""
+    """Estimates the remaining time of a job from the pace of the unit that it counts now; it only falls."""
 
     def __init__(self) -> None:
-        self._unit, self._since, self._first = "", 0.0, 0.0
+        self._unit, self._since, self._first, self._least = "", 0.0, 0.0, math.inf
 
     def left(self, progress: Progress) -> str:
         now = time.monotonic()
         if progress.unit != self._unit:
-            self._unit, self._since, self._first = progress.unit, now, progress.done
+            self._unit, self._since, self._first, self._least = progress.unit, now, progress.done, math.inf
         passed, done = now - self._since, progress.done - self._first
         if not progress.total or done <= 0 or passed < _ESTIMATE_SECONDS:
             return ""
-        seconds = passed / done * (progress.total - progress.done)
+        self._least = seconds = min(self._least, passed / done * (progress.total - progress.done))
         return f"{seconds:.0f} s left" if seconds < 90 else f"{seconds / 60:.0f} min left"
 
 
