@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QAbstractButton, QApplication, QDockWidget, QMessageBox
 
 from napari_cmrir.cli.main import main
@@ -283,6 +283,9 @@ def test_closing_the_dock_while_it_trains_asks(viewer, dock, qtbot, pairs_folder
     wait_for(lambda: widget.parent() is None)
     assert not widget.panel.is_running
     assert (tmp_path / "long.safetensors.checkpoint").exists()
+    wait_for(lambda: not widget.panel._relays)  # the worker has ended
+    widget.deleteLater()
+    QApplication.sendPostedEvents(widget, QEvent.Type.DeferredDelete)
 
 
 def test_the_table_says_what_is_paired_with_what(dock, tmp_path, wait_for):
