@@ -6,6 +6,7 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+from qtpy.compat import isalive
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import find_pairs
@@ -121,9 +122,8 @@ def test_a_refusal_after_closing_is_not_told(make_napari_viewer, wait_for, notif
     wait_for(lambda: steps)
     viewer.window.remove_dock_widget(dock)
     widget.deleteLater()  # as napari does where the window closes
-    del dock, widget
     goes_on.append(True)
-    wait_for(lambda: ended, timeout=1000)
+    wait_for(lambda: ended and not isalive(widget), timeout=1000)
     assert notifications == []
 
 

@@ -340,6 +340,8 @@ class ModelWidget(ScrolledDock):
     def _name_targets(self) -> None:
         """Call the modalities that a translation can be compared in by their names."""
         first, second = self.pairs.names
+        if first == second:  # two choices need two names
+            first = second = ""
         for form in self.own_forms.values():
             combo: Any = form.container["target"]
             chosen = combo.value
