@@ -10,7 +10,7 @@ from typing import TypeVar
 import typer
 
 from napari_cmrir.errors import InputError, in_words
-from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.jobs import Job, Progress, run
 
 __all__ = ["Failures", "draw", "list_images", "output_names"]
 
@@ -37,8 +37,6 @@ def draw(job: Job[Result], title: str = "") -> Result:
         TimeRemainingColumn,
     )
     from rich.progress import Progress as Bar
-
-    from napari_cmrir.jobs import run
 
     columns = (
         TextColumn("{task.description}", markup=False),

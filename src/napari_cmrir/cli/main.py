@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_cmrir import __version__
 from napari_cmrir.cli import demo, evaluate, index, pair, query, represent, train
 from napari_cmrir.errors import InputError, in_words
 
@@ -39,6 +38,8 @@ app.add_typer(evaluate.datasets)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from napari_cmrir import __version__  # reads the installed distribution
+
         typer.echo(f"napari-cmrir {__version__}")
         raise typer.Exit
 

@@ -139,8 +139,6 @@ class HelpButton(QPushButton):
         """Return the address of the page, below the documentation that the distribution names."""
         named = metadata("napari-cmrir").get_all("Project-URL") or []
         base = next(entry.split(", ")[1] for entry in named if entry.startswith("Documentation"))
-        if "github.com" in base:  # the folder of the pages
-            return QUrl(f"{base.replace('/tree/', '/blob/')}/{self._page}.md")
         return QUrl(f"{base.rstrip('/')}/{self._page}/")
 
 

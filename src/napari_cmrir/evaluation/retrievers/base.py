@@ -18,17 +18,14 @@ from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.intensity import Intensity, choose_intensity
 from napari_cmrir.jobs import Job, Progress, portion, run
 from napari_cmrir.registry import Registry
-from napari_cmrir.repository.build import Source, build_repository
-from napari_cmrir.repository.settings import RepositorySettings
-from napari_cmrir.representations.base import Representation, train
-from napari_cmrir.search.query import search
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
     from napari_cmrir.evaluation.protocol import EvaluationQuery, EvaluationRun
     from napari_cmrir.evaluation.records import Condition
-    from napari_cmrir.images.geometry import Region
     from napari_cmrir.repository.repository import Repository
+    from napari_cmrir.repository.settings import RepositorySettings
+    from napari_cmrir.representations.base import Representation
 
 __all__ = [
     "RETRIEVERS",
@@ -363,6 +360,8 @@ class Ours(Retriever):
 
     def fit(self, pairs: Sequence[Pair], modalities: tuple[str, str]) -> Job[None]:
         """Train the representation, unless a trained one was given."""
+        from napari_cmrir.representations.base import train
+
         if self.model is None:
             self.model = yield from train(
                 pairs, modalities, self.training, representation=self.representation, device=self.device
@@ -378,6 +377,8 @@ class Ours(Retriever):
         """
         if self.model is None:
             raise InputError("The retriever has no model; fit it on pairs first, or give it a model.")
+        from napari_cmrir.repository.build import Source, build_repository
+
         self.close()
         path = self.folder / "searched.cmrir"
         if path.exists():
@@ -397,6 +398,8 @@ class Ours(Retriever):
         """Search; an image's score is 1 / rank, because scores of different stages are not comparable."""
         if self._repository is None:
             raise InputError("The retriever has no images; index some first.")
+        from napari_cmrir.search.query import search
+
         settings = self.searching.model_copy(update={"device": self.device})
         result = yield from search(
             self._repository, pixels, modality, region=region, mask=mask, settings=settings

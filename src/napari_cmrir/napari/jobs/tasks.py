@@ -209,10 +209,12 @@ def train(
     """
     yield Progress(0, None, "pairs", "Starting")
     _make_room()
-    from napari_cmrir.representations.base import REPRESENTATIONS
+    from napari_cmrir.representations.base import train as train_model
 
-    train_kind = REPRESENTATIONS[representation].train
-    yield from train_kind(_found(pairs, modalities), modalities, settings, output=output, resume=resume)
+    found = _found(pairs, modalities)
+    yield from train_model(
+        found, modalities, settings, representation=representation, output=output, resume=resume
+    )
     return output
 
 
