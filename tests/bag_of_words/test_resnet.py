@@ -97,18 +97,20 @@ def test_channels_become_features_of_64_values():
     np.testing.assert_array_equal(resnet.feature_matrix(torch.nn.Identity(), exact), exact[0].flatten(1))
 
 
+@pytest.mark.slow
 def test_the_matrix_is_2048_by_64_for_any_size(monkeypatch):
     torchvision_or_skip()
     network = resnet.without_classifier(resnet.imagenet_network("resnet152", resnet.RANDOM))
     assert sum(parameter.numel() for parameter in network.parameters()) == 58_143_808
     monkeypatch.setattr(resnet, "feature_network", lambda: network)
     rng = np.random.default_rng(0)
-    for shape in ((1, 64, 64), (3, 75, 130)):
+    for shape in ((1, 834, 834), (3, 256, 256), (1, 300, 517)):
         features = describe(rng.integers(0, 256, shape, dtype=np.uint8), RESNET)
         assert features.descriptors.shape == (2048, 64)
         np.testing.assert_allclose(features.strengths, features.descriptors.sum(1))
 
 
+@pytest.mark.slow
 def test_a_file_of_weights_is_loaded(home, monkeypatch):
     torchvision_or_skip()
     for name in ("resnet50", "densenet121"):

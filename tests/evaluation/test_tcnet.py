@@ -16,7 +16,7 @@ SMALL = TcNetSettings(dimension=8, epochs=6, batch_size=2, side=48, crop=40, che
 
 
 class Shallow(TcNet):
-    """TC-Net with a small backbone in place of DenseNet, which needs torchvision and its weights."""
+    """TC-Net with a small backbone in place of DenseNet, for speed."""
 
     def make_network(self):
         with torch.random.fork_rng(devices=[]):
@@ -84,3 +84,32 @@ def test_the_parameters_are_as_published(tmp_path):
         settings = TcNetSettings(dimension=dimension, weights=resnet.RANDOM)
         network = TcNet(tmp_path, "cpu", settings=settings).make_network()
         assert sum(parameter.numel() for parameter in network.parameters()) == expected
+
+
+@pytest.mark.slow
+def test_the_real_network_learns_its_pairs(pairs, tmp_path):
+    """The backbone of the fast preset, from random weights, which is enough to learn three pairs."""
+    try:
+        resnet.torchvision_models()
+    except InputError as missing:
+        pytest.skip(str(missing))
+    settings = TcNetSettings(
+        backbone="densenet121",
+        weights=resnet.RANDOM,
+        dimension=16,
+        epochs=4,
+        side=56,
+        crop=48,
+        softmax_weight=1.0,
+        learning_rate=1e-3,
+    )
+    retriever = TcNet(tmp_path, "cpu", settings=settings)
+    told = [progress.message for progress in retriever.fit(pairs, BOTH)]
+    first, *_, last = [
+        float(message.split()[-1]) for message in told if message.startswith("TC-Net, SHG anchors")
+    ]
+    assert last < first
+    images = {pair.identifier: read_pair(pair)[1] for pair in pairs}
+    jobs.run(retriever.index(images, "BF"))
+    scores = jobs.run(retriever.rank(images[pairs[0].identifier], "BF"))
+    assert max(scores, key=scores.get) == pairs[0].identifier

@@ -175,24 +175,40 @@ def install_weights(file: str | os.PathLike[str]) -> Path:
 def torchvision_models() -> Any:
     """Import torchvision's models.
 
+    torchvision cannot be imported where its compiled operators do not load, as beside a torch for the
+    processor alone from another source than the registry. The networks use none of these operators, so that
+    it is enough to declare the names that it asks for.
+
     Raises
     ------
     MissingError
         torchvision is not installed.
     InputError
-        It is made for another torch.
+        It cannot be imported for another reason.
     """
-    try:
-        import torchvision.models
-    except ImportError:
-        raise MissingError(
-            "This network needs torchvision, which is not installed; run pip install 'napari-cmrir[resnet]'."
-        ) from None
-    except RuntimeError as error:  # its compiled part was made for another torch
-        raise InputError(
-            f"torchvision cannot be imported ({error}); install the one made for torch {torch.__version__}."
-        ) from None
-    return torchvision.models
+    while True:
+        try:
+            import torchvision.models
+        except ImportError:
+            raise MissingError(
+                "This network needs torchvision, which is not installed; run"
+                " pip install 'napari-cmrir[resnet]'."
+            ) from None
+        except RuntimeError as error:
+            missing = re.search(r"operator torchvision::(\w+) does not exist", str(error))
+            if missing is None or missing[1] in _declared:
+                raise InputError(
+                    f"torchvision cannot be imported ({error}); install the one made for torch"
+                    f" {torch.__version__}."
+                ) from None
+            library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+            _declared[missing[1]] = library
+            library.define(f"{missing[1]}(Tensor x) -> Tensor")
+        else:
+            return torchvision.models
+
+
+_declared: dict[str, Any] = {}  # operators by name; a declaration lasts as long as its library
 
 
 def imagenet_network(name: str, weights: str | os.PathLike[str] | None = None, seed: int = 0) -> nn.Module:

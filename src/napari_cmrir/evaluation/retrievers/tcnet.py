@@ -32,7 +32,7 @@ from napari_cmrir.settings import Settings
 if TYPE_CHECKING:
     from napari_cmrir.images.geometry import Region
 
-__all__ = ["Embedding", "TcNet", "TcNetSettings", "triplet_loss"]
+__all__ = ["Embedding", "TcNet", "TcNetSettings", "TripletTraining", "triplet_loss"]
 
 
 class TcNetSettings(Settings):
@@ -101,6 +101,77 @@ def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: flo
     return (margin + near - away).clamp(min=0).mean()
 
 
+class TripletTraining:
+    """A network with the classifier and the centres that train it.
+
+    Parameters
+    ----------
+    network : Embedding
+        On the device to train on; changed in place.
+    classes : int
+        Number of training pairs, each a class.
+    settings : TcNetSettings
+    """
+
+    def __init__(self, network: Embedding, classes: int, settings: TcNetSettings) -> None:
+        self.network, self.settings = network.train(), settings
+        self.device = network.head.weight.device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            self.classifier = nn.Linear(settings.dimension, classes).to(self.device)
+            self.centres = nn.Parameter(torch.randn(classes, settings.dimension).to(self.device))
+        rates: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+        self.optimiser = torch.optim.Adam(network.parameters(), **rates)
+        self.classifier_optimiser = torch.optim.Adam(self.classifier.parameters(), **rates)
+
+    def step(self, images: Tensor, classes: Tensor) -> float:
+        """Learn from triplets, and give the loss.
+
+        Parameters
+        ----------
+        images : (3 n, 3, y, x) tensor
+            All anchors, then all positives, then all negatives: one pass, whose batch norm mixes modalities.
+        classes : (3 n,) int tensor
+
+        Returns
+        -------
+        float
+        """
+        settings, classes = self.settings, classes.to(self.device)
+        embedded = self.network(images.to(self.device))
+        anchor, right, other = embedded.chunk(3)
+        loss = settings.triplet_weight * triplet_loss(anchor, right, other, settings.margin)
+        if settings.softmax_weight:
+            entropy = functional.cross_entropy(self.classifier(embedded), classes)
+            loss = loss + settings.softmax_weight * 3 * entropy  # summed over a, p and n
+        spread = 3 * (embedded - self.centres[classes]).square().sum(1).mean()
+        loss = loss + settings.centre_weight * spread
+        self.optimiser.zero_grad()
+        self.classifier_optimiser.zero_grad()
+        self.centres.grad = None
+        loss.backward()
+        self.optimiser.step()
+        self.classifier_optimiser.step()
+        if settings.centre_weight and self.centres.grad is not None:
+            # the centres move as far as the features' own gradient, whatever the loss's weight
+            self.centres.data.sub_(settings.centre_rate / settings.centre_weight * self.centres.grad)
+        return float(loss.detach())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give all that the next step depends on."""
+        states = {part: getattr(self, part).state_dict() for part in _PARTS}
+        return {"centres": self.centres.data, **states}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.centres.data.copy_(state["centres"])
+        for part in _PARTS:
+            getattr(self, part).load_state_dict(state[part])
+
+
+_PARTS = ("network", "classifier", "optimiser", "classifier_optimiser")
+
+
 class TcNet(Retriever):
     """Embed images by a network trained on triplets; squared Euclidean distance.
 
@@ -165,30 +236,16 @@ class TcNet(Retriever):
             self.networks[anchors] = yield from step_of(job, done, 2, "networks")
 
     def _train(self, anchors: Tensor, others: Tensor, name: str) -> Job[Embedding]:
-        settings, device = self.settings, choose_device(self.device)
-        network, count = self.make_network().to(device), len(anchors)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            classifier = nn.Linear(settings.dimension, count).to(device)
-            centres = nn.Parameter(torch.randn(count, settings.dimension).to(device))
-        rates: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
-        parts: dict[str, Any] = {
-            "network": network,
-            "classifier": classifier,
-            "optimiser": torch.optim.Adam(network.parameters(), **rates),
-            "classifier_optimiser": torch.optim.Adam(classifier.parameters(), **rates),
-        }
+        settings, count = self.settings, len(anchors)
+        training = TripletTraining(self.make_network().to(choose_device(self.device)), count, settings)
         key = hashlib.sha256(settings.model_dump_json(exclude={"checkpoint_every", "weights"}).encode())
         key.update(anchors.numpy().tobytes() + others.numpy().tobytes())
         file, start = self.folder / f"tcnet-{name}.pt", 0
         if file.is_file():
-            kept = torch.load(file, map_location=device, weights_only=True)
+            kept = torch.load(file, map_location=training.device, weights_only=True)
             if kept["key"] == key.hexdigest():
                 start = kept["epoch"]
-                centres.data.copy_(kept["centres"])
-                for part, module in parts.items():
-                    module.load_state_dict(kept[part])
-        network.train()
+                training.load_state_dict(kept)
         for epoch in range(start, settings.epochs):
             rng = np.random.default_rng([settings.seed, epoch])  # an epoch resumed draws the same
             order, losses = rng.permutation(count), []
@@ -196,34 +253,16 @@ class TcNet(Retriever):
                 own = order[first : first + settings.batch_size]
                 wrong = (own + rng.integers(1, count, len(own))) % count
                 images = torch.cat([anchors[own], others[own], others[wrong]])
-                classes = torch.from_numpy(np.concatenate([own, own, wrong])).to(device)
-                embedded = network(_augmented(images, settings.crop, rng).to(device))
-                anchor, right, other = embedded.chunk(3)
-                loss = settings.triplet_weight * triplet_loss(anchor, right, other, settings.margin)
-                if settings.softmax_weight:
-                    entropy = functional.cross_entropy(classifier(embedded), classes)
-                    loss = loss + settings.softmax_weight * 3 * entropy  # summed over a, p and n
-                spread = 3 * (embedded - centres[classes]).square().sum(1).mean()
-                loss = loss + settings.centre_weight * spread
-                parts["optimiser"].zero_grad()
-                parts["classifier_optimiser"].zero_grad()
-                centres.grad = None
-                loss.backward()
-                parts["optimiser"].step()
-                parts["classifier_optimiser"].step()
-                if settings.centre_weight and centres.grad is not None:
-                    # the centres move as far as the features' own gradient, whatever the loss's weight
-                    centres.data.sub_(settings.centre_rate / settings.centre_weight * centres.grad)
-                losses.append(float(loss.detach()))
+                classes = torch.from_numpy(np.concatenate([own, own, wrong]))
+                losses.append(training.step(_augmented(images, settings.crop, rng), classes))
             message = f"TC-Net, {name} anchors: loss {np.mean(losses):.4f}"
             if (epoch + 1) % settings.checkpoint_every == 0 or epoch + 1 == settings.epochs:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                states = {part: module.state_dict() for part, module in parts.items()}
-                state = {"key": key.hexdigest(), "epoch": epoch + 1, "centres": centres.data, **states}
+                state = {"key": key.hexdigest(), "epoch": epoch + 1, **training.state_dict()}
                 with atomic_path(file) as partial:
                     torch.save(state, partial)
             yield Progress(epoch + 1, settings.epochs, "epochs", message)
-        return network.eval()
+        return training.network.eval()
 
     def index(self, images: Mapping[str, NDArray[Any]], modality: str) -> Job[None]:
         """Embed all images by both networks.

@@ -1,16 +1,18 @@
-"""Time one training step of pix2pix and of CycleGAN at the paper's settings, and the plainest PyTorch way.
+"""Time a training step of pix2pix, CycleGAN and TC-Net at the paper's settings, and the plainest PyTorch way.
 
-    python benchmarks/translation_step.py [--repeats 1] [--threads 2] [--only cyclegan] [--batch 4]
+    python benchmarks/systems_step.py [--repeats 1] [--threads 2] [--only cyclegan] [--batch 4]
 
 The plain way is the description of the steps, one network after the other: float32, torch's own layout and
 norms, every translation and every judgement a pass of its own, one optimiser for the generators and one
 for the discriminators. Both ways start from equal weights and see equal patches. Their steps take turns; the
-seconds are those of the processor, which other programs on the machine do not change.
+seconds are those of the processor, which other programs on the machine hardly change. TC-Net needs
+torchvision; its weights are random here.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -20,11 +22,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from words_setting import describe_machine
 
+from napari_cmrir.bag_of_words.descriptors.resnet import RANDOM
+from napari_cmrir.evaluation.retrievers.tcnet import TcNet, TcNetSettings, TripletTraining
 from napari_cmrir.representations.training_settings import CYCLEGAN_PRESETS, PIX2PIX_PRESETS
 from napari_cmrir.representations.translation import networks
 from napari_cmrir.representations.translation.objectives import CycleGan, Game, ImagePool, Pix2Pix
 
 CPU = torch.device("cpu")
+NAMES = ("pix2pix", "cyclegan", "tcnet")
+Ways = dict[str, Callable[[], float]]
 
 
 def main() -> None:
@@ -33,17 +39,20 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=1, help="steps timed of each, after the first")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--only", choices=("pix2pix", "cyclegan"))
-    parser.add_argument("--batch", type=int, help="patches a step; default: the paper's, 16 and 1")
+    parser.add_argument("--only", choices=NAMES)
+    parser.add_argument(
+        "--batch", type=int, help="patches or triplets a step; default: the paper's, 16, 1 and 16"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     describe_machine()
-    for name in ("pix2pix", "cyclegan"):
+    for name in NAMES:
         if arguments.only in (None, name):
-            compare(name, arguments.batch, arguments.repeats)
+            ways, count = (tcnet if name == "tcnet" else translation)(name, arguments.batch)
+            compare(name, count, ways, arguments.repeats)
 
 
-def compare(name: str, batch: int | None, repeats: int) -> None:
+def translation(name: str, batch: int | None) -> tuple[Ways, int]:
     settings = {"pix2pix": PIX2PIX_PRESETS, "cyclegan": CYCLEGAN_PRESETS}[name]["paper"]
     make = {"pix2pix": Pix2Pix, "cyclegan": CycleGan}[name]
     game = make(settings, (1, 3), CPU)
@@ -52,10 +61,28 @@ def compare(name: str, batch: int | None, repeats: int) -> None:
     draws = torch.Generator().manual_seed(0)
     side = settings.patch_size
     patches = [torch.rand(count, channels, side, side, generator=draws) * 2 - 1 for channels in (1, 3)]
-    ways: dict[str, Callable[[], float]] = {
+    return {
         "the plain way": lambda: plain(*patches),
         "ours": lambda: game.total(game.play(*patches, (0, 1))),
-    }
+    }, count
+
+
+def tcnet(name: str, batch: int | None) -> tuple[Ways, int]:
+    settings = TcNetSettings(weights=RANDOM, batch_size=batch or TcNetSettings().batch_size)
+    network = TcNet("unused", "cpu", settings=settings).make_network()
+    count, classes = settings.batch_size, 40
+    training, plain = (TripletTraining(copy.deepcopy(network), classes, settings) for _ in range(2))
+    draws = torch.Generator().manual_seed(0)
+    images = torch.rand(3 * count, 3, settings.crop, settings.crop, generator=draws)
+    labels = torch.arange(count).repeat(3) % classes
+    plain_step = plain_tcnet(plain, settings)
+    return {
+        "the plain way": lambda: plain_step(images, labels),
+        "ours": lambda: training.step(images, labels),
+    }, count
+
+
+def compare(name: str, count: int, ways: Ways, repeats: int) -> None:
     taken: dict[str, list[float]] = {way: [] for way in ways}
     first = {way: step() for way, step in ways.items()}
     for _ in range(repeats):
@@ -146,6 +173,33 @@ def plain_cyclegan(game: Game) -> Callable[[Tensor, Tensor], float]:
             (0.5 * (mse(real_scores, ones) + mse(old_scores, 0 * ones))).backward()
         adam_d.step()
         return loss.item() / 2  # the mean of both directions, as ours
+
+    return step
+
+
+def plain_tcnet(start: TripletTraining, settings: TcNetSettings) -> Callable[[Tensor, Tensor], float]:
+    """The description: one pass of all images, torch's own losses, one optimiser for each of three parts."""
+    network, classifier, centres = start.network, start.classifier, start.centres
+    rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    optimisers = [
+        torch.optim.Adam(network.parameters(), **rates),
+        torch.optim.Adam(classifier.parameters(), **rates),
+        torch.optim.SGD([centres], settings.centre_rate / settings.centre_weight),
+    ]
+
+    def step(images: Tensor, labels: Tensor) -> float:
+        embedded = network(images)
+        a, p, n = embedded.chunk(3)
+        near, far = (a - p).pow(2).sum(1), (a - n).pow(2).sum(1)
+        loss = settings.triplet_weight * F.relu(settings.margin + near - far).mean()
+        loss = loss + settings.softmax_weight * 3 * F.cross_entropy(classifier(embedded), labels)
+        loss = loss + settings.centre_weight * 3 * (embedded - centres[labels]).pow(2).sum(1).mean()
+        for optimiser in optimisers:
+            optimiser.zero_grad()
+        loss.backward()
+        for optimiser in optimisers:
+            optimiser.step()
+        return loss.item()
 
     return step
 
