@@ -24,7 +24,9 @@ sys.path.insert(0, str(ROOT / "src"))
 def on_files(files: Any, config: Any) -> Any:
     """Add the generated pages and notebooks."""
     pages: dict[str, str | bytes] = {
-        "changelog.md": (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+        "changelog.md": re.sub(
+            r"docs/([\w-]+\.md)", r"[\1](\1)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+        ),
         "reference/api.md": api_page(),
         "reference/cli.md": cli_page(),
         "reference/settings.md": settings_page(),
@@ -42,6 +44,14 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Lead links to files outside docs to the repository."""
     return re.sub(r"\]\(\.\./((?!images/)[\w./-]+)\)", rf"]({SOURCE}/\1)", markdown)
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Name the theme's search dialog for screen readers."""
+    return output.replace(
+        'data-md-component="search" role="dialog"',
+        'data-md-component="search" role="dialog" aria-label="Search"',
+    )
 
 
 def cells(path: Path) -> list[tuple[bool, str]]:
