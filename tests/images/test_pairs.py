@@ -57,6 +57,22 @@ def test_two_folders_of_equal_names(tmp_path):
     assert unpaired_images(folders, MODALITIES) == [tmp_path / "bf/z.png", tmp_path / "shg/w.tif"]
 
 
+def test_files_are_named_by_a_pattern(tmp_path):
+    _touch(
+        tmp_path, "SHG-core_7-v2.tif", "bf-core_7.png", "SHG-core_8.tif", "core_9_SHG.tif", "core_9_BF.tif"
+    )
+    pattern = "<MODALITY>-<identifier>-v*"
+    with pytest.raises(InputError, match=r"named SHG-<identifier>-v\*\.<ext> and BF-"):
+        find_pairs(tmp_path, MODALITIES, pattern=pattern)
+    (tmp_path / "bf-core_7.png").rename(tmp_path / "bf-core_7-vorher.png")
+    pairs = find_pairs(tmp_path, MODALITIES, pattern=pattern)
+    assert _listed(tmp_path, pairs) == [("core_7", "SHG-core_7-v2.tif", "bf-core_7-vorher.png")]
+    alone = unpaired_images(tmp_path, MODALITIES, "<MODALITY>-<identifier>.<ext>")
+    assert [path.name for path in alone] == ["bf-core_7-vorher.png", "SHG-core_7-v2.tif", "SHG-core_8.tif"]
+    with pytest.raises(InputError, match="needs <identifier> and <MODALITY> once each"):
+        find_pairs(tmp_path, MODALITIES, pattern="<identifier>")
+
+
 def test_lower_case_names_match_where_there_are_no_others(tmp_path):
     _touch(tmp_path, "a_shg.tif", "a_bf.tif")
     assert [pair.identifier for pair in find_pairs([tmp_path], MODALITIES)] == ["a"]

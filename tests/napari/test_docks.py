@@ -159,6 +159,7 @@ def test_the_top_of_a_drive_as_folder_is_answered_in_words(dock, tmp_path, wait_
     model.panel.tell(long)
     assert model.panel.message.text() == long
     assert model.panel.message.heightForWidth(300) > 3 * model.panel.message.fontMetrics().height()
+    model.pairs.found.setText("a" * 300)
     assert model.minimumSizeHint().width() <= max(width, 400)
 
 

@@ -9,13 +9,14 @@ import tifffile
 from qtpy.QtCore import Qt
 
 from napari_cmrir.cli.main import main
-from napari_cmrir.jobs import Progress
+from napari_cmrir.jobs import Progress, run
 from napari_cmrir.napari.copy_commands import CopyButton
 from napari_cmrir.napari.find_dock import FindWidget
 from napari_cmrir.napari.index_dock import IndexWidget
 from napari_cmrir.napari.pictures import comir_thumbnails
-from napari_cmrir.repository.build import Estimate
+from napari_cmrir.repository.build import Estimate, build_repository
 from napari_cmrir.repository.repository import open_repository
+from napari_cmrir.representations.base import load_model
 
 
 def test_indexing_makes_a_repository_that_find_region_proposes(
@@ -63,6 +64,8 @@ def test_indexing_that_is_paused_goes_on(dock, pairs_folder, model_path, tmp_pat
     widget.output.set_paths(tmp_path / "four")
     widget.index()
     wait_for(lambda: " of 4 images" in widget.panel.message.text())
+    wait_for(lambda: len(widget.table.images) == 4)  # while it runs
+    assert widget.panel.is_running
     widget.panel.stop()
     wait_for(lambda: not widget.panel.is_running)
     assert widget.panel.message.text().startswith("Paused")
@@ -117,8 +120,43 @@ def test_images_are_added_to_a_repository_that_is_there(
     wait_for(lambda: widget.modality.currentText() == "BF")
     widget.output.set_paths(copy)
     widget.index()
+    wait_for(lambda: widget.panel.message.text() == "5 images searchable: grows.cmrir")
     wait_for(lambda: len(widget.table.images) == 5)
-    assert widget.panel.message.text() == "5 images searchable: grows.cmrir"
+
+
+def test_what_is_unusual_about_an_image_is_said_and_moved_images_are_found(
+    dock, pairs_folder, model_path, tmp_path, wait_for
+):
+    folder = tmp_path / "before"
+    folder.mkdir()
+    pixels = tifffile.imread(pairs_folder / "sample-000_BF.tif")
+    tifffile.imwrite(folder / "two_BF.tif", np.stack([pixels, pixels[::-1]]), photometric="rgb")
+    shutil.copy(pairs_folder / "sample-001_BF.tif", folder / "usual_BF.tif")
+    path = tmp_path / "unusual.cmrir"
+    run(build_repository([folder], load_model(model_path), "BF", path)).close()
+    widget = dock(IndexWidget)
+
+    def notes():
+        model = widget.table.model()
+        for row in range(model.rowCount()):
+            model.index(row, 0).data(Qt.ItemDataRole.DecorationRole)  # as the table does when it is painted
+        return [model.index(row, 2).data() for row in range(model.rowCount())]
+
+    widget.output.set_paths(path)
+    wait_for(lambda: any(notes()))
+    assert widget.table.model().headerData(2, Qt.Orientation.Horizontal) == "Note"
+    assert notes() == ["page 0 of 2", ""]
+    assert not widget.table.isColumnHidden(2)
+    folder.rename(tmp_path / "after")
+    again = dock(IndexWidget)
+    again.output.set_paths(path)
+    widget = again
+    wait_for(lambda: all(note.startswith("not where it was") for note in notes()) and len(notes()) == 2)
+    again.relocate_images(tmp_path)
+    wait_for(lambda: again.panel.message.text().startswith("2 moved images found"))
+    wait_for(lambda: notes() == ["page 0 of 2", ""])
+    with open_repository(path) as repository:
+        assert {repository.image_path(field).parent for field in range(2)} == {tmp_path / "after"}
 
 
 def test_a_repository_is_verified(dock, repository_path, tmp_path, wait_for):

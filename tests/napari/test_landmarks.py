@@ -90,7 +90,7 @@ def test_landmarks_give_residuals_an_outlier_and_a_pair_that_training_takes(
     assert box_difference(row.matrix, true_map(), (320, 320)) < 1e-3
     ours, theirs = (tifffile.imread(next((tmp_path / "by-hand").glob(f"*_{m}.tif"))) for m in ("SHG", "BF"))
     assert ours.shape == theirs.shape[:2]
-    assert landmarks.pairs.chosen() == tmp_path / "by-hand"
+    assert landmarks.pairs.chosen().folders == (tmp_path / "by-hand",)
     assert viewer.layers["shg"].visible
 
     landmarks.remove.click()

@@ -131,9 +131,11 @@ def test_training_on_two_layers(viewer, dock, pairs_folder, tmp_path, wait_for):
         viewer.add_image(read_image(pairs_folder / f"sample-002_{name}.tif").squeeze(), name=name)
     widget = dock(ModelWidget)
     widget.pairs.source.setCurrentIndex(1)
-    for combo, name in zip(widget.pairs.layers, ("SHG", "BF"), strict=True):
-        combo.choose(viewer.layers[name])
-    assert widget.pairs.found.text() == "1 pair: SHG and BF"
+    assert [combo.layer.name for combo in widget.pairs.layers] == ["SHG", "BF"]  # proposed by their names
+    assert widget.pairs.found.text().startswith("1 pair: SHG and BF. A model of one pair overfits")
+    widget.pairs.modalities[1].setText("HE")
+    assert [combo.layer.name for combo in widget.pairs.layers] == ["SHG", "BF"]  # what is left
+    widget.pairs.modalities[1].setText("BF")
     widget.steps.setValue(1)
     widget.output.set_paths(tmp_path / "layers.safetensors")
     widget.train()
@@ -312,6 +314,28 @@ def test_the_table_says_what_is_paired_with_what(dock, tmp_path, wait_for):
     wait_for(lambda: rows() and rows()[0][0] == "no partner")
     assert rows() == [("no partner", "sample-000_SHG.tif", ""), ("no partner", "", "sample-001_BF.tif")]
     assert "holds no pair" in widget.pairs.found.text()
+
+    apart = tmp_path / "apart"
+    for modality in ("SHG", "BF"):
+        (apart / modality).mkdir(parents=True)
+    (tmp_path / "sample-000_SHG.tif").rename(apart / "SHG" / "core.tif")
+    (tmp_path / "sample-001_BF.tif").rename(apart / "BF" / "core.tif")
+    widget.pairs.folder.set_paths(apart / "SHG")
+    widget.pairs.second.set_paths(apart / "BF")
+    wait_for(lambda: rows() == [("core", "core.tif", "core.tif")])
+    for modality in ("SHG", "BF"):
+        (apart / modality / "core.tif").rename(apart / f"{modality}-core.tif")
+    widget.pairs.second.line.clear()
+    widget.pairs.folder.set_paths(apart)
+    widget.pairs.pattern.setText("<MODALITY>-<identifier>")
+    wait_for(lambda: rows() == [("core", "SHG-core.tif", "BF-core.tif")])
+    texts = []
+    (button,) = widget.panel.findChildren(CopyButton)
+    button.copied.connect(texts.append)
+    button.copy("command")
+    wait_for(lambda: texts)
+    assert "--pattern '<MODALITY>-<identifier>'" in texts[0]
+    assert widget.minutes.text() == "≈ 10 min"  # of the 1,500 steps of the preset
 
 
 def test_a_pair_can_be_looked_at_before_training(viewer, dock, pairs_folder, wait_for):

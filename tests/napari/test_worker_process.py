@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.images.discovery import PairFiles
 from napari_cmrir.jobs import run
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
@@ -63,13 +64,15 @@ def test_where_napari_dies_training_ends_by_itself_and_can_go_on(pairs_folder, t
     program = f"""
         import os, psutil
         from pathlib import Path
+        from napari_cmrir.images.discovery import PairFiles
         from napari_cmrir.representations.training_settings import TrainingSettings
         from napari_cmrir.napari.jobs import tasks
         from napari_cmrir.napari.jobs.worker_process import in_worker_process
 
         settings = TrainingSettings.model_validate({settings.model_dump()!r})
         for progress in in_worker_process(
-            tasks.train, Path({str(pairs_folder)!r}), ("SHG", "BF"), settings, Path({str(output)!r}), False
+            tasks.train, PairFiles((Path({str(pairs_folder)!r}),)), ("SHG", "BF"), settings,
+            Path({str(output)!r}), False
         ):
             if progress.unit == "steps":
                 print(psutil.Process().children()[0].pid, flush=True)
@@ -85,7 +88,7 @@ def test_where_napari_dies_training_ends_by_itself_and_can_go_on(pairs_folder, t
     )
     assert ended.returncode == 3
     wait_for(lambda: not _runs(int(ended.stdout)))
-    run(tasks.keep_best(pairs_folder, ("SHG", "BF"), settings, output))
+    run(tasks.keep_best(PairFiles((pairs_folder,)), ("SHG", "BF"), settings, output))
     assert read_header(output)["provenance"]["steps_done"] > 0
 
 

@@ -8,9 +8,18 @@ from typing import Annotated, Any
 import typer
 
 from napari_cmrir.cli.jobs import Failures
-from napari_cmrir.cli.options import READING, Device, Lists, Preset, SettingsOptions, settings_options
+from napari_cmrir.cli.options import (
+    READING,
+    Device,
+    Lists,
+    Pattern,
+    Preset,
+    SettingsOptions,
+    settings_options,
+)
 from napari_cmrir.cli.query import require_reranker
 from napari_cmrir.evaluation.records import EvaluationSettings, StudySettings
+from napari_cmrir.images.discovery import PATTERN
 from napari_cmrir.search.settings import SearchSettings
 
 __all__ = [
@@ -94,6 +103,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for report.html, JSON, CSV, repositories.")
     ] = None,
+    pattern: Pattern = PATTERN,
     device: Annotated[Device, typer.Option(help="Where CoMIRs are computed.")] = Device.auto,
     *,
     protocol: dict[str, Any],
@@ -130,7 +140,7 @@ def evaluate(
             "search": searched,
         }
     )
-    found = find_pairs(pairs, modalities, read_as)
+    found = find_pairs(pairs, modalities, read_as, pattern)
     loaded = load_model(model)
     job = measure(
         loaded,
@@ -224,6 +234,7 @@ def study(
         list[Path] | None,
         typer.Option(help="File of ImageNet weights, such as resnet152's, to take into torch's folder."),
     ] = None,
+    pattern: Pattern = PATTERN,
     device: Annotated[Device, typer.Option(help="Where CoMIRs are computed.")] = Device.auto,
     *,
     compared: dict[str, Any],
@@ -262,8 +273,8 @@ def study(
         for name in ("representations", "reranked")
     }
     settings = STUDY.settings(compared, base.model_copy(update={"evaluation": evaluation, **named}))
-    found = find_pairs(pairs, modalities, read_as)
-    learned = find_pairs(training_pairs, modalities, read_as) if training_pairs else ()
+    found = find_pairs(pairs, modalities, read_as, pattern)
+    learned = find_pairs(training_pairs, modalities, read_as, pattern) if training_pairs else ()
     job = run_study(
         loaded,
         found,

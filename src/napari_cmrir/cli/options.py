@@ -28,6 +28,7 @@ __all__ = [
     "READING",
     "Device",
     "Lists",
+    "Pattern",
     "Preset",
     "SettingsOptions",
     "saying_what_is_read",
@@ -91,6 +92,15 @@ class Preset(StrEnum):
 
     fast = "fast"
     paper = "paper"
+
+
+Pattern = Annotated[
+    str,
+    typer.Option(
+        help="How the files of pairs are named, without suffix; * stands for anything, as in"
+        " <MODALITY>-<identifier>*."
+    ),
+]
 
 
 @dataclass(frozen=True)

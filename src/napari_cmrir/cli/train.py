@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_cmrir.cli.options import READING, Device, Preset, SettingsOptions, settings_options
+from napari_cmrir.cli.options import READING, Device, Pattern, Preset, SettingsOptions, settings_options
 from napari_cmrir.errors import InputError
+from napari_cmrir.images.discovery import PATTERN
 from napari_cmrir.representations.training_settings import CycleGanSettings, Pix2PixSettings, TrainingSettings
 from napari_cmrir.settings import Settings
 
@@ -54,6 +55,7 @@ def train(
             " package adds."
         ),
     ] = "comir",
+    pattern: Pattern = PATTERN,
     check: Annotated[
         bool,
         typer.Option(
@@ -88,7 +90,8 @@ def train(
     from napari_cmrir.representations.base import train as train_model
 
     if check:
-        _check(find_pairs(pairs, modalities, READING.settings(reading)), modalities, check_model, correct)
+        found = find_pairs(pairs, modalities, READING.settings(reading), pattern)
+        _check(found, modalities, check_model, correct)
         return
     if correct is not None:
         raise InputError("--correct goes with --check; give both, or neither to train.")
@@ -107,8 +110,8 @@ def train(
     if training:
         settings = TRAINING.settings(training, settings)
     read_as = READING.settings(reading)
-    found = find_pairs(pairs, modalities, read_as)
-    alone = unpaired_images(pairs, modalities)
+    found = find_pairs(pairs, modalities, read_as, pattern)
+    alone = unpaired_images(pairs, modalities, pattern)
     if alone:
         names = ", ".join(path.name for path in alone[:5]) + (" ..." if len(alone) > 5 else "")
         typer.echo(f"Left out, without a partner: {names}", err=True)

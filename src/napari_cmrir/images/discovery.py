@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ from napari_cmrir.images.formats.base import (
     BIOIO_SUFFIXES,
     IMAGE_SUFFIXES,
     added_suffixes,
-    ends_with,
     image_stem,
     natural_order,
     of_modality,
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 __all__ = [
     "BIOIO_PLUGINS",
     "IMAGE_SUFFIXES",
+    "PATTERN",
     "ArrayPair",
     "Pair",
+    "PairFiles",
     "find_images",
     "find_pairs",
     "image_stem",
@@ -257,16 +259,45 @@ class Pair:
     reading: ReadingSettings = field(default_factory=ReadingSettings)
 
 
+PATTERN = "<identifier>_<MODALITY>"
+"""How the two files of a pair are named by default, without their suffix."""
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """Where the files of pairs lie, and how they are named.
+
+    Parameters
+    ----------
+    folders : tuple of Path
+        As of `find_pairs`.
+    pattern : str
+        As of `find_pairs`.
+    """
+
+    folders: tuple[Path, ...]
+    pattern: str = PATTERN
+
+    def pairs(self, modalities: tuple[str, str]) -> list[Pair]:
+        """Find the pairs, as `find_pairs`."""
+        return find_pairs(self.folders, modalities, pattern=self.pattern)
+
+    def alone(self, modalities: tuple[str, str]) -> list[Path]:
+        """List the files without a partner, as `unpaired_images`."""
+        return unpaired_images(self.folders, modalities, self.pattern)
+
+
 def find_pairs(
     folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     modalities: tuple[str, str],
     reading: ReadingSettings | None = None,
+    pattern: str = PATTERN,
 ) -> list[Pair]:
     """Find the image pairs in folders.
 
-    The folders, searched recursively, hold ``<identifier>_<MODALITY>.<ext>`` files. Alternatively exactly two
-    folders hold files of equal names, the first folder those of the first modality. Images without a partner
-    are left out; `unpaired_images` lists them.
+    The folders, searched recursively, hold files of names such as ``<identifier>_<MODALITY>.<ext>``.
+    Alternatively exactly two folders hold files of equal names, the first folder those of the first modality.
+    Images without a partner are left out; `unpaired_images` lists them.
 
     Parameters
     ----------
@@ -277,6 +308,9 @@ def find_pairs(
         file matches exactly.
     reading : ReadingSettings, optional
         Series, level, planes and channels to read from every file.
+    pattern : str
+        File names without their suffix: ``<identifier>`` stands for what both files of a pair have in common,
+        ``<MODALITY>`` for the modality, ``*`` for anything.
 
     Returns
     -------
@@ -287,7 +321,7 @@ def find_pairs(
     ------
     InputError
         If a folder is missing or without images, there is no pair, two files have the same identifier and
-        modality, or the modalities are equal.
+        modality, the modalities are equal, or the pattern lacks a part.
 
     Examples
     --------
@@ -302,10 +336,10 @@ def find_pairs(
     ['1B_B10_BF.png']
     """
     found = _as_list(folders)
-    sides = _sides(found, modalities)
+    sides = _sides(found, modalities, pattern)
     shared = sorted(sides[0].keys() & sides[1].keys(), key=natural_order)
     if not shared:
-        raise InputError(_no_pairs(found, modalities))
+        raise InputError(_no_pairs(found, modalities, pattern))
     read_as = reading or ReadingSettings()
     return [Pair(identifier, (sides[0][identifier], sides[1][identifier]), read_as) for identifier in shared]
 
@@ -328,13 +362,15 @@ def pair_identifier(pair: Pair | ArrayPair, number: int) -> str:
 
 
 def unpaired_images(
-    folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], modalities: tuple[str, str]
+    folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    modalities: tuple[str, str],
+    pattern: str = PATTERN,
 ) -> list[Path]:
     """List the images that `find_pairs` leaves out because they have no partner.
 
     Parameters
     ----------
-    folders, modalities
+    folders, modalities, pattern
         See `find_pairs`.
 
     Returns
@@ -352,12 +388,12 @@ def unpaired_images(
     See `find_pairs`.
     """
     found = _as_list(folders)
-    first, second = _sides(found, modalities)
+    first, second = _sides(found, modalities, pattern)
     alone = [first[name] for name in first.keys() - second.keys()]
     alone += [second[name] for name in second.keys() - first.keys()]
     taken = {path for side in (first, second) for path in side.values()}
     for image in (image for folder in found for image in images_in(folder)):  # in the other case
-        rivals = [name for name in modalities if ends_with(image_stem(image), name)]
+        rivals = [name for name in modalities if _identifier(image, pattern, name, re.IGNORECASE)]
         if rivals and image not in taken and image not in alone:
             alone.append(image)
     return sorted(alone, key=natural_order)
@@ -368,7 +404,9 @@ def _as_list(folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
     return list({os.path.abspath(folder): folder for folder in listed}.values())
 
 
-def _sides(folders: list[Path], modalities: tuple[str, str]) -> tuple[dict[str, Path], dict[str, Path]]:
+def _sides(
+    folders: list[Path], modalities: tuple[str, str], pattern: str
+) -> tuple[dict[str, Path], dict[str, Path]]:
     """Map identifiers to the files of each modality, by file name or else by two folders."""
     if len(modalities) != 2 or modalities[0] == modalities[1] or not all(modalities):
         raise InputError(f"Give two different modalities, such as SHG and BF, not {list(modalities)}.")
@@ -377,7 +415,11 @@ def _sides(folders: list[Path], modalities: tuple[str, str]) -> tuple[dict[str, 
     images = list(
         {os.path.abspath(image): image for folder in folders for image in images_in(folder)}.values()
     )
-    first, second = (_named(images, modality, modalities) for modality in modalities)
+    if any(pattern.count(part) != 1 for part in ("<identifier>", "<MODALITY>")):
+        raise InputError(
+            f"The pattern of file names, {pattern!r}, needs <identifier> and <MODALITY> once each: {PATTERN}."
+        )
+    first, second = (_named(images, modality, modalities, pattern) for modality in modalities)
     if len(folders) == 2 and not (first.keys() & second.keys()):
         in_first, in_second = (_by_relative_name(folder) for folder in folders)
         if in_first.keys() & in_second.keys():
@@ -385,22 +427,32 @@ def _sides(folders: list[Path], modalities: tuple[str, str]) -> tuple[dict[str, 
     return first, second
 
 
-def _named(images: list[Path], modality: str, modalities: tuple[str, str]) -> dict[str, Path]:
-    """Map the file names without their modality to the images of one modality."""
-
-    def ends(stem: str, ending: str) -> bool:
-        return stem.endswith(f"_{ending}") and len(stem) > len(ending) + 1
-
+def _named(images: list[Path], modality: str, modalities: tuple[str, str], pattern: str) -> dict[str, Path]:
+    """Map the identifiers in the file names to the images of one modality."""
     # With the modalities "BF" and "x_BF", a file "a_x_BF" belongs to the longer one.
     rivals = [other for other in modalities if len(other) > len(modality)]
-    exactly = [p for p in images if ends(image_stem(p), modality)]
-    loosely = [p for p in images if ends(image_stem(p).lower(), modality.lower())]
     named: dict[str, Path] = {}
-    for path in exactly or loosely:
-        stem = image_stem(path)
-        if not any(ends(stem, rival) for rival in rivals):
-            _claim(named, stem[: -len(modality) - 1], path)
+    for flags in (re.NOFLAG, re.IGNORECASE):
+        for path in images:
+            identifier = _identifier(path, pattern, modality, flags)
+            if identifier and not any(_identifier(path, pattern, rival) for rival in rivals):
+                _claim(named, identifier, path)
+        if named:
+            break
     return named
+
+
+def _identifier(path: Path, pattern: str, modality: str, flags: int = 0) -> str:
+    """Return what a file name has in the place of the identifier, or "" if it does not fit the pattern."""
+    matched = re.fullmatch(_expression(pattern, modality), image_stem(path), flags)
+    return "" if matched is None else matched["identifier"]
+
+
+@cache
+def _expression(pattern: str, modality: str) -> str:
+    parts = {"<identifier>": "(?P<identifier>.+)", "<MODALITY>": re.escape(modality), "*": ".*"}
+    words = re.split(r"(<identifier>|<MODALITY>|\*)", pattern.removesuffix(".<ext>"))
+    return "".join(parts.get(word, re.escape(word)) for word in words)
 
 
 def _by_relative_name(folder: Path) -> dict[str, Path]:
@@ -419,12 +471,12 @@ def _claim(named: dict[str, Path], identifier: str, path: Path) -> None:
     named[identifier] = path
 
 
-def _no_pairs(folders: list[Path], modalities: tuple[str, str]) -> str:
+def _no_pairs(folders: list[Path], modalities: tuple[str, str], pattern: str) -> str:
     names = [path.name for folder in folders for path in images_in(folder)]
     some = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-    a, b = modalities
+    a, b = (f"{pattern.removesuffix('.<ext>').replace('<MODALITY>', name)}.<ext>" for name in modalities)
     return (
         f"{' and '.join(map(str, folders))} hold{'s' if len(folders) == 1 else ''} no pair: expected files "
-        f"named <identifier>_{a}.<ext> and <identifier>_{b}.<ext>, or two folders with equal file names, "
+        f"named {a} and {b}, or two folders with equal file names, "
         f"but found {some}."
     )

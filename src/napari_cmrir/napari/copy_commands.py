@@ -15,6 +15,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QApplication, QMenu, QPushButton
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.images.discovery import PATTERN, PairFiles
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def file_of(image: ImageSnapshot, folder: Path, name: str = "image") -> Path:
     return _written(pixels, folder, name)
 
 
-def pairs_of(first: ImageSnapshot, second: ImageSnapshot, modalities: tuple[str, str], folder: Path) -> Path:
+def pairs_of(
+    first: ImageSnapshot, second: ImageSnapshot, modalities: tuple[str, str], folder: Path
+) -> PairFiles:
     """Write two layers as a folder with one pair.
 
     Parameters
@@ -86,7 +89,7 @@ def pairs_of(first: ImageSnapshot, second: ImageSnapshot, modalities: tuple[str,
     own = folder / f"pair-{_digest(*pixels)}"
     for one, modality in zip(pixels, modalities, strict=True):
         _write(one, own / f"layers_{modality}.tif")
-    return own
+    return PairFiles((own,))
 
 
 def _written(pixels: NDArray[Any], folder: Path, name: str) -> Path:
@@ -194,7 +197,7 @@ def query_text(language: Language, query: Query, image: Path) -> str:
 
 def train_text(
     language: Language,
-    pairs: Path,
+    pairs: PairFiles,
     modalities: tuple[str, str],
     method: str,
     preset: str,
@@ -208,8 +211,8 @@ def train_text(
     ----------
     language : {"command", "python"}
         As what.
-    pairs : Path
-        Folder of pairs.
+    pairs : PairFiles
+        The pairs.
     modalities : tuple of two str
         Their names.
     method : str
@@ -224,8 +227,9 @@ def train_text(
         Whether to continue an interrupted training.
     """
     if language == "command":
-        words = ["train", pairs, "--modalities", *modalities, "--output", output, "--preset", preset]
+        words = ["train", *pairs.folders, "--modalities", *modalities, "--output", output, "--preset", preset]
         words += ["--representation", method] if method != "comir" else []
+        words += ["--pattern", pairs.pattern] if pairs.pattern != PATTERN else []
         for name, value in changes.items():
             flag = name.replace("_", "-")
             words += ([f"--{flag}"] if value else [f"--no-{flag}"]) if isinstance(value, bool) else []
@@ -233,7 +237,8 @@ def train_text(
         return _line(*words, *(["--resume"] if resume else []))
     return _script(
         f"modalities = {modalities!r}",
-        f"pairs = cmrir.find_pairs({str(pairs)!r}, modalities)",
+        f"pairs = cmrir.find_pairs({[str(folder) for folder in pairs.folders]!r}, modalities"
+        + (")" if pairs.pattern == PATTERN else f", pattern={pairs.pattern!r})"),
         f"preset = cmrir.REPRESENTATIONS[{method!r}].presets[{preset!r}]",
         f"settings = preset.model_copy(update={dict(changes)!r})",
         f"job = cmrir.train(pairs, modalities, settings, representation={method!r},",

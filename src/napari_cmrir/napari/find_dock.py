@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Image, Shapes
 from napari.utils.notifications import show_warning
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -24,7 +24,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.napari.coordinates import ImageSnapshot
 from napari_cmrir.napari.copy_commands import CopyButton, Language, file_of, kept_folder, query_text
 from napari_cmrir.napari.dock import ScrolledDock, SettingsForm
-from napari_cmrir.napari.form_fields import HelpButton, LayerCombo, PathEdit, offer_modalities
+from napari_cmrir.napari.form_fields import HelpButton, LayerCombo, PathEdit, WrappedLabel, offer_modalities
 from napari_cmrir.napari.hit_placement import Placement
 from napari_cmrir.napari.hit_view import HitView
 from napari_cmrir.napari.jobs.job_panel import JobPanel
@@ -92,14 +92,9 @@ class FindWidget(ScrolledDock):
         self.repository = PathEdit(
             ["folder"], "Repository", "The indexed images to search: a folder NAME.cmrir; drop it here"
         )
-        self.about = QLabel()
-        self.about.setWordWrap(True)
-        self.about.setToolTip("What the repository holds")
+        self.about = WrappedLabel("What the repository holds")
         self.image = LayerCombo(viewer, Image, "The image that the region to find lies in")
-        self.assumed = QLabel()
-        self.assumed.setWordWrap(True)
-        self.assumed.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.assumed.setToolTip("The pixel size that the last search assumed, and how to enter it")
+        self.assumed = WrappedLabel("The pixel size that the last search assumed, and how to enter it")
         self.assumed.hide()
         self.region = LayerCombo(
             viewer,
@@ -110,9 +105,7 @@ class FindWidget(ScrolledDock):
         self.region.setAccessibleName("Region")
         self.new_region = QPushButton("New re&gion")
         self.new_region.setToolTip("Add a layer that lies on the image, and draw a rectangle with the mouse")
-        self.what = QLabel()
-        self.what.setWordWrap(True)
-        self.what.setToolTip("The part of the image that Find searches for")
+        self.what = WrappedLabel("The part of the image that Find searches for")
         self.modality = QComboBox()
         self.modality.setAccessibleName("Modality")
         self.modality.setToolTip("The modality of the image that the region lies in")

@@ -42,6 +42,7 @@ __all__ = [
     "HelpButton",
     "LayerCombo",
     "PathEdit",
+    "WrappedLabel",
     "add_key_hints",
     "align_labels",
     "as_pixmap",
@@ -99,6 +100,33 @@ def heading(text: str) -> QLabel:
     label = QLabel(f"<b>{text}</b>")
     label.setContentsMargins(0, 6, 0, 0)
     return label
+
+
+class WrappedLabel(QLabel):
+    """A line of text that wraps, also within a long path, and can be copied.
+
+    Parameters
+    ----------
+    tip : str
+        The tooltip.
+    """
+
+    def __init__(self, tip: str = "") -> None:
+        super().__init__()
+        self._said = ""
+        self.setWordWrap(True)
+        self.setTextFormat(Qt.TextFormat.PlainText)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.setToolTip(tip)
+
+    def setText(self, said: str) -> None:  # noqa: N802
+        """Show a text; it may be broken after each separator of a path, and within a long name."""
+        self._said = said
+        super().setText(re.sub(r"([/\\_]|[^\s/\\_]{24})", "\\1\u200b", said))
+
+    def text(self) -> str:
+        """Return the text without the marks where it may be broken."""
+        return self._said
 
 
 def align_labels(content: QWidget) -> None:

@@ -1,4 +1,4 @@
-"""The table of a repository's images: which are searched, which are not, and the reason."""
+"""Tables of images: a repository's, with their states and what is unusual, and the files of pairs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, QSize, QSortFilterProxyModel, Qt, Signal
 from qtpy.QtGui import QPixmap
-from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QTableWidget, QTableWidgetItem
 
 from napari_cmrir.napari.form_fields import as_pixmap, draw_hint
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
@@ -23,15 +23,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from qtpy.QtGui import QPaintEvent
 
-__all__ = ["ImageTable", "KnownImage", "read_images"]
+    from napari_cmrir.images.discovery import Pair
+
+__all__ = ["ImageTable", "KnownImage", "PairTable", "read_images"]
 
 _COLUMNS = (
     ("Image", "The stored CoMIR, and the file's name"),
     ("State", "indexed: it is searched; represented: its CoMIR is stored; pending: not read yet; failed"),
-    ("Reason", "Why it could not be used"),
+    ("Note", "Why it could not be used, or what is unusual about it"),
     ("Size", "Height and width in pixels"),
 )
-_REASON = 2  # its column, which is shown if there is one
+_NOTE = 2  # its column, which is shown if there is one
 _HINT = (
     "No image is indexed here yet.\n\nChoose images and a model, and press Index. The model starter needs no"
     " training."
@@ -121,9 +123,11 @@ class ImageTable(QTableView):
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         header.setDefaultSectionSize(60)
         header.setStretchLastSection(True)
+        self.setColumnHidden(_NOTE, True)
         self.setColumnWidth(0, 150)
         self.setColumnWidth(1, 68)
-        self.setColumnWidth(_REASON, 130)
+        self.setColumnWidth(_NOTE, 130)
+        self._images.noted.connect(partial(self.setColumnHidden, _NOTE, False))
 
     def show_images(self, images: Sequence[KnownImage]) -> None:
         """Show these images.
@@ -134,7 +138,12 @@ class ImageTable(QTableView):
             In the order to show them.
         """
         self._images.replace(images)
-        self.setColumnHidden(_REASON, not any(map(attrgetter("reason"), images)))
+        if any(map(attrgetter("reason"), images)):
+            self.setColumnHidden(_NOTE, False)
+
+    def forget_notes(self) -> None:
+        """Read what is said about the images again."""
+        self._images.forget()
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
         """Draw the images, or a hint on how to index some."""
@@ -149,6 +158,9 @@ class ImageTable(QTableView):
 
 
 class _Images(QAbstractTableModel):
+    noted = Signal()
+    """Signal: something is known to say about an image."""
+
     def __init__(self) -> None:
         super().__init__()
         self.images: Sequence[KnownImage] = ()
@@ -156,9 +168,16 @@ class _Images(QAbstractTableModel):
         self._pictures.arrived.connect(self._show_pictures)
 
     def replace(self, images: Sequence[KnownImage]) -> None:
+        if images and len(images) == len(self.images):  # while indexing: the view stays where it is
+            self.images = images
+            self.dataChanged.emit(self.index(0, 0), self.index(len(images) - 1, len(_COLUMNS) - 1))
+            return
         self.beginResetModel()
         self.images = images
         self.endResetModel()
+
+    def forget(self) -> None:
+        self._pictures.forget()
 
     def rowCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802
         return 0 if parent is not None and parent.isValid() else len(self.images)
@@ -177,50 +196,135 @@ class _Images(QAbstractTableModel):
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> str | QPixmap | None:
         image = self.images[index.row()]
         if role == Qt.ItemDataRole.DecorationRole and index.column() == 0:
-            return self._pictures.of(image.comir)
+            return self._pictures.of(image)
         if role == Qt.ItemDataRole.DisplayRole:
-            return (image.name, image.state, image.reason, image.size)[index.column()]
+            return (image.name, image.state, self._note(image), image.size)[index.column()]
         if role == Qt.ItemDataRole.ToolTipRole:
-            return "\n".join(filter(None, (image.reason, image.path or image.name)))
+            return "\n".join(filter(None, (self._note(image), image.path or image.name)))
         return None
+
+    def _note(self, image: KnownImage) -> str:
+        return image.reason or self._pictures.note(image)
 
     def _show_pictures(self) -> None:
         if self.images:
-            last = self.index(len(self.images) - 1, 0)
-            self.dataChanged.emit(self.index(0, 0), last, [Qt.ItemDataRole.DecorationRole])
+            self.dataChanged.emit(self.index(0, 0), self.index(len(self.images) - 1, len(_COLUMNS) - 1))
+        if self._pictures.has_notes:
+            self.noted.emit()
 
 
 class _Pictures(QObject):
-    """Thumbnails of CoMIRs, read in another thread, only for visible rows."""
+    """Thumbnails of CoMIRs, and notes on their images, read in another thread, only for visible rows."""
 
     arrived = Signal()
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
-        self._known: dict[Path, QPixmap] = {}
-        self._wanted: dict[Path, None] = {}
+        self._known: dict[Path, tuple[QPixmap, str]] = {}
+        self._wanted: dict[Path, str] = {}
         self._inquiry = DebouncedQuery(self, _SCROLLING_MILLISECONDS)
         self._inquiry.answered.connect(self._take)
 
-    def of(self, comir: Path | None) -> QPixmap:
+    def of(self, image: KnownImage) -> QPixmap:
         """Return the thumbnail, or an empty picture while it is read or if there is none."""
+        comir = image.comir
         if comir is not None and comir in self._known:
-            return self._known[comir]
+            return self._known[comir][0]
         if comir is not None and comir not in self._wanted:
-            self._wanted[comir] = None
-            self._inquiry.ask(partial(comir_thumbnails, list(self._wanted)[-_AT_ONCE:], _SIDE))
+            self._wanted[comir] = image.path
+            self._inquiry.ask(partial(_read, list(self._wanted.items())[-_AT_ONCE:]))
         return _empty()
 
-    def _take(self, pictures: dict[Path, NDArray[np.uint8] | None]) -> None:
+    def note(self, image: KnownImage) -> str:
+        """Return what is unusual about an image, as far as it is known."""
+        return "" if image.comir not in self._known else self._known[image.comir][1]
+
+    @property
+    def has_notes(self) -> bool:
+        return any(note for _, note in self._known.values())
+
+    def forget(self) -> None:
+        """Read the notes again: files have moved."""
+        self._known.clear()
+
+    def _take(self, read: Sequence[tuple[Path, NDArray[np.uint8] | None, str]]) -> None:
         if len(self._known) > _KEPT:
             self._known.clear()
-        for comir, pixels in pictures.items():
-            self._known[comir] = _empty() if pixels is None else as_pixmap(pixels)
+        for comir, pixels, note in read:
+            self._known[comir] = _empty() if pixels is None else as_pixmap(pixels), note
         self._wanted.clear()
         self.arrived.emit()
+
+
+def _read(wanted: Sequence[tuple[Path, str]]) -> list[tuple[Path, NDArray[np.uint8] | None, str]]:
+    """Read the thumbnails of CoMIRs, how their images were read, and whether these are still there."""
+    from napari_cmrir.repository.pyramids import read_notes
+
+    pictures = comir_thumbnails([comir for comir, _ in wanted], _SIDE)
+    read = []
+    for comir, path in wanted:
+        notes = [] if pictures[comir] is None else [read_notes(comir).get("read", "")]
+        if path and "://" not in path and not Path(path).exists():
+            notes.insert(0, "not where it was; Relocate finds it in another folder")
+        read.append((comir, pictures[comir], "; ".join(filter(None, notes))))
+    return read
 
 
 def _empty() -> QPixmap:
     picture = QPixmap(_SIDE, _SIDE)
     picture.fill(Qt.GlobalColor.transparent)
     return picture
+
+
+_ROW, _SEEN_ROWS = 20, 4  # px and number of the rows of pairs that are seen at once
+_MOST_ROWS = 1000  # of the table of pairs: more would stop the window
+
+
+class PairTable(QTableWidget):
+    """Which file is paired with which, and below it the files that have no partner."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 3)
+        self.setAccessibleName("Pairs found")
+        self.setToolTip("What is paired with what; a double-click opens the pair")
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setTabKeyNavigation(False)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.verticalHeader().hide()
+        self.verticalHeader().setDefaultSectionSize(_ROW)
+        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.hide()
+
+    def show_pairs(self, pairs: Sequence[Pair], alone: Sequence[Path], names: tuple[str, str]) -> None:
+        """Replace the rows; no rows hide the table.
+
+        Parameters
+        ----------
+        pairs : sequence of Pair
+            In the order of the rows.
+        alone : sequence of Path
+            Files without a partner.
+        names : tuple of two str
+            The modalities.
+        """
+        rows = [(pair.identifier, *(path.name for path in pair.paths)) for pair in pairs[:_MOST_ROWS]]
+        for path in alone[: _MOST_ROWS - len(rows)]:
+            stem = path.stem.removesuffix(".ome").casefold()
+            is_second = stem.endswith(f"_{names[1].casefold()}")
+            rows.append(("no partner", *(("", path.name) if is_second else (path.name, ""))))
+        self.clearContents()
+        self.setHorizontalHeaderLabels(["Pair", *names])
+        self.setRowCount(len(rows))
+        for number, row in enumerate(rows):
+            for column, text in enumerate(row):
+                item = QTableWidgetItem(text)
+                item.setToolTip(text)
+                if number >= len(pairs):
+                    item.setFlags(Qt.ItemFlag.NoItemFlags)  # grey: training leaves it out
+                self.setItem(number, column, item)
+        self.setCurrentCell(0 if pairs else -1, 0)
+        header = self.horizontalHeader().sizeHint().height() + 2 * self.frameWidth()
+        self.setFixedHeight(header + _ROW * min(len(rows), _SEEN_ROWS))
+        self.setVisible(bool(rows))

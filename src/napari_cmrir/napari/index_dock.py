@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
+    QFileDialog,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QPlainTextEdit,
     QPushButton,
     QVBoxLayout,
@@ -25,7 +25,7 @@ from napari_cmrir.images.formats.base import dialog_pattern
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.napari.copy_commands import CopyButton, Language, index_text
 from napari_cmrir.napari.dock import ScrolledDock, SettingsForm, open_dock
-from napari_cmrir.napari.form_fields import Folded, HelpButton, PathEdit, offer_modalities
+from napari_cmrir.napari.form_fields import Folded, HelpButton, PathEdit, WrappedLabel, offer_modalities
 from napari_cmrir.napari.image_table import ImageTable, KnownImage, read_images
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.job_panel import JobPanel
@@ -39,6 +39,12 @@ if TYPE_CHECKING:
     import napari.viewer
 
 __all__ = ["IndexWidget"]
+
+_WHAT = (
+    "A repository is an index of images: a folder with the CoMIR of each, which is what the model makes of it"
+    " and what Find region searches. The images stay where they are."
+)
+_REREAD = 5  # times as long as reading the table took, it is not read again while images are indexed
 
 
 class IndexWidget(ScrolledDock):
@@ -75,9 +81,7 @@ class IndexWidget(ScrolledDock):
             "The repository to write (NAME.cmrir); an existing one gets the new images",
             "Repositories (*.cmrir)",
         )
-        self.found = QLabel()
-        self.found.setWordWrap(True)
-        self.found.setToolTip("What will be indexed: the number of images, and how the first one is read")
+        self.found = WrappedLabel("What will be indexed: the number of images, and how the first one is read")
         self.keep_glass = QCheckBox("Keep empty glass")
         self.keep_glass.setToolTip("Also search fields of large images in which no tissue is found")
         self._reading = SettingsForm(
@@ -92,9 +96,7 @@ class IndexWidget(ScrolledDock):
         )
         self.panel.add_button(CopyButton("this indexing", self._write))
         self.panel.add_button(HelpButton("repositories"))
-        self.speed = QLabel()
-        self.speed.setWordWrap(True)
-        self.speed.setToolTip("Estimated time and disk space, and images per minute")
+        self.speed = WrappedLabel("Estimated time and disk space, and images per minute")
         self.speed.hide()
         self.table = ImageTable()
         self.search = QPushButton("Search these images")
@@ -104,6 +106,8 @@ class IndexWidget(ScrolledDock):
         self.verify.setToolTip("Read the repository again and compare it with its checksums")
         self.prune = QPushButton("Prune")
         self.prune.setToolTip("Drop images whose files no longer exist")
+        self.relocate = QPushButton("Relocate…")
+        self.relocate.setToolTip("Choose the folder that moved images lie in now; nothing is computed again")
         self.failures = QPlainTextEdit()
         self.failures.setReadOnly(True)
         self.failures.setMaximumHeight(90)
@@ -114,6 +118,8 @@ class IndexWidget(ScrolledDock):
             DebouncedQuery(self),
             DebouncedQuery(self),
         )
+        self._asked = self._answered = 0.0
+        self._is_reading = False
         self._since: tuple[float, float] | None = None
         self._expected = ""
         self._lay_out()
@@ -134,9 +140,11 @@ class IndexWidget(ScrolledDock):
         upkeep = QHBoxLayout()
         upkeep.addWidget(self.verify)
         upkeep.addWidget(self.prune)
-        upkeep.addStretch(1)
-        upkeep.addWidget(self.search)
+        upkeep.addWidget(self.relocate)
         layout = QVBoxLayout(self.content)
+        what = WrappedLabel()
+        what.setText(_WHAT)
+        layout.addWidget(what)
         layout.addLayout(form)
         layout.addWidget(Folded("More settings", "Settings that are rarely needed", seldom))
         layout.addWidget(self.panel)
@@ -144,6 +152,7 @@ class IndexWidget(ScrolledDock):
         layout.addWidget(self.failures)
         layout.addWidget(self.table, 1)
         layout.addLayout(upkeep)
+        layout.addWidget(self.search)
         self.make_reachable()
 
     def _connect(self) -> None:
@@ -158,6 +167,7 @@ class IndexWidget(ScrolledDock):
         self.output.changed.connect(self._read_images)
         self.panel.start_requested.connect(self.index)
         self.panel.progressed.connect(self._show_speed)
+        self.panel.progressed.connect(self._fill_table)
         self.panel.running_changed.connect(self._read_images)
         self.panel.stopped.connect(
             lambda: self.panel.tell("Paused; Index continues with the remaining images.")
@@ -165,6 +175,7 @@ class IndexWidget(ScrolledDock):
         self.search.clicked.connect(self.search_these)
         self.verify.clicked.connect(self.verify_repository)
         self.prune.clicked.connect(self.prune_repository)
+        self.relocate.clicked.connect(self._ask_where)
         self.remember("index", images=self.images, output=self.output)
         self.session.model_changed.connect(self._propose_model)
         self.session.images_changed.connect(self._propose_images)
@@ -193,6 +204,29 @@ class IndexWidget(ScrolledDock):
     def prune_repository(self) -> None:
         """Drop images whose files no longer exist, and list them."""
         self._keep_in_order("Pruning a repository", tasks.prune, self._show_pruned)
+
+    def relocate_images(self, folder: Path) -> None:
+        """Look for moved images in a folder, by their content.
+
+        Parameters
+        ----------
+        folder : Path
+            Where they lie now, also in folders below it.
+        """
+        task = partial(tasks.relocate, folder=folder)
+        self._keep_in_order("Looking for moved images", task, self._show_relocated)
+
+    def _ask_where(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Where moved images lie now")
+        if folder:
+            self.relocate_images(Path(folder))
+
+    def _show_relocated(self, names: str) -> None:
+        self._list(names)
+        found = len(names.splitlines())
+        self.panel.tell(f"{found} moved image{'' if found == 1 else 's'} found; nothing is computed again.")
+        self.table.forget_notes()
+        self._read_images()
 
     def _chosen(self) -> tuple[list[Path], Path, str, Path, bool, float | None]:
         pixel_size = self._reading.value().pixel_size
@@ -250,10 +284,19 @@ class IndexWidget(ScrolledDock):
 
     def _read_images(self, *_: object) -> None:
         self._known.forget()
-        if self.output.path is not None and not self.panel.is_running:
+        self._is_reading = self.output.path is not None
+        if self._is_reading:
+            self._asked = time.monotonic()
             self._known.ask(partial(read_images, self._output()))
 
+    def _fill_table(self, _: Progress) -> None:
+        """Read again what is indexed, seldom enough for the reading not to count."""
+        pause = _REREAD * (self._answered - self._asked)
+        if not self._is_reading and time.monotonic() - self._answered > pause:
+            self._read_images()
+
     def _show_images(self, images: Sequence[KnownImage]) -> None:
+        self._is_reading, self._answered = False, time.monotonic()
         self.table.show_images(images)
         self.search.setEnabled(any(image.state == "indexed" for image in images))
 

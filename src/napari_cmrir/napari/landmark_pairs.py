@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
     QHeaderView,
-    QLabel,
     QPushButton,
     QTableWidget,
     QTableWidgetItem,
@@ -29,7 +28,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job
 from napari_cmrir.napari.coordinates import ImageSnapshot, map_points, plane_of, transform_of
 from napari_cmrir.napari.copy_commands import file_of, kept_folder
-from napari_cmrir.napari.form_fields import LayerCombo, PathEdit, draw_hint
+from napari_cmrir.napari.form_fields import LayerCombo, PathEdit, WrappedLabel, draw_hint
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.job_panel import JobPanel
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
@@ -111,9 +110,7 @@ class LandmarkPairs(QWidget):
             " in the second, and so on, three times or more"
         )
         self.table = _LandmarkTable()
-        self.told = QLabel()
-        self.told.setWordWrap(True)
-        self.told.setToolTip("How well the landmarks agree, in pixels of the second image")
+        self.told = WrappedLabel("How well the landmarks agree, in pixels of the second image")
         self.panel = JobPanel(
             "Refine",
             "Cancel",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,11 +23,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.images.discovery import PairFiles
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.napari.coordinates import ImageSnapshot
 from napari_cmrir.napari.copy_commands import CopyButton, Language, kept_folder, pairs_of, train_text
 from napari_cmrir.napari.dock import PluginLayers, ScrolledDock, SettingsForm, open_dock
-from napari_cmrir.napari.form_fields import Folded, HelpButton, PathEdit, heading
+from napari_cmrir.napari.form_fields import Folded, HelpButton, PathEdit, WrappedLabel, heading
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.job_panel import JobPanel, TrainingPlot
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
@@ -51,6 +53,10 @@ if TYPE_CHECKING:
 __all__ = ["ModelWidget"]
 
 
+_WHAT = (
+    "A model turns images of two modalities into images of one kind, in which the same tissue looks alike:"
+    " their CoMIRs (contrastive multimodal image representations)."
+)
 _MODELS = "CoMIR models (*.safetensors)"
 _METHODS: dict[str, Mapping[str, Settings]] = {
     "comir": PRESETS,
@@ -58,7 +64,10 @@ _METHODS: dict[str, Mapping[str, Settings]] = {
     "cyclegan": CYCLEGAN_PRESETS,
 }
 """The presets of each representation that is trained."""
-_Source = Path | tuple[ImageSnapshot, ImageSnapshot]
+_STEP_SECONDS = {("comir", "fast"): 0.4}
+"""Of a training step on two processor cores (docs/faq.md); the other kinds were not measured."""
+_PACE_SECONDS = 5.0  # of steps, after which the pace is known; the first steps compile
+_Source = PairFiles | tuple[ImageSnapshot, ImageSnapshot]
 _Training = tuple[_Source, tuple[str, str], Settings, Path, str]
 
 
@@ -85,9 +94,7 @@ class ModelWidget(ScrolledDock):
         self.panel.add_button(HelpButton("training"))
         self.plot = TrainingPlot()
         self.plot.hide()
-        self.figures = QLabel()
-        self.figures.setWordWrap(True)
-        self.figures.setToolTip("The device of the training, and its memory")
+        self.figures = WrappedLabel("The device of the training, and its memory")
         self.figures.hide()
         self.use = ModelUse(viewer, lambda: self.pairs.names)
         self.lead_on = QPushButton("Index with this model")
@@ -98,6 +105,8 @@ class ModelWidget(ScrolledDock):
         self._previews = PluginLayers(viewer, self)
         self._training: _Training | None = None
         self._is_looking = False
+        self._paces: dict[tuple[str, str], float] = {}
+        self._since: tuple[float, float] | None = None
         self._lay_out()
         self._connect()
 
@@ -115,6 +124,10 @@ class ModelWidget(ScrolledDock):
         self._training_form = SettingsForm(TrainingSettings, ["steps", "seed"], parent=self)
         self.steps: Any = self._training_form.field("steps")
         self.seed: Any = self._training_form.field("seed")
+        self.minutes = QLabel()
+        self.minutes.setToolTip(
+            "How long the steps take: at the pace of the last training here, else of two processor cores"
+        )
         self.preset.setAccessibleName("Preset")
         names = ["target", "mirrored_corners"]
         labels = {"target": "Compare in"}
@@ -138,6 +151,7 @@ class ModelWidget(ScrolledDock):
         how.addWidget(self.preset, 1)
         how.addWidget(QLabel("steps"))
         how.addWidget(self.steps, 1)
+        how.addWidget(self.minutes)
         form = QFormLayout()
         form.addRow("Method", self.method)
         form.addRow("Preset", how)
@@ -157,6 +171,9 @@ class ModelWidget(ScrolledDock):
             folded.addRow(row)
         self.more = Folded("More settings", "Settings that are rarely needed", seldom)
         layout = QVBoxLayout(self.content)
+        what = WrappedLabel()
+        what.setText(_WHAT)
+        layout.addWidget(what)
         layout.addWidget(heading("Train a model"))
         layout.addWidget(self.pairs)
         layout.addLayout(form)
@@ -175,6 +192,7 @@ class ModelWidget(ScrolledDock):
     def _connect(self) -> None:
         self.method.currentTextChanged.connect(self._show_preset)
         self.preset.currentTextChanged.connect(self._show_preset)
+        self.steps.valueChanged.connect(self._show_minutes)
         for line in self.pairs.modalities:
             line.textChanged.connect(self._name_targets)
         self._name_targets()
@@ -196,7 +214,8 @@ class ModelWidget(ScrolledDock):
         first, second = self.pairs.modalities
         self.remember("model", first=first, second=second, method=self.method, preset=self.preset)
         self.remember("model", previews=self.previews)
-        self.remember("model", folder=self.pairs.folder)
+        self.remember("model", folder=self.pairs.folder, other_folder=self.pairs.second)
+        self.remember("model", pattern=self.pairs.pattern)
         self.remember("model", load=self.use.load)
         finder = self.pairs.finder
         self.remember("model", first_folder=finder.folders[0], second_folder=finder.folders[1])
@@ -234,7 +253,7 @@ class ModelWidget(ScrolledDock):
             self.panel.refuse(error)
             return
         self._training = None
-        if isinstance(pairs, Path):
+        if isinstance(pairs, PairFiles):
             self.panel.run(
                 "Checking the pairs",
                 partial(in_worker_process, tasks.check, pairs, self.pairs.names),
@@ -291,9 +310,9 @@ class ModelWidget(ScrolledDock):
         }
 
         def text() -> str:
-            folder = pairs if isinstance(pairs, Path) else pairs_of(*pairs, names, kept_folder())
+            files = pairs if isinstance(pairs, PairFiles) else pairs_of(*pairs, names, kept_folder())
             goes_on = _has_checkpoint(output) if resume is None else resume
-            return train_text(language, folder, names, method, preset, changes, output, goes_on)
+            return train_text(language, files, names, method, preset, changes, output, goes_on)
 
         return text
 
@@ -336,6 +355,26 @@ class ModelWidget(ScrolledDock):
             row.setVisible(name == method)
         if method in self.own_forms:
             self.own_forms[method].show(settings)
+        self._show_minutes()
+
+    def _show_minutes(self, *_: object) -> None:
+        kind = self.method.currentText(), self.preset.currentText()
+        pace = self._paces.get(kind, _STEP_SECONDS.get(kind))
+        seconds = 0.0 if pace is None else pace * self.steps.value()
+        hours = f"≈ {seconds / 3600:.0f} h" if seconds >= 7200 else f"≈ {max(1, round(seconds / 60))} min"
+        self.minutes.setText(hours if seconds else "")
+
+    def _note_pace(self, progress: Progress) -> None:
+        """Note how long a step takes here."""
+        now = time.monotonic()
+        if progress.unit != "steps" or self._training is None:
+            self._since = None
+        elif self._since is None:
+            self._since = now, progress.done
+        elif now - self._since[0] > _PACE_SECONDS and progress.done > self._since[1]:
+            kind = self._training[-1], self.preset.currentText()
+            self._paces[kind] = (now - self._since[0]) / (progress.done - self._since[1])
+            self._show_minutes()
 
     def _name_targets(self) -> None:
         """Call the modalities that a translation can be compared in by their names."""
@@ -365,6 +404,7 @@ class ModelWidget(ScrolledDock):
         return None if self._is_looking else self.resume.isChecked()
 
     def _show_progress(self, progress: Progress) -> None:
+        self._note_pace(progress)
         preview = progress.preview
         if not isinstance(preview, TrainingPreview):
             return
@@ -402,8 +442,8 @@ class ModelWidget(ScrolledDock):
 
 
 def _do(task: Callable[..., Job[Path]], source: _Source, *more: object) -> Job[Path]:
-    """Run a task on the pairs of a folder, or on two layers."""
-    pairs = source if isinstance(source, Path) else [tuple(layer.read() for layer in source)]
+    """Run a task on pairs of files, or on two layers."""
+    pairs = source if isinstance(source, PairFiles) else [tuple(layer.read() for layer in source)]
     return (yield from in_worker_process(task, pairs, *more))
 
 

@@ -11,29 +11,28 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
-    QAbstractItemView,
     QComboBox,
     QFormLayout,
     QHBoxLayout,
-    QHeaderView,
     QLabel,
     QLineEdit,
     QListWidget,
     QListWidgetItem,
     QPushButton,
-    QStackedWidget,
-    QTableWidget,
-    QTableWidgetItem,
+    QVBoxLayout,
     QWidget,
 )
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.images.discovery import PATTERN, PairFiles
 from napari_cmrir.napari.coordinates import ImageSnapshot
 from napari_cmrir.napari.dock import PluginLayers
-from napari_cmrir.napari.form_fields import LayerCombo, PathEdit
+from napari_cmrir.napari.form_fields import LayerCombo, PathEdit, WrappedLabel
+from napari_cmrir.napari.image_table import PairTable
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
 from napari_cmrir.napari.landmark_pairs import LandmarkPairs
 from napari_cmrir.napari.pair_finder import PairFinder
+from napari_cmrir.napari.summaries import KnownModalities
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -48,7 +47,7 @@ __all__ = ["PairSource"]
 _PAIR = Qt.ItemDataRole.UserRole
 _FOLDER, _LAYERS, _NOT_ALIGNED, _LANDMARKS = range(4)  # indexes of the sources
 _SOURCES = (
-    "A folder of image pairs",
+    "Files of image pairs",
     "Two layers of the viewer",
     "Two folders, not aligned",
     "Two layers, by landmarks",
@@ -68,8 +67,9 @@ _STEPS = (
     "You have <b>two images open that show the same tissue</b>: press New landmarks, click on the same place"
     " in one image and in the other, three times or more, and press Save pair; then Train, or the next pair.",
 )
-_ROW, _SEEN_ROWS = 20, 4  # px and number of the rows of pairs that are seen at once
-_MOST_ROWS = 1000  # of the table of pairs: more would stop the window
+_OVERFITS = (
+    "A model of one pair overfits: it knows this tissue, and little else; ten pairs or more are better."
+)
 _MOST_PIXELS = 2**27  # of an image that landmarks are set on: 400 MB as RGB; a larger one is opened by napari
 
 
@@ -113,6 +113,17 @@ class PairSource(QWidget):
             "Holds <identifier>_<MODALITY>.tif files of both modalities, aligned pixel by pixel;"
             " drop it here",
         )
+        self.second = PathEdit(
+            ["folder"],
+            "Second folder, if each modality has its own",
+            "The folder of the second modality, whose files have the names of their partners; or empty",
+        )
+        self.pattern = QLineEdit(PATTERN)
+        self.pattern.setToolTip(
+            "How the files of pairs are named, without suffix: <identifier> is what both have in common,"
+            " <MODALITY> one of the two names below, * anything; such as <MODALITY>-<identifier>*"
+        )
+        self.pattern.setAccessibleName("File names of pairs")
         self.layers = (
             LayerCombo(viewer, Image, "Image of the first modality"),
             LayerCombo(viewer, Image, "Image of the second modality, aligned pixel by pixel with the first"),
@@ -124,10 +135,8 @@ class PairSource(QWidget):
         for edit, which in zip(self.modalities, ("first", "second"), strict=True):
             edit.setToolTip(f"Name of the {which} modality, as the file names end in it")
             edit.setAccessibleName(f"{which} modality")
-        self.found = QLabel()
-        self.found.setWordWrap(True)
-        self.found.setToolTip("What training will read")
-        self.table = _PairTable()
+        self.found = WrappedLabel("What training will read")
+        self.table = PairTable()
         self.show_pair = QPushButton("Show")
         self.show_pair.setToolTip("Open both images of this pair as layers, one on the other")
         self.check = QPushButton("Chec&k")
@@ -145,9 +154,21 @@ class PairSource(QWidget):
         row.setContentsMargins(0, 0, 0, 0)
         for combo in self.layers:
             row.addWidget(combo, 1)
-        self._sources = QStackedWidget()
-        self._sources.addWidget(self.folder)
-        self._sources.addWidget(two_layers)
+        files = QWidget()
+        rows = QVBoxLayout(files)
+        rows.setContentsMargins(0, 0, 0, 0)
+        named = QHBoxLayout()
+        named.addWidget(QLabel("named"))
+        named.addWidget(self.pattern, 1)
+        for part in (self.folder, self.second):
+            rows.addWidget(part)
+        rows.addLayout(named)
+        self._rows = {
+            _FOLDER: files,
+            _LAYERS: two_layers,
+            _NOT_ALIGNED: self.finder,
+            _LANDMARKS: self.landmarks,
+        }
         names = QHBoxLayout()
         for edit in self.modalities:
             names.addWidget(edit)
@@ -162,11 +183,12 @@ class PairSource(QWidget):
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow(self.steps)
         form.addRow("Pairs", self.source)
-        form.addRow("", self._sources)
+        form.addRow("", files)
+        form.addRow("", two_layers)
         form.addRow(self.finder)
         form.addRow(self.landmarks)
-        self.finder.hide()
-        self.landmarks.hide()
+        for source, row in self._rows.items():
+            row.setVisible(source == _FOLDER)
         form.addRow("Modalities", names)
         form.addRow("", self.found)
         form.addRow(self.table)
@@ -180,7 +202,8 @@ class PairSource(QWidget):
         self._pictures.refused.connect(self.refused)
         self.source.currentIndexChanged.connect(self._show_source)
         self.source.currentIndexChanged.connect(self.look)
-        self.folder.changed.connect(self.look)
+        for changed in (self.folder.changed, self.second.changed, self.pattern.textChanged):
+            changed.connect(self.look)
         for edit in self.modalities:
             edit.textChanged.connect(self.look)
         for combo in self.layers:
@@ -209,8 +232,8 @@ class PairSource(QWidget):
         """The folder of the second modality that pairs are found in, if that is the source."""
         return self.finder.folders[1].path if self.source.currentIndex() == _NOT_ALIGNED else None
 
-    def chosen(self) -> Path | tuple[ImageSnapshot, ImageSnapshot]:
-        """Return the folder, or the two layers.
+    def chosen(self) -> PairFiles | tuple[ImageSnapshot, ImageSnapshot]:
+        """Return the files, or the two layers.
 
         Raises
         ------
@@ -221,16 +244,20 @@ class PairSource(QWidget):
         if source == _FOLDER:
             if self.folder.path is None:
                 raise InputError("No folder of image pairs is chosen; choose one to train on.")
-            return self.folder.path
+            return self._files()
         if source == _NOT_ALIGNED:
-            return self.finder.found()
+            return PairFiles((self.finder.found(),))
         if source == _LANDMARKS:
-            return self.landmarks.folder()
+            return PairFiles((self.landmarks.folder(),))
         first, second = (combo.layer for combo in self.layers)
         if first is None or second is None or first is second:
             raise InputError("Training takes two different image layers; open both modalities of a tissue.")
         dims = self._viewer.dims
         return ImageSnapshot.of(first, dims), ImageSnapshot.of(second, dims)
+
+    def _files(self) -> PairFiles:
+        folders = (*self.folder.paths, *self.second.paths)
+        return PairFiles(folders, self.pattern.text().strip() or PATTERN)
 
     def look(self) -> None:
         """Look for the pairs, and show their number or why there are none."""
@@ -242,9 +269,10 @@ class PairSource(QWidget):
         self.landmarks.set_modalities(self.names)
         source = self.source.currentIndex()
         if source == _LAYERS:
+            self._propose_layers()
             first, second = (combo.layer for combo in self.layers)
             if first is not None and second is not None and first is not second:
-                self.found.setText(f"1 pair: {first.name} and {second.name}")
+                self.found.setText(f"1 pair: {first.name} and {second.name}. {_OVERFITS}")
                 self.proposed.emit(Path.home() / f"{'-'.join(self.names)}.safetensors")
             return
         fields = {_NOT_ALIGNED: self.finder.output, _LANDMARKS: self.landmarks.output}
@@ -254,15 +282,27 @@ class PairSource(QWidget):
         if folder is not None:
             home = Path.home() / "model.safetensors"  # the root of the disk has no name
             self.proposed.emit(folder.with_name(f"{folder.name}.safetensors") if folder.name else home)
-            self._inquiry.ask(partial(_find, folder, self.names))
+            files = self._files() if source == _FOLDER else PairFiles((folder,))
+            self._inquiry.ask(partial(_find, files, self.names))
+
+    def _propose_layers(self) -> None:
+        """Choose two different layers, by the modalities in their names, unless the user has chosen one."""
+        if any(combo.is_chosen for combo in self.layers):
+            return
+        left, known = self.layers[0].layers, KnownModalities(self.names)
+        for combo, modality in zip(self.layers, self.names, strict=True):
+            named = [layer for layer in left if known.guess(layer.name, 0) == modality]
+            others = [layer for layer in left if known.guess(layer.name, 0) is None]
+            for layer in (*named, *others)[:1]:
+                left = [one for one in left if one is not layer]
+                combo.blockSignals(True)
+                combo.choose(layer)
+                combo.blockSignals(False)
 
     def _show_source(self, source: int) -> None:
-        self._sources.setVisible(source in (_FOLDER, _LAYERS))
-        self.finder.setVisible(source == _NOT_ALIGNED)
-        self.landmarks.setVisible(source == _LANDMARKS)
+        for one, row in self._rows.items():
+            row.setVisible(one == source)
         self.steps.setText(_LINK + _STEPS[source])
-        if source in (_FOLDER, _LAYERS):
-            self._sources.setCurrentIndex(source)
 
     def _look_at_layers(self) -> None:
         if self.source.currentIndex() == _LAYERS:
@@ -373,66 +413,14 @@ class PairSource(QWidget):
             self._shown.put(name, shown, partial(Image, shown, **keywords))
 
 
-class _PairTable(QTableWidget):
-    """Which file is paired with which, and below it the files that have no partner."""
-
-    def __init__(self) -> None:
-        super().__init__(0, 3)
-        self.setAccessibleName("Pairs found")
-        self.setToolTip("What is paired with what; a double-click opens the pair")
-        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.setTabKeyNavigation(False)
-        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
-        self.verticalHeader().hide()
-        self.verticalHeader().setDefaultSectionSize(_ROW)
-        self.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        self.hide()
-
-    def show_pairs(self, pairs: Sequence[Pair], alone: Sequence[Path], names: tuple[str, str]) -> None:
-        """Replace the rows; no rows hide the table.
-
-        Parameters
-        ----------
-        pairs : sequence of Pair
-            In the order of the rows.
-        alone : sequence of Path
-            Files without a partner.
-        names : tuple of two str
-            The modalities.
-        """
-        rows = [(pair.identifier, *(path.name for path in pair.paths)) for pair in pairs[:_MOST_ROWS]]
-        for path in alone[: _MOST_ROWS - len(rows)]:
-            stem = path.stem.removesuffix(".ome").casefold()
-            is_second = stem.endswith(f"_{names[1].casefold()}")
-            rows.append(("no partner", *(("", path.name) if is_second else (path.name, ""))))
-        self.clearContents()
-        self.setHorizontalHeaderLabels(["Pair", *names])
-        self.setRowCount(len(rows))
-        for number, row in enumerate(rows):
-            for column, text in enumerate(row):
-                item = QTableWidgetItem(text)
-                item.setToolTip(text)
-                if number >= len(pairs):
-                    item.setFlags(Qt.ItemFlag.NoItemFlags)  # grey: training leaves it out
-                self.setItem(number, column, item)
-        self.setCurrentCell(0 if pairs else -1, 0)
-        header = self.horizontalHeader().sizeHint().height() + 2 * self.frameWidth()
-        self.setFixedHeight(header + _ROW * min(len(rows), _SEEN_ROWS))
-        self.setVisible(bool(rows))
-
-
-def _find(folder: Path, modalities: tuple[str, str]) -> tuple[Sequence[Pair], Sequence[Path], str]:
-    """Find the pairs of a folder, the files without a partner, and why there is no pair if there is none."""
-    from napari_cmrir.images.discovery import find_pairs, unpaired_images
-
+def _find(files: PairFiles, modalities: tuple[str, str]) -> tuple[Sequence[Pair], Sequence[Path], str]:
+    """Find the pairs, the files without a partner, and why there is no pair if there is none."""
     try:
-        pairs, refusal = find_pairs(folder, modalities), ""
+        pairs, refusal = files.pairs(modalities), ""
     except InputError as error:
         pairs, refusal = [], str(error)
     try:
-        return pairs, unpaired_images(folder, modalities), refusal
+        return pairs, files.alone(modalities), refusal
     except InputError as error:
         raise InputError(refusal or str(error)) from None
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.files import checksum
-from napari_cmrir.images.discovery import is_remote, require_images
+from napari_cmrir.images.discovery import images_in, is_remote, require_images
 from napari_cmrir.images.formats.ome_zarr import describe_zarr
 from napari_cmrir.images.lazy_image import LazyImage, lazy_array, unreadable
 from napari_cmrir.images.readers import open_image
@@ -32,6 +32,7 @@ __all__ = [
     "list_sources",
     "missing_comirs",
     "open_source",
+    "relocate",
     "size_and_time",
     "stamp",
 ]
@@ -285,6 +286,35 @@ def missing_comirs(catalogue: Catalogue, sources: Iterable[AnySource]) -> Iterat
         if source is not None and row.id not in taken:
             columns = {"relative_path": row.relative_path, "absolute_path": row.absolute_path}
             yield catalogue.add_image(row.name, replaces=row.id, **columns), source
+
+
+def relocate(catalogue: Catalogue, folder: Path) -> list[str]:
+    """Find indexed files that have moved into a folder, by their content, within a transaction.
+
+    Parameters
+    ----------
+    catalogue : Catalogue
+        Open for writing.
+    folder : Path
+        Where they lie now, also in folders below it. Other images in it are left alone.
+
+    Returns
+    -------
+    list of str
+        The new path of each.
+
+    Raises
+    ------
+    InputError
+        If the folder is missing or without images.
+    """
+    vanished, found = _Vanished(catalogue), []
+    for path in map(Path, map(os.path.abspath, images_in(folder))):
+        row = None if catalogue.find_file(path) else vanished.claim(path)
+        if row is not None:
+            catalogue.change_image(row.id, **_names(catalogue, path))
+            found.append(str(path))
+    return found
 
 
 def _compare(catalogue: Catalogue, row: ImageRow, source: AnySource) -> Iterator[tuple[int, AnySource]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,6 @@ from qtpy.QtCore import QPointF, QRectF, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QPainter, QPalette, QPen, QPolygonF
 from qtpy.QtWidgets import (
     QHBoxLayout,
-    QLabel,
     QProgressBar,
     QPushButton,
     QSizePolicy,
@@ -24,6 +22,7 @@ from qtpy.QtWidgets import (
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.napari.form_fields import WrappedLabel
 from napari_cmrir.napari.jobs.workers import (
     JobResult,
     JobWorker,
@@ -67,7 +66,7 @@ class JobPanel(QWidget):
         self.bar.setTextVisible(False)
         self.bar.setRange(0, _BAR_STEPS)
         self.bar.setToolTip("How far the work has come")
-        self.message = _Message()
+        self.message = WrappedLabel()
         self._buttons = buttons = QHBoxLayout()
         buttons.addWidget(self.start_button, 1)
         buttons.addWidget(self.stop_button, 1)
@@ -220,26 +219,6 @@ class _Bar(QProgressBar):
         self.setUpdatesEnabled(False)
         super().setValue(value)
         self.setUpdatesEnabled(True)
-
-
-class _Message(QLabel):
-    """A line of text that wraps, also within a long path."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._message = ""
-        self.setWordWrap(True)
-        self.setTextFormat(Qt.TextFormat.PlainText)
-        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-
-    def setText(self, message: str) -> None:  # noqa: N802
-        """Show a message; it may be broken after each separator of a path."""
-        self._message = message
-        super().setText(re.sub(r"([/\\_])", "\\1\u200b", message))
-
-    def text(self) -> str:
-        """Return the message without the marks where it may be broken."""
-        return self._message
 
 
 class _Clock:

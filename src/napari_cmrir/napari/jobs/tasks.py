@@ -15,6 +15,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
 
 if TYPE_CHECKING:
+    from napari_cmrir.images.discovery import PairFiles
     from napari_cmrir.images.geometry import Region
     from napari_cmrir.images.lazy_image import ImageWindow
     from napari_cmrir.repository.repository import Repository
@@ -40,6 +41,7 @@ __all__ = [
     "pair",
     "prune",
     "refine",
+    "relocate",
     "represent",
     "search",
     "train",
@@ -191,7 +193,7 @@ class Indexed:
 
 
 def train(
-    pairs: Path | Sequence[tuple[NDArray[Any], NDArray[Any]]],
+    pairs: PairFiles | Sequence[tuple[NDArray[Any], NDArray[Any]]],
     modalities: tuple[str, str],
     settings: Settings,
     output: Path,
@@ -202,8 +204,8 @@ def train(
 
     Parameters
     ----------
-    pairs : Path or sequence of (first, second) arrays
-        A folder, or the images.
+    pairs : PairFiles or sequence of (first, second) arrays
+        The files, or the images.
     modalities, settings, output, resume, representation
         As `representations.base.train`.
     """
@@ -219,7 +221,7 @@ def train(
 
 
 def keep_best(
-    pairs: Path | Sequence[tuple[NDArray[Any], NDArray[Any]]],
+    pairs: PairFiles | Sequence[tuple[NDArray[Any], NDArray[Any]]],
     modalities: tuple[str, str],
     settings: Settings,
     output: Path,
@@ -243,31 +245,28 @@ def _make_room() -> None:
 
 
 def _found(
-    pairs: Path | Sequence[tuple[NDArray[Any], NDArray[Any]]], modalities: tuple[str, str]
+    pairs: PairFiles | Sequence[tuple[NDArray[Any], NDArray[Any]]], modalities: tuple[str, str]
 ) -> Sequence[Any]:
-    from napari_cmrir.images.discovery import find_pairs
-
-    return find_pairs(pairs, modalities) if isinstance(pairs, Path) else pairs
+    return pairs if isinstance(pairs, Sequence) else pairs.pairs(modalities)
 
 
-def check(pairs: Path, modalities: tuple[str, str]) -> Job[list[PairProblem]]:
-    """Check the pairs of a folder for problems that would spoil a training.
+def check(pairs: PairFiles, modalities: tuple[str, str]) -> Job[list[PairProblem]]:
+    """Check pairs of files for problems that would spoil a training.
 
     The starter model then looks whether partners are turned, shifted, or of other tissue.
 
     Parameters
     ----------
-    pairs : Path
-        The folder.
+    pairs : PairFiles
+        The files.
     modalities : tuple of two str
         Their names.
     """
-    from napari_cmrir.images.discovery import find_pairs, unpaired_images
     from napari_cmrir.pairing.review import check_alignment
     from napari_cmrir.representations.base import load_model
     from napari_cmrir.representations.comir.training.pair_checks import PairProblem, check_pairs
 
-    found, alone = find_pairs(pairs, modalities), unpaired_images(pairs, modalities)
+    found, alone = pairs.pairs(modalities), pairs.alone(modalities)
     problems: list[PairProblem] = yield from check_pairs(found, alone=alone)
     unusable = {problem.number for problem in problems if problem.severity != "doubtful"}
     usable = [(number, one) for number, one in enumerate(found) if number not in unusable]
@@ -401,13 +400,7 @@ def index(
 
 
 def verify(repository: Path) -> Job[str]:
-    """Compare a repository with its checksums, and return the problems, one a line.
-
-    Parameters
-    ----------
-    repository : Path
-        The repository.
-    """
+    """Compare a repository with its checksums, and return the problems, one a line."""
     yield Progress(0, None, "files", "Reading the repository")
     REPOSITORIES.forget()  # on some platforms an open file cannot be replaced
     from napari_cmrir.repository.maintenance import verify_repository
@@ -417,19 +410,24 @@ def verify(repository: Path) -> Job[str]:
 
 
 def prune(repository: Path) -> Job[str]:
-    """Drop images whose files no longer exist, and return their paths, one a line.
-
-    Parameters
-    ----------
-    repository : Path
-        The repository.
-    """
+    """Drop images whose files no longer exist, and return their paths, one a line."""
     yield Progress(0, None, "images", "Looking for the images")
     REPOSITORIES.forget()  # on some platforms an open file cannot be replaced
     from napari_cmrir.repository.maintenance import prune_repository
 
     dropped = yield from prune_repository(repository)
     return "\n".join(dropped)
+
+
+def relocate(repository: Path, folder: Path) -> Job[str]:
+    """Find images that have moved into a folder, and return their new paths, one a line."""
+    yield Progress(0, None, "images", "Looking for the images")
+    REPOSITORIES.forget()
+    from napari_cmrir.repository.maintenance import open_to_change
+    from napari_cmrir.repository.sources import relocate as relocate_in
+
+    with open_to_change(repository) as catalogue, catalogue.transaction():
+        return "\n".join(relocate_in(catalogue, folder))
 
 
 def search(
