@@ -8,7 +8,8 @@ The window is 1366 x 768 px, or as ``--size`` says. All images are generated. A 
 stopped for the pictures, after ``--train-seconds`` or with the first preview; the search uses the model that
 ships with the package. Every step is checked. ``--only find`` runs one part of the tour. The tour prints the
 longest time that the window's event loop stood still, the part of it in which the window's thread was
-computing, how long stopping took, and the growth of memory over many searches.
+computing, how long stopping took, and the growth of memory over many searches; and first the user's actions
+and the seconds from the sample, and from files of one's own, to the first hit, and to a second one.
 """
 
 from __future__ import annotations
@@ -18,19 +19,24 @@ import json
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from shutil import copytree
 
 import napari
 from qtpy import API_NAME
 from qtpy.QtCore import QSettings, Qt, QThreadPool
 from qtpy.QtWidgets import QApplication
-from tour_tools import Ticker, check, is_shown, press, resident_megabytes, settle, wait
+from tifffile import imwrite
+from tour_tools import Hand, Ticker, check, is_shown, press, resident_megabytes, settle, wait
 
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.readers import find_images, read_image
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair, write_sample_folder
 from napari_cmrir.jobs import run
+from napari_cmrir.napari.find_dock import FindWidget
 from napari_cmrir.napari.hit_files import EXPORTS
+from napari_cmrir.napari.index_dock import IndexWidget
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.representations.base import load_model
 from napari_cmrir.representations.model_file import sample_model
@@ -40,7 +46,7 @@ WINDOW = (1366, 768)
 PAIR_SEEDS, SLIDE_SEEDS, ANSWER = range(100, 108), range(12), 4
 REGION = Region((128, 132), 120, 140, 10)
 MICROMETRES = 0.5
-PARTS = ("sample", "model", "index", "find")
+PARTS = ("actions", "sample", "model", "index", "find")
 
 
 def main() -> None:
@@ -63,16 +69,17 @@ def main() -> None:
     for pair in slides:
         pair.paths[0].unlink()
 
-    viewer = napari.Viewer(show=False)
-    viewer.theme = given.theme
-    viewer.window._qt_window.resize(*given.size)
-    viewer.window._qt_window.show()
+    if given.only in (None, "actions"):
+        count_actions(partial(open_window, given), query[..., 0], work / "actions")
+    if given.only == "actions":
+        return
+    viewer = open_window(given)
     docks = {}
     for name in ("1. CoMIR model", "2. Index images", "3. Find region"):
         docks[name] = viewer.window.add_plugin_dock_widget("napari-cmrir", name, tabify=bool(docks))
     settle()
     tour = Tour(viewer, docks, pictures, given.theme)
-    for part in (given.only,) if given.only else PARTS:
+    for part in (given.only,) if given.only else PARTS[1:]:
         if part == "sample":
             tour.sample()
         elif part == "model":
@@ -84,9 +91,83 @@ def main() -> None:
             tour.memory(given.searches)
             tour.no_match()
             tour.clear()
+    close(viewer)
+    print(f"{API_NAME}, {given.theme}: pictures in {given.images}")
+
+
+def open_window(given: argparse.Namespace) -> napari.Viewer:
+    """Open napari as the arguments say."""
+    viewer = napari.Viewer(show=False)
+    viewer.theme = given.theme
+    viewer.window._qt_window.resize(*given.size)
+    viewer.window._qt_window.show()
+    settle()
+    return viewer
+
+
+def count_actions(open_viewer, query, folder: Path) -> None:
+    """Count what a user does from the sample, and from files, to the first hit, and to the second."""
+    viewer = open_viewer()
+    folder.mkdir()
+    os.environ["XDG_CACHE_HOME"] = str(folder)  # nothing is left of an earlier sample; napari has its icons
+    hand = Hand(viewer)
+    hand.choose("File", "Open Sample", "CoMIR Image Retrieval", "Ready to search")
+    find = find_dock(viewer)
+    wait(lambda: find.repository.path is not None and find.modality.currentText() == "SHG")
+    hand.click(find.panel.start_button)
+    wait(lambda: shows_hit(viewer, find, 1))
+    hand.report("from the sample to the first hit", 3)
+    hand.begin()
+    hand.click(find.new_region)
+    settle(500)
+    hand.draw((60, 60), (170, 190))
+    wait(lambda: find.panel.is_running or len(find.view.found.query.outline.points))
+    wait(lambda: shows_hit(viewer, find, 1) and len(viewer.layers) == 5)
+    hand.report("the second search", 2)
+    close(viewer)
+
+    imwrite(folder / "own_SHG.tif", query)
+    copytree("slides", folder / "images")
+    viewer = open_viewer()
+    hand = Hand(viewer)
+    hand.drop(folder / "own_SHG.tif")
+    wait(lambda: len(viewer.layers) == 1)
+    hand.choose("Plugins", "CoMIR Image Retrieval", "2. Index images")
+    index = next(one for one in viewer.window.dock_widgets.values() if isinstance(one, IndexWidget))
+    hand.drop(folder / "images", index.images.line)
+    hand.drop(sample_model(), index.model.line)
+    wait(lambda: index.modality.currentText() == "BF" and "12 images found" in index.found.text())
+    wait(lambda: index.output.path is not None)
+    hand.click(index.panel.start_button)
+    wait(lambda: index.panel.message.text().startswith("12 images searchable"))
+    hand.click(index.search)
+    find = find_dock(viewer)
+    wait(lambda: find.region.layer is not None and find.modality.currentText() == "SHG")
+    settle(500)
+    hand.draw((70, 60), (190, 200))
+    hand.click(find.panel.start_button)
+    wait(lambda: shows_hit(viewer, find, 1))
+    hand.report("from files and a model of one's own to the first hit", 8)
+    close(viewer)
+
+
+def find_dock(viewer) -> FindWidget:
+    """Wait for the dock Find region."""
+    docks = viewer.window.dock_widgets
+    wait(lambda: any(isinstance(one, FindWidget) for one in docks.values()))
+    return next(one for one in docks.values() if isinstance(one, FindWidget))
+
+
+def shows_hit(viewer, find, rank: int) -> bool:
+    """Whether the two layers of a hit are there."""
+    ranks = [layer.metadata.get("napari-cmrir", {}).get("rank") for layer in viewer.layers]
+    return ranks.count(rank) == 2 and not find.view.is_busy and not find.panel.is_running
+
+
+def close(viewer) -> None:
+    """Close a window, and wait for its workers."""
     viewer.close()
     wait(lambda: not QThreadPool.globalInstance().activeThreadCount())
-    print(f"{API_NAME}, {given.theme}: pictures in {given.images}")
 
 
 class Tour:
@@ -155,11 +236,9 @@ class Tour:
         if widget.session.repository is None:
             widget.session.repository = index_quietly()
         self.picture("find-empty")
-        query = self.viewer.add_image(
+        self.viewer.add_image(
             pixels, name="SHG query", colormap="green", gamma=0.6, scale=[MICROMETRES] * 2, units=["um"] * 2
         )
-        query.name_overlay.visible = True
-        query.name_overlay.font_size = 8
         wait(lambda: widget.modality.currentText() == "SHG")
         widget.new_region.click()
         widget.region.layer.add_rectangles([REGION.corners()])
@@ -291,11 +370,7 @@ class Tour:
         return stopped[0] - start
 
     def _wait_for_hit(self, widget, rank: int) -> None:
-        def is_shown() -> bool:
-            ranks = [layer.metadata.get("napari-cmrir", {}).get("rank") for layer in self.viewer.layers]
-            return ranks.count(rank) == 2 and not widget.view.is_busy
-
-        wait(is_shown)
+        wait(lambda: shows_hit(self.viewer, widget, rank))
 
 
 def index_quietly() -> Path:

@@ -336,6 +336,7 @@ def open_dock(viewer: Viewer, name: str) -> Any:
 def _load_what_layers_need() -> None:
     """Import the modules that napari would import in the window's thread for its first image and shapes."""
     import_module("scipy.ndimage")
+    import_module("scipy.linalg")
     import_module("pandas")
 
 

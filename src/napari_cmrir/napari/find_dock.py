@@ -39,7 +39,7 @@ from napari_cmrir.napari.region_query import (
     with_modality,
 )
 from napari_cmrir.napari.shared_state import default
-from napari_cmrir.napari.summaries import RepositorySummary, read_repository_summary
+from napari_cmrir.napari.summaries import KnownModalities, RepositorySummary, read_repository_summary
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
@@ -104,7 +104,10 @@ class FindWidget(ScrolledDock):
         )
         self.region.setAccessibleName("Region")
         self.new_region = QPushButton("New re&gion")
-        self.new_region.setToolTip("Add a layer that lies on the image, and draw a rectangle with the mouse")
+        self.new_region.setToolTip(
+            "Add a layer that lies on the image, and draw a rectangle with the mouse; while hits are shown,"
+            " it is searched as soon as it is drawn"
+        )
         self.what = WrappedLabel("The part of the image that Find searches for")
         self.modality = QComboBox()
         self.modality.setAccessibleName("Modality")
@@ -185,7 +188,29 @@ class FindWidget(ScrolledDock):
         if image is None:
             self.panel.refuse(InputError("No image is chosen; open the image that the region lies in."))
         else:
-            self.region.choose(self.view.added.add_region(image))
+            layer = self.view.added.add_region(image)
+            self.region.choose(layer)
+            if self.view.found is not None:
+                layer.events.data.connect(self._find_drawn)
+
+    def begin(self, searched: str) -> None:
+        """Let the user draw at once, if an image of another modality is chosen, and no region.
+
+        Parameters
+        ----------
+        searched : str
+            Modality of the images to search.
+        """
+        image = self.image.layer
+        is_query = image is not None and KnownModalities((searched,)).guess(image.name, 0) != searched
+        if is_query and self.region.layer is None:
+            self.add_region()
+
+    def _find_drawn(self, event: Any) -> None:
+        """Search with the first shape of a region that was begun while hits were shown."""
+        if event.action == "added":
+            event.source.events.data.disconnect(self._find_drawn)
+            QTimer.singleShot(0, self.find)  # napari is still drawing
 
     def stop_jobs(self) -> None:
         """Stop the jobs, and stop following the viewer."""

@@ -24,7 +24,7 @@ from napari_cmrir.napari.hit_placement import (
     line_width,
     make_box,
     make_image,
-    show_name,
+    show_text,
 )
 from napari_cmrir.napari.jobs import tasks
 from napari_cmrir.napari.jobs.worker_process import in_worker_process
@@ -345,10 +345,9 @@ class AddedLayers(QObject):
         layer = make(shown)
         if isinstance(layer, Image):
             layer.opacity = self._opacity if shown.view == "registered" else 1.0
-            self._hidden = [partial(show_name, layer)]
         else:
             layer.visible = False  # drawn after the image, so that no turn draws both for the first time
-            self._hidden.append(partial(self._show_box, layer))
+            self._hidden = [partial(self._show_box, layer), partial(show_text, layer, shown)]
         self._hit.append(layer)
 
     def _add_hit(self) -> None:

@@ -30,7 +30,7 @@ __all__ = [
     "fits",
     "make_box",
     "make_image",
-    "show_name",
+    "show_text",
 ]
 
 
@@ -215,7 +215,6 @@ class Placement:
 View = Literal["beside", "registered"]
 
 _BOX_ON_BRIGHT, _BOX_ON_DARK = "#0022cc", "#00d5ff"
-_NAME_SIZE = 8.0
 _EDGE = 2.5  # screen px: seen beside the tissue, and no more than its outline
 
 
@@ -352,19 +351,6 @@ def make_image(shown: ShownHit) -> Image:
     )
 
 
-def show_name(image: Image) -> None:
-    """Show the name of a hit on its image, if napari can (from 0.9 on).
-
-    Parameters
-    ----------
-    image : Image
-        The layer of a hit's image.
-    """
-    if hasattr(image, "name_overlay") and not image.name_overlay.visible:
-        image.name_overlay.font_size = _NAME_SIZE
-        image.name_overlay.visible = True
-
-
 def make_box(shown: ShownHit) -> Shapes:
     """Make the layer of a hit's match box.
 
@@ -381,7 +367,7 @@ def make_box(shown: ShownHit) -> Shapes:
         features=shown.features,
         text={
             "string": "{label}",
-            "visible": shown.view == "beside",  # napari puts it by pixels, which lie turned when registered
+            "visible": False,  # until `show_text`: drawing the first characters takes napari long
             "color": text,
             "anchor": "upper_left",  # drawn above the box
             "size": 12,
@@ -393,6 +379,19 @@ def make_box(shown: ShownHit) -> Shapes:
         metadata=shown.metadata,
         **shown.transform,
     )
+
+
+def show_text(box: Shapes, shown: ShownHit) -> None:
+    """Show the text of a match box; not where it is registered, as napari would put it on turned pixels.
+
+    Parameters
+    ----------
+    box : Shapes
+        The layer of a hit's match box.
+    shown : ShownHit
+        The hit.
+    """
+    box.text.visible = shown.view == "beside"
 
 
 def fit_to_screen(layers: Iterable[Shapes], zoom: float) -> None:
@@ -486,6 +485,6 @@ def _change_box(layer: Shapes, shown: ShownHit) -> None:
 def _change_text(layer: Shapes, shown: ShownHit) -> None:
     layer.features = shown.features
     layer.text.color = shown.colours[1]
-    layer.text.visible = shown.view == "beside"
+    show_text(layer, shown)
     layer.refresh_text()
     layer.name, layer.metadata = f"{shown.name} · match", shown.metadata

@@ -100,7 +100,7 @@ class IndexWidget(ScrolledDock):
         self.speed.hide()
         self.table = ImageTable()
         self.search = QPushButton("Search these images")
-        self.search.setToolTip("Open Find region with this repository")
+        self.search.setToolTip("Open Find region with this repository, to draw on the image that is open")
         self.search.setEnabled(False)
         self.verify = QPushButton("Verify")
         self.verify.setToolTip("Read the repository again and compare it with its checksums")
@@ -303,7 +303,7 @@ class IndexWidget(ScrolledDock):
     def search_these(self) -> None:
         """Open Find region with the repository of the table."""
         self.session.repository = self._output()
-        open_dock(self.viewer, "find")
+        open_dock(self.viewer, "find").begin(self.modality.currentText())
 
     def _images(self) -> list[Path]:
         if not self.images.paths:
