@@ -40,6 +40,8 @@ class Progress:
         One short line for the user on the current work.
     preview : Preview or None
         Intermediate result to show.
+    share : float or None
+        Share of the work that is done, 0 to 1, where it differs from ``done / total``: units of unequal size.
     """
 
     done: float
@@ -47,6 +49,7 @@ class Progress:
     unit: str
     message: str = ""
     preview: Preview | None = None
+    share: float | None = None
 
 
 Job = Generator[Progress, None, Result]

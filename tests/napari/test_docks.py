@@ -106,8 +106,11 @@ def test_the_docks_are_tabs_of_one_area_lead_on_and_the_wheel_changes_no_field(
     assert index.model.path == model_path
     index.output.set_paths(repository_path)
     wait_for(lambda: index.search.isEnabled())
+    viewer.add_image(np.zeros((64, 64)), name="core 7")
+    index.modality.setCurrentText("BF")
     index.search.click()
     assert find.repository.path == repository_path
+    assert viewer.layers.selection.active.mode == "add_rectangle"  # ready to draw
 
     before = find.hits.value(), find.modality.currentIndex(), find.rotation.value()
     for field in (find.hits, find.modality, find.rotation):

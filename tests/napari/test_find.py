@@ -717,8 +717,9 @@ def test_the_explanation_of_a_hit_goes_with_it_and_a_new_region_shows_the_query_
     find.new_region.click()
     assert [layer.name for layer in viewer.layers if layer.visible] == ["query", "Region of query"]
     assert viewer.layers.selection.active.mode == "add_rectangle"
-    draw(find.region.layer, query_layer, Region((60, 64), 80, 72, 12))
-    search()
+    before = find.view.found
+    draw(find.region.layer, query_layer, Region((60, 64), 80, 72, 12))  # is searched without Find
+    wait_for(lambda: find.view.found is not before and len(viewer.layers) == 4)
     wait_for(lambda: all(layer.visible for layer in viewer.layers) and not find.view.is_busy)
     find.view.added.toggle_whole()  # Shift-Z
     low, high = np.array(viewer.scene.camera.center[-2:]), np.array(viewer.canvas.size)

@@ -42,6 +42,9 @@ def test_progress_never_goes_back_and_ends_at_the_number_of_images(folder, model
     images = []
     run(build_repository([folder], model, "BF", tmp_path / "b.cmrir"), images.append)
     assert {(progress.total, progress.unit) for progress in images} == {(5, "images")}
+    shares = [progress.share for progress in images if progress.share is not None]
+    assert shares == sorted(shares)
+    assert len(shares) > 4
     assert images[-1].done == 5
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +48,8 @@ class Indexing:
         Number of units of progress.
     unit : str
         Name of the units.
+    sizes : dict of int to float
+        Relative sizes of images, by number, where they are known: their progress counts by size.
     share : float
         Share of the call that the current stage takes. `run_tasks` and `part` take percentages of this share.
     """
@@ -57,6 +59,7 @@ class Indexing:
     context: WorkerContext
     total: float
     unit: str = "images"
+    sizes: Mapping[int, float] = field(default_factory=dict)
     share: float = 1.0
     started: float = field(default_factory=time.monotonic)
 
@@ -65,26 +68,36 @@ class Indexing:
         """Configuration of the workers."""
         return self.context.config
 
-    def progress(self, done: float, message: str) -> Progress:
+    def progress(self, done: float, message: str, share: float | None = None) -> Progress:
         """Make a `Progress` of the call; after 2 s the message includes the speed."""
         seconds = time.monotonic() - self.started
         if self.unit == "images" and done >= 1 and seconds > 2:
             message += f" ({60 * done / seconds:.3g} images a minute)"
-        return Progress(done, self.total, self.unit, message)
+        return Progress(done, self.total, self.unit, message, share=share)
 
     def run_batches(
         self, task: Task, batches: Sequence[Sequence[Any]], start: float, stop: float
     ) -> Generator[Progress | tuple[Sequence[Any], Any], None, None]:
         """Run a task for all batches; yield progress from ``start`` to ``stop``, and results by batch."""
         each = (stop - start) / max(1, sum(map(len, batches)))
-        done = start
+        done, finished = start, 0
+        whole, past = sum(map(self._size, batches)), 0.0
         with closing(self.executor.run_batches(task, self.context, batches)) as events:
             for event in events:
                 if isinstance(event, Progress):
-                    yield self.progress(done + each * event.done, event.message)
+                    batch = batches[finished] if finished < len(batches) else ()
+                    here = int(event.done)
+                    within = self._size(batch[:here]) + event.done % 1 * self._size(batch[here : here + 1])
+                    share = min(1.0, (past + within) / whole) if whole else None
+                    yield self.progress(done + each * event.done, event.message, share)
                 else:
+                    past += self._size(event[0])
+                    finished += 1
                     done += each * len(event[0])
                     yield event
+
+    def _size(self, batch: Sequence[Any]) -> float:
+        return sum(self.sizes.get(getattr(item, "image_id", -1), 0.0) for item in batch)
 
     def _units(self, start: float, stop: float) -> tuple[float, float]:
         return self.total * self.share * start / 100, self.total * self.share * stop / 100

@@ -180,7 +180,8 @@ class JobPanel(QWidget):
             return
         if progress.total:
             self.bar.setRange(0, _BAR_STEPS)
-            self.bar.setValue(round(_BAR_STEPS * min(progress.done / progress.total, 1.0)))
+            share = progress.done / progress.total if progress.share is None else progress.share
+            self.bar.setValue(round(_BAR_STEPS * min(share, 1.0)))
         else:
             self.bar.setRange(0, 0)
         self.tell(" · ".join(filter(None, [_count(progress), self._clock.left(progress), progress.message])))
@@ -222,19 +223,23 @@ class _Bar(QProgressBar):
 
 
 class _Clock:
-    """Estimates the remaining time of a job from the pace of the unit that it counts now; it only falls."""
+    """Estimates the remaining time of a job from the pace of what it counts now; it only falls."""
 
     def __init__(self) -> None:
         self._unit, self._since, self._first, self._least = "", 0.0, 0.0, math.inf
 
     def left(self, progress: Progress) -> str:
         now = time.monotonic()
-        if progress.unit != self._unit:
-            self._unit, self._since, self._first, self._least = progress.unit, now, progress.done, math.inf
-        passed, done = now - self._since, progress.done - self._first
-        if not progress.total or done <= 0 or passed < _ESTIMATE_SECONDS:
+        counted, total = progress.done, progress.total
+        if progress.share is not None:
+            counted, total = progress.share, 1.0
+        unit = f"{progress.unit} {progress.share is None}"
+        if unit != self._unit:
+            self._unit, self._since, self._first, self._least = unit, now, counted, math.inf
+        passed, done = now - self._since, counted - self._first
+        if not total or done <= 0 or passed < _ESTIMATE_SECONDS:
             return ""
-        self._least = seconds = min(self._least, passed / done * (progress.total - progress.done))
+        self._least = seconds = min(self._least, passed / done * (total - counted))
         return f"{seconds:.0f} s left" if seconds < 90 else f"{seconds / 60:.0f} min left"
 
 

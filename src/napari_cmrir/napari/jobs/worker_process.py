@@ -27,6 +27,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -110,7 +111,7 @@ def _error(answer: str, content: Any) -> Exception:
 def _without_preview(progress: Progress) -> Progress:
     if progress.preview is None:
         return progress
-    return Progress(progress.done, progress.total, progress.unit, progress.message)
+    return replace(progress, preview=None)
 
 
 class _Process:
