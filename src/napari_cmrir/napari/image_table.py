@@ -168,6 +168,7 @@ class _Images(QAbstractTableModel):
         self._pictures.arrived.connect(self._show_pictures)
 
     def replace(self, images: Sequence[KnownImage]) -> None:
+        self._pictures.forget_missing()
         if images and len(images) == len(self.images):  # while indexing: the view stays where it is
             self.images = images
             self.dataChanged.emit(self.index(0, 0), self.index(len(images) - 1, len(_COLUMNS) - 1))
@@ -222,6 +223,7 @@ class _Pictures(QObject):
         super().__init__(parent)
         self._known: dict[Path, tuple[QPixmap, str]] = {}
         self._wanted: dict[Path, str] = {}
+        self._missing: set[Path] = set()
         self._inquiry = DebouncedQuery(self, _SCROLLING_MILLISECONDS)
         self._inquiry.answered.connect(self._take)
 
@@ -243,6 +245,12 @@ class _Pictures(QObject):
     def has_notes(self) -> bool:
         return any(note for _, note in self._known.values())
 
+    def forget_missing(self) -> None:
+        """Look again for thumbnails that were not there yet."""
+        for comir in self._missing:
+            self._known.pop(comir, None)
+        self._missing.clear()
+
     def forget(self) -> None:
         """Read the notes again: files have moved."""
         self._known.clear()
@@ -252,6 +260,8 @@ class _Pictures(QObject):
             self._known.clear()
         for comir, pixels, note in read:
             self._known[comir] = _empty() if pixels is None else as_pixmap(pixels), note
+            if pixels is None:
+                self._missing.add(comir)
         self._wanted.clear()
         self.arrived.emit()
 

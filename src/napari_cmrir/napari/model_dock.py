@@ -124,10 +124,7 @@ class ModelWidget(ScrolledDock):
         self._training_form = SettingsForm(TrainingSettings, ["steps", "seed"], parent=self)
         self.steps: Any = self._training_form.field("steps")
         self.seed: Any = self._training_form.field("seed")
-        self.minutes = QLabel()
-        self.minutes.setToolTip(
-            "How long the steps take: at the pace of the last training here, else of two processor cores"
-        )
+        self.minutes = WrappedLabel("How long the steps take, at the pace of the last training here if known")
         self.preset.setAccessibleName("Preset")
         names = ["target", "mirrored_corners"]
         labels = {"target": "Compare in"}
@@ -151,10 +148,10 @@ class ModelWidget(ScrolledDock):
         how.addWidget(self.preset, 1)
         how.addWidget(QLabel("steps"))
         how.addWidget(self.steps, 1)
-        how.addWidget(self.minutes)
         form = QFormLayout()
         form.addRow("Method", self.method)
         form.addRow("Preset", how)
+        form.addRow("", self.minutes)
         form.addRow("Save as", self.output)
         form.addRow("", self.resume)
         seldom = QWidget()
@@ -361,8 +358,10 @@ class ModelWidget(ScrolledDock):
         kind = self.method.currentText(), self.preset.currentText()
         pace = self._paces.get(kind, _STEP_SECONDS.get(kind))
         seconds = 0.0 if pace is None else pace * self.steps.value()
-        hours = f"≈ {seconds / 3600:.0f} h" if seconds >= 7200 else f"≈ {max(1, round(seconds / 60))} min"
-        self.minutes.setText(hours if seconds else "")
+        takes = f"{seconds / 3600:.0f} hours" if seconds >= 7200 else f"{max(1, round(seconds / 60))} min"
+        where = "this computer" if kind in self._paces else "two processor cores"
+        self.minutes.setText(f"about {takes} on {where}")
+        self.minutes.setVisible(pace is not None)
 
     def _note_pace(self, progress: Progress) -> None:
         """Note how long a step takes here."""
