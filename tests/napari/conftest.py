@@ -88,3 +88,30 @@ def wait_for(qtbot):
         qtbot.waitUntil(lambda: bool(condition()), timeout=timeout)
 
     return wait
+
+
+@pytest.fixture
+def query_layer(viewer, pairs_folder):
+    """An SHG image that is indexed as brightfield, 0.5 um a pixel and somewhere on the stage."""
+    path = pairs_folder / "sample-001_SHG.tif"
+    (layer,) = viewer.open(
+        path,
+        name="query",
+        plugin="napari",
+        scale=(0.5, 0.5),
+        translate=(1000, 2000),
+        units=("um", "um"),
+        rotate=30,
+    )
+    return layer
+
+
+@pytest.fixture
+def find(dock, repository_path, query_layer, wait_for):
+    """The Find region widget with a repository, ready to search."""
+    from napari_cmrir.napari.find_dock import FindWidget
+
+    widget = dock(FindWidget)
+    widget.repository.set_paths(repository_path)
+    wait_for(lambda: widget.modality.count() == 2)
+    return widget

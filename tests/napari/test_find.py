@@ -26,31 +26,6 @@ from napari_cmrir.settings import ReadingSettings
 
 
 @pytest.fixture
-def query_layer(viewer, pairs_folder):
-    """An SHG image that is indexed as brightfield, 0.5 um a pixel and somewhere on the stage."""
-    path = pairs_folder / "sample-001_SHG.tif"
-    (layer,) = viewer.open(
-        path,
-        name="query",
-        plugin="napari",
-        scale=(0.5, 0.5),
-        translate=(1000, 2000),
-        units=("um", "um"),
-        rotate=30,
-    )
-    return layer
-
-
-@pytest.fixture
-def find(dock, repository_path, query_layer, wait_for):
-    """The Find region widget with a repository, ready to search."""
-    widget = dock(FindWidget)
-    widget.repository.set_paths(repository_path)
-    wait_for(lambda: widget.modality.count() == 2)
-    return widget
-
-
-@pytest.fixture
 def search(find, wait_for, viewer):
     """Search, and wait until the best hit is shown."""
 

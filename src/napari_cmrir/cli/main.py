@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_cmrir.cli import demo, evaluate, index, pair, query, represent, train
+from napari_cmrir.cli import demo, evaluate, index, query, train
 from napari_cmrir.errors import InputError, in_words
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (demo.demo, train.train, represent.represent, index.index, query.query):
+for verb in (demo.demo, train.train, index.represent, index.index, query.query):
     app.command()(verb)
 app.command(name="import-checkpoint")(train.import_checkpoint)
-app.command(cls=pair.pair_command)(pair.pair)
+app.command(cls=train.pair_command)(train.pair)
 app.command(cls=evaluate.evaluate_command)(evaluate.evaluate)
 app.command(cls=evaluate.study_command)(evaluate.study)
 app.add_typer(evaluate.datasets)

@@ -120,7 +120,7 @@ def write_hits(path: str, layer_data: list[LayerData]) -> list[str]:
     from napari_cmrir.napari.hit_files import write_records
 
     records = [meta.get("metadata", {}).get("napari-cmrir", {}) for _, meta, _ in layer_data]
-    hits = [record for record in records if "rank" in record]
+    hits = [hit for record in records for hit in record.get("hits", [record]) if "rank" in hit]
     if not hits:
         return []
     query = next((record["query"] for record in hits if "query" in record), "")

@@ -265,6 +265,8 @@ class ImageSnapshot:
         As the layer's attributes of this name.
     path : str or None
         The file that it was opened from.
+    is_read : bool
+        Whether the pixels are what `images.readers` reads of the file, as for a large image opened by a dock.
     """
 
     name: str
@@ -273,6 +275,7 @@ class ImageSnapshot:
     rgb: bool
     multiscale: bool
     path: str | None = None
+    is_read: bool = False
 
     @classmethod
     def of(cls, image: Image, dims: Dims, plane: Plane | None = None) -> ImageSnapshot:
@@ -287,13 +290,15 @@ class ImageSnapshot:
         plane : Plane, optional
             Which plane, by default the one that is shown.
         """
+        own = image.metadata.get("napari-cmrir", {}).get("path")
         return cls(
             image.name,
             image.data,
             plane or plane_of(image, dims),
             image.rgb,
             image.multiscale,
-            image.source.path,
+            own or image.source.path,
+            own is not None,
         )
 
     @property
@@ -306,7 +311,7 @@ class ImageSnapshot:
     @cached_property
     def _convert(self) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
         """How the layer's samples are read, where its file has them in another meaning than grey or RGB."""
-        if self.path is None:
+        if self.path is None or self.is_read:
             return None
         finest = self.data[0] if self.multiscale else self.data
         n_samples = int(finest.shape[-1]) if self.rgb else 1

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import QApplication, QMenu, QPushButton
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import PATTERN, PairFiles
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
+from napari_cmrir.napari.region_query import LabelOutline
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,6 +61,8 @@ def file_of(image: ImageSnapshot, folder: Path, name: str = "image") -> Path:
     InputError
         The plane cannot be written so that it reads the same.
     """
+    if image.path is not None and image.is_read:  # and may be too large to be compared
+        return Path(image.path)
     pixels = image.read()
     if image.path is not None and _reads_as(Path(image.path), pixels):
         return Path(image.path)
@@ -160,6 +163,11 @@ def query_text(language: Language, query: Query, image: Path) -> str:
         As `Query.region_and_polygon`.
     """
     region, _ = query.region_and_polygon()
+    if isinstance(query.outline, LabelOutline):
+        raise InputError(
+            f"A label is no region of a command; draw a shape, or in Python give query the mask of"
+            f" {query.outline.name}."
+        )
     polygon = None if query.outline is None else query.outline.polygon()
     if language == "command":
         words: list[Any] = ["query", query.repository, image, "--modality", query.modality]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from napari.layers import Image, Shapes
+from napari.layers import Image, Labels, Shapes
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QFormLayout,
     QHBoxLayout,
@@ -30,15 +30,26 @@ from napari_cmrir.napari.hit_view import HitView
 from napari_cmrir.napari.jobs.job_panel import JobPanel
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
 from napari_cmrir.napari.region_query import (
-    Found,
+    LabelOutline,
+    Outline,
     Query,
-    chosen_shape,
+    RegionCombo,
     drawn_outline,
+    drawn_shapes,
+    outline_of,
+)
+from napari_cmrir.napari.searches import (
+    Answer,
+    AnswerCombo,
+    Found,
+    MoreButton,
+    describe_label,
+    describe_region,
     find,
-    region_and_polygon,
+    find_each,
     with_modality,
 )
-from napari_cmrir.napari.shared_state import default
+from napari_cmrir.napari.shared_state import behind_proxy, default
 from napari_cmrir.napari.summaries import KnownModalities, RepositorySummary, read_repository_summary
 from napari_cmrir.search.settings import SearchSettings
 
@@ -81,11 +92,12 @@ class FindWidget(ScrolledDock):
         )
         self.copy = CopyButton("this search", self._write)
         self.view = HitView(viewer)
+        self.more = MoreButton(self)
         self._lay_out()
         self._connect()
         self.bind_key(_KEY, self.find)
         self.bind_key(_WHOLE_KEY, self.view.added.toggle_whole)
-        self._watch()
+        self.region.watch()
         self._hint()
 
     def _make_query_fields(self, viewer: napari.viewer.Viewer) -> None:
@@ -96,22 +108,19 @@ class FindWidget(ScrolledDock):
         self.image = LayerCombo(viewer, Image, "The image that the region to find lies in")
         self.assumed = WrappedLabel("The pixel size that the last search assumed, and how to enter it")
         self.assumed.hide()
-        self.region = LayerCombo(
-            viewer,
-            Shapes,
-            "The layer with the region: the selected shape, else the one drawn last",
-            none="the whole image",
-        )
-        self.region.setAccessibleName("Region")
+        self.region = RegionCombo(viewer)
         self.new_region = QPushButton("New re&gion")
         self.new_region.setToolTip(
             "Add a layer that lies on the image, and draw a rectangle with the mouse; while hits are shown,"
             " it is searched as soon as it is drawn"
         )
         self.what = WrappedLabel("The part of the image that Find searches for")
+        self.each = QCheckBox()
+        self.each.hide()
         self.modality = QComboBox()
         self.modality.setAccessibleName("Modality")
         self.modality.setToolTip("The modality of the image that the region lies in")
+        self.answers = AnswerCombo()
         self._settings = SettingsForm(
             SearchSettings,
             ["hits", "max_rotation", "mirror"],
@@ -143,25 +152,30 @@ class FindWidget(ScrolledDock):
         form.addRow(self.assumed)
         form.addRow("Region", region)
         form.addRow("", self.what)
+        form.addRow("", self.each)
         form.addRow("Modality", wanted)
         form.addRow("Rotation", poses)
         self.panel.add_button(self.copy)
+        self.panel.add_button(self.more)
         self.panel.add_button(HelpButton("searching"))
         layout = QVBoxLayout(self.content)
         layout.addLayout(form)
         layout.addWidget(self.panel)
+        layout.addWidget(self.answers)
         layout.addWidget(self.view, 1)
         self.make_reachable()
 
     def _connect(self) -> None:
         self._card: RepositorySummary | None = None
-        self._searched: tuple[Layer | None, ...] = ()
-        self._watched: Shapes | None = None
+        self._measure = DebouncedQuery(self, 0)
+        for said in (self._measure.answered, self._measure.refused):
+            said.connect(self.what.setText)
+        self.answers.chosen.connect(self._show_answer)
         self._saying = QTimer(self)
         self._saying.setSingleShot(True)
         self._saying.timeout.connect(self._say_what)
-        for changed in (self.image.layer_changed, self.region.layer_changed):
-            changed.connect(self._watch)
+        for changed in (self.image.layer_changed, self.region.region_changed, self.each.toggled):
+            changed.connect(self._say_soon)
         self.image.layer_changed.connect(self._propose_modality)
         for event in (self.viewer.layers.events.inserted, self.viewer.layers.selection.events.active):
             event.connect(self._take_up)
@@ -216,20 +230,30 @@ class FindWidget(ScrolledDock):
         """Stop the jobs, and stop following the viewer."""
         self.view.added.close()
         self._saying.stop()
-        self._unwatch()
+        self.region.unwatch()
         for event in (self.viewer.layers.events.inserted, self.viewer.layers.selection.events.active):
             event.disconnect(self._take_up)
         super().stop_jobs()
 
     def find(self) -> None:
-        """Start the search with the settings of the fields."""
+        """Start the search with the settings of the fields, or one for each region."""
+        image, regions = self.image.layer, self.region.layer
         try:
             query = self.query()
+            if not self._is_each():
+                show = partial(self._show, searched=(image, regions))
+                self.panel.run("Finding the region", partial(find, query), show)
+                return
+            shapes = drawn_shapes(regions) if isinstance(regions, Shapes) else []
+            queries = [
+                self.query_of(image, self._outline_of(number), f"Region {number + 1}") for number in shapes
+            ]
         except InputError as error:
             self.panel.refuse(error)
         else:
-            self._searched = self.image.layer, self.region.layer
-            self.panel.run("Finding the region", partial(find, query), self._show)
+            make_job = partial(find_each, queries or [query], each_label=not queries)
+            show_each = partial(self.show_each, searched=[(image, regions)], shapes=shapes)
+            self.panel.run("Searching", make_job, show_each)
 
     def query(self) -> Query:
         """Return the search with the settings of the fields.
@@ -239,30 +263,63 @@ class FindWidget(ScrolledDock):
         InputError
             Something is missing, or the region is none of the image.
         """
-        repository, modality = self._repository(), self.modality.currentText()
-        image, shapes = self.image.layer, self.region.layer
+        self.chosen_repository()
+        return self.query_of(self.image.layer, self._outline_of())
+
+    def settings(self) -> SearchSettings:
+        """Return the settings of the fields."""
+        return self._settings.value()
+
+    def query_of(self, image: Image | None, outline: Outline | LabelOutline | None, name: str = "") -> Query:
+        """Return the search for a region of an image.
+
+        Parameters
+        ----------
+        image : Image or None
+            The image.
+        outline : Outline, LabelOutline or None
+            The region; ``None`` is the whole image.
+        name : str
+            What it is called among several queries.
+
+        Raises
+        ------
+        InputError
+            As `query`.
+        """
+        repository, settings = self.chosen_repository(), self.settings()
         if image is None:
             raise InputError("No image is chosen; open the image that the region lies in.")
-        outline = None
-        if shapes is not None:
-            outline = drawn_outline(shapes, chosen_shape(shapes), image, self.viewer.dims)
         snapshot = ImageSnapshot.of(image, self.viewer.dims, outline.plane if outline else None)
-        placement = Placement.of(image, snapshot.plane)
-        settings = self._settings.value()
         query = Query(
             repository,
             snapshot,
             outline,
-            modality,
+            self.modality.currentText(),
             settings.hits,
             settings.max_rotation,
             settings.mirror,
-            placement,
+            Placement.of(image, snapshot.plane),
+            name,
         )
-        query.region_and_polygon()  # raises at once if the shape is no region of the image
+        if isinstance(outline, Outline):
+            query.region_and_polygon()  # raises at once if the shape is no region of the image
         return query
 
-    def _repository(self) -> Path:
+    def _outline_of(self, number: int | None = None) -> Outline | LabelOutline | None:
+        """The chosen region, or a shape by its number."""
+        image, regions = self.image.layer, self.region.layer
+        if image is None or regions is None:
+            return None
+        if number is not None:
+            return drawn_outline(regions, number, image, self.viewer.dims)
+        return outline_of(regions, image, self.viewer.dims)
+
+    def _is_each(self) -> bool:
+        return self.each.isVisibleTo(self.content) and self.each.isChecked()
+
+    def chosen_repository(self) -> Path:
+        """Return the repository to search, or raise `InputError` where none is chosen."""
         if self.repository.path is None:
             raise InputError(
                 "No repository is chosen; index images in the widget Index images, or choose one."
@@ -280,15 +337,33 @@ class FindWidget(ScrolledDock):
     def _tell_copied(self, text: str) -> None:
         self.panel.tell(f"Copied: {text.splitlines()[0]}")
 
-    def _show(self, found: Found) -> None:
+    def _show(self, found: Found, searched: Sequence[Layer | None]) -> None:
         hits = found.result.hits
-        self.view.show_found(found, self._searched)
+        self.answers.show_answers([(found.query, found)], [searched])
         self.panel.tell(f"{len(hits)} hit{'' if len(hits) == 1 else 's'} in {found.result.seconds:.1f} s")
-        assumptions = found.result.assumptions
-        self._show_assumed(found, " ".join(assumptions))
         for warning in found.result.warnings:
-            if warning not in assumptions:
+            if warning not in found.result.assumptions:
                 show_warning(warning)
+
+    def show_each(
+        self,
+        answers: Sequence[Answer],
+        searched: Sequence[Sequence[Layer | None]],
+        shapes: Sequence[int] = (),
+    ) -> None:
+        """Show the hits of the first of several queries, and offer those of the others.
+
+        The parameters are those of `AnswerCombo.show_answers`.
+        """
+        self.answers.show_answers(answers, searched, shapes)
+        reliable = sum(found.result.reliable for found in self.answers.found)
+        failed = [f"{query.name}: {answer}" for query, answer in answers if isinstance(answer, InputError)]
+        self.panel.tell(" ".join([f"{reliable} of {len(answers)} searches have a reliable match.", *failed]))
+
+    def _show_answer(self, found: Found, searched: Sequence[Layer | None]) -> None:
+        self.view.export.show_answers(self.answers.found)
+        self.view.show_found(found, searched)
+        self._show_assumed(found, " ".join(found.result.assumptions))
 
     def _show_assumed(self, found: Found, assumed: str) -> None:
         """Show warnings that apply to every search of this image in the dock, without a notification."""
@@ -303,19 +378,18 @@ class FindWidget(ScrolledDock):
 
     def _forget_results(self) -> None:
         self.panel.tell("")
+        self.answers.forget()
 
     def _take_up(self, _: object = None) -> None:
         """Take the Shapes layer that the user has made or chosen as the region, and propose an image."""
-        active = self.viewer.layers.selection.active
-        if isinstance(active, Shapes) and active in self.region.layers and _may_be_region(active):
-            self.region.choose(active)
+        self.region.take_up(behind_proxy(self.viewer).layers.selection.active)
         self._propose_image()
 
     def _propose_image(self) -> None:
         """Choose an image of another modality than the one searched, unless the user has chosen one."""
         if self._card is None or self.image.is_chosen or self.image.layer is None:
             return
-        modalities = {layer: self._guess(layer) for layer in self.image.layers}
+        modalities = {layer: self.guess(layer) for layer in self.image.layers}
         if modalities[self.image.layer] == self._card.modality:
             fitting = [layer for layer, one in modalities.items() if one not in (None, self._card.modality)]
             if fitting:
@@ -323,33 +397,17 @@ class FindWidget(ScrolledDock):
 
     def _propose_modality(self) -> None:
         """Choose the modality that fits the image, by its name and channels."""
-        guess = self._guess(self.image.layer)
+        guess = self.guess(self.image.layer)
         if guess is not None:
             self.modality.setCurrentText(guess)
 
-    def _guess(self, image: Image | None) -> str | None:
+    def guess(self, image: Image | None) -> str | None:
+        """Return the modality that fits an image's name and channels, if one does."""
         if self._card is None or image is None:
             return None
         path = image.source.path
         name = image.name if path is None else f"{image.name} {Path(path).stem}"
         return self._card.modalities.guess(name, 3 if image.rgb else 1)
-
-    def _watch(self) -> None:
-        """Follow the shapes of the chosen layer."""
-        shapes = self.region.layer
-        if shapes is not self._watched:
-            self._unwatch()
-            self._watched = shapes
-            if shapes is not None:
-                shapes.events.data.connect(self._say_soon)
-                shapes.events.highlight.connect(self._say_soon)
-        self._say_soon()
-
-    def _unwatch(self) -> None:
-        if self._watched is not None:
-            self._watched.events.data.disconnect(self._say_soon)
-            self._watched.events.highlight.disconnect(self._say_soon)
-            self._watched = None
 
     def _say_soon(self, _: object = None) -> None:
         if not self._saying.isActive():
@@ -357,32 +415,46 @@ class FindWidget(ScrolledDock):
 
     def _say_what(self) -> None:
         """Say which pixels will be searched for, and what comes next."""
-        image, shapes = self.image.layer, self.region.layer
+        image, regions = self.image.layer, self.region.layer
+        self._measure.forget()
+        self._offer_each()
         text = ""
         if image is not None:
             try:
-                height, width = ImageSnapshot.of(image, self.viewer.dims).shape
-                kind = "the whole image"
-                if shapes is not None:
-                    outline = drawn_outline(shapes, chosen_shape(shapes), image, self.viewer.dims)
-                    region, polygon = region_and_polygon(outline, (height, width))
-                    drawn = np.ptp(outline.points, axis=0)
-                    sides = (region.height, region.width) if polygon is None else drawn
-                    (height, width), kind = map(round, sides), outline.kind
-                text = f"Searches {width} x {height} px of {image.name} ({kind})"
+                outline, shape = self._outline_of(), ImageSnapshot.of(image, self.viewer.dims).shape
+                text = describe_region(outline, image.name, shape)
+                if self._is_each():
+                    count = len(drawn_shapes(regions)) if isinstance(regions, Shapes) else 0
+                    which = f"{count} regions" if count else "each label"
+                    text = f"Searches {which} on {image.name}, one by one"
+                elif isinstance(outline, LabelOutline):
+                    self._measure.ask(partial(describe_label, outline, image.name))
             except InputError as error:
                 text = str(error)
         self.what.setText(text)
+        self.answers.choose_shape(regions)
         self._hint()
 
+    def _offer_each(self) -> None:
+        """Offer to search for several regions at once, where the chosen layer holds several."""
+        regions = self.region.layer
+        is_labels = isinstance(regions, Labels)
+        several = is_labels or (isinstance(regions, Shapes) and len(drawn_shapes(regions)) > 1)
+        self.each.setVisible(several)
+        self.each.setText("each label" if is_labels else "each region")
+        self.each.setToolTip(
+            f"Search for every {'label' if is_labels else 'shape, or every selected one'} in turn, and list"
+            " the hits of each"
+        )
+
     def _hint(self) -> None:
-        image, shapes = self.image.layer, self.region.layer
+        image, regions = self.image.layer, self.region.layer
         if self.repository.path is None:
             hint = _NO_REPOSITORY
         elif image is None:
             hint = _NO_IMAGE
         else:
-            hint = _READY if shapes is not None and len(shapes.data) else _NO_REGION
+            hint = _READY if regions is not None and len(regions.data) else _NO_REGION
         self.view.list.set_hint(hint)
 
     def _propose_repository(self, path: Path) -> None:
@@ -406,8 +478,3 @@ class FindWidget(ScrolledDock):
         self._propose_image()
         self._propose_modality()
         self._hint()
-
-
-def _may_be_region(shapes: Shapes) -> bool:
-    """Whether a layer is empty, or holds a shape that encloses an area."""
-    return not len(shapes.data) or bool({"rectangle", "ellipse", "polygon"} & set(shapes.shape_type))

@@ -362,13 +362,13 @@ def offer_modalities(combo: QComboBox, known: KnownModalities, otherwise: str = 
 
 
 class LayerCombo(QComboBox):
-    """Chooses a layer of one type; updates when layers are added, removed or renamed.
+    """Chooses a layer of one type, or of several; updates when layers are added, removed or renamed.
 
     Parameters
     ----------
     viewer : Viewer
         The viewer.
-    layer_type : type
+    layer_type : type, or tuple of types
         Such as `napari.layers.Image`.
     tip : str
         The tooltip.
@@ -378,7 +378,13 @@ class LayerCombo(QComboBox):
 
     layer_changed = Signal()
 
-    def __init__(self, viewer: Viewer, layer_type: type[Layer], tip: str, none: str | None = None) -> None:
+    def __init__(
+        self,
+        viewer: Viewer,
+        layer_type: type[Layer] | tuple[type[Layer], ...],
+        tip: str,
+        none: str | None = None,
+    ) -> None:
         super().__init__()
         self._viewer, self._type, self._none = viewer, layer_type, none
         self._layers: list[Layer | None] = []

@@ -23,7 +23,7 @@ from napari_cmrir.search.hits import Hit, affine_matrix, as_csv, as_geojson, as_
 from napari_cmrir.settings import ReadingSettings
 
 if TYPE_CHECKING:
-    from napari_cmrir.napari.region_query import Found
+    from napari_cmrir.napari.searches import Found
 
 __all__ = [
     "EXPORTS",
@@ -264,6 +264,9 @@ class ExportButton(QPushButton):
         self._menu = QMenu(self)
         for kind, (text, _, _) in EXPORTS.items():
             self._menu.addAction(text, partial(self._ask, kind))
+        self._answers: Sequence[Found] = ()
+        self._all = self._menu.addAction("Hits of all searches as CSV…", self._ask_for_all)
+        self._all.setVisible(False)
         self.setMenu(self._menu)
         self._inquiry = DebouncedQuery(self, 0)
         self._inquiry.answered.connect(lambda path: self.told.emit(f"Written: {path}"))
@@ -280,6 +283,33 @@ class ExportButton(QPushButton):
             The chosen one.
         """
         self._found, self._rank = found, rank
+
+    def show_answers(self, answers: Sequence[Found]) -> None:
+        """Set the hits of several searches, to export together.
+
+        Parameters
+        ----------
+        answers : sequence of Found
+            Of each search.
+        """
+        self._answers = answers
+        self._all.setVisible(len(answers) > 1)
+
+    def export_all(self, path: Path) -> None:
+        """Write the hits of all searches into one table, in another thread.
+
+        Parameters
+        ----------
+        path : Path
+            Where to.
+        """
+        named = [(found.query.name or _name(found), found.result.hits) for found in self._answers]
+        self._inquiry.ask(lambda: _write(path, as_csv(named)))
+
+    def _ask_for_all(self) -> None:
+        name, _ = QFileDialog.getSaveFileName(self, "Hits of all searches as CSV", "hits.csv")
+        if name:
+            self.export_all(Path(name))
 
     def export(self, kind: str, path: Path) -> None:
         """Write a file in another thread.

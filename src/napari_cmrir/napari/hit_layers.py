@@ -21,6 +21,7 @@ from napari_cmrir.napari.hit_placement import (
     change_steps,
     fit_to_screen,
     fits,
+    hit_features,
     line_width,
     make_box,
     make_image,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
     from napari_cmrir.napari.hit_placement import Placement
-    from napari_cmrir.napari.region_query import Found
+    from napari_cmrir.napari.searches import Found
     from napari_cmrir.search.explain import Explanation
     from napari_cmrir.search.hits import Hit
 
@@ -117,6 +118,26 @@ def _layer(name: str, placement: Placement, pixels: NDArray[Any], keywords: dict
 
     return Image(
         placement.expanded(pixels), name=name, metadata={"napari-cmrir": {"is_result": True}}, **keywords
+    )
+
+
+def _make_places(shown: ShownHit, places: Sequence[Hit]) -> Shapes:
+    """Make the layer of all places of a shown hit's image, a box and a row of features each."""
+    boxes = [place.box if shown.view == "beside" else shown.placement.points(place.box) for place in places]
+    edge, text = shown.colours
+    features = hit_features(places)
+    features["label"] = [f"{place.rank}:  {place.confidence:.0%}" for place in places]
+    return Shapes(
+        boxes,
+        shape_type="polygon",
+        name=f"{len(places)} matches in {shown.name.partition(' · ')[2]}",
+        features=features,
+        text={"string": "{label}", "color": text, "anchor": "upper_left", "size": 12},
+        edge_color=edge,
+        face_color="transparent",
+        opacity=1,
+        metadata={"napari-cmrir": {"is_result": True, "hits": [place.as_dict() for place in places]}},
+        **shown.transform,
     )
 
 
@@ -273,6 +294,21 @@ class AddedLayers(QObject):
         for make in layers:
             steps += [partial(self._make_other, make), self._add_other]
         self._take([*steps, self._select_other])
+
+    def show_places(self, places: Sequence[Hit]) -> None:
+        """Show all places of the shown hit's image in one layer, and the whole image.
+
+        Parameters
+        ----------
+        places : sequence of Hit
+            Best first.
+        """
+        shown, layers = self._shown, self._present(self._hit)
+        if shown is not None and shown.hit.image == places[0].image and len(layers) == 2:
+            self.show_others([partial(_make_places, shown, places)])
+            image, box = layers
+            look = partial(self._look_at, world_frame(image))
+            self._turns.add([partial(setattr, box, "visible", False), look, self._fit_lines])
 
     def keep(self) -> bool:
         """Keep the shown hit when another one is chosen; return whether a hit was shown."""

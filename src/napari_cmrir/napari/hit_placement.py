@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ __all__ = [
     "degrees",
     "fit_to_screen",
     "fits",
+    "hit_features",
     "make_box",
     "make_image",
     "show_text",
@@ -302,15 +303,7 @@ class ShownHit:
     @property
     def features(self) -> dict[str, list[Any]]:
         """The hit's record for the features table."""
-        hit = self.hit
-        return {
-            "rank": [hit.rank],
-            "score": [hit.score],
-            "rotation_degrees": [hit.rotation_degrees],
-            "confidence": [hit.confidence],
-            "image": [hit.image],
-            "label": [f"{hit.rank}:  {hit.score:.2f}\n{degrees(hit.rotation_degrees)}"],
-        }
+        return hit_features([self.hit])
 
     @property
     def colours(self) -> tuple[str, str]:
@@ -318,6 +311,22 @@ class ShownHit:
         if self.picture.is_bright:
             return _BOX_ON_BRIGHT, "black"
         return _BOX_ON_DARK, _BOX_ON_DARK
+
+
+def hit_features(hits: Sequence[Hit]) -> dict[str, list[Any]]:
+    """Return the records of hits as features of a Shapes layer, a row each; x and y in px of the image."""
+    centres = [hit.box.mean(axis=0).tolist() for hit in hits]
+    return {
+        "rank": [hit.rank for hit in hits],
+        "file": [Path(hit.image).name for hit in hits],
+        "score": [hit.score for hit in hits],
+        "confidence": [hit.confidence for hit in hits],
+        "rotation_degrees": [hit.rotation_degrees for hit in hits],
+        "mirrored": [hit.mirrored for hit in hits],
+        "y": [y for y, _ in centres],
+        "x": [x for _, x in centres],
+        "label": [f"{hit.rank}:  {hit.score:.2f}\n{degrees(hit.rotation_degrees)}" for hit in hits],
+    }
 
 
 def degrees(rotation: float) -> str:

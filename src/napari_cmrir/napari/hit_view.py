@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from qtpy.QtGui import QPaintEvent
 
-    from napari_cmrir.napari.region_query import Found
+    from napari_cmrir.napari.searches import Found
     from napari_cmrir.search.hits import Hit
 
 __all__ = ["HitList", "HitView", "hit_tip"]
@@ -246,6 +246,7 @@ class HitView(QWidget):
         self._found: Found | None = None
         self._picture: tuple[Hit, Picture] | None = None
         self._unread: list[str] = []
+        self._has_places = False
         self._make_fields()
         self._lay_out()
         self._thumbnails = StreamWorker(self)
@@ -287,6 +288,30 @@ class HitView(QWidget):
         if hits:
             self._thumbnails.start(partial(thumbnails, hits))
             self.list.choose(hits[0].rank)
+
+    def chosen(self) -> Hit:
+        """Return the chosen hit.
+
+        Raises
+        ------
+        InputError
+            There is none.
+        """
+        hit = self._hit(self.list.rank)
+        if hit is None:
+            raise InputError("No hit is chosen; press Find, and choose a hit.")
+        return hit
+
+    def show_places(self, places: Sequence[Hit]) -> None:
+        """Show all places of the shown hit's image that match, until another hit or view is chosen.
+
+        Parameters
+        ----------
+        places : sequence of Hit
+            Best first.
+        """
+        self._has_places = True
+        self.added.show_places(places)
 
     def clear(self) -> None:
         """Remove the layers of the hits, and no others, and forget the hits."""
@@ -433,6 +458,8 @@ class HitView(QWidget):
 
     def _look_otherwise(self) -> None:
         self.blink.setChecked(False)
+        if self._has_places:  # they lie where the hit was
+            self.added.show_others(())
         self._enable()
         self._show_chosen()
 
@@ -452,6 +479,7 @@ class HitView(QWidget):
         if self._found is None:
             return
         self.how.setCurrentIndex(1)
+        self._has_places = False
         self.added.show_others(explanation.layers(self._found.query.placement, self._found.region))
         self.told.emit(explanation.sentence)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from math import prod
+from math import ceil, isnan, log2, prod
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
@@ -29,6 +30,7 @@ __all__ = [
     "Thumbnail",
     "comir_thumbnails",
     "cut_thumbnails",
+    "open_large",
     "read_picture",
     "thumbnail",
     "thumbnails",
@@ -47,10 +49,12 @@ class LazyLevel:
     ----------
     image : LazyImage
         The level; its file stays open.
+    lock : Lock, optional
+        Held while it reads: shared by the levels of a file that the window and a search read.
     """
 
-    def __init__(self, image: LazyImage) -> None:
-        self._image, self._rgb = image, image.shape[2] == 3
+    def __init__(self, image: LazyImage, lock: Lock | None = None) -> None:
+        self._image, self._rgb, self._lock = image, image.shape[2] == 3, lock or Lock()
         self.shape = image.shape if self._rgb else image.shape[:2]
         self.ndim, self.size = len(self.shape), prod(self.shape)
         self.dtype = self[:1, :1].dtype
@@ -62,7 +66,8 @@ class LazyLevel:
         rows, columns, *_ = (*(key if isinstance(key, tuple) else (key,)), slice(None), slice(None))
         top, bottom, down = rows.indices(self.shape[0])
         left, right, along = columns.indices(self.shape[1])
-        pixels = plain_type(self._image[top:bottom, left:right])[::down, ::along]
+        with self._lock:
+            pixels = plain_type(self._image[top:bottom, left:right])[::down, ::along]
         return pixels if self._rgb else pixels[..., 0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -144,6 +149,55 @@ def read_picture(path: str, reading: ReadingSettings | None = None) -> Picture:
     while is_large and max(levels[-1].shape[:2]) > _SMALLEST_LEVEL:
         levels.append(_halved(levels[-1]))
     return _picture(levels)
+
+
+def open_large(path: Path) -> dict[str, Any]:
+    """Open an image of any readable format for a layer of which only the visible part, or a region, is read.
+
+    An image without coarser levels is read once, in bands of rows, for its coarsest.
+
+    Parameters
+    ----------
+    path : Path
+        The file; for an OME-Zarr image, its folder or the ``zarr.json`` or ``.zattrs`` in it.
+
+    Returns
+    -------
+    dict
+        Keywords of the image layer.
+
+    Raises
+    ------
+    InputError
+        As `images.readers.open_image`.
+    """
+    from napari_cmrir.images.intensity import plain_type
+    from napari_cmrir.images.lazy_image import overview, resample
+    from napari_cmrir.images.readers import open_image
+
+    path = path.parent if path.name in ("zarr.json", ".zattrs", ".zgroup") else path
+    image, lock = open_image(path), Lock()
+    levels: list[Any] = [LazyLevel(image, lock)]
+    finalize(levels[0], image.close)
+    if max(image.shape[:2]) > _LARGE:
+        halvings = ceil(log2(max(image.shape[:2]) / _SMALLEST_LEVEL))
+        coarser = image.coarser or [resample(image, 2.0**number) for number in range(1, halvings)]
+        levels += [LazyLevel(level, lock) for level in coarser]
+        if not image.coarser:
+            coarsest = plain_type(overview(image, 2**halvings)).astype(levels[0].dtype)
+            levels.append(coarsest if coarsest.shape[2] == 3 else coarsest[..., 0])
+    picture = _picture(levels)
+    size = image.pixel_sides
+    is_shown_whole = image.shape[2] in (1, 3)  # of other numbers of channels, the layer shows the first
+    return {
+        "data": levels if len(levels) > 1 else levels[0],
+        "multiscale": len(levels) > 1,
+        "rgb": picture.rgb,
+        "contrast_limits": None if picture.rgb else picture.limits,
+        "name": path.name,
+        "metadata": {"napari-cmrir": {"path": str(path)}} if is_shown_whole else {},
+        **({} if isnan(size[0]) else {"scale": size, "units": ("um", "um")}),
+    }
 
 
 def thumbnails(hits: Sequence[Hit]) -> Iterator[Thumbnail]:

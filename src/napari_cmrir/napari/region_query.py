@@ -1,41 +1,40 @@
-"""The query of Find region: the drawn shape as a region of an image, and its settings."""
+"""The query of Find region: a drawn shape or a painted label as a region of an image, and its settings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Labels, Shapes
 from numpy.typing import NDArray
+from qtpy.QtCore import Signal
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region
 from napari_cmrir.images.polygons import polygon_bounds
-from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.napari.coordinates import ImageSnapshot, Plane, map_points, plane_of
+from napari_cmrir.napari.form_fields import LayerCombo
 from napari_cmrir.napari.hit_placement import Placement
-from napari_cmrir.napari.jobs import tasks
-from napari_cmrir.napari.jobs.worker_process import in_worker_process
-from napari_cmrir.napari.summaries import read_repository_summary
-from napari_cmrir.search.query import pixels_per_searched, window_read
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
-    from napari.components import Dims
-    from napari.layers import Image, Shapes
-
-    from napari_cmrir.search.hits import SearchResult
+    from napari.components import Dims, ViewerModel
+    from napari.layers import Image
 
 __all__ = [
-    "Found",
+    "LabelOutline",
     "Outline",
     "Query",
+    "RegionCombo",
     "chosen_shape",
     "drawn_outline",
-    "find",
+    "drawn_shapes",
+    "label_outline",
+    "outline_of",
     "region_and_polygon",
-    "with_modality",
 ]
 
 
@@ -65,6 +64,164 @@ class Outline:
     def polygon(self) -> NDArray[np.float64] | None:
         """The corners, (n, 2), of a shape that is not a rectangle; ``None`` for a rectangle."""
         return None if self.kind == "rectangle" and _is_rectangle(self.points) else _polygon(self)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelOutline:
+    """One label of a Labels layer, over a plane of an image. Its pixels are read when they are asked for.
+
+    Parameters
+    ----------
+    name : str
+        The layer's name.
+    label : int
+        Which label.
+    data : array_like
+        What ``Labels.data`` holds, of the finest level.
+    where : tuple of (int or slice)
+        The plane of it that lies over the image.
+    matrix : ndarray, (2, 3)
+        Maps (y, x, 1) in px of the image to (y, x) in px of that plane.
+    plane : Plane
+        The plane of the image.
+    shape : tuple of two int
+        Height and width of the image, in px.
+    """
+
+    name: str
+    label: int
+    data: Any
+    where: tuple[int | slice, ...]
+    matrix: NDArray[np.float64]
+    plane: Plane
+    shape: tuple[int, int]
+
+    @cached_property
+    def pixels(self) -> tuple[tuple[int, int], NDArray[np.bool_]]:
+        """The first pixel (y, x) of the image's part around the label, and which pixels of it are the label.
+
+        Raises
+        ------
+        InputError
+            The image has no pixel of the label.
+        """
+        from scipy.ndimage import affine_transform
+
+        inside = np.asarray(self.data[self.where]) == self.label
+        there = _bounds(inside)
+        if there is not None:
+            (top, left), (bottom, right) = there
+            corners = np.array([(y - 0.5, x - 0.5) for y in (top, bottom) for x in (left, right)])
+            back = np.linalg.inv(self.matrix[:, :2])
+            corners = (corners - self.matrix[:, 2]) @ back.T
+            low = np.maximum(np.floor(corners.min(axis=0)), 0).astype(int)
+            end = np.minimum(np.ceil(corners.max(axis=0)) + 1, self.shape).astype(int)
+            if (end > low).all():
+                part = np.pad(inside[top:bottom, left:right].astype(np.uint8), 1)
+                first = self.matrix[:, :2] @ low + self.matrix[:, 2] - (top - 1, left - 1)
+                size = tuple((end - low).tolist())
+                mask = affine_transform(part, self.matrix[:, :2], first, output_shape=size, order=0) > 0
+                own = _bounds(mask)
+                if own is not None:
+                    (top, left), (bottom, right) = own
+                    return (int(low[0]) + top, int(low[1]) + left), mask[top:bottom, left:right]
+        raise InputError(
+            f"Label {self.label} of {self.name} has no pixel on the image; choose a painted label."
+        )
+
+    @property
+    def region(self) -> Region:
+        """The upright rectangle around the label, in px of the image."""
+        first, mask = self.pixels
+        return Region.from_rectangle(*first, *mask.shape)
+
+    def labels(self) -> list[int]:
+        """All labels of the plane, without the background."""
+        return [int(label) for label in np.unique(np.asarray(self.data[self.where])) if label]
+
+
+def _bounds(mask: NDArray[np.bool_]) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """First pixel, and pixel after the last, of a mask; ``None`` if it is empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return None
+    return (int(rows[0]), int(columns[0])), (int(rows[-1]) + 1, int(columns[-1]) + 1)
+
+
+def outline_of(layer: Shapes | Labels, image: Image, dims: Dims) -> Outline | LabelOutline:
+    """Return the region that a layer holds: the chosen shape of a Shapes layer, or the selected label.
+
+    Parameters
+    ----------
+    layer : Shapes or Labels
+        The layer.
+    image : Image
+        The image that it lies over.
+    dims : Dims
+        The viewer's ``dims``.
+
+    Raises
+    ------
+    InputError
+        As `chosen_shape`, `drawn_outline` and `label_outline`.
+    """
+    if isinstance(layer, Labels):
+        return label_outline(layer, image, dims)
+    return drawn_outline(layer, chosen_shape(layer), image, dims)
+
+
+def label_outline(labels: Labels, image: Image, dims: Dims) -> LabelOutline:
+    """Map the selected label of a Labels layer to the pixels of an image; no pixel is read.
+
+    Parameters
+    ----------
+    labels : Labels
+        The layer.
+    image : Image
+        The image that it lies over.
+    dims : Dims
+        The viewer's ``dims``.
+
+    Raises
+    ------
+    InputError
+        The background is selected, or the two layers do not lie in one plane.
+    """
+    if not labels.selected_label:
+        raise InputError(f"Label 0 of {labels.name} is the background; select the label to search for.")
+    shown = plane_of(image, dims)
+    full = np.tile(np.asarray(shown.at, dtype=np.float64), (3, 1))
+    full[:, shown.axes] = [(0, 0), (1, 0), (0, 1)]
+    there = map_points(full, image, labels, dims.point)
+    axes = tuple(axis - image.ndim + labels.ndim for axis in shown.axes)
+    steps = there[1:] - there[0]
+    others = [axis for axis in range(labels.ndim) if axis not in axes]
+    if min(axes) < 0 or np.abs(steps[:, others]).max(initial=0) > 1e-6:
+        raise InputError(f"{labels.name} does not lie in the plane of {image.name}; turn the axes back.")
+    data = labels.data[0] if labels.multiscale else labels.data
+    where: list[Any] = [slice(None)] * labels.ndim
+    for axis in others:
+        where[axis] = round(float(there[0, axis]))
+        if not 0 <= where[axis] < data.shape[axis]:
+            raise InputError(
+                f"{labels.name} has no pixels at the position of the sliders; move them to a plane of it."
+            )
+    matrix = np.column_stack([steps[:, axes].T, there[0, list(axes)]])
+    shape = Placement.of(image, shown).shape
+    return LabelOutline(labels.name, int(labels.selected_label), data, tuple(where), matrix, shown, shape)
+
+
+def drawn_shapes(shapes: Shapes) -> list[int]:
+    """Return the indices of the shapes that enclose an area: of the selected ones, if several are, else all.
+
+    Parameters
+    ----------
+    shapes : Shapes
+        The layer.
+    """
+    selected = sorted(index for index in shapes.selected_data if index < len(shapes.data))
+    chosen = selected if len(selected) > 1 else list(range(len(shapes.data)))
+    return [index for index in chosen if shapes.shape_type[index] in _SHAPES_WITH_AREA]
 
 
 def chosen_shape(shapes: Shapes) -> int:
@@ -201,7 +358,7 @@ class Query:
         The repository to search.
     image : ImageSnapshot
         The image with the region.
-    outline : Outline or None
+    outline : Outline, LabelOutline or None
         The region; ``None`` is the whole image.
     modality : str
         Of the image; empty where the repository has not been read yet, see `with_modality`.
@@ -213,16 +370,19 @@ class Query:
         Whether it may be mirrored, too.
     placement : Placement
         Placement of the image in the world.
+    name : str
+        What it is called among several queries.
     """
 
     repository: Path
     image: ImageSnapshot
-    outline: Outline | None
+    outline: Outline | LabelOutline | None
     modality: str
     hits: int
     max_rotation: float
     mirror: bool
     placement: Placement
+    name: str = ""
 
     def region_and_polygon(self) -> tuple[Region, NDArray[np.float64] | None]:
         """Return the region in pixels of the image, and the corners of the outline in it.
@@ -230,16 +390,18 @@ class Query:
         Raises
         ------
         InputError
-            As `outlines.region_and_polygon`.
+            As `region_and_polygon`; or the label has no pixel on the image.
         """
         if self.outline is None:
             return Region.whole(self.image.shape), None
+        if isinstance(self.outline, LabelOutline):
+            return self.outline.region, None
         return region_and_polygon(self.outline, self.image.shape)
 
     @property
     def drawn(self) -> tuple[str, NDArray[np.float64]] | None:
         """Kind and points of the drawn shape, if it is not a rectangle."""
-        if self.outline is None or self.outline.polygon() is None:
+        if not isinstance(self.outline, Outline) or self.outline.polygon() is None:
             return None
         return self.outline.kind, self.outline.points
 
@@ -256,80 +418,57 @@ class Query:
         return SearchSettings(hits=self.hits, max_rotation=most, mirror=self.mirror)
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """A query and its result.
+class RegionCombo(LayerCombo):
+    """Chooses the layer with the region, and follows its shapes or labels.
 
     Parameters
     ----------
-    query : Query
-        The query.
-    region : Region
-        What was searched for, in the pixels of the image.
-    result : SearchResult
-        The hits.
+    viewer : ViewerModel
+        The viewer.
     """
 
-    query: Query
-    region: Region
-    result: SearchResult
+    region_changed = Signal()
+    """Signal: another layer was chosen, or its shapes, labels or the selection among them have changed."""
 
+    def __init__(self, viewer: ViewerModel) -> None:
+        tip = (
+            "The layer with the region: of shapes the selected one, else the one drawn last; of labels the"
+            " selected one"
+        )
+        super().__init__(viewer, (Shapes, Labels), tip, none="the whole image")
+        self.setAccessibleName("Region")
+        self._watched: Shapes | Labels | None = None
+        self.layer_changed.connect(self.watch)
 
-def with_modality(query: Query) -> Query:
-    """Fill in the usual modality of a query if none was chosen; reads the repository.
+    def take_up(self, layer: Any) -> None:
+        """Choose a layer that is active, unless its shapes enclose no area."""
+        if layer in self.layers and (
+            isinstance(layer, Labels) or not len(layer.data) or set(_SHAPES_WITH_AREA) & set(layer.shape_type)
+        ):
+            self.choose(layer)
 
-    Parameters
-    ----------
-    query : Query
-        The query.
+    def watch(self) -> None:
+        """Follow the chosen layer."""
+        if self.layer is not self._watched:
+            self.unwatch()
+            self._watched = self.layer
+            for event in self._events():
+                event.connect(self._tell_region)
+        self.region_changed.emit()
 
-    Raises
-    ------
-    InputError
-        As `summaries.read_repository_summary`.
-    """
-    if query.modality:
-        return query
-    return replace(query, modality=read_repository_summary(query.repository).other_modality)
+    def unwatch(self) -> None:
+        """Follow no layer."""
+        for event in self._events():
+            event.disconnect(self._tell_region)
+        self._watched = None
 
+    def _events(self) -> list[Any]:
+        if self._watched is None:
+            return []
+        events = self._watched.events
+        if isinstance(self._watched, Labels):
+            return [events.data, events.paint, events.selected_label]
+        return [events.data, events.highlight]
 
-def find(query: Query) -> Job[Found]:
-    """Search a repository.
-
-    Parameters
-    ----------
-    query : Query
-        The query.
-
-    Yields
-    ------
-    Progress
-        In percent.
-
-    Returns
-    -------
-    Found
-        The hits.
-
-    Raises
-    ------
-    InputError
-        As `search.query.search` and `repository.store.open_repository`.
-    """
-    yield Progress(0, None, "%", "Reading the region")
-    query = with_modality(query)
-    region, polygon = query.region_and_polygon()
-    searched = read_repository_summary(query.repository).pixel_size
-    step = pixels_per_searched(searched, query.pixel_size)
-    window = query.image.read_window(*window_read(region, query.image.shape, step))
-    result = yield from in_worker_process(
-        tasks.search,
-        query.repository,
-        window,
-        query.modality,
-        None if polygon is not None else region,
-        polygon,
-        query.pixel_size,
-        query.settings,
-    )
-    return Found(query, result.region or region, result)
+    def _tell_region(self, _: object = None) -> None:
+        self.region_changed.emit()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.napari.jobs.worker_process import LastOpened
 
 if TYPE_CHECKING:
     from napari_cmrir.images.discovery import PairFiles
@@ -33,6 +33,7 @@ __all__ = [
     "LastOpened",
     "check",
     "explain",
+    "find_places",
     "import_model",
     "index",
     "keep_best",
@@ -44,68 +45,10 @@ __all__ = [
     "relocate",
     "represent",
     "search",
+    "search_file",
     "train",
     "verify",
 ]
-
-
-Opened = TypeVar("Opened")
-
-
-class LastOpened(threading.local, Generic[Opened]):
-    """Keeps the object that was opened last, by its path; two at once might not fit into memory.
-
-    Parameters
-    ----------
-    open_path : callable
-        Opens a path.
-    is_current : callable
-        Whether what is kept still holds what the disk holds.
-    close : callable
-        Called with what is kept no longer.
-
-    Attributes
-    ----------
-    count : int
-        Number of times that an object was opened.
-    """
-
-    def __init__(
-        self,
-        open_path: Callable[[Path], Opened],
-        is_current: Callable[[Opened], bool],
-        close: Callable[[Opened], object],
-    ) -> None:
-        self._open, self._is_current, self._close = open_path, is_current, close
-        self._kept: tuple[Path, Opened] | None = None
-        self.count = 0
-
-    def get(self, path: Path) -> Opened:
-        """Return the kept object of a path, or open it.
-
-        Parameters
-        ----------
-        path : Path
-            The path.
-
-        Raises
-        ------
-        InputError
-            The object cannot be opened.
-        """
-        if self._kept is not None and self._kept[0] == path and self._is_current(self._kept[1]):
-            return self._kept[1]
-        self.forget()
-        opened = self._open(path)
-        self._kept = path, opened
-        self.count += 1
-        return opened
-
-    def forget(self) -> None:
-        """Close the kept object, because its files will be written or its memory is needed."""
-        if self._kept is not None:
-            self._close(self._kept[1])
-        self._kept = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -438,6 +381,7 @@ def search(
     polygon: NDArray[np.float64] | None,
     pixel_size: float | None,
     settings: SearchSettings,
+    mask: tuple[tuple[int, int], NDArray[np.bool_]] | None = None,
 ) -> Job[SearchResult]:
     """Search a repository.
 
@@ -449,21 +393,52 @@ def search(
         What `search.query.window_read` says of the image.
     modality, region, polygon, pixel_size, settings
         As `search.query.search`.
+    mask : tuple of (int, int) and (y, x) bool array, optional
+        Pixels of the region that count, and where the first of them lies in the image. What is read of the
+        image then is the image, so that no mask of a whole slide is needed.
     """
     yield Progress(0, None, "%", "Opening the repository")
     from napari_cmrir.search.query import search as search_in
 
-    return (
-        yield from search_in(
-            kept_repository(repository),
-            image.image(),
-            modality,
-            region=region,
-            polygon=polygon,
-            pixel_size=pixel_size,
-            settings=settings,
-        )
+    pixels, counts, given = image.image(), None, region
+    if mask is not None and region is not None:
+        (y, x), own = image.first, mask[1]
+        pixels = replace(image, shape=image.pixels.shape[:2], first=(0, 0)).image()
+        given = replace(region, centre=(region.centre[0] - y, region.centre[1] - x))
+        counts = np.zeros(image.pixels.shape[:2], bool)
+        top, left = mask[0][0] - y, mask[0][1] - x
+        counts[top : top + own.shape[0], left : left + own.shape[1]] = own
+    found = yield from search_in(
+        kept_repository(repository),
+        pixels,
+        modality,
+        region=given,
+        polygon=polygon,
+        mask=counts,
+        pixel_size=pixel_size,
+        settings=settings,
     )
+    return found if counts is None else replace(found, region=region)
+
+
+def search_file(repository: Path, image: Path, modality: str, settings: SearchSettings) -> Job[SearchResult]:
+    """Search a repository for a whole image file; the parameters are those of `search.query.search`."""
+    yield Progress(0, None, "%", "Opening the repository")
+    from napari_cmrir.search.query import search as search_in
+
+    return (yield from search_in(kept_repository(repository), image, modality, settings=settings))
+
+
+def find_places(
+    repository: Path, result: SearchResult, hit: Hit, settings: SearchSettings
+) -> Job[tuple[Hit, ...]]:
+    """Find all places of a hit's image; the parameters are those of `search.places.find_places`."""
+    yield Progress(0, None, "%", "Opening the repository")
+    from napari_cmrir.search.places import find_places as find_places_in
+
+    opened = kept_repository(repository)
+    _require_known(opened, hit)
+    return (yield from find_places_in(opened, result, hit, settings))
 
 
 def explain(repository: Path, result: SearchResult, hit: Hit) -> Job[Explanation]:
@@ -487,10 +462,14 @@ def explain(repository: Path, result: SearchResult, hit: Hit) -> Job[Explanation
     from napari_cmrir.search.explain import explain as explain_hit
 
     opened = kept_repository(repository)
-    known = hit.field < len(opened) and hit.image in (
-        opened.image_name(hit.field),
-        str(opened.image_path(hit.field)),
-    )
-    if not known:
-        raise InputError(f"{Path(hit.image).name} has changed in the repository; search again.")
+    _require_known(opened, hit)
     return explain_hit(opened, result, hit)
+
+
+def _require_known(repository: Repository, hit: Hit) -> None:
+    field = hit.field
+    names = (
+        (repository.image_name(field), str(repository.image_path(field))) if field < len(repository) else ()
+    )
+    if hit.image not in names:
+        raise InputError(f"{Path(hit.image).name} has changed in the repository; search again.")

@@ -29,14 +29,15 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Generic, TypeVar
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
 
-__all__ = ["PROGRESS_SECONDS", "in_worker_process", "main", "read_message", "write_message"]
+__all__ = ["PROGRESS_SECONDS", "LastOpened", "in_worker_process", "main", "read_message", "write_message"]
 
 Result = TypeVar("Result")
+Opened = TypeVar("Opened")
 
 _HEARTBEAT = 0.1  # seconds between two looks at whether the job was stopped
 _GRACE_SECONDS = 0.7  # for a job to end before its process is killed: Stop takes at most a second
@@ -172,6 +173,62 @@ class _Process:
                 self._heard.put(read_message(self._popen.stdout))  # type: ignore[arg-type]
         self._heard.put(("gone", self._popen.wait()))
         self._popen.stdout.close()  # type: ignore[union-attr]
+
+
+class LastOpened(threading.local, Generic[Opened]):
+    """Keeps the object that was opened last, by its path; two at once might not fit into memory.
+
+    Parameters
+    ----------
+    open_path : callable
+        Opens a path.
+    is_current : callable
+        Whether what is kept still holds what the disk holds.
+    close : callable
+        Called with what is kept no longer.
+
+    Attributes
+    ----------
+    count : int
+        Number of times that an object was opened.
+    """
+
+    def __init__(
+        self,
+        open_path: Callable[[Path], Opened],
+        is_current: Callable[[Opened], bool],
+        close: Callable[[Opened], object],
+    ) -> None:
+        self._open, self._is_current, self._close = open_path, is_current, close
+        self._kept: tuple[Path, Opened] | None = None
+        self.count = 0
+
+    def get(self, path: Path) -> Opened:
+        """Return the kept object of a path, or open it.
+
+        Parameters
+        ----------
+        path : Path
+            The path.
+
+        Raises
+        ------
+        InputError
+            The object cannot be opened.
+        """
+        if self._kept is not None and self._kept[0] == path and self._is_current(self._kept[1]):
+            return self._kept[1]
+        self.forget()
+        opened = self._open(path)
+        self._kept = path, opened
+        self.count += 1
+        return opened
+
+    def forget(self) -> None:
+        """Close the kept object, because its files will be written or its memory is needed."""
+        if self._kept is not None:
+            self._close(self._kept[1])
+        self._kept = None
 
 
 _idle: list[_Process] = []
