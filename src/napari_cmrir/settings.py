@@ -15,6 +15,7 @@ from napari_cmrir.errors import InputError
 
 __all__ = [
     "HIGH_PASS_PX",
+    "PAIR_PATTERN",
     "SETTINGS_VERSION",
     "FittedValues",
     "ReadingSettings",
@@ -180,6 +181,10 @@ def fitted_values(subject: str) -> FittedValues:
 
 
 _Index = Annotated[int, Field(ge=0)]
+
+
+PAIR_PATTERN = "<identifier>_<MODALITY>"
+"""How the two files of a pair are named by default, without their suffix."""
 
 
 class ReadingSettings(Settings):

@@ -19,8 +19,8 @@ from napari_cmrir.cli.options import (
 )
 from napari_cmrir.cli.query import require_reranker
 from napari_cmrir.evaluation.records import EvaluationSettings, StudySettings
-from napari_cmrir.images.discovery import PATTERN
 from napari_cmrir.search.settings import SearchSettings
+from napari_cmrir.settings import PAIR_PATTERN
 
 __all__ = [
     "PROTOCOL",
@@ -103,7 +103,7 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder for report.html, JSON, CSV, repositories.")
     ] = None,
-    pattern: Pattern = PATTERN,
+    pattern: Pattern = PAIR_PATTERN,
     device: Annotated[Device, typer.Option(help="Where CoMIRs are computed.")] = Device.auto,
     *,
     protocol: dict[str, Any],
@@ -234,7 +234,7 @@ def study(
         list[Path] | None,
         typer.Option(help="File of ImageNet weights, such as resnet152's, to take into torch's folder."),
     ] = None,
-    pattern: Pattern = PATTERN,
+    pattern: Pattern = PAIR_PATTERN,
     device: Annotated[Device, typer.Option(help="Where CoMIRs are computed.")] = Device.auto,
     *,
     compared: dict[str, Any],

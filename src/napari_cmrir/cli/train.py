@@ -20,10 +20,9 @@ from napari_cmrir.cli.options import (
     settings_options,
 )
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.discovery import PATTERN
 from napari_cmrir.representations.training_settings import CycleGanSettings, Pix2PixSettings, TrainingSettings
 from napari_cmrir.search.settings import PairingSettings
-from napari_cmrir.settings import Settings
+from napari_cmrir.settings import PAIR_PATTERN, Settings
 
 if TYPE_CHECKING:
     from napari_cmrir.images.discovery import Pair
@@ -68,7 +67,7 @@ def train(
             " package adds."
         ),
     ] = "comir",
-    pattern: Pattern = PATTERN,
+    pattern: Pattern = PAIR_PATTERN,
     check: Annotated[
         bool,
         typer.Option(

@@ -21,7 +21,7 @@ from napari_cmrir.images.formats.base import (
     natural_order,
     of_modality,
 )
-from napari_cmrir.settings import ReadingSettings
+from napari_cmrir.settings import PAIR_PATTERN, ReadingSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = [
     "BIOIO_PLUGINS",
     "IMAGE_SUFFIXES",
-    "PATTERN",
     "ArrayPair",
     "Pair",
     "PairFiles",
@@ -259,10 +258,6 @@ class Pair:
     reading: ReadingSettings = field(default_factory=ReadingSettings)
 
 
-PATTERN = "<identifier>_<MODALITY>"
-"""How the two files of a pair are named by default, without their suffix."""
-
-
 @dataclass(frozen=True)
 class PairFiles:
     """Where the files of pairs lie, and how they are named.
@@ -276,7 +271,7 @@ class PairFiles:
     """
 
     folders: tuple[Path, ...]
-    pattern: str = PATTERN
+    pattern: str = PAIR_PATTERN
 
     def pairs(self, modalities: tuple[str, str]) -> list[Pair]:
         """Find the pairs, as `find_pairs`."""
@@ -291,7 +286,7 @@ def find_pairs(
     folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     modalities: tuple[str, str],
     reading: ReadingSettings | None = None,
-    pattern: str = PATTERN,
+    pattern: str = PAIR_PATTERN,
 ) -> list[Pair]:
     """Find the image pairs in folders.
 
@@ -364,7 +359,7 @@ def pair_identifier(pair: Pair | ArrayPair, number: int) -> str:
 def unpaired_images(
     folders: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     modalities: tuple[str, str],
-    pattern: str = PATTERN,
+    pattern: str = PAIR_PATTERN,
 ) -> list[Path]:
     """List the images that `find_pairs` leaves out because they have no partner.
 
@@ -417,7 +412,8 @@ def _sides(
     )
     if any(pattern.count(part) != 1 for part in ("<identifier>", "<MODALITY>")):
         raise InputError(
-            f"The pattern of file names, {pattern!r}, needs <identifier> and <MODALITY> once each: {PATTERN}."
+            f"The pattern of file names, {pattern!r}, needs <identifier> and <MODALITY> once each: "
+            f"{PAIR_PATTERN}."
         )
     first, second = (_named(images, modality, modalities, pattern) for modality in modalities)
     if len(folders) == 2 and not (first.keys() & second.keys()):

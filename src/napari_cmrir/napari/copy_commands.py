@@ -15,9 +15,10 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QApplication, QMenu, QPushButton
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.discovery import PATTERN, PairFiles
+from napari_cmrir.images.discovery import PairFiles
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
 from napari_cmrir.napari.region_query import LabelOutline
+from napari_cmrir.settings import PAIR_PATTERN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -237,7 +238,7 @@ def train_text(
     if language == "command":
         words = ["train", *pairs.folders, "--modalities", *modalities, "--output", output, "--preset", preset]
         words += ["--representation", method] if method != "comir" else []
-        words += ["--pattern", pairs.pattern] if pairs.pattern != PATTERN else []
+        words += ["--pattern", pairs.pattern] if pairs.pattern != PAIR_PATTERN else []
         for name, value in changes.items():
             flag = name.replace("_", "-")
             words += ([f"--{flag}"] if value else [f"--no-{flag}"]) if isinstance(value, bool) else []
@@ -246,7 +247,7 @@ def train_text(
     return _script(
         f"modalities = {modalities!r}",
         f"pairs = cmrir.find_pairs({[str(folder) for folder in pairs.folders]!r}, modalities"
-        + (")" if pairs.pattern == PATTERN else f", pattern={pairs.pattern!r})"),
+        + (")" if pairs.pattern == PAIR_PATTERN else f", pattern={pairs.pattern!r})"),
         f"preset = cmrir.REPRESENTATIONS[{method!r}].presets[{preset!r}]",
         f"settings = preset.model_copy(update={dict(changes)!r})",
         f"job = cmrir.train(pairs, modalities, settings, representation={method!r},",

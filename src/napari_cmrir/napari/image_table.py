@@ -141,10 +141,6 @@ class ImageTable(QTableView):
         if any(map(attrgetter("reason"), images)):
             self.setColumnHidden(_NOTE, False)
 
-    def forget_notes(self) -> None:
-        """Read what is said about the images again."""
-        self._images.forget()
-
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
         """Draw the images, or a hint on how to index some."""
         super().paintEvent(event)
@@ -155,6 +151,9 @@ class ImageTable(QTableView):
     def images(self) -> Sequence[KnownImage]:
         """The shown records."""
         return self._images.images
+
+
+_Key = tuple[Path | None, str]  # an image: the path of its CoMIR, and its own, which may change
 
 
 class _Images(QAbstractTableModel):
@@ -176,9 +175,6 @@ class _Images(QAbstractTableModel):
         self.beginResetModel()
         self.images = images
         self.endResetModel()
-
-    def forget(self) -> None:
-        self._pictures.forget()
 
     def rowCount(self, parent: QModelIndex | None = None) -> int:  # noqa: N802
         return 0 if parent is not None and parent.isValid() else len(self.images)
@@ -221,25 +217,26 @@ class _Pictures(QObject):
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
-        self._known: dict[Path, tuple[QPixmap, str]] = {}
-        self._wanted: dict[Path, str] = {}
-        self._missing: set[Path] = set()
+        self._known: dict[_Key, tuple[QPixmap, str]] = {}
+        self._wanted: dict[_Key, None] = {}
+        self._missing: set[_Key] = set()
         self._inquiry = DebouncedQuery(self, _SCROLLING_MILLISECONDS)
         self._inquiry.answered.connect(self._take)
 
     def of(self, image: KnownImage) -> QPixmap:
         """Return the thumbnail, or an empty picture while it is read or if there is none."""
-        comir = image.comir
-        if comir is not None and comir in self._known:
-            return self._known[comir][0]
-        if comir is not None and comir not in self._wanted:
-            self._wanted[comir] = image.path
-            self._inquiry.ask(partial(_read, list(self._wanted.items())[-_AT_ONCE:]))
+        key = image.comir, image.path
+        if key in self._known:
+            return self._known[key][0]
+        if image.comir is not None and key not in self._wanted:
+            self._wanted[key] = None
+            self._inquiry.ask(partial(_read, list(self._wanted)[-_AT_ONCE:]))
         return _empty()
 
     def note(self, image: KnownImage) -> str:
         """Return what is unusual about an image, as far as it is known."""
-        return "" if image.comir not in self._known else self._known[image.comir][1]
+        key = image.comir, image.path
+        return self._known[key][1] if key in self._known else ""
 
     @property
     def has_notes(self) -> bool:
@@ -247,36 +244,33 @@ class _Pictures(QObject):
 
     def forget_missing(self) -> None:
         """Look again for thumbnails that were not there yet."""
-        for comir in self._missing:
-            self._known.pop(comir, None)
+        for key in self._missing:
+            self._known.pop(key, None)
         self._missing.clear()
 
-    def forget(self) -> None:
-        """Read the notes again: files have moved."""
-        self._known.clear()
-
-    def _take(self, read: Sequence[tuple[Path, NDArray[np.uint8] | None, str]]) -> None:
+    def _take(self, read: Sequence[tuple[_Key, NDArray[np.uint8] | None, str]]) -> None:
         if len(self._known) > _KEPT:
             self._known.clear()
-        for comir, pixels, note in read:
-            self._known[comir] = _empty() if pixels is None else as_pixmap(pixels), note
+        for key, pixels, note in read:
+            self._known[key] = _empty() if pixels is None else as_pixmap(pixels), note
             if pixels is None:
-                self._missing.add(comir)
+                self._missing.add(key)
         self._wanted.clear()
         self.arrived.emit()
 
 
-def _read(wanted: Sequence[tuple[Path, str]]) -> list[tuple[Path, NDArray[np.uint8] | None, str]]:
+def _read(wanted: Sequence[_Key]) -> list[tuple[_Key, NDArray[np.uint8] | None, str]]:
     """Read the thumbnails of CoMIRs, how their images were read, and whether these are still there."""
     from napari_cmrir.repository.pyramids import read_notes
 
-    pictures = comir_thumbnails([comir for comir, _ in wanted], _SIDE)
+    pictures = comir_thumbnails([comir for comir, _ in wanted if comir is not None], _SIDE)
     read = []
     for comir, path in wanted:
-        notes = [] if pictures[comir] is None else [read_notes(comir).get("read", "")]
+        pixels = None if comir is None else pictures[comir]
+        notes = [] if comir is None or pixels is None else [read_notes(comir).get("read", "")]
         if path and "://" not in path and not Path(path).exists():
             notes.insert(0, "not where it was; Relocate finds it in another folder")
-        read.append((comir, pictures[comir], "; ".join(filter(None, notes))))
+        read.append(((comir, path), pixels, "; ".join(filter(None, notes))))
     return read
 
 

@@ -225,7 +225,6 @@ class IndexWidget(ScrolledDock):
         self._list(names)
         found = len(names.splitlines())
         self.panel.tell(f"{found} moved image{'' if found == 1 else 's'} found; nothing is computed again.")
-        self.table.forget_notes()
         self._read_images()
 
     def _chosen(self) -> tuple[list[Path], Path, str, Path, bool, float | None]:

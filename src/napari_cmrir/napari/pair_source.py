@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.discovery import PATTERN, PairFiles
+from napari_cmrir.images.discovery import PairFiles
 from napari_cmrir.napari.coordinates import ImageSnapshot
 from napari_cmrir.napari.dock import PluginLayers
 from napari_cmrir.napari.form_fields import LayerCombo, PathEdit, WrappedLabel
@@ -33,6 +33,7 @@ from napari_cmrir.napari.jobs.workers import DebouncedQuery
 from napari_cmrir.napari.landmark_pairs import LandmarkPairs
 from napari_cmrir.napari.pair_finder import PairFinder
 from napari_cmrir.napari.summaries import KnownModalities
+from napari_cmrir.settings import PAIR_PATTERN
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -118,7 +119,7 @@ class PairSource(QWidget):
             "Second folder, if each modality has its own",
             "The folder of the second modality, whose files have the names of their partners; or empty",
         )
-        self.pattern = QLineEdit(PATTERN)
+        self.pattern = QLineEdit(PAIR_PATTERN)
         self.pattern.setToolTip(
             "How the files of pairs are named, without suffix: <identifier> is what both have in common,"
             " <MODALITY> one of the two names below, * anything; such as <MODALITY>-<identifier>*"
@@ -257,7 +258,7 @@ class PairSource(QWidget):
 
     def _files(self) -> PairFiles:
         folders = (*self.folder.paths, *self.second.paths)
-        return PairFiles(folders, self.pattern.text().strip() or PATTERN)
+        return PairFiles(folders, self.pattern.text().strip() or PAIR_PATTERN)
 
     def look(self) -> None:
         """Look for the pairs, and show their number or why there are none."""
