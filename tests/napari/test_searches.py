@@ -158,8 +158,9 @@ def test_all_matches_in_a_slide_are_boxes_of_one_layer_with_their_poses(
     find.find()
     done()
     find.more.find_places()
-    wait_for(lambda: viewer.layers[-1].name == "3 matches in slide_BF.tif" and not find.view.is_busy)
-    layer = viewer.layers[-1]
+    name = "3 matches in slide_BF.tif"
+    wait_for(lambda: name in viewer.layers and not find.view.is_busy)
+    layer = viewer.layers[name]
     assert isinstance(layer, Shapes)
     assert list(layer.features["rank"]) == [1, 2, 3]
     assert (layer.features["confidence"] > 0.9).all()
