@@ -309,7 +309,7 @@ class ShownHit:
     def colours(self) -> tuple[str, str]:
         """Colour of the match box and of its text."""
         if self.picture.is_bright:
-            return _BOX_ON_BRIGHT, "black"
+            return _BOX_ON_BRIGHT, "black" if self.view == "beside" else _BOX_ON_DARK  # half transparent
         return _BOX_ON_DARK, _BOX_ON_DARK
 
 
