@@ -370,7 +370,7 @@ class Tour:
         return stopped[0] - start
 
     def _wait_for_hit(self, widget, rank: int) -> None:
-        wait(lambda: shows_hit(self.viewer, widget, rank))
+        wait(lambda: shows_hit(self.viewer, widget, rank) and not widget.view.is_busy)
 
 
 def index_quietly() -> Path:

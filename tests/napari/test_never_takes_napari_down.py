@@ -273,7 +273,7 @@ MONKEYS = int(os.environ.get("CMRIR_MONKEYS", "0"))
 ACTIONS = 200
 
 
-def run_program(program, *arguments, binding=None, token=""):
+def run_program(program, *arguments, binding=None, token="", timeout=280):
     environment = os.environ | {"LIBGL_ALWAYS_SOFTWARE": "1", "TOKEN": token}
     if binding is not None:
         environment["QT_API"] = binding
@@ -283,7 +283,7 @@ def run_program(program, *arguments, binding=None, token=""):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=timeout,
     )
 
 
@@ -310,11 +310,12 @@ def test_layers_are_removed_at_once(binding):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1600)
 @pytest.mark.parametrize("seed", range(MONKEYS))
 def test_napari_lives_through_random_actions(repository_path, pairs_folder, seed):
     token = uuid.uuid4().hex
     query = pairs_folder / "sample-000_SHG.tif"
-    ended = run_program(MONKEY, repository_path, query, seed, ACTIONS, token=token)
+    ended = run_program(MONKEY, repository_path, query, seed, ACTIONS, token=token, timeout=1500)
     assert (ended.returncode, "ALIVE left: []" in ended.stdout) == (0, True), (
         ended.stdout[-600:] + ended.stderr[-6000:]
     )
