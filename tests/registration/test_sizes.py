@@ -58,7 +58,8 @@ def test_poses_are_those_of_each_field_alone(side, high_pass_px):
         assert pose.score == pytest.approx(alone.score, abs=1e-5)
         assert pose.runner_up == pytest.approx(alone.runner_up, abs=1e-4)
         assert pose.rotation_degrees == pytest.approx(alone.rotation_degrees, abs=1e-3)
-        assert pose.centre == pytest.approx(alone.centre, abs=1e-3)
+        # px; a peak is flat: at equal scores, sums in another order move it by 0.002 on some processors
+        assert pose.centre == pytest.approx(alone.centre, abs=0.01)
     best = max(fields, key=lambda field: together[field].score)
     assert best == 1
     assert together[best].centre == pytest.approx((20 + (side - 1) / 2, 40 + (side - 1) / 2), abs=0.2)

@@ -115,7 +115,10 @@ class FindWidget(ScrolledDock):
             " it is searched as soon as it is drawn"
         )
         self.what = WrappedLabel("The part of the image that Find searches for")
-        self.each = QCheckBox()
+        self.each = QCheckBox("each region")
+        self.each.setToolTip(
+            "Search for each by itself, in one job; a list above the hits chooses whose to show"
+        )
         self.each.hide()
         self.modality = QComboBox()
         self.modality.setAccessibleName("Modality")

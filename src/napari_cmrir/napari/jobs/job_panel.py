@@ -68,6 +68,7 @@ class JobPanel(QWidget):
         self.bar.setToolTip("How far the work has come")
         self.message = WrappedLabel()
         self._buttons = buttons = QHBoxLayout()
+        buttons.setSpacing(4)  # five of them fit into a narrow dock
         buttons.addWidget(self.start_button, 1)
         buttons.addWidget(self.stop_button, 1)
         layout = QVBoxLayout(self)
