@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region
 
-__all__ = ["as_stored", "in_squares", "polygon_bounds", "polygon_region"]
+__all__ = ["as_stored", "in_squares", "mask_bounds", "polygon_bounds", "polygon_region"]
 
 _DRAWN = 2**22
 """Pixels drawn at once: scikit-image holds two 64-bit coordinates per pixel, so at most 64 MiB."""
@@ -53,11 +53,37 @@ def polygon_region(points: ArrayLike, shape: tuple[int, ...]) -> tuple[Region, N
         part = mask[start : start + band]
         y, x = (corners - (top + start, left)).T
         part[polygon(y, x, part.shape)] = True  # type: ignore[no-untyped-call]
+    bounds = mask_bounds(mask)
+    if bounds is None:
+        raise InputError("The region holds no pixel of the image; draw it larger.")
+    (first_row, first_column), (end_row, end_column) = bounds
+    mask = mask[first_row:end_row, first_column:end_column]
+    return Region.from_rectangle(top + first_row, left + first_column, *mask.shape), mask
+
+
+def mask_bounds(mask: NDArray[np.bool_]) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Find the bounding box of the pixels that are True.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, (y, x)
+
+    Returns
+    -------
+    first, end : tuple of two int
+        (y, x) of the first pixel, and of the pixel after the last; ``None`` instead if no pixel is True.
+
+    Examples
+    --------
+    >>> mask_bounds(np.eye(5, dtype=bool)[1:4])
+    ((0, 1), (3, 4))
+    >>> mask_bounds(np.zeros((2, 2), bool)) is None
+    True
+    """
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
-        raise InputError("The region holds no pixel of the image; draw it larger.")
-    mask = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return Region.from_rectangle(top + int(rows[0]), left + int(columns[0]), *mask.shape), mask
+        return None
+    return (int(rows[0]), int(columns[0])), (int(rows[-1]) + 1, int(columns[-1]) + 1)
 
 
 def polygon_bounds(

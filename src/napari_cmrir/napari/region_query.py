@@ -14,7 +14,7 @@ from qtpy.QtCore import Signal
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region
-from napari_cmrir.images.polygons import polygon_bounds
+from napari_cmrir.images.polygons import mask_bounds, polygon_bounds
 from napari_cmrir.napari.coordinates import ImageSnapshot, Plane, map_points, plane_of
 from napari_cmrir.napari.form_fields import LayerCombo
 from napari_cmrir.napari.hit_placement import Placement
@@ -108,7 +108,7 @@ class LabelOutline:
         from scipy.ndimage import affine_transform
 
         inside = np.asarray(self.data[self.where]) == self.label
-        there = _bounds(inside)
+        there = mask_bounds(inside)
         if there is not None:
             (top, left), (bottom, right) = there
             corners = np.array([(y - 0.5, x - 0.5) for y in (top, bottom) for x in (left, right)])
@@ -121,7 +121,7 @@ class LabelOutline:
                 first = self.matrix[:, :2] @ low + self.matrix[:, 2] - (top - 1, left - 1)
                 size = tuple((end - low).tolist())
                 mask = affine_transform(part, self.matrix[:, :2], first, output_shape=size, order=0) > 0
-                own = _bounds(mask)
+                own = mask_bounds(mask)
                 if own is not None:
                     (top, left), (bottom, right) = own
                     return (int(low[0]) + top, int(low[1]) + left), mask[top:bottom, left:right]
@@ -138,14 +138,6 @@ class LabelOutline:
     def labels(self) -> list[int]:
         """All labels of the plane, without the background."""
         return [int(label) for label in np.unique(np.asarray(self.data[self.where])) if label]
-
-
-def _bounds(mask: NDArray[np.bool_]) -> tuple[tuple[int, int], tuple[int, int]] | None:
-    """First pixel, and pixel after the last, of a mask; ``None`` if it is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return None
-    return (int(rows[0]), int(columns[0])), (int(rows[-1]) + 1, int(columns[-1]) + 1)
 
 
 def outline_of(layer: Shapes | Labels, image: Image, dims: Dims) -> Outline | LabelOutline:

@@ -131,9 +131,7 @@ Answer = tuple[Query, Found | InputError]
 """One of several queries, and what it has found, or why it could not be searched."""
 
 
-def find_each(
-    queries: Sequence[Query], *, each_label: bool = False
-) -> Job[list[tuple[Query, Found | InputError]]]:
+def find_each(queries: Sequence[Query], *, each_label: bool = False) -> Job[list[Answer]]:
     """Search a repository with several queries, one after another; the model is loaded once.
 
     Parameters
