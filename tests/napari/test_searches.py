@@ -1,6 +1,7 @@
 """The dock Find region beyond one drawn shape: labels, several searches, all matches, large images."""
 
 import csv
+import threading
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from napari_cmrir.images.readers import read_image
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
 from napari_cmrir.napari.contributions import write_hits
+from napari_cmrir.napari.pictures import read_picture
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.repository import open_repository
 from napari_cmrir.representations.base import load_model
@@ -31,7 +33,7 @@ def find(viewer, repository_path, query_layer, wait_for):
 
 @pytest.fixture
 def done(find, wait_for):
-    """Wait until the search is over, and its best hit shown."""
+    """Wait until the search is over and its hits are listed; layers may still be to come."""
 
     def wait():
         wait_for(lambda: not find.panel.is_running)
@@ -179,6 +181,35 @@ def test_all_matches_in_a_slide_are_boxes_of_one_layer_with_their_poses(
     assert len((tmp_path / "places.csv").read_text().splitlines()) == 4
     find.view.remove.click()
     wait_for(lambda: layer not in viewer.layers and not find.view.is_busy)
+
+
+def test_matches_found_before_the_hit_is_drawn_are_shown_when_it_is(
+    viewer, find, query_layer, wait_for, monkeypatch
+):
+    """The hit's image lies on a slow disk."""
+    may_read = threading.Event()
+
+    def read_slowly(*arguments):
+        may_read.wait()
+        return read_picture(*arguments)
+
+    monkeypatch.setattr("napari_cmrir.napari.hit_view.read_picture", read_slowly)
+    find.image.choose(query_layer)
+    find.find()
+    wait_for(lambda: not find.panel.is_running)
+    find.more.find_places()
+    try:
+        wait_for(lambda: "boxes of one layer" in find.panel.message.text())
+        assert list(viewer.layers) == [query_layer]
+    finally:
+        may_read.set()
+    wait_for(lambda: len(viewer.layers) == 4 and not find.view.is_busy)
+    image, box, places = viewer.layers[1:]
+    assert places.name.endswith(f"in {image.name.partition(' · ')[2]}")
+    assert (box.visible, places.visible) == (False, True)
+    find.view.how.setCurrentIndex(1)  # the places lay where the hit was
+    wait_for(lambda: places not in viewer.layers and not find.view.is_busy)
+    assert box.visible
 
 
 def test_a_large_image_is_opened_lazily_and_only_its_region_is_read_for_a_search(

@@ -296,13 +296,10 @@ class AddedLayers(QObject):
         self._take([*steps, self._select_other])
 
     def show_places(self, places: Sequence[Hit]) -> None:
-        """Show all places of the shown hit's image in one layer, and the whole image.
+        """Show all places of the shown hit's image in one layer, once the hit is drawn."""
+        self._turns.add([partial(self._show_places, places)])
 
-        Parameters
-        ----------
-        places : sequence of Hit
-            Best first.
-        """
+    def _show_places(self, places: Sequence[Hit]) -> None:
         shown, layers = self._shown, self._present(self._hit)
         if shown is not None and shown.hit.image == places[0].image and len(layers) == 2:
             self.show_others([partial(_make_places, shown, places)])

@@ -246,7 +246,7 @@ class HitView(QWidget):
         self._found: Found | None = None
         self._picture: tuple[Hit, Picture] | None = None
         self._unread: list[str] = []
-        self._has_places = False
+        self._places: Sequence[Hit] = ()  # of the chosen hit's image, if they were looked for
         self._make_fields()
         self._lay_out()
         self._thumbnails = StreamWorker(self)
@@ -302,16 +302,20 @@ class HitView(QWidget):
             raise InputError("No hit is chosen; press Find, and choose a hit.")
         return hit
 
-    def show_places(self, places: Sequence[Hit]) -> None:
-        """Show all places of the shown hit's image that match, until another hit or view is chosen.
+    def show_places(self, rank: int, places: Sequence[Hit]) -> None:
+        """Choose a hit, and show all places of its image that match, until another hit or view is chosen.
 
         Parameters
         ----------
+        rank : int
+            Of the hit.
         places : sequence of Hit
             Best first.
         """
-        self._has_places = True
-        self.added.show_places(places)
+        self.list.choose(rank)
+        self._places = places
+        if self._picture is not None and self._picture[0].rank == rank:
+            self.added.show_places(places)
 
     def clear(self) -> None:
         """Remove the layers of the hits, and no others, and forget the hits."""
@@ -432,6 +436,7 @@ class HitView(QWidget):
         if hit is not None:
             self._enable()
             self._explanations.forget()
+            self._places = ()
             self.added.show_others(())
             self._pictures.ask(partial(_read, hit))
 
@@ -442,6 +447,8 @@ class HitView(QWidget):
     def _show_picture(self, read: tuple[Hit, Picture]) -> None:
         self._picture = read
         self._show_chosen()
+        if self._places:
+            self.added.show_places(self._places)
 
     def _tell_unreadable(self, reason: str) -> None:
         if self._picture is None:  # no hit of this search was shown yet
@@ -458,7 +465,8 @@ class HitView(QWidget):
 
     def _look_otherwise(self) -> None:
         self.blink.setChecked(False)
-        if self._has_places:  # they lie where the hit was
+        if self._places:  # they lie where the hit was
+            self._places = ()
             self.added.show_others(())
         self._enable()
         self._show_chosen()
@@ -479,7 +487,7 @@ class HitView(QWidget):
         if self._found is None:
             return
         self.how.setCurrentIndex(1)
-        self._has_places = False
+        self._places = ()
         self.added.show_others(explanation.layers(self._found.query.placement, self._found.region))
         self.told.emit(explanation.sentence)
 

@@ -391,9 +391,10 @@ class MoreButton(QPushButton):
         if found is None or not found.result.hits:
             self._refuse("There is no hit yet; press Find, and choose the hit whose image to look through.")
             return
-        arguments = found.query.repository, found.result, dock.view.chosen(), found.query.settings
+        hit = dock.view.chosen()
+        arguments = found.query.repository, found.result, hit, found.query.settings
         job = partial(in_worker_process, tasks.find_places, *arguments)
-        dock.panel.run("Looking for all matches", job, self._show_places)
+        dock.panel.run("Looking for all matches", job, partial(self._show_places, found, hit))
 
     def find_open_images(self) -> None:
         """Search for each open image of the chosen modality, whole."""
@@ -440,8 +441,11 @@ class MoreButton(QPushButton):
         self._dock.panel.tell(f"Opening {path.name} …")
         self._opening.ask(partial(open_large, path))
 
-    def _show_places(self, places: tuple[Hit, ...]) -> None:
-        self._dock.view.show_places(places)
+    def _show_places(self, found: Found, hit: Hit, places: tuple[Hit, ...]) -> None:
+        if self._dock.view.found is not found:
+            self._refuse("The hits have changed since; choose the one to look through again.")
+            return
+        self._dock.view.show_places(hit.rank, places)
         count = f"{len(places)} match{'' if len(places) == 1 else 'es'}"
         self._dock.panel.tell(f"{count} in {Path(places[0].image).name}, boxes of one layer.")
 
