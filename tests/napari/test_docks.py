@@ -23,6 +23,8 @@ from qtpy.QtWidgets import (
     QComboBox,
     QDockWidget,
     QLineEdit,
+    QPushButton,
+    QScrollArea,
     QSlider,
 )
 
@@ -171,6 +173,25 @@ def test_a_dock_fits_beside_others_into_a_small_window(dock, widget_class):
     least = dock(widget_class).minimumSizeHint()
     assert least.width() <= 400
     assert least.height() <= 200
+
+
+def test_a_new_dock_cuts_nothing_off_and_shows_its_main_button_in_a_small_window(
+    viewer, pairs_folder, wait_for
+):
+    """Its fields are wider once napari's style, the labels' column and the found pairs are there."""
+    viewer.window._qt_window.resize(1366, 768)
+    viewer.window._qt_window.show()
+    model = open_dock(viewer, "model")
+    model.pairs.folder.set_paths(pairs_folder)
+    wait_for(lambda: "pairs found" in model.pairs.found.text())
+    area = model.findChild(QScrollArea)
+    wait_for(lambda: area.viewport().width() >= model.content.minimumSizeHint().width())
+    assert model.content.width() == area.viewport().width()
+    start = model.panel.findChild(QPushButton)
+    assert start.text() == "&Train"
+    below = start.mapTo(area.viewport(), QPoint(0, start.height()))
+    assert below.y() <= area.viewport().height()
+    assert model.minutes.height() < 2.5 * model.minutes.fontMetrics().height()  # one line, not room for three
 
 
 def test_two_viewers_do_not_touch_each_other(make_napari_viewer, repository_path):

@@ -166,6 +166,35 @@ def draw():
 def draw_with_napari():
     viewer.add_shapes([[[9, 9], [9, 80], [80, 80], [80, 9]]], shape_type="rectangle")
 
+def paint():
+    painted = np.zeros(pixels.shape, int)
+    for label in (1, 2):
+        y, x = chance.randint(0, 60), chance.randint(0, 60)
+        painted[y : y + 50, x : x + 40] = label
+    viewer.add_labels(painted).selected_label = chance.choice([1, 2, 3])
+
+def each():
+    widget = finder()
+    if not widget.each.isHidden():
+        widget.each.toggle()
+
+def choose_region():
+    layers = [layer for layer in viewer.layers if isinstance(layer, napari.layers.Shapes) and layer.nshapes]
+    if layers:
+        layer = viewer.layers.selection.active = chance.choice(layers)
+        layer.selected_data = {chance.randrange(layer.nshapes)}
+
+def choose_answer():
+    widget = finder().answers
+    if widget.count():
+        widget.setCurrentIndex(chance.randrange(widget.count()))
+
+def places():
+    finder().more.find_places()
+
+def open_images():
+    finder().more.find_open_images()
+
 def choose():
     widget = finder().view.list
     if widget.count():
@@ -226,7 +255,7 @@ def wait():
 actions = [draw] * 4 + [find] * 8 + [wait] * 8 + [choose] * 4 + [add] * 3 + [
     draw_with_napari, press("explain"), press("explain"), press("keep"), press("keep"), press("remove"),
     press("remove"), press("blink"), look, blend, switch, switch, close, delete, delete, hide, grid, zoom,
-    whole, cancel,
+    whole, cancel, paint, each, choose_region, choose_region, choose_answer, places, places, open_images,
 ]
 add()
 for number in range(count):

@@ -216,10 +216,17 @@ class _Area(QScrollArea):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setWidget(content)
 
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
+        """Ask for a new width when the content's may have changed, which Qt tells no outer layout."""
+        changes = QEvent.Type.LayoutRequest, QEvent.Type.Resize
+        if watched is self.widget() and event.type() in changes:
+            self.updateGeometry()
+        return bool(super().eventFilter(watched, event))
+
     def minimumSizeHint(self) -> QSize:  # noqa: N802
         """Return the smallest size that cuts nothing off."""
-        width = self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width()
-        return QSize(width, super().minimumSizeHint().height())
+        bar = max(self.verticalScrollBar().sizeHint().width(), self.width() - self.viewport().width())
+        return QSize(self.widget().minimumSizeHint().width() + bar, super().minimumSizeHint().height())
 
 
 class ScrolledDock(Dock):

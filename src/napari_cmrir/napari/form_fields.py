@@ -9,10 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-from qtpy.QtCore import QEvent, QObject, Qt, QUrl, Signal
-from qtpy.QtGui import QDesktopServices, QImage, QKeySequence, QPainter, QPalette, QPixmap
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QUrl, Signal
+from qtpy.QtGui import QDesktopServices, QKeySequence, QPainter, QPalette
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractItemView,
@@ -33,7 +31,7 @@ from qtpy.QtWidgets import (
 if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Layer
-    from qtpy.QtGui import QDragEnterEvent, QDropEvent
+    from qtpy.QtGui import QDragEnterEvent, QDropEvent, QResizeEvent
 
     from napari_cmrir.napari.summaries import KnownModalities
 
@@ -45,7 +43,6 @@ __all__ = [
     "WrappedLabel",
     "add_key_hints",
     "align_labels",
-    "as_pixmap",
     "draw_hint",
     "guard_wheel",
     "heading",
@@ -55,20 +52,6 @@ __all__ = [
 
 
 _MARGIN = 12
-
-
-def as_pixmap(pixels: NDArray[np.uint8]) -> QPixmap:
-    """Convert an array of pixels to a picture.
-
-    Parameters
-    ----------
-    pixels : ndarray, (y, x, 3), uint8
-        Red, green and blue.
-    """
-    height, width = pixels.shape[:2]
-    data = np.ascontiguousarray(pixels)
-    image = QImage(data.data, width, height, 3 * width, QImage.Format.Format_RGB888)
-    return QPixmap.fromImage(image.copy())
 
 
 def draw_hint(view: QAbstractItemView, text: str) -> None:
@@ -127,6 +110,19 @@ class WrappedLabel(QLabel):
     def text(self) -> str:
         """Return the text without the marks where it may be broken."""
         return self._said
+
+    def sizeHint(self) -> QSize:  # noqa: N802
+        """Return the height of the text at the label's width; Qt would guess a narrow label of many lines."""
+        hint = super().sizeHint()
+        if self.width() > hint.width():
+            hint.setHeight(self.heightForWidth(self.width()))
+        return hint
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802
+        """Ask for the height that the text needs at the new width."""
+        super().resizeEvent(event)
+        if event.size().width() != event.oldSize().width():
+            self.updateGeometry()
 
 
 def align_labels(content: QWidget) -> None:

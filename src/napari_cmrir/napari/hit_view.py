@@ -28,12 +28,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.napari.form_fields import as_pixmap, draw_hint
+from napari_cmrir.napari.form_fields import draw_hint
 from napari_cmrir.napari.hit_files import ExportButton
 from napari_cmrir.napari.hit_layers import AddedLayers, Shown, explain
 from napari_cmrir.napari.hit_placement import ShownHit, View, degrees
 from napari_cmrir.napari.jobs.workers import DebouncedQuery, StreamWorker
-from napari_cmrir.napari.pictures import Picture, Thumbnail, read_picture, thumbnails
+from napari_cmrir.napari.pictures import Picture, Thumbnail, as_pixmap, read_picture, thumbnails
 from napari_cmrir.search.settings import untried
 
 if TYPE_CHECKING:

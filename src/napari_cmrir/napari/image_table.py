@@ -14,9 +14,9 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, QSize, QSortF
 from qtpy.QtGui import QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QTableWidget, QTableWidgetItem
 
-from napari_cmrir.napari.form_fields import as_pixmap, draw_hint
+from napari_cmrir.napari.form_fields import draw_hint
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
-from napari_cmrir.napari.pictures import comir_thumbnails
+from napari_cmrir.napari.pictures import as_pixmap, comir_thumbnails
 
 if TYPE_CHECKING:
     import numpy as np

@@ -149,7 +149,6 @@ class ModelWidget(ScrolledDock):
         how.addWidget(QLabel("steps"))
         how.addWidget(self.steps, 1)
         form = QFormLayout()
-        form.addRow("Method", self.method)
         form.addRow("Preset", how)
         form.addRow("", self.minutes)
         form.addRow("Save as", self.output)
@@ -157,6 +156,7 @@ class ModelWidget(ScrolledDock):
         seldom = QWidget()
         folded = QFormLayout(seldom)
         folded.setContentsMargins(0, 0, 0, 0)
+        folded.addRow("Method", self.method)
         folded.addRow("Seed", self.seed)
         folded.addRow("", self.previews)
         self._own_rows = {method: QWidget() for method in self.own_forms}

@@ -22,8 +22,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.napari.form_fields import PathEdit, as_pixmap, draw_hint
+from napari_cmrir.napari.form_fields import PathEdit, draw_hint
 from napari_cmrir.napari.jobs.workers import DebouncedQuery
+from napari_cmrir.napari.pictures import as_pixmap
 
 if TYPE_CHECKING:
     import numpy as np

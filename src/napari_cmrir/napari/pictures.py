@@ -13,6 +13,7 @@ from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
+from qtpy.QtGui import QImage, QPixmap
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region, cut
@@ -28,6 +29,7 @@ __all__ = [
     "LazyLevel",
     "Picture",
     "Thumbnail",
+    "as_pixmap",
     "comir_thumbnails",
     "cut_thumbnails",
     "open_large",
@@ -325,3 +327,17 @@ def _thumbnail(comir: Path, side: int) -> NDArray[np.uint8] | None:
     whole = Region.whole(plane.shape)
     small, _ = cut(plane[..., np.newaxis], whole, pixel_step=max(1.0, max(plane.shape) / side))
     return np.repeat(small, 3, axis=2)
+
+
+def as_pixmap(pixels: NDArray[np.uint8]) -> QPixmap:
+    """Convert an array of pixels to a picture.
+
+    Parameters
+    ----------
+    pixels : ndarray, (y, x, 3), uint8
+        Red, green and blue.
+    """
+    height, width = pixels.shape[:2]
+    data = np.ascontiguousarray(pixels)
+    image = QImage(data.data, width, height, 3 * width, QImage.Format.Format_RGB888)
+    return QPixmap.fromImage(image.copy())
