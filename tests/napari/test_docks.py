@@ -18,10 +18,12 @@ from qtpy.QtGui import (
 )
 from qtpy.QtWidgets import (
     QAbstractButton,
+    QAbstractItemView,
     QAbstractSpinBox,
     QApplication,
     QComboBox,
     QDockWidget,
+    QLabel,
     QLineEdit,
     QPushButton,
     QScrollArea,
@@ -192,6 +194,44 @@ def test_a_new_dock_cuts_nothing_off_and_shows_its_main_button_in_a_small_window
     below = start.mapTo(area.viewport(), QPoint(0, start.height()))
     assert below.y() <= area.viewport().height()
     assert model.minutes.height() < 2.5 * model.minutes.fontMetrics().height()  # one line, not room for three
+
+
+def relative_luminance(colours):
+    """Of sRGB colours of 0 to 255 (WCAG 2.2)."""
+    shares = np.asarray(colours) / 255
+    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+def contrast(widget):
+    """Of what a widget draws against its most frequent colour."""
+    image = widget.grab().toImage()
+    seen = [image.pixelColor(x, y).getRgb()[:3] for y in range(image.height()) for x in range(image.width())]
+    colours, counts = np.unique(seen, axis=0, return_counts=True)
+    luminance = relative_luminance(colours) + 0.05
+    ground = luminance[counts.argmax()]
+    return float((np.maximum(luminance, ground) / np.minimum(luminance, ground)).max())
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_every_text_is_dark_enough_against_its_background(viewer, theme, qtbot):
+    """4.5 : 1 (WCAG 2.2, 1.4.3), which leaves out what is disabled."""
+    assert relative_luminance([255, 255, 255]) == pytest.approx(1)
+    assert (relative_luminance([119, 119, 119]) + 0.05) * 4.48 == pytest.approx(1.05, rel=1e-3)
+    viewer.theme = theme
+    viewer.window._qt_window.resize(1366, 768)
+    viewer.window._qt_window.show()
+    poor = {}
+    for name in ("model", "index", "find"):
+        widget = open_dock(viewer, name)
+        qtbot.waitUntil(widget.isVisible)
+        QApplication.processEvents()
+        for part in widget.findChildren(QLabel) + fields(widget) + widget.findChildren(QAbstractItemView):
+            text = part.currentText() if isinstance(part, QComboBox) else getattr(part, "text", str)()
+            is_said = text or getattr(part, "placeholderText", str)() or isinstance(part, QAbstractItemView)
+            if is_said and part.isVisible() and part.isEnabled() and contrast(part) < 4.5:
+                poor[name, text or part.accessibleName() or type(part).__name__] = contrast(part)
+    assert not poor
 
 
 def test_two_viewers_do_not_touch_each_other(make_napari_viewer, repository_path):

@@ -126,13 +126,7 @@ class WrappedLabel(QLabel):
 
 
 def align_labels(content: QWidget) -> None:
-    """Give the labels of all forms of a dock the same width, so that their fields form one column.
-
-    Parameters
-    ----------
-    content : QWidget
-        What holds the forms.
-    """
+    """Give the labels of all forms in a widget the same width, so that their fields form one column."""
     labels = []
     for form in content.findChildren(QFormLayout):
         items = (form.itemAt(row, QFormLayout.ItemRole.LabelRole) for row in range(form.rowCount()))
@@ -476,6 +470,14 @@ class _PathLine(QLineEdit):
         super().__init__()
         self.setAcceptDrops(True)
         self.setMinimumWidth(60)
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.StyleChange:  # Qt's placeholder is too pale to read: 2.8 : 1
+            pale = (palette := self.palette()).color(QPalette.ColorRole.Text)
+            pale.setAlphaF(0.75)
+            palette.setColor(QPalette.ColorRole.PlaceholderText, pale)
+            self.setPalette(palette)
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802
         if event.mimeData().hasUrls():
