@@ -10,7 +10,7 @@ from pathlib import Path
 from npe2 import PluginManager
 
 WIDGETS = ["1. CoMIR model", "2. Index images", "3. Find region"]
-SAMPLES = ["tissue-pair", "tissue-folder", "ready-search"]
+SAMPLES = ["tissue-pair", "tissue-folder", "ready-search", "published-pair"]
 
 
 def main() -> None:

@@ -75,7 +75,7 @@ def test_the_package_carries_the_manifest_of_the_top_level():
     assert (PACKAGE / "napari.yaml").samefile(ROOT / "napari.yaml")
 
 
-def test_napari_is_offered_three_widgets_and_three_samples(manifest):
+def test_napari_is_offered_three_widgets_and_four_samples(manifest):
     widgets = [widget.display_name for widget in manifest.contributions.widgets]
     samples = {sample.key: sample.display_name for sample in manifest.contributions.sample_data}
     assert manifest.display_name == "CoMIR Image Retrieval"
@@ -84,6 +84,7 @@ def test_napari_is_offered_three_widgets_and_three_samples(manifest):
         "tissue-pair": "Tissue, one brightfield and SHG pair (generated)",
         "tissue-folder": "Tissue, twelve brightfield images to index (generated)",
         "ready-search": "Ready to search, an SHG image and an indexed folder (generated)",
+        "published-pair": "Real tissue, the paper's pairs of SHG and brightfield (a download)",
     }
 
 

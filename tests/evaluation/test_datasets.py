@@ -1,11 +1,7 @@
 import hashlib
 import io
-import json
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import numpy as np
 import pytest
 import tifffile
 
@@ -13,83 +9,6 @@ from napari_cmrir import jobs
 from napari_cmrir.errors import InputError
 from napari_cmrir.evaluation.datasets import fetch_dataset, place_image
 from napari_cmrir.images.discovery import find_pairs
-
-
-def tiff(value, colours):
-    buffer = io.BytesIO()
-    pixels = np.full((300, 280, 3) if colours else (300, 280), value, np.uint8)
-    tifffile.imwrite(buffer, pixels, photometric="rgb" if colours else "minisblack")
-    return buffer.getvalue()
-
-
-def archive():
-    names = [
-        *(f"BioData/TrainSet/1B_A{i}_{m}.tif" for i in (2, 5) for m in ("SHG", "BF")),
-        *(f"BioData/TestSet/{t}_1B_B1_{m}.tif" for t in "RT" for m in ("SHG", "BF")),
-        "BioData/TestSet/metadata.csv",
-        "../evil_SHG.tif",
-        "__MACOSX/TrainSet/._1B_A2_SHG.tif",
-    ]
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as file:
-        for value, name in enumerate(names):
-            file.writestr(name, tiff(value, name.endswith("_BF.tif")))
-    return buffer.getvalue()
-
-
-class Record(ThreadingHTTPServer):
-    """A server with the interface of Zenodo that holds one record of one file."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.content = archive()
-        self.checksum = "md5:" + hashlib.md5(self.content).hexdigest()
-        self.cut_after = None
-        self.asked = []
-        self.address = f"http://127.0.0.1:{self.server_port}"
-
-
-class Answer(BaseHTTPRequestHandler):
-    def do_GET(self):
-        server = self.server
-        server.asked.append((self.path, self.headers.get("Range")))
-        if self.path == "/api/records/3874362":
-            link = f"{server.address}/api/records/3874362/files/HighRes_Splits.zip/content"
-            file = {"key": "HighRes_Splits.zip", "checksum": server.checksum, "links": {"self": link}}
-            about = {"license": {"id": "cc-by-4.0"}}
-            self.reply(200, json.dumps({"id": 3874362, "files": [file], "metadata": about}).encode())
-        elif self.path == "/api/records/5557568":
-            files = []
-            for name in ("Zurich_patches.zip", "Balvan_patches.zip"):
-                link = f"{server.address}/api/records/5557568/files/{name}/content"
-                files.append({"key": name, "checksum": server.checksum, "links": {"self": link}})
-            self.reply(200, json.dumps({"id": 5557568, "files": files, "metadata": {}}).encode())
-        elif self.path.endswith("Zurich_patches.zip/content"):
-            self.reply(200, server.content)
-        elif self.path.endswith("HighRes_Splits.zip/content"):
-            start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
-            self.reply(206 if start else 200, server.content[start:], server.cut_after)
-        else:
-            self.send_error(404)
-
-    def reply(self, status, content, cut_after=None):
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[:cut_after])
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def record():
-    with Record() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 def fetch(record, folder):
@@ -161,8 +80,8 @@ def test_a_damaged_file_is_fetched_again(record, tmp_path):
     assert (tmp_path / "downloads" / "HighRes_Splits.zip").read_bytes() == record.content
 
 
-def test_without_network_one_sentence_says_so(tmp_path):
-    with Record() as gone:
+def test_without_network_one_sentence_says_so(record, tmp_path):
+    with type(record)() as gone:
         address = gone.address
     with pytest.raises(InputError, match=r"127\.0\.0\.1:\d+ cannot be reached; check the network"):
         jobs.run(fetch_dataset(tmp_path, server=address))
@@ -187,7 +106,7 @@ def test_a_data_set_of_patches_is_one_archive_with_a_folder_for_each_modality(re
         for letter in "AB":
             for kind in "RT":
                 name = f"Zurich_patches/fold1/patch_tlevel2/{letter}/test/zh5_03_02_{kind}.tif"
-                file.writestr(name, tiff(9, letter == "B"))
+                file.writestr(name, record.tiff(9, letter == "B"))
         file.writestr("Zurich_patches/fold1/patch_tlevel2/info_test.csv", "Filename")
     record.content = buffer.getvalue()
     record.checksum = "md5:" + hashlib.md5(record.content).hexdigest()

@@ -48,6 +48,24 @@ def test_the_pair_opens_from_the_menu(viewer, cache, wait_for):
     assert np.ptp(shg.data) > 100
 
 
+def test_real_tissue_is_downloaded_beside_the_window(viewer, cache, record, notifications, wait_for):
+    assert sample_data.published_pair(record.address) == []
+    wait_for(lambda: len(viewer.layers) == 2 and notifications)
+    bf, shg = viewer.layers
+    assert (bf.name, bf.rgb, shg.name, shg.rgb) == ("1B_A2 BF", True, "1B_A2 SHG", False)
+    assert (shg.data[0, 0], bf.data[0, 0].tolist()) == (0, [1, 1, 1])
+    assert str(cache / "shg_bf") in notifications[-1][1]
+    assert len(find_pairs([cache / "shg_bf" / "train"], ("SHG", "BF"))) == 2
+
+
+def test_without_a_network_a_sentence_says_where_real_tissue_is(viewer, cache, notifications, wait_for):
+    sample_data.published_pair("http://127.0.0.1:9")
+    wait_for(lambda: notifications)
+    assert [severity for severity, _ in notifications] == ["warning"]
+    assert "https://doi.org/10.5281/zenodo.3874362 elsewhere" in notifications[0][1]
+    assert not viewer.layers
+
+
 def test_the_folder_opens_from_the_menu_and_says_where_it_lies(
     viewer, cache, notifications, wait_for, monkeypatch
 ):

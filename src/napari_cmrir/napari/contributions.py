@@ -21,6 +21,7 @@ __all__ = [
     "get_repository_reader",
     "load_sample_model",
     "new_region",
+    "published_pair",
     "ready_search",
     "tissue_folder",
     "tissue_pair",
@@ -250,6 +251,55 @@ def ready_search() -> list[LayerData]:
     return [(pixels, {"name": "SHG to find", "gamma": 0.6, "metadata": metadata}, "image")]
 
 
+def published_pair(server: str | None = None) -> list[LayerData]:
+    """Download the published pairs of the paper's tissue to the user's cache, once, and open the first.
+
+    In a window a worker downloads them, with a bar in napari's activity dock; the layers are added when they
+    are there. Without a network a sentence says how to get them.
+
+    Parameters
+    ----------
+    server : str, optional
+        As of `evaluation.datasets.fetch_dataset`.
+
+    Returns
+    -------
+    list of LayerData
+        The SHG and the brightfield image of a tissue core; nothing yet in a window.
+
+    Raises
+    ------
+    InputError
+        As `evaluation.datasets.fetch_dataset`, where no napari is open; a window warns.
+    """
+    viewer = _current_viewer()
+    if viewer is None:
+        return run(_fetch_pair(server))
+
+    def show(found: list[LayerData]) -> None:
+        for pixels, keywords, _ in found:
+            viewer.add_image(pixels, **keywords)
+        _tell(f"All pairs of real tissue, to index and to train on, lie in folders of {_cache() / 'shg_bf'}")
+
+    _do("Downloading tissue", partial(_fetch_pair, server), lambda _: None, show)
+    return []
+
+
+def _fetch_pair(server: str | None) -> Job[list[LayerData]]:
+    """Download the data set, and read its first pair."""
+    from napari_cmrir.evaluation.datasets import fetch_dataset
+    from napari_cmrir.images.discovery import find_pairs
+    from napari_cmrir.images.readers import read_pair
+
+    dataset = yield from fetch_dataset(_cache() / "shg_bf", server=server)
+    pair = find_pairs(dataset.folder / max(dataset.parts, key=dataset.parts.__getitem__), ("SHG", "BF"))[0]
+    shg, bf = read_pair(pair)
+    return [
+        (bf, {"name": f"{pair.identifier} BF", "rgb": True}, "image"),
+        (shg[..., 0], {"name": f"{pair.identifier} SHG"}, "image"),
+    ]
+
+
 def _open_beside(viewer: napari.Viewer, metadata: dict[str, Any]) -> None:
     """Open Find region, and draw the sample's region, once the sample's layer is there."""
     from qtpy.QtCore import QTimer
@@ -319,19 +369,38 @@ def _do(
         on_returned(run(make(), on_yielded))
         return
     from napari.qt.threading import create_worker
+    from napari.utils.notifications import show_warning
 
     from napari_cmrir.napari.jobs.workers import ClosingWorker, Titled
 
     worker = create_worker(
         Titled(title, _iterate), make, _worker_class=ClosingWorker, _progress={"total": 0, "desc": title}
     )
-    worker.yielded.connect(on_yielded)
-    worker.returned.connect(on_returned)
+
+    def note(yielded: Any) -> None:
+        if isinstance(yielded, Progress) and yielded.unit == "MB":
+            total = "" if yielded.total is None else f" of {yielded.total:.0f}"
+            worker.pbar.set_description(f"{title}: {yielded.done:.0f}{total} MB")
+        on_yielded(yielded)
+
+    def end(ended: tuple[Any, InputError | None]) -> None:
+        returned, error = ended
+        if error is None:
+            on_returned(returned)
+        else:
+            show_warning(str(error))
+
+    worker.yielded.connect(note)
+    worker.returned.connect(end)
     worker.start()
 
 
-def _iterate(make: Callable[[], Generator[Any, None, Any]]) -> Generator[Any, None, Any]:
-    return (yield from make())
+def _iterate(make: Callable[[], Generator[Any, None, Any]]) -> Generator[Any, None, tuple[Any, Any]]:
+    """Return what a job returns, and its error, which napari would show with its traceback."""
+    try:
+        return (yield from make()), None
+    except InputError as error:
+        return None, error
 
 
 def _write_and_read(folder: Path) -> Generator[tuple[int, NDArray[Any], NDArray[Any]] | None, None, None]:
