@@ -63,7 +63,7 @@ def main() -> None:
         virtual = not os.environ.get("DISPLAY")
         system_packages.require(missing_packages(virtual), "A napari viewer")
         if virtual:
-            command = ["xvfb-run", "--auto-servernum", "--server-args=-screen 0 1600x1200x24", *command]
+            command = ["xvfb-run", "--auto-servernum", "--server-args=-screen 0 1920x1200x24", *command]
     os.execvp(command[0], command)
 
 
