@@ -178,7 +178,7 @@ def test_a_dock_fits_beside_others_into_a_small_window(dock, widget_class):
 
 
 def test_a_new_dock_cuts_nothing_off_and_shows_its_main_button_in_a_small_window(
-    viewer, pairs_folder, wait_for
+    viewer, pairs_folder, tmp_path, wait_for
 ):
     """Its fields are wider once napari's style, the labels' column and the found pairs are there."""
     viewer.window._qt_window.resize(1366, 768)
@@ -194,6 +194,12 @@ def test_a_new_dock_cuts_nothing_off_and_shows_its_main_button_in_a_small_window
     below = start.mapTo(area.viewport(), QPoint(0, start.height()))
     assert below.y() <= area.viewport().height()
     assert model.minutes.height() < 2.5 * model.minutes.fontMetrics().height()  # one line, not room for three
+    model.output.set_paths(tmp_path / "model.safetensors")
+    model.train()
+    low = QPoint(0, model.plot.height())
+    wait_for(lambda: 0 < model.plot.mapTo(area.viewport(), low).y() <= area.viewport().height())
+    model.panel.stop()
+    wait_for(lambda: not model.panel.is_running)
 
 
 def relative_luminance(colours):

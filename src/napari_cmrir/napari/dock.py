@@ -248,7 +248,20 @@ class ScrolledDock(Dock):
         self.content = QWidget()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(_Area(self.content))
+        self._area = _Area(self.content)
+        layout.addWidget(self._area)
+        self._revealing = QTimer(self)
+        self._revealing.setSingleShot(True)
+        self._revealing.timeout.connect(self._reveal)
+        self._revealed = self.content
+
+    def reveal(self, widget: QWidget) -> None:
+        """Scroll to a part of the content, once it is laid out."""
+        self._revealed = widget
+        self._revealing.start(0)
+
+    def _reveal(self) -> None:
+        self._area.ensureWidgetVisible(self._revealed, 0, 0)
 
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802
         """Join the tabs of the other docks once napari has put the widget into a dock."""

@@ -231,6 +231,7 @@ class ModelWidget(ScrolledDock):
             return
         self.plot.clear()
         self.plot.show()
+        self.reveal(self.plot)
         method = self.method.currentText()
         self._training = pairs, self.pairs.names, settings, output, method
         job = partial(_train, *self._training, self._resumes())
