@@ -266,6 +266,32 @@ def drop(line, *paths):
     QApplication.sendEvent(line, let_go)
 
 
+def test_a_repository_that_was_proposed_last_time_gives_way_to_that_of_another_folder(
+    qtbot, pairs_folder, model_path, tmp_path, wait_for
+):
+    def proposed(images=None):
+        dock = IndexWidget(ViewerModel())
+        qtbot.addWidget(dock)
+        if images is not None:
+            dock.images.set_paths(images)
+        wait_for(lambda: "images found" in dock.found.text())
+        return dock
+
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("sample-000_BF.tif", "sample-001_BF.tif"):
+        (other / name).write_bytes((pairs_folder / name).read_bytes())
+    first = proposed(pairs_folder).output.path
+    again = proposed()
+    assert again.output.path == first
+    again.images.set_paths(other)
+    wait_for(lambda: again.output.path == look_at_images([other], None).repository)
+    again.output.set_paths(first)  # chosen: to add images to it
+    again.images.set_paths(pairs_folder / "sample-002_BF.tif")
+    wait_for(lambda: "1 image found" in again.found.text())
+    assert again.output.path == first
+
+
 def test_files_and_folders_are_dropped(dock, pairs_folder, model_path, repository_path, wait_for):
     model, index, find = (dock(widget_class) for widget_class in DOCKS)
     drop(model.use.load.line, model_path)

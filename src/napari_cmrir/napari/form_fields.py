@@ -300,14 +300,14 @@ class PathEdit(QWidget):
         return self.line.text() in ("", self._proposed)
 
     def propose(self, path: Path) -> None:
-        """Propose a path, unless the user has chosen another.
+        """Propose a path, unless the user has chosen another, be it in the last session.
 
         Parameters
         ----------
         path : Path
             The path to propose.
         """
-        if self.is_free:
+        if self.is_free or self.line.text() == str(path):
             self._proposed = str(path)
             self.line.setText(self._proposed)
 
