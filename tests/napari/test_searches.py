@@ -175,6 +175,10 @@ def test_all_matches_in_a_slide_are_boxes_of_one_layer_with_their_poses(
     for box, (y, x) in zip(layer.data, layer.features[["y", "x"]].to_numpy(), strict=True):
         np.testing.assert_allclose(box.mean(axis=0), (y, x), atol=1e-6)
         assert Region.from_corners(box).height == pytest.approx(128, abs=1e-3)
+    at_edge = [y < 64 + 0.35 * 128 for y in layer.features["y"]]  # its text is on the canvas, not on tissue
+    blue, black = (0, 0x6C / 255, 1, 1), (0, 0, 0, 1)
+    np.testing.assert_allclose(layer.text.color.array, [blue if one else black for one in at_edge], atol=1e-6)
+    assert sorted(at_edge) == [False, False, True]
     image = viewer.layers["1 · slide_BF.tif"]
     np.testing.assert_allclose(layer.data_to_world((5, 6)), image.data_to_world((5, 6)))
     write_hits(str(tmp_path / "places.csv"), [layer.as_layer_data_tuple()])

@@ -124,7 +124,6 @@ def _layer(name: str, placement: Placement, pixels: NDArray[Any], keywords: dict
 def _make_places(shown: ShownHit, places: Sequence[Hit]) -> Shapes:
     """Make the layer of all places of a shown hit's image, a box and a row of features each."""
     boxes = [place.box if shown.view == "beside" else shown.placement.points(place.box) for place in places]
-    edge, text = shown.colours
     features = hit_features(places)
     features["label"] = [f"{place.rank}:  {place.confidence:.0%}" for place in places]
     return Shapes(
@@ -132,8 +131,13 @@ def _make_places(shown: ShownHit, places: Sequence[Hit]) -> Shapes:
         shape_type="polygon",
         name=f"{len(places)} matches in {shown.name.partition(' · ')[2]}",
         features=features,
-        text={"string": "{label}", "color": text, "anchor": "upper_left", "size": 12},
-        edge_color=edge,
+        text={
+            "string": "{label}",
+            "color": [shown.text_colour(place.box) for place in places],
+            "anchor": "upper_left",
+            "size": 12,
+        },
+        edge_color=shown.colours[0],
         face_color="transparent",
         opacity=1,
         metadata={"napari-cmrir": {"is_result": True, "hits": [place.as_dict() for place in places]}},

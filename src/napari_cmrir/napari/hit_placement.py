@@ -216,7 +216,8 @@ class Placement:
 View = Literal["beside", "registered"]
 
 _BOX_ON_BRIGHT, _BOX_ON_DARK = "#0022cc", "#00d5ff"
-_TEXT = "#006cff"  # 4.6 : 1 on white and on black: above the image it is on the canvas
+_TEXT_AT_EDGE = "#006cff"  # 4.6 : 1 on white and on black
+_TEXT_ROOM = 0.35  # for the text above a box, in heights of the box
 _EDGE = 2.5  # screen px: seen beside the tissue, and no more than its outline
 
 
@@ -309,9 +310,15 @@ class ShownHit:
     @property
     def colours(self) -> tuple[str, str]:
         """Colour of the match box and of its text."""
-        if self.picture.is_bright:
-            return _BOX_ON_BRIGHT, _TEXT if self.view == "beside" else _BOX_ON_DARK  # half transparent
-        return _BOX_ON_DARK, _BOX_ON_DARK
+        return _BOX_ON_BRIGHT if self.picture.is_bright else _BOX_ON_DARK, self.text_colour(self.hit.box)
+
+    def text_colour(self, box: NDArray[np.float64]) -> str:
+        """Colour of the text above a box on the hit's image; at an edge it lies on the canvas."""
+        if not self.picture.is_bright or self.view == "registered":  # half transparent
+            return _BOX_ON_DARK
+        first, last = box.min(axis=0), box.max(axis=0)
+        is_inside = first[0] > _TEXT_ROOM * (last[0] - first[0]) and first[1] > 0
+        return "black" if is_inside else _TEXT_AT_EDGE
 
 
 def hit_features(hits: Sequence[Hit]) -> dict[str, list[Any]]:
