@@ -1,5 +1,6 @@
 """What holds for all three docks."""
 
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -234,6 +235,9 @@ def test_every_text_is_dark_enough_against_its_background(viewer, theme, qtbot):
         QApplication.processEvents()
         for part in widget.findChildren(QLabel) + fields(widget) + widget.findChildren(QAbstractItemView):
             text = part.currentText() if isinstance(part, QComboBox) else getattr(part, "text", str)()
+            if "<a " in text:  # its links alone
+                style = re.match("<style>.*</style>", text)[0]
+                part.setText(style + " ".join(re.findall("<a .*?</a>", text)))
             is_said = text or getattr(part, "placeholderText", str)() or isinstance(part, QAbstractItemView)
             if is_said and part.isVisible() and part.isEnabled() and contrast(part) < 4.5:
                 poor[name, text or part.accessibleName() or type(part).__name__] = contrast(part)

@@ -261,7 +261,7 @@ class ScrolledDock(Dock):
         self._revealing.start(0)
 
     def _reveal(self) -> None:
-        self._area.ensureWidgetVisible(self._revealed, 0, 0)
+        self._area.ensureWidgetVisible(self._revealed, 0, 2 * self.fontMetrics().height())
 
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802
         """Join the tabs of the other docks once napari has put the widget into a dock."""

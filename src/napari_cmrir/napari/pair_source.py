@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QEvent, Qt, Signal
+from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -53,7 +54,6 @@ _SOURCES = (
     "Two folders, not aligned",
     "Two layers, by landmarks",
 )
-_LINK = "<style>a { color: #3f8ae0 }</style>"  # readable on both themes; Qt's own blue is not on dark
 _STEPS = (
     "You have <b>aligned pairs</b>: choose their folder, then press Train."
     f" No pairs? <a href='{_NOT_ALIGNED}'>Find them in two folders</a>, or"
@@ -72,6 +72,24 @@ _OVERFITS = (
     "A model of one pair overfits: it knows this tissue, and little else; ten pairs or more are better."
 )
 _MOST_PIXELS = 2**27  # of an image that landmarks are set on: 400 MB as RGB; a larger one is opened by napari
+
+
+class _Steps(QLabel):
+    """What to do first; links have the colour of the text, as no blue can be read in both themes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.show_html(html)
+
+    def show_html(self, html: str) -> None:
+        self._html = html
+        colour = self.palette().color(QPalette.ColorRole.WindowText).name()
+        self.setText(f"<style>a {{ color: {colour} }}</style>{html}")
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.StyleChange:
+            self.show_html(self._html)
 
 
 class PairSource(QWidget):
@@ -105,7 +123,7 @@ class PairSource(QWidget):
         self.source.setToolTip(
             "Where the image pairs come from; those of two folders that are not aligned are found first"
         )
-        self.steps = QLabel(_LINK + _STEPS[_FOLDER])
+        self.steps = _Steps(_STEPS[_FOLDER])
         self.steps.setWordWrap(True)
         self.steps.setToolTip("Where to begin with what you have; a link chooses another source")
         self.folder = PathEdit(
@@ -303,7 +321,7 @@ class PairSource(QWidget):
     def _show_source(self, source: int) -> None:
         for one, row in self._rows.items():
             row.setVisible(one == source)
-        self.steps.setText(_LINK + _STEPS[source])
+        self.steps.show_html(_STEPS[source])
 
     def _look_at_layers(self) -> None:
         if self.source.currentIndex() == _LAYERS:
