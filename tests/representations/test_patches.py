@@ -19,15 +19,12 @@ def smooth_pair(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     return image[None], torch.stack((image, image, image))
 
 
-@pytest.mark.parametrize(("height", "free"), [(300, 0.0), (300, 45.0), (84, 0.0), (84, 45.0)])
-def test_turning_the_second_patch_back_gives_the_first(
-    height: int, free: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also of a pair in which a patch of 64 px, 91 px across, cannot be turned by any angle."""
+@pytest.mark.parametrize("free", [0.0, 45.0])
+def test_turning_the_second_patch_back_gives_the_first(free: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "napari_cmrir.representations.comir.training.patches.vary", lambda patches, *_: patches
     )
-    sampler = PatchSampler([smooth_pair(height, 260)], 64, free, seed=1)
+    sampler = PatchSampler([smooth_pair(300, 260)], 64, free, seed=1)
     first, second, turned = sampler.draw(16)
     back = rotate(second, -turned)
     inside = circular_mask(60)
@@ -43,9 +40,8 @@ def test_same_seed_same_patches_and_another_seed_others() -> None:
     assert not torch.equal(one[0], other[0])
 
 
-def test_images_much_smaller_than_a_patch_are_turned_by_quarters_only() -> None:
-    first, _, turned = PatchSampler([smooth_pair(48, 90)], 64, 45.0, seed=0).draw(12)
-    assert first.shape == (12, 1, 64, 64)
+def test_images_hardly_larger_than_a_patch_are_turned_by_quarters_only() -> None:
+    _, _, turned = PatchSampler([smooth_pair(70, 70)], 64, 45.0, seed=0).draw(12)
     assert (turned % 90 == 0).all()
 
 

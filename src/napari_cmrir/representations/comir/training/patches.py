@@ -15,9 +15,6 @@ __all__ = ["PatchBatch", "PatchSampler", "circular_mask", "local_circles", "rota
 # Random windows per patch, of which the one of most contrast is cut: fewer patches show empty glass. More
 # would bias training to a few places; not measured.
 _CANDIDATES = 3
-# A patch of a small pair is shrunk no further than this to be turned freely. Pairs cut to what two turned
-# images share are small: docs/pairing.md compares what is found with it and without.
-_SMALLEST_SCALE = 0.75
 
 
 class PatchSampler:
@@ -91,17 +88,14 @@ class PatchSampler:
         turned = 90.0 * torch.randint(4, (count,), generator=g) + free
         scale = torch.exp((torch.rand(count, generator=g) * 2 - 1) * 0.1 * self.variation)  # within 10 %
         flip = torch.rand(count, generator=g) < 0.5
-        extents = torch.maximum(_turned_side(angle), _turned_side(angle + turned))
         windows, pick = [], -1
         for i in range(count):
             pick = self._pick(pick if i % 2 else -1)
-            first, second, shrunk = self._window(pick, float(scale[i]), float(extents[i]))
-            windows.append((first, second))
-            if shrunk:
-                scale[i] = shrunk
-            else:  # turned by quarters, which reflects no pixel into the patch
-                angle[i] = (angle[i] / 90).round() * 90
-                turned[i] = (turned[i] / 90).round() * 90
+            windows.append(self._window(pick, float(scale[i])))
+        # A window too small to be turned in is turned by quarters, which reflects no pixel into the patch.
+        fits = torch.tensor([window_fits for _, _, window_fits in windows])
+        angle = torch.where(fits, angle, (angle / 90).round() * 90)
+        turned = torch.where(fits, turned, (turned / 90).round() * 90)
         seeds = torch.randint(2**62, (2,), generator=g).tolist()
         sides = ([w[0] for w in windows], [w[1] for w in windows])
         return PatchBatch(sides, angle, scale, flip, turned, (seeds[0], seeds[1]), self.size, self.variation)
@@ -113,24 +107,18 @@ class PatchSampler:
             return near[int(torch.randint(len(near), (1,), generator=self.generator))]
         return int(torch.multinomial(self._shares, 1, generator=self.generator))
 
-    def _window(self, pick: int, scale: float, extent: float) -> tuple[Tensor, Tensor, float]:
+    def _window(self, pick: int, scale: float) -> tuple[Tensor, Tensor, bool]:
         """Choose a square window at a random place of a pair, in both modalities.
 
-        A patch can be turned in it by any angle. Where the pair is too small for that, it can be turned by
-        the angle that is drawn, under which it is ``extent`` times as wide, after it is shrunk if need be.
-        The third result is the scale of the patch, or 0 if the pair is even smaller.
+        The third result is whether the window is large enough to turn the patch in it by any angle.
         """
         g = self.generator
         first, second = self.pairs[pick]
         height, width = first.shape[-2:]
         side = math.ceil(self.size * scale * math.sqrt(2)) + 2
-        least = min(height, width)
-        if side > least:
-            scale = min(scale, (least - 3) / (self.size * extent))
-            if scale < _SMALLEST_SCALE:
-                scale, side = 0.0, least
-            else:
-                side = math.ceil(self.size * scale * extent) + 2
+        fits = side <= min(height, width)
+        if not fits:
+            side = min(height, width)
         best, highest = (0, 0), -1.0
         for _ in range(_CANDIDATES):
             y = int(torch.randint(height - side + 1, (1,), generator=g))
@@ -141,7 +129,7 @@ class PatchSampler:
             if contrast > highest:
                 best, highest = (y, x), contrast
         y, x = best
-        return first[:, y : y + side, x : x + side], second[:, y : y + side, x : x + side], scale
+        return first[:, y : y + side, x : x + side], second[:, y : y + side, x : x + side], fits
 
 
 @dataclass(frozen=True)
@@ -184,12 +172,6 @@ class PatchBatch:
         angle = self.angle + side * self.turned
         patches = sample(stacked, angle, ratio / largest, self.flip, self.size)
         return vary(patches, torch.Generator().manual_seed(self.seeds[side]), self.variation)
-
-
-def _turned_side(degrees: Tensor) -> Tensor:
-    """Side of the upright square around a turned square of side 1."""
-    radians = torch.deg2rad(degrees)
-    return radians.cos().abs() + radians.sin().abs()
 
 
 def _pad(window: Tensor, side: int) -> Tensor:
