@@ -145,6 +145,13 @@ def normalise(x: Tensor, mean: Tensor, variance: Tensor, epsilon: float, out: Te
         out[part] = F.batch_norm(x[part], mean, variance, training=False, eps=epsilon)
 
 
+@cache
+def _has_fast_bfloat16() -> bool:
+    """Whether oneDNN convolves in bfloat16 here: it needs AVX-512 or AVX-NE-CONVERT."""
+    supported = private_op("ops.mkldnn._is_mkldnn_bf16_supported")
+    return supported is not None and bool(supported())
+
+
 class Scratch:
     """Memory for the intermediate results of a few images.
 
@@ -175,10 +182,11 @@ class Scratch:
     def active(self, seen: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """Scale, shift and rectify each channel.
 
-        In bfloat16 oneDNN does all three in one pass, as a 1 x 1 convolution with one channel per group.
+        In bfloat16 oneDNN does all three in one pass, as a 1 x 1 convolution with one channel per group, on
+        processors that it supports.
         """
-        convolve = private_op("ops.mkldnn._convolution_pointwise")
-        if convolve is not None and seen.dtype == torch.bfloat16 and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        convolve = private_op("ops.mkldnn._convolution_pointwise") if _has_fast_bfloat16() else None
+        if convolve is not None and seen.dtype == torch.bfloat16:
             whole = self.first(seen).copy_(seen)
             kernel, each = scale[:, None, None, None], len(scale)
             active: Tensor = convolve(whole, kernel, shift, [0, 0], [1, 1], [1, 1], each, "relu", [], "")
