@@ -16,6 +16,8 @@ from napari_cmrir.jobs import Job, Progress, run
 if TYPE_CHECKING:
     import napari
 
+    from napari_cmrir.napari.jobs.workers import JobResult
+
 __all__ = [
     "find_region",
     "get_repository_reader",
@@ -371,6 +373,7 @@ def _do(
     from napari.qt.threading import create_worker
     from napari.utils.notifications import show_warning
 
+    from napari_cmrir.napari.jobs.job_panel import in_units
     from napari_cmrir.napari.jobs.workers import ClosingWorker, Titled
 
     worker = create_worker(
@@ -378,29 +381,29 @@ def _do(
     )
 
     def note(yielded: Any) -> None:
-        if isinstance(yielded, Progress) and yielded.unit == "MB":
-            total = "" if yielded.total is None else f" of {yielded.total:.0f}"
-            worker.pbar.set_description(f"{title}: {yielded.done:.0f}{total} MB")
+        if isinstance(yielded, Progress) and (count := in_units(yielded)):
+            worker.pbar.set_description(f"{title}: {count}")
         on_yielded(yielded)
 
-    def end(ended: tuple[Any, InputError | None]) -> None:
-        returned, error = ended
-        if error is None:
-            on_returned(returned)
+    def end(ended: JobResult) -> None:
+        if ended.refusal is None:
+            on_returned(ended.result)
         else:
-            show_warning(str(error))
+            show_warning(str(ended.refusal))
 
     worker.yielded.connect(note)
     worker.returned.connect(end)
     worker.start()
 
 
-def _iterate(make: Callable[[], Generator[Any, None, Any]]) -> Generator[Any, None, tuple[Any, Any]]:
-    """Return what a job returns, and its error, which napari would show with its traceback."""
+def _iterate(make: Callable[[], Generator[Any, None, Any]]) -> Generator[Any, None, JobResult]:
+    """Return how a job ended; napari would show an error with its traceback."""
+    from napari_cmrir.napari.jobs.workers import JobResult
+
     try:
-        return (yield from make()), None
+        return JobResult((yield from make()))
     except InputError as error:
-        return None, error
+        return JobResult(refusal=error)
 
 
 def _write_and_read(folder: Path) -> Generator[tuple[int, NDArray[Any], NDArray[Any]] | None, None, None]:

@@ -474,7 +474,8 @@ class _PathLine(QLineEdit):
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802
         super().changeEvent(event)
         if event.type() == QEvent.Type.StyleChange:  # Qt's placeholder is too pale to read: 2.8 : 1
-            pale = (palette := self.palette()).color(QPalette.ColorRole.Text)
+            palette = self.palette()
+            pale = palette.color(QPalette.ColorRole.Text)
             pale.setAlphaF(0.75)
             palette.setColor(QPalette.ColorRole.PlaceholderText, pale)
             self.setPalette(palette)

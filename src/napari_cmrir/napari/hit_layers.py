@@ -137,7 +137,7 @@ def _make_places(shown: ShownHit, places: Sequence[Hit]) -> Shapes:
             "anchor": "upper_left",
             "size": 12,
         },
-        edge_color=shown.colours[0],
+        edge_color=shown.edge_colour,
         face_color="transparent",
         opacity=1,
         metadata={"napari-cmrir": {"is_result": True, "hits": [place.as_dict() for place in places]}},

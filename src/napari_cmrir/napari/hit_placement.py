@@ -308,9 +308,9 @@ class ShownHit:
         return hit_features([self.hit])
 
     @property
-    def colours(self) -> tuple[str, str]:
-        """Colour of the match box and of its text."""
-        return _BOX_ON_BRIGHT if self.picture.is_bright else _BOX_ON_DARK, self.text_colour(self.hit.box)
+    def edge_colour(self) -> str:
+        """Colour of the match box."""
+        return _BOX_ON_BRIGHT if self.picture.is_bright else _BOX_ON_DARK
 
     def text_colour(self, box: NDArray[np.float64]) -> str:
         """Colour of the text above a box on the hit's image; at an edge it lies on the canvas."""
@@ -376,7 +376,6 @@ def make_box(shown: ShownHit) -> Shapes:
     shown : ShownHit
         The hit.
     """
-    edge, text = shown.colours
     return Shapes(
         [shown.box],
         shape_type=shown.shape_type,
@@ -385,11 +384,11 @@ def make_box(shown: ShownHit) -> Shapes:
         text={
             "string": "{label}",
             "visible": False,  # until `show_text`: drawing the first characters takes napari long
-            "color": text,
+            "color": shown.text_colour(shown.hit.box),
             "anchor": "upper_left",  # drawn above the box
             "size": 12,
         },
-        edge_color=edge,
+        edge_color=shown.edge_colour,
         face_color="transparent",
         opacity=1,
         edge_width=line_width(np.array(shown.picture.levels[0].shape[:2])),
@@ -488,12 +487,12 @@ def _change_transform(layer: Image | Shapes, transform: dict[str, Any]) -> None:
 
 def _change_box(layer: Shapes, shown: ShownHit) -> None:
     layer.data = [(shown.box, shown.shape_type)]
-    layer.edge_color = shown.colours[0]
+    layer.edge_color = shown.edge_colour
 
 
 def _change_text(layer: Shapes, shown: ShownHit) -> None:
     layer.features = shown.features
-    layer.text.color = shown.colours[1]
+    layer.text.color = shown.text_colour(shown.hit.box)
     show_text(layer, shown)
     layer.refresh_text()
     layer.name, layer.metadata = f"{shown.name} · match", shown.metadata

@@ -32,7 +32,7 @@ from napari_cmrir.napari.jobs.workers import (
     started,
 )
 
-__all__ = ["JobPanel", "TrainingPlot"]
+__all__ = ["JobPanel", "TrainingPlot", "in_units"]
 
 _ESTIMATE_SECONDS = 3.0  # before this, the pace is too uncertain for an estimate
 _BAR_STEPS = 1000
@@ -185,7 +185,9 @@ class JobPanel(QWidget):
             self.bar.setValue(round(_BAR_STEPS * min(share, 1.0)))
         else:
             self.bar.setRange(0, 0)
-        self.tell(" · ".join(filter(None, [_count(progress), self._clock.left(progress), progress.message])))
+        self.tell(
+            " · ".join(filter(None, [in_units(progress), self._clock.left(progress), progress.message]))
+        )
         self.progressed.emit(progress)
 
     def _keep_outcome(self, outcome: JobResult) -> None:
@@ -244,7 +246,8 @@ class _Clock:
         return f"{seconds:.0f} s left" if seconds < 90 else f"{seconds / 60:.0f} min left"
 
 
-def _count(progress: Progress) -> str:
+def in_units(progress: Progress) -> str:
+    """Say how much is done of what is to do, as ``"3 of 12 images"``; nothing while the total is unknown."""
     if not progress.total:
         return ""
     return f"{progress.done:.0f} of {progress.total:.0f} {progress.unit}"
