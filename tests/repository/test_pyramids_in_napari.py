@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from qtpy.QtCore import QMimeData, QPoint, Qt, QUrl
+from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
 from qtpy.QtGui import QDropEvent
 
 from napari_cmrir.repository.pyramids import open_level, write_pyramid
@@ -21,7 +21,7 @@ def drop(viewer, path):
     dropped = QMimeData()
     dropped.setUrls([QUrl.fromLocalFile(str(path))])
     button, keys = Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
-    event = QDropEvent(QPoint(5, 5), Qt.DropAction.CopyAction, dropped, button, keys)
+    event = QDropEvent(QPointF(5, 5), Qt.DropAction.CopyAction, dropped, button, keys)
     viewer.window._qt_viewer.dropEvent(event)
 
 
