@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -16,10 +16,12 @@ from napari_cmrir.errors import InputError
 __all__ = [
     "HIGH_PASS_PX",
     "PAIR_PATTERN",
+    "SCORE_WEIGHTS",
     "SETTINGS_VERSION",
     "FittedValues",
     "ReadingSettings",
     "RegistrationSettings",
+    "ScoreWeights",
     "Settings",
     "dump_settings",
     "fitted_values",
@@ -161,7 +163,8 @@ def fitted_values(subject: str) -> FittedValues:
 
     Parameters
     ----------
-    subject : {"confidence", "wrong_score_prior", "fine_scores", "contrast", "likeness"}
+    subject : {"confidence", "wrong_score_prior", "fine_scores", "starter_fine_scores", "contrast",
+        "likeness"}
 
     Returns
     -------
@@ -232,6 +235,35 @@ HIGH_PASS_PX = 16.0
 Training minimises its loss on CoMIRs under this filter, so a search compares CoMIRs under the same filter.
 The value 16 is not measured; a larger one keeps coarser structure, which agrees more often by chance.
 """
+
+
+class ScoreWeights(NamedTuple):
+    """Weights of the terms of a registration score; their sum is brought to 1.
+
+    Parameters
+    ----------
+    correlation, band, directions : float
+        Of the correlation, of that of the finest band, and of the agreement of gradient directions.
+
+    Examples
+    --------
+    >>> ScoreWeights.fitted("fine_scores")
+    ScoreWeights(correlation=1.0, band=1.0, directions=2.0)
+    """
+
+    correlation: float
+    band: float
+    directions: float
+
+    @classmethod
+    def fitted(cls, subject: str) -> ScoreWeights:
+        """Read the weights of a subject of `fitted_values`."""
+        values = fitted_values(subject).values
+        return cls(*(values[f"{term}_weight"] for term in ("correlation", "band", "gradient")))
+
+
+SCORE_WEIGHTS = ScoreWeights.fitted("fine_scores")
+"""Weights of models that were trained on pairs."""
 
 
 class RegistrationSettings(Settings):

@@ -51,5 +51,7 @@ def test_settings_of_another_representation_are_refused(call, pairs, tmp_path):
     assert ended.status == 2
     assert "must be a multiple of 128 pixels" in ended.err
     ended = call(*ask, "--representation", "cyclegan", "--batch-size", 0)
-    assert re.search(r"'--batch-size': .*(greater than or equal to 1|x>=1)", ended.err)  # typer's words, by its version
+    assert re.search(
+        r"'--batch-size': .*(greater than or equal to 1|x>=1)", ended.err
+    )  # typer's words, by its version
     assert not list(tmp_path.iterdir())

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from napari_cmrir.registration.coarse_to_fine import FineScores, gradient_agreement
 from napari_cmrir.registration.correlation import high_pass, turn
-from napari_cmrir.registration.refinement import pose_scores, with_gradients
+from napari_cmrir.registration.refinement import FineScores, gradient_agreement, pose_scores, with_gradients
+from napari_cmrir.settings import ScoreWeights
 
 
 def texture(seed, side=96):
@@ -65,6 +65,24 @@ def test_pixels_outside_the_mask_change_nothing():
 def test_too_little_overlap_stays_minus_infinity():
     poses = torch.tensor([[0.0, -40.0, 47.5]])
     assert scores_of(texture(5), torch.ones(96, 96), texture(5)[None], poses)[0].item() == -math.inf
+
+
+def test_a_score_is_the_weighted_mean_of_its_terms():
+    fields, mask = torch.stack([texture(0), texture(1)]), torch.ones(96, 96)
+    poses = torch.tensor([[0.0, 47.5, 47.5], [10.0, 60.0, 47.5]])
+    correlations = pose_scores(fields[0], mask, fields, poses, 0.5)
+
+    def made(weights):
+        fine = FineScores(fields[0], mask, 2, weights)
+        features = fine.of_fields(fields, with_gradients(fields))
+        return fine, (correlations, poses, features)
+
+    fine, asked = made(ScoreWeights(2, 0, 1))
+    terms = fine.terms(*asked)
+    torch.testing.assert_close(terms[0], torch.ones(3), atol=0.01, rtol=0)
+    torch.testing.assert_close(fine.add_to(*asked), (2 * terms[:, 0] + terms[:, 2]) / 3)
+    alone, asked = made(ScoreWeights(1, 0, 0))
+    torch.testing.assert_close(alone.add_to(*asked), correlations)
 
 
 def test_gradient_agreement_equals_a_numpy_implementation():

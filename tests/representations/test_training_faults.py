@@ -152,7 +152,7 @@ def test_collapsed_comirs_restore_the_best_model(monkeypatch, pairs, settings) -
     assert note.startswith("Step 15: the CoMIRs have become flat; going back to step ")
     losses = {entry["step"]: entry["loss"] for entry in model.history}
     assert max(losses) == 30
-    assert losses[30] < losses[10]  # it goes on learning
+    assert np.mean([losses[step] for step in (20, 25, 30)]) < losses[5]  # it goes on learning
 
 
 def test_comirs_that_stay_flat_stop_the_training_with_the_best_model(monkeypatch, pairs, settings) -> None:

@@ -207,7 +207,14 @@ def _best(
     device = choose_device(settings.device)
     found: list[tuple[float, int, Matrix]] = []
     for mirrored in (False, True) if settings.mirror else (False,):
-        query = PreparedQuery(comir, mask, device, mirrored=mirrored, high_pass_px=model.high_pass_px)
+        query = PreparedQuery(
+            comir,
+            mask,
+            device,
+            mirrored=mirrored,
+            high_pass_px=model.high_pass_px,
+            score_weights=model.score_weights,
+        )
         poses = yield from register(query, fields, candidates, settings)
         found += [
             (pose.score, field, matrix_between(box_of(shape), query.corners(pose)))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_cmrir.registration.correlation import RotatedTemplates, high_pass, turn
-from napari_cmrir.settings import HIGH_PASS_PX, RegistrationSettings
+from napari_cmrir.settings import HIGH_PASS_PX, SCORE_WEIGHTS, RegistrationSettings, ScoreWeights
 
 __all__ = ["Pose", "PreparedQuery", "resized", "rotations", "scales"]
 
@@ -71,6 +71,8 @@ class PreparedQuery:
     high_pass_px : float
         Standard deviation of the `high_pass` before every comparison, in pixels of full resolution; 0
         compares the CoMIRs unfiltered. It must equal the model's.
+    score_weights : ScoreWeights
+        Weights of the terms of a score; the model's.
 
     Examples
     --------
@@ -88,8 +90,10 @@ class PreparedQuery:
         mirrored: bool = False,
         scale: float = 1.0,
         high_pass_px: float = HIGH_PASS_PX,
+        score_weights: ScoreWeights = SCORE_WEIGHTS,
     ) -> None:
-        self.mirrored, self.scale, self.high_pass_px = mirrored, scale, high_pass_px
+        self.mirrored, self.scale = mirrored, scale
+        self.high_pass_px, self.score_weights = high_pass_px, score_weights
         comir, mask = resized(comir, mask, scale)
         if mirrored:
             comir, mask = comir[..., ::-1].copy(), mask[..., ::-1].copy()

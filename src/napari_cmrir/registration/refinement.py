@@ -1,4 +1,4 @@
-"""Sub-pixel, sub-degree refinement of poses by Gauss-Newton steps on the correlation."""
+"""Sub-pixel refinement of poses by Gauss-Newton steps, and the scores of fine structures under a pose."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["POINTS_STEPPED", "Points", "pose_scores", "refine_poses", "with_gradients"]
+from napari_cmrir.registration.correlation import high_pass
+from napari_cmrir.settings import SCORE_WEIGHTS, ScoreWeights, fitted_values
+
+__all__ = [
+    "POINTS_STEPPED",
+    "FineScores",
+    "Points",
+    "gradient_agreement",
+    "pose_scores",
+    "refine_poses",
+    "with_gradients",
+]
 
 _POINTS_SCORED = 20_000  # pixels of the query that a final score samples; more cost time, not measured
 POINTS_STEPPED = 5_000
@@ -16,6 +27,12 @@ POINTS_STEPPED = 5_000
 
 A query took a third of the time after steps sampled 5,000 pixels and OpenCV filtered (commit 7ea2752).
 """
+
+_BAND_PX = fitted_values("fine_scores").values["band"]
+# Added to the product of two gradients' lengths (grey levels of 255 per pixel, squared), so that gradients
+# of rounding noise have no direction. Not measured.
+_GRADIENT_FLOOR = 0.05
+_FINE_SCORE_POINTS = 20_000  # pixels of the query that the fine scores sample; more cost time, not measured
 
 # Share of the diagonal added to the normal equations (Levenberg-Marquardt): it keeps a flat query's step
 # finite and slows convergence little. Not measured.
@@ -247,3 +264,151 @@ def with_gradients(fields: Tensor) -> Tensor:
     along_y = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
     along_x = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
     return torch.cat((fields, along_y, along_x), 1)
+
+
+class FineScores:
+    """Scores the fine structures of a query and of fields under known poses.
+
+    Registration finds a pose by blobs of some ten pixels. Blobs agree by chance more often than edges do, so
+    two scores of edges join the correlation: the zero-normalised correlation of the 2 px band, and the
+    agreement of gradient directions (after Pluim et al., "Image registration by maximization of combined
+    mutual information and gradient information", IEEE TMI 19, 2000, doi:10.1109/42.876307).
+    `benchmarks/fine_scores.py` compares them with other scores; docs/searching.md holds the table.
+
+    Parameters
+    ----------
+    query : (channel, h, w) float tensor
+        The query's high-passed CoMIR.
+    mask : (h, w) float tensor
+        1 where the query counts.
+    side : int
+        Side of a pixel, in pixels of the full resolution.
+    weights : ScoreWeights
+        Of the terms of a score.
+    """
+
+    def __init__(self, query: Tensor, mask: Tensor, side: int, weights: ScoreWeights = SCORE_WEIGHTS) -> None:
+        self._weights = torch.tensor(weights, device=query.device) / sum(weights)
+        self._channels = channels = len(query)
+        self._deviation = _BAND_PX / side
+        band = high_pass(query[None], mask, self._deviation)
+        # Pixels whose central differences see no pixel outside the mask.
+        inner = 1 - F.max_pool2d(1 - mask[None], 3, stride=1, padding=1)
+        features = torch.cat((band[0], with_gradients(query[None])[0, channels:], inner))
+        self._points = Points(features, mask, _FINE_SCORE_POINTS)
+
+    def of_fields(self, fields: Tensor, gradients: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Compute what the scores compare of fields.
+
+        Parameters
+        ----------
+        fields : (n, channel, y, x) float tensor
+            The fields' high-passed CoMIRs.
+        gradients : (n, 3 * channel, y, x) tensor
+            `with_gradients` of the fields.
+        sizes : (n, 2) tensor, optional
+            Height and width of each field, if they are padded to one size.
+
+        Returns
+        -------
+        (n, 3 * channel, y, x) tensor
+        """
+        features = gradients.clone()
+        if sizes is None:
+            features[:, : self._channels] = high_pass(fields, None, self._deviation)
+        else:
+            for feature, field, (height, width) in zip(features, fields, sizes.tolist(), strict=True):
+                own = (slice(None), slice(height), slice(width))
+                feature[: self._channels][own] = high_pass(field[own][None], None, self._deviation)[0]
+        return features
+
+    def add_to(self, scores: Tensor, poses: Tensor, features: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Average correlations with the two fine scores.
+
+        Parameters
+        ----------
+        scores, poses, features, sizes
+            As for `terms`.
+
+        Returns
+        -------
+        (n,) tensor
+            Weighted mean of the terms, in [-1, 1]; -inf where the correlation is -inf.
+        """
+        return (self.terms(scores, poses, features, sizes) * self._weights).sum(1)
+
+    def terms(self, scores: Tensor, poses: Tensor, features: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Give the terms of scores.
+
+        Parameters
+        ----------
+        scores : (n,) tensor
+            Correlation times overlap of each field.
+        poses : (n, 3) tensor
+            The pose in each field: degrees, and (y, x) of the query's centre.
+        features : (n, 3 * channel, y, x) tensor
+            See `of_fields`.
+        sizes : (n, 2) tensor, optional
+            As for `of_fields`.
+
+        Returns
+        -------
+        (n, 3) tensor
+            Correlation, correlation of the band, agreement of directions, each times the overlap.
+        """
+        seen, weight, _ = self._points.sample(features, poses, sizes)
+        query, inner = self._points.values[:-1], self._points.values[-1]
+        c = self._channels
+        overlap = weight.sum((1, 2)) / max(1, weight.shape[-1])
+        band = _correlation(query[:c], seen[:, :c], weight)
+        angle = torch.deg2rad(poses[:, 0])[:, None, None]
+        cos, sin = angle.cos(), angle.sin()
+        down, right = seen[:, c : 2 * c], seen[:, 2 * c :]  # along the field's axes
+        turned = (cos * down + sin * right, cos * right - sin * down)  # along the query's axes
+        directions = gradient_agreement((query[c : 2 * c], query[2 * c :]), turned, weight * inner)
+        return torch.stack((scores, band * overlap, directions * overlap), 1)
+
+
+def gradient_agreement(query: tuple[Tensor, Tensor], fields: tuple[Tensor, Tensor], weight: Tensor) -> Tensor:
+    """Compare the directions of gradients, each pair weighted by the shorter of its two gradients.
+
+    Parameters
+    ----------
+    query : two (channel, point) tensors
+        The query's gradients along y and x.
+    fields : two (n, channel, point) tensors
+        The fields' gradients at the same points and along the same axes.
+    weight : (n, 1, point) tensor
+        1 for points that count.
+
+    Returns
+    -------
+    (n,) tensor
+        Sum over the points of cos(2 * angle) times the shorter length, divided by the sum of the longer
+        lengths. It is 1 for equal gradients, -1 for perpendicular gradients of equal length, and about 0 by
+        chance. Opposite gradients agree, because contrast may differ between modalities.
+
+    Examples
+    --------
+    >>> along_y = torch.tensor([[1.0, 2.0]]), torch.zeros(1, 2)
+    >>> across = torch.zeros(1, 1, 2), torch.tensor([[[1.0, 4.0]]])
+    >>> round(gradient_agreement(along_y, across, torch.ones(1, 1, 2)).item(), 2)
+    -0.6
+    """
+    lengths = torch.hypot(*query), torch.hypot(*fields)
+    cosine = (query[0] * fields[0] + query[1] * fields[1]) / (lengths[0] * lengths[1] + _GRADIENT_FLOOR)
+    shorter, longer = torch.minimum(*lengths), torch.maximum(*lengths)
+    agreement = ((2 * cosine.square() - 1) * shorter * weight).sum((1, 2))  # cos(2a) = 2 cos(a)^2 - 1
+    return agreement / (longer * weight).sum((1, 2)).clamp_min(1e-6)
+
+
+def _correlation(query: Tensor, fields: Tensor, weight: Tensor) -> Tensor:
+    """Correlate (channel, point) with (n, channel, point), zero-normalised: (n,)."""
+    total = weight.sum(-1, keepdim=True).clamp_min(1)
+
+    def centred(values: Tensor) -> Tensor:
+        return (values - (values * weight).sum(-1, keepdim=True) / total) * weight
+
+    query, fields = centred(query[None]), centred(fields)
+    lengths = query.square().sum((1, 2)) * fields.square().sum((1, 2))
+    return (query * fields).sum((1, 2)) / lengths.sqrt().clamp_min(1e-6)

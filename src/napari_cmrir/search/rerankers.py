@@ -156,11 +156,17 @@ class SearchState:
         """The query, and its mirrored and resized variants if the settings ask for them."""
         from napari_cmrir.representations.devices import choose_device
 
-        device, high_pass_px = choose_device(self.settings.device), self.repository.model.high_pass_px
+        device, model = choose_device(self.settings.device), self.repository.model
         ways = product((False, True) if self.settings.mirror else (False,), scales(self.settings))
         return {
             way: PreparedQuery(
-                self.comir, self.mask, device, mirrored=way[0], scale=way[1], high_pass_px=high_pass_px
+                self.comir,
+                self.mask,
+                device,
+                mirrored=way[0],
+                scale=way[1],
+                high_pass_px=model.high_pass_px,
+                score_weights=model.score_weights,
             )
             for way in ways
         }
