@@ -78,7 +78,7 @@ def answer(model: Any, query: EvaluationQuery, repository: Repository, settings:
     right = next(n for n in range(len(repository)) if query.is_right(repository.image_name(n)))
     terms, signals, found = [], None, False
     for field in range(len(repository)):
-        stored = torch.from_numpy(repository.comir(field, prepared.fine)).float()[None]
+        stored = torch.tensor(repository.comir(field, prepared.fine)).float()[None]
         values = high_pass(stored, None, model.high_pass_px / side)
         y, x = ((place + 0.5) / side - 0.5 for place in poses[field].centre)
         pose = torch.tensor([[poses[field].rotation_degrees, y, x]])

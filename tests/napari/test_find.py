@@ -55,6 +55,13 @@ def choose(find, wait_for, viewer):
     return run
 
 
+def camera_and_canvas(viewer):
+    """Give the viewer's camera and the size of its canvas, px; napari 0.9 moved them."""
+    if hasattr(viewer, "scene"):
+        return viewer.scene.camera, np.array(viewer.canvas.size)
+    return viewer.camera, np.array(viewer._canvas_size)
+
+
 def names(viewer):
     return [layer.name for layer in viewer.layers]
 
@@ -107,11 +114,12 @@ def test_a_region_is_found_listed_and_the_best_hit_shown_with_its_box(
     assert (found.height, found.width) == pytest.approx((80, 72), abs=1e-3)
     assert image.extent.world[0, 1] > query_layer.extent.world[1, 1]  # beside, not on it
     in_view = np.array([*drawn.extent.world[:, -2:], *map(box.data_to_world, box.data[0])])
-    half = np.array(viewer.canvas.size) / viewer.scene.camera.zoom / 2
-    assert (np.abs(in_view - np.array(viewer.scene.camera.center[-2:])) < half).all()
+    camera, canvas = camera_and_canvas(viewer)
+    half = canvas / camera.zoom / 2
+    assert (np.abs(in_view - np.array(camera.center[-2:])) < half).all()
     assert np.ptp(in_view, axis=0).max() > half.min() / 2  # and not lost in a view of everything
     for layer in (drawn, box):  # edges are as wide on the screen, whatever the pixels' size and the zoom
-        assert layer.edge_width[0] * 0.5 * viewer.scene.camera.zoom == pytest.approx(2.5, rel=0.1)
+        assert layer.edge_width[0] * 0.5 * camera.zoom == pytest.approx(2.5, rel=0.1)
 
     assert listed.count() == 3
     for row, hit in enumerate(result.hits):
@@ -697,9 +705,9 @@ def test_the_explanation_of_a_hit_goes_with_it_and_a_new_region_shows_the_query_
     wait_for(lambda: find.view.found is not before and len(viewer.layers) == 4)
     wait_for(lambda: all(layer.visible for layer in viewer.layers) and not find.view.is_busy)
     find.view.added.toggle_whole()  # Shift-Z
-    low, high = np.array(viewer.scene.camera.center[-2:]), np.array(viewer.canvas.size)
+    camera, canvas = camera_and_canvas(viewer)
     everything = np.vstack([layer.extent.world[:, -2:] for layer in viewer.layers])
-    assert (np.abs(everything - low) <= high / viewer.scene.camera.zoom / 2).all()
+    assert (np.abs(everything - camera.center[-2:]) <= canvas / camera.zoom / 2).all()
 
 
 def test_a_reliable_looking_hit_of_a_blank_region_is_explained(find, search):

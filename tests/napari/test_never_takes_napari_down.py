@@ -31,6 +31,9 @@ def until(condition, seconds=100):
         assert time.monotonic() < end, "nothing happened"
         live(0.02)
 
+def grid_of(viewer):
+    return getattr(viewer, "canvas", viewer).grid  # napari 0.9 moved it
+
 viewer = napari.Viewer()
 live()
 """
@@ -88,12 +91,12 @@ for number in range(3):
         widget.view.list.choose(2)
         until(lambda: len(widget.view.added._results()) == 4 and not widget.view.is_busy)
     widget.view.remove.click()
-    viewer.canvas.grid.enabled = True
+    grid_of(viewer).enabled = True
     until(lambda: not widget.view.is_busy)
     assert region in viewer.layers, "the user's region is gone"
     assert not [layer for layer in viewer.layers if layer.metadata.get("napari-cmrir", {}).get("is_result")]
     live()
-    viewer.canvas.grid.enabled = False
+    grid_of(viewer).enabled = False
     other = viewer.add_image(np.zeros((64, 64)))
     live()
     viewer.layers.remove(other)
@@ -235,10 +238,10 @@ def hide():
         layer.visible = not layer.visible
 
 def grid():
-    viewer.canvas.grid.enabled = not viewer.canvas.grid.enabled
+    grid_of(viewer).enabled = not grid_of(viewer).enabled
 
 def zoom():
-    viewer.scene.camera.zoom *= chance.choice([0.5, 2])
+    getattr(viewer, "scene", viewer).camera.zoom *= chance.choice([0.5, 2])
 
 def whole():
     finder().view.added.toggle_whole()

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QUrl, Signal
 from qtpy.QtGui import QDesktopServices, QKeySequence, QPainter, QPalette
 from qtpy.QtWidgets import (
@@ -417,6 +418,8 @@ class LayerCombo(QComboBox):
         return bool(layer.metadata.get("napari-cmrir", {}).get("is_result", False))
 
     def _refresh(self, event: Any = None) -> None:
+        if not isalive(self):  # napari before 0.9 tells it of layers that go after it
+            return
         before = self.layer
         fitting = [layer for layer in self._viewer.layers if isinstance(layer, self._type)]
         layers = [layer for layer in reversed(fitting) if not self.leaves_out(layer)]
