@@ -5,8 +5,8 @@
 Patches of the other modality, rotated and shifted, are registered with every field. Printed are, for both
 directions together:
 
-- how often the pose in the right field is the right one (within 8 px and 6 degrees), which bounds the first
-  hits;
+- how often the pose in the right field is the right one (within 8 px and 6 degrees), which about bounds the
+  first hits (a field can be first by another pose);
 - each term of the score in the right field and in wrong fields: mean and spread;
 - by spatial frequency, the power of the CoMIRs and how they agree (coherence) at the right poses, and the
   weight of a frequency in the likelihood ratio of two Gaussian signals, over its weight in the correlation:
@@ -70,7 +70,7 @@ def answer(model: Any, query: EvaluationQuery, repository: Repository, settings:
     image = query.image
     mask = np.ones(image.pixels.shape[:2], bool) if image.mask is None else image.mask
     comir = run(represent(model, image.pixels, query.condition.query))
-    prepared = PreparedQuery(comir, mask, torch.device("cpu"), high_pass_px=model.high_pass_px)
+    prepared = PreparedQuery(comir, mask, torch.device("cpu"), comparison=model.comparison)
     poses = run(register(prepared, repository, range(len(repository)), settings))
     level = prepared.level(prepared.fine)
     side = 2**prepared.fine
@@ -79,7 +79,7 @@ def answer(model: Any, query: EvaluationQuery, repository: Repository, settings:
     terms, signals, found = [], None, False
     for field in range(len(repository)):
         stored = torch.tensor(repository.comir(field, prepared.fine)).float()[None]
-        values = high_pass(stored, None, model.high_pass_px / side)
+        values = high_pass(stored, None, model.comparison.high_pass_px / side)
         y, x = ((place + 0.5) / side - 0.5 for place in poses[field].centre)
         pose = torch.tensor([[poses[field].rotation_degrees, y, x]])
         score = pose_scores(*level, values, pose, settings.min_overlap)
@@ -227,7 +227,7 @@ def main() -> None:
     print(f"right pose in the right field: {share(found, len(answers))}")
     print_terms(answers)
     print_coherence(answers)
-    print_first_hits(answers, tuple(model.score_weights))
+    print_first_hits(answers, tuple(model.comparison.score_weights))
 
 
 if __name__ == "__main__":

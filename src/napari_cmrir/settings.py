@@ -17,6 +17,7 @@ __all__ = [
     "HIGH_PASS_PX",
     "PAIR_PATTERN",
     "SCORE_WEIGHTS",
+    "Comparison",
     "SETTINGS_VERSION",
     "FittedValues",
     "ReadingSettings",
@@ -264,6 +265,27 @@ class ScoreWeights(NamedTuple):
 
 SCORE_WEIGHTS = ScoreWeights.fitted("fine_scores")
 """Weights of models that were trained on pairs."""
+
+
+class Comparison(NamedTuple):
+    """How the images of a representation are compared.
+
+    Parameters
+    ----------
+    high_pass_px : float
+        Standard deviation of the high pass before every comparison, in pixels of full resolution; 0 compares
+        them unfiltered.
+    score_weights : ScoreWeights
+        Weights of the terms of a registration score.
+
+    Examples
+    --------
+    >>> Comparison().high_pass_px
+    16.0
+    """
+
+    high_pass_px: float = HIGH_PASS_PX
+    score_weights: ScoreWeights = SCORE_WEIGHTS
 
 
 class RegistrationSettings(Settings):

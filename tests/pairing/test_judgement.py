@@ -10,6 +10,7 @@ from napari_cmrir.pairing.candidates import Answer, Candidate, Journal, Seen
 from napari_cmrir.pairing.judgement import PoseEvidence, judge, one_partner_each
 from napari_cmrir.pairing.pair_files import FoundPair
 from napari_cmrir.search.settings import PairingSettings
+from napari_cmrir.settings import Comparison
 
 pytestmark = pytest.mark.core
 TURNED = np.array([[0.0, -1, 299], [1, 0, 0], [0, 0, 1]])
@@ -21,7 +22,7 @@ class Folder:
 
     class repository:  # noqa: N801
         class model:  # noqa: N801
-            high_pass_px = 16.0
+            comparison = Comparison()
 
     def shape(self, image):
         return (300, 300)

@@ -77,10 +77,12 @@ def test_a_score_is_the_weighted_mean_of_its_terms():
         features = fine.of_fields(fields, with_gradients(fields))
         return fine, (correlations, poses, features)
 
-    fine, asked = made(ScoreWeights(2, 0, 1))
+    fine, asked = made(ScoreWeights(2, 3, 1))
     terms = fine.terms(*asked)
     torch.testing.assert_close(terms[0], torch.ones(3), atol=0.01, rtol=0)
-    torch.testing.assert_close(fine.add_to(*asked), (2 * terms[:, 0] + terms[:, 2]) / 3)
+    torch.testing.assert_close(fine.add_to(*asked), (2 * terms[:, 0] + 3 * terms[:, 1] + terms[:, 2]) / 6)
+    unbanded, asked = made(ScoreWeights(2, 0, 1))
+    torch.testing.assert_close(unbanded.add_to(*asked), (2 * terms[:, 0] + terms[:, 2]) / 3)
     alone, asked = made(ScoreWeights(1, 0, 0))
     torch.testing.assert_close(alone.add_to(*asked), correlations)
 

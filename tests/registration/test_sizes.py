@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from napari_cmrir.jobs import run
 from napari_cmrir.registration.coarse_to_fine import register, size_classes
 from napari_cmrir.registration.prepared_query import PreparedQuery
-from napari_cmrir.settings import RegistrationSettings
+from napari_cmrir.settings import Comparison, RegistrationSettings
 
 
 class Comirs:
@@ -45,7 +45,7 @@ def test_poses_are_those_of_each_field_alone(side, high_pass_px):
     query = source[:, 20 : 20 + side, 40 : 40 + side]
     mask = np.ones((side, side), bool)
     mask[:20, :30] = False
-    prepared = PreparedQuery(query, mask, torch.device("cpu"), high_pass_px=high_pass_px)
+    prepared = PreparedQuery(query, mask, torch.device("cpu"), comparison=Comparison(high_pass_px))
     chosen = RegistrationSettings(max_rotation=12, min_overlap=0.4)
     fields = list(range(len(SIZES)))
     together = run(register(prepared, comirs, fields, chosen))

@@ -1,4 +1,4 @@
-"""A model trained without a high pass is searched without one."""
+"""A search compares CoMIRs as the model says: under its high pass, or without one, and with its weights."""
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.search.explain import explain
 from napari_cmrir.search.query import search
 from napari_cmrir.search.settings import SearchSettings
+from napari_cmrir.settings import Comparison, ScoreWeights
 
 SIDE = 320
 REGISTERED = SearchSettings(max_rotation=6, fine_rescore=False)
@@ -46,7 +47,7 @@ def test_the_slow_variation_decides_only_where_training_kept_it(repository, imag
     query = images[which][60:230, 80:260]
     hits = run(search(repository, query, "A", settings=REGISTERED)).hits
     margin = hits[0].score - hits[1].score
-    if repository.model.high_pass_px:
+    if repository.model.comparison.high_pass_px:
         assert margin < 0.12
     else:
         assert hits[0].image == f"slow-{which}"
@@ -58,7 +59,7 @@ def test_the_slow_variation_decides_only_where_training_kept_it(repository, imag
 def test_screening_compares_what_training_compared(repository, images, which):
     found = run(search(repository, images[which][60:230, 80:260], "A", settings=SCREENED))
     best, second = np.sort(found.screening)[:-3:-1]
-    if repository.model.high_pass_px:
+    if repository.model.comparison.high_pass_px:
         assert best - second < 0.15
     else:
         assert found.screening.argmax() == which
@@ -70,4 +71,17 @@ def test_the_explanation_compares_what_the_search_compared(repository, images):
     result = run(search(repository, images[0][60:230, 80:260], "A", settings=REGISTERED))
     other = next(hit for hit in result.hits if hit.image != "slow-0")
     agreement = explain(repository, result, other).agreement
-    assert (agreement.mean() > 0.8) == bool(repository.model.high_pass_px)
+    assert (agreement.mean() > 0.8) == bool(repository.model.comparison.high_pass_px)
+
+
+def test_the_terms_of_a_score_have_the_weights_of_the_model(repository, images, monkeypatch):
+    def scores(fine_rescore):
+        settings = REGISTERED.model_copy(update={"fine_rescore": fine_rescore})
+        hits = run(search(repository, images[0][60:230, 80:260], "A", settings=settings)).hits
+        return {hit.image: hit.score for hit in hits}
+
+    correlations = scores(fine_rescore=False)
+    assert scores(fine_rescore=True) != pytest.approx(correlations, abs=0.01)
+    of_correlation = Comparison(repository.model.comparison.high_pass_px, ScoreWeights(1, 0, 0))
+    monkeypatch.setattr(type(repository.model), "comparison", of_correlation)
+    assert scores(fine_rescore=True) == pytest.approx(correlations, abs=1e-6)

@@ -350,7 +350,7 @@ def _look(
     known: Matrix | None,
 ) -> _Judged:
     """Refine the poses of a candidate; the one that more parts confirm counts."""
-    high_pass_px = first.repository.model.high_pass_px
+    high_pass_px = first.repository.model.comparison.high_pass_px
     comirs = first.comir(candidate.first), second.comir(candidate.second)
     starts = candidate.poses + ([known] if known is not None else [])
     refined = [refine_pose(*comirs, pose, high_pass_px, affine=settings.affine) for pose in starts]

@@ -295,7 +295,9 @@ def refine_landmarks(
     for number, (path, modality) in enumerate(zip(paths, modalities, strict=True)):
         job = _represented(path, modality, model, reading, device)
         comirs.append((yield from portion(job, 50 * number, 50 * number + 50)))
-    evidence = refine_pose(comirs[0], comirs[1], matrix, model.high_pass_px, affine=motion == "affine")
+    evidence = refine_pose(
+        comirs[0], comirs[1], matrix, model.comparison.high_pass_px, affine=motion == "affine"
+    )
     return evidence if confidence(evidence) > 0.5 else None
 
 

@@ -170,7 +170,7 @@ def _check(
 ) -> Job[PairFinding]:
     pair, first = pairs[number], ComirImage(comir)
     as_given = refine_pose(
-        first, ComirImage(fields.comir(number)), np.eye(3), model.high_pass_px, affine=False
+        first, ComirImage(fields.comir(number)), np.eye(3), model.comparison.high_pass_px, affine=False
     )
     if _is_sure(as_given, settings):
         return _finding(number, pair, number, pair, as_given, comir.shape[1:])
@@ -207,14 +207,7 @@ def _best(
     device = choose_device(settings.device)
     found: list[tuple[float, int, Matrix]] = []
     for mirrored in (False, True) if settings.mirror else (False,):
-        query = PreparedQuery(
-            comir,
-            mask,
-            device,
-            mirrored=mirrored,
-            high_pass_px=model.high_pass_px,
-            score_weights=model.score_weights,
-        )
+        query = PreparedQuery(comir, mask, device, mirrored=mirrored, comparison=model.comparison)
         poses = yield from register(query, fields, candidates, settings)
         found += [
             (pose.score, field, matrix_between(box_of(shape), query.corners(pose)))
@@ -226,7 +219,11 @@ def _best(
         (
             field,
             refine_pose(
-                ComirImage(comir), ComirImage(fields.comir(field)), matrix, model.high_pass_px, affine=False
+                ComirImage(comir),
+                ComirImage(fields.comir(field)),
+                matrix,
+                model.comparison.high_pass_px,
+                affine=False,
             ),
         )
         for _, field, matrix in found[: settings.candidates]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_cmrir.registration.correlation import RotatedTemplates, high_pass, turn
-from napari_cmrir.settings import HIGH_PASS_PX, SCORE_WEIGHTS, RegistrationSettings, ScoreWeights
+from napari_cmrir.settings import Comparison, RegistrationSettings
 
 __all__ = ["Pose", "PreparedQuery", "resized", "rotations", "scales"]
 
@@ -22,6 +22,7 @@ _COARSE, _FINE = 2, 1
 # Pixels that the query's smaller side keeps at the coarse level, else the level is made finer. Fewer pixels
 # correlate by chance; not measured.
 _SMALLEST_SIDE = 20
+_DEFAULT = Comparison()
 _ALIGNMENT = 2**_COARSE  # padded sides divide by it, so that every level has whole pixels
 
 
@@ -68,11 +69,8 @@ class PreparedQuery:
         Mirror the query left to right.
     scale : float
         Enlarge the query by this factor.
-    high_pass_px : float
-        Standard deviation of the `high_pass` before every comparison, in pixels of full resolution; 0
-        compares the CoMIRs unfiltered. It must equal the model's.
-    score_weights : ScoreWeights
-        Weights of the terms of a score; the model's.
+    comparison : Comparison
+        How the model's images are compared.
 
     Examples
     --------
@@ -89,11 +87,10 @@ class PreparedQuery:
         *,
         mirrored: bool = False,
         scale: float = 1.0,
-        high_pass_px: float = HIGH_PASS_PX,
-        score_weights: ScoreWeights = SCORE_WEIGHTS,
+        comparison: Comparison = _DEFAULT,
     ) -> None:
         self.mirrored, self.scale = mirrored, scale
-        self.high_pass_px, self.score_weights = high_pass_px, score_weights
+        self.high_pass_px, self.score_weights = comparison
         comir, mask = resized(comir, mask, scale)
         if mirrored:
             comir, mask = comir[..., ::-1].copy(), mask[..., ::-1].copy()

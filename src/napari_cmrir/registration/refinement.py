@@ -289,6 +289,7 @@ class FineScores:
 
     def __init__(self, query: Tensor, mask: Tensor, side: int, weights: ScoreWeights = SCORE_WEIGHTS) -> None:
         self._weights = torch.tensor(weights, device=query.device) / sum(weights)
+        self._has_band = weights.band > 0
         self._channels = channels = len(query)
         self._deviation = _BAND_PX / side
         band = high_pass(query[None], mask, self._deviation)
@@ -313,6 +314,8 @@ class FineScores:
         -------
         (n, 3 * channel, y, x) tensor
         """
+        if not self._has_band:
+            return gradients
         features = gradients.clone()
         if sizes is None:
             features[:, : self._channels] = high_pass(fields, None, self._deviation)
@@ -354,13 +357,14 @@ class FineScores:
         Returns
         -------
         (n, 3) tensor
-            Correlation, correlation of the band, agreement of directions, each times the overlap.
+            Correlation, correlation of the band (0 if it has no weight), agreement of directions, each times
+            the overlap.
         """
         seen, weight, _ = self._points.sample(features, poses, sizes)
         query, inner = self._points.values[:-1], self._points.values[-1]
         c = self._channels
         overlap = weight.sum((1, 2)) / max(1, weight.shape[-1])
-        band = _correlation(query[:c], seen[:, :c], weight)
+        band = _correlation(query[:c], seen[:, :c], weight) if self._has_band else torch.zeros_like(overlap)
         angle = torch.deg2rad(poses[:, 0])[:, None, None]
         cos, sin = angle.cos(), angle.sin()
         down, right = seen[:, c : 2 * c], seen[:, 2 * c :]  # along the field's axes

@@ -22,7 +22,7 @@ from napari_cmrir.images.intensity import Intensity
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.registry import Registry
 from napari_cmrir.representations.model_file import FORMAT, KEY, find_model, read_header
-from napari_cmrir.settings import HIGH_PASS_PX, SCORE_WEIGHTS, ScoreWeights
+from napari_cmrir.settings import Comparison
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,14 +90,9 @@ class Representation(ABC):
         """Channels of a represented image."""
 
     @property
-    def high_pass_px(self) -> float:
-        """Standard deviation, in pixels, of the high pass before images are compared; 0 for no high pass."""
-        return HIGH_PASS_PX
-
-    @property
-    def score_weights(self) -> ScoreWeights:
-        """Weights of the terms of a registration score between its images."""
-        return SCORE_WEIGHTS
+    def comparison(self) -> Comparison:
+        """How its images are compared."""
+        return Comparison()
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -105,7 +105,7 @@ def explain(repository: Repository, result: SearchResult, hit: Hit) -> Explanati
         query=result.comir,
         field=field,
         mask=mask,
-        agreement=agreement_map(result.comir, field, mask, repository.model.high_pass_px),
+        agreement=agreement_map(result.comir, field, mask, repository.model.comparison.high_pass_px),
         affine=affine,
         shared_words=_shared_words(repository, result, hit, comir, to_field)
         if repository.has_index("words")

@@ -160,13 +160,7 @@ class SearchState:
         ways = product((False, True) if self.settings.mirror else (False,), scales(self.settings))
         return {
             way: PreparedQuery(
-                self.comir,
-                self.mask,
-                device,
-                mirrored=way[0],
-                scale=way[1],
-                high_pass_px=model.high_pass_px,
-                score_weights=model.score_weights,
+                self.comir, self.mask, device, mirrored=way[0], scale=way[1], comparison=model.comparison
             )
             for way in ways
         }

@@ -16,7 +16,7 @@ from napari_cmrir.images.intensity import Intensity, choose_intensity
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.representations.base import Rectangle, Representation, RepresentationKind, cut_tiles
 from napari_cmrir.representations.training_settings import TrainingSettings
-from napari_cmrir.settings import ScoreWeights, dump_settings, load_settings
+from napari_cmrir.settings import Comparison, ScoreWeights, dump_settings, load_settings
 
 if TYPE_CHECKING:
     import torch
@@ -405,14 +405,9 @@ class AnyModalityModel(Representation):
         return self.settings.channels
 
     @property
-    def high_pass_px(self) -> float:
-        """Standard deviation, in pixels, of the high pass that training compared CoMIRs under; 0 for none."""
-        return self.settings.high_pass
-
-    @property
-    def score_weights(self) -> ScoreWeights:
-        """Weights of the terms of a registration score, fitted to this model."""
-        return ScoreWeights.fitted("starter_fine_scores")
+    def comparison(self) -> Comparison:
+        """How its CoMIRs are compared: under the high pass of the training loss, with weights fitted to it."""
+        return Comparison(self.settings.high_pass, ScoreWeights.fitted("starter_fine_scores"))
 
     def represent(
         self,

@@ -23,7 +23,7 @@ from napari_cmrir.representations.base import Rectangle, Representation
 from napari_cmrir.representations.comir.inference import OutputScale, infer
 from napari_cmrir.representations.comir.networks import Tiramisu
 from napari_cmrir.representations.training_settings import PRESETS, TrainingSettings
-from napari_cmrir.settings import dump_settings, load_settings
+from napari_cmrir.settings import Comparison, dump_settings, load_settings
 
 if TYPE_CHECKING:
     from napari_cmrir.representations.comir.networks import UNet
@@ -77,12 +77,9 @@ class ComirModel(Representation):
         return self.settings.channels
 
     @property
-    def high_pass_px(self) -> float:
-        """Standard deviation, in pixels, of the high pass of the training loss; 0 for no high pass.
-
-        A search compares the model's CoMIRs under the same filter.
-        """
-        return self.settings.high_pass
+    def comparison(self) -> Comparison:
+        """How its CoMIRs are compared: under the high pass of the training loss."""
+        return Comparison(self.settings.high_pass)
 
     @property
     def rotations(self) -> int:
