@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from napari_cmrir.registration.refinement import (
 )
 from napari_cmrir.settings import RegistrationSettings
 
-__all__ = ["register", "size_classes"]
+__all__ = ["Registration", "RunStep", "register", "size_classes"]
 
 # Coarse peaks of a field that are refined: the second may be the right pose, and its score is the runner-up.
 # Each one more costs as much time as the first; not measured.
@@ -43,8 +44,71 @@ class FieldComirs(Protocol):
         """Read the CoMIR (channel, y, x) of a field; each level halves the side of the previous one."""
 
 
+Batch = Any
+Events = Generator[Progress | tuple[Batch, Any], None, None]
+"""Progress of a step; or a batch and its result, in the order of the batches."""
+
+RunStep = Callable[[Literal["coarse", "fine"], Sequence[Batch]], Events]
+"""``run_step(name, batches)`` does a step of `Registration` for every batch, here or elsewhere."""
+
+
+class Registration:
+    """The two steps of registering a query with fields, each of one batch of fields.
+
+    Batches do not depend on where they are computed, so that results do not, either.
+
+    Parameters
+    ----------
+    query : PreparedQuery
+    comirs : FieldComirs
+    settings : RegistrationSettings
+    """
+
+    def __init__(self, query: PreparedQuery, comirs: FieldComirs, settings: RegistrationSettings) -> None:
+        self.query, self.comirs, self.settings = query, comirs, settings
+
+    @cached_property
+    def _fine_scores(self) -> FineScores | None:
+        query = self.query
+        if not self.settings.fine_rescore:
+            return None
+        return FineScores(*query.level(query.fine), 2**query.fine, query.score_weights)
+
+    def coarse_batches(self, fields: Sequence[int]) -> list[Batch]:
+        """Group fields for `coarse`: the shape that they are padded to, and their numbers."""
+        return list(_classes(self.comirs, fields, self.query))
+
+    def coarse(self, batch: Batch) -> tuple[Tensor, list[float]]:
+        """Correlate every rotation at every shift: the best peaks of each field, and its highest score."""
+        shape, fields = batch
+        stack = _stack(self.comirs, fields, self.query.coarse, self.query, shape)
+        found, scores = _coarse_poses(self.query, *stack, self.settings)
+        return found, scores.tolist()
+
+    def fine_batches(self, starts: Mapping[int, Tensor], fields: Sequence[int]) -> list[Batch]:
+        """Group fields for `fine`: their numbers and the poses to refine."""
+        batches = _by_area(self.comirs, fields)
+        return [(batch, torch.stack([starts[field] for field in batch])) for batch in batches]
+
+    def fine(self, batch: Batch) -> dict[int, Pose]:
+        """Refine poses, and give each field's best."""
+        fields, starts = batch
+        return _fine_poses(self.query, self.comirs, fields, starts, self._fine_scores, self.settings)
+
+    def run_step(self, name: Literal["coarse", "fine"], batches: Sequence[Batch]) -> Events:
+        """Do a step in this process, one batch after another."""
+        step = self.coarse if name == "coarse" else self.fine
+        for done, batch in enumerate(batches):
+            yield Progress(done, len(batches), "batches")
+            yield batch, step(batch)
+
+
 def register(
-    query: PreparedQuery, comirs: FieldComirs, fields: Sequence[int], settings: RegistrationSettings
+    query: PreparedQuery,
+    comirs: FieldComirs,
+    fields: Sequence[int],
+    settings: RegistrationSettings,
+    run_step: RunStep | None = None,
 ) -> Job[dict[int, Pose]]:
     """Find the best pose of a query in each field, coarse to fine.
 
@@ -61,6 +125,8 @@ def register(
     fields : sequence of int
         Numbers of the fields to register.
     settings : RegistrationSettings
+    run_step : callable, optional
+        Does the steps elsewhere; by default they are done here.
 
     Yields
     ------
@@ -72,24 +138,25 @@ def register(
     dict of int to Pose
         Pose by field number.
     """
+    steps = Registration(query, comirs, settings)
+    run_step = run_step or steps.run_step
     total = len(fields) + min(len(fields), settings.refine)
     starts: dict[int, Tensor] = {}
     coarse: dict[int, float] = {}
-    for shape, batch in _classes(comirs, fields, query):
-        yield Progress(len(starts), total, "fields", "Registering")
-        stack = _stack(comirs, batch, query.coarse, query, shape)
-        found, scores = _coarse_poses(query, *stack, settings)
+    for event in run_step("coarse", steps.coarse_batches(fields)):
+        if isinstance(event, Progress):
+            yield Progress(_share(event) * len(fields), total, "fields", "Registering")
+            continue
+        (_, batch), (found, scores) = event
         starts.update(zip(batch, found, strict=True))
-        coarse.update(zip(batch, scores.tolist(), strict=True))
+        coarse.update(zip(batch, scores, strict=True))
     best = sorted(coarse, key=lambda field: -coarse[field])[: settings.refine]
     poses: dict[int, Pose] = {}
-    fine = None
-    if best and settings.fine_rescore:
-        fine = FineScores(*query.level(query.fine), 2**query.fine, query.score_weights)
-    for batch in _by_area(comirs, best):
-        yield Progress(len(starts) + len(poses), total, "fields", "Registering")
-        batch_starts = torch.stack([starts[field] for field in batch])
-        poses.update(_fine_poses(query, comirs, batch, batch_starts, fine, settings))
+    for event in run_step("fine", steps.fine_batches(starts, best)):
+        if isinstance(event, Progress):
+            yield Progress(len(fields) + _share(event) * len(best), total, "fields", "Registering")
+        else:
+            poses.update(event[1])
     ceiling = min((pose.score for pose in poses.values()), default=math.inf)
     for field in starts.keys() - poses.keys():
         degrees, y, x = starts[field][0].tolist()
@@ -98,6 +165,10 @@ def register(
         )
     yield Progress(total, total, "fields", "Registering")
     return poses
+
+
+def _share(progress: Progress) -> float:
+    return progress.done / progress.total if progress.total else 0.0
 
 
 _BANK = 0.7  # time of preparing a query for a shape, in fields of this shape

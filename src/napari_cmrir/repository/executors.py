@@ -5,11 +5,14 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -34,6 +37,7 @@ __all__ = [
     "LocalExecutor",
     "TaskFailed",
     "WorkerContext",
+    "cluster_at",
     "make_executor",
     "trim_malloc",
 ]
@@ -87,6 +91,10 @@ class IndexConfig:
     modality: str
     settings: RepositorySettings
     device: str = "auto"
+
+    def context(self) -> WorkerContext:
+        """Make the context of a worker."""
+        return WorkerContext(self)
 
 
 class WorkerContext:
@@ -160,7 +168,29 @@ CONNECT_SECONDS = 10
 """Seconds to wait for a dask scheduler to answer."""
 
 Item = TypeVar("Item")
-Task = Callable[[WorkerContext, Sequence[Any]], Job[Any]]
+Task = Callable[[Any, Sequence[Any]], Job[Any]]
+"""``task(context, batch)`` is a job."""
+
+
+class Config(Protocol):
+    """What is sent to a worker with every task; equal configurations share a context there."""
+
+    @property
+    def folder(self) -> Path:
+        """The repository, at the same path for every worker."""
+
+    def context(self) -> Any:
+        """Make the context of a worker, which its tasks are given."""
+
+
+class Context(Protocol):
+    """What tasks are given."""
+
+    @property
+    def config(self) -> Config:
+        """What a worker makes an equal context of."""
+
+
 Events = Generator[Progress | tuple[Sequence[Any], Any], None, None]
 """Progress within a batch, counted in its items; or a finished batch and its result."""
 
@@ -176,7 +206,7 @@ class Executor(Protocol):
     def size(self) -> int:
         """Number of tasks that run at once."""
 
-    def run_batches(self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]]) -> Events:
+    def run_batches(self, task: Task, context: Context, batches: Sequence[Sequence[Any]]) -> Events:
         """Run a task for every batch; a result may be `TaskFailed`."""
 
 
@@ -185,7 +215,7 @@ class LocalExecutor:
 
     size = 1
 
-    def run_batches(self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]]) -> Events:
+    def run_batches(self, task: Task, context: Context, batches: Sequence[Sequence[Any]]) -> Events:
         """Run a task for every batch, in order."""
         for batch in batches:
             with closing(task(context, batch)) as job:
@@ -197,35 +227,53 @@ class DaskExecutor:
     """Runs tasks on the workers of a dask cluster, each on one thread of torch.
 
     If a worker dies, another worker runs its task. dask gives up on a task after four workers died.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    address : str
+        Of the scheduler.
+    keeps_places : bool
+        Give batch ``i`` to worker ``i`` modulo their number, as long as that worker lives, so that it finds
+        in its memory what it read for the same batch before.
     """
 
     client: Any
+    address: str
+    keeps_places: bool = False
+
+    @property
+    def workers(self) -> list[str]:
+        """Addresses of the workers, in order."""
+        with self._answering():
+            return sorted(self.client.nthreads())
 
     @property
     def size(self) -> int:
         """Number of tasks that the cluster runs at once."""
-        n_threads: int = sum(self.client.nthreads().values())
+        with self._answering():
+            n_threads: int = sum(self.client.nthreads().values())
         return max(1, n_threads)
 
-    def run_batches(self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]]) -> Events:
+    def run_batches(self, task: Task, context: Context, batches: Sequence[Sequence[Any]]) -> Events:
         """Run a task for every batch, in any order; the scheduler holds at most two tasks per worker."""
         return self._do(task, context, batches, is_alone=False)
 
     def _do(
-        self, task: Task, context: WorkerContext, batches: Sequence[Sequence[Any]], *, is_alone: bool
+        self, task: Task, context: Context, batches: Sequence[Sequence[Any]], *, is_alone: bool
     ) -> Events:
         """Submit batches and yield results as they come; ``is_alone``: each batch is one suspect item."""
         from distributed import KilledWorker
 
         waiting = deque(batches)
         running: dict[Any, Sequence[Any]] = {}
+        places = cycle(self.workers if self.keeps_places else [None])
         try:
             while waiting or running:
                 room = 2 * self.size
                 while waiting and len(running) < room:
-                    batch = waiting.popleft()
-                    future = self.client.submit(_run_task, task, context.config, list(batch), pure=False)
-                    running[future] = batch
+                    batch, place = waiting.popleft(), next(places)
+                    running[self._submit(task, context.config, batch, place)] = batch
                 finished = self._finished(list(running))
                 if not finished:
                     yield Progress(0, 1, "batches", self._state())
@@ -242,17 +290,33 @@ class DaskExecutor:
             if running:
                 self.client.cancel(list(running), force=True)
 
+    def _submit(self, task: Task, config: Config, batch: Sequence[Any], place: str | None) -> Any:
+        where = {"workers": [place], "allow_other_workers": True} if place else {}
+        with self._answering():
+            return self.client.submit(_run_task, task, config, list(batch), pure=False, **where)
+
     def _finished(self, futures: Sequence[Any]) -> list[Any]:
         """Wait at most a heartbeat for one of the futures, and return the finished ones."""
         from distributed import wait
 
-        try:
-            with self.client.as_current():
+        with self._answering(), self.client.as_current():
+            try:
                 return list(wait(futures, timeout=HEARTBEAT, return_when="FIRST_COMPLETED").done)
-        except TimeoutError:
-            return []
+            except TimeoutError:
+                return []
 
-    def _one_by_one(self, task: Task, context: WorkerContext, batch: Sequence[Any]) -> Events:
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Say that the scheduler is gone, where the connection or what it held is lost."""
+        try:
+            yield
+        except (CancelledError, OSError) as error:
+            raise InputError(
+                f"The dask scheduler at {self.address} no longer answers; start it again, or go on without"
+                " a scheduler."
+            ) from error
+
+    def _one_by_one(self, task: Task, context: Context, batch: Sequence[Any]) -> Events:
         """Run the items of a batch that killed its workers one by one, to find the item that kills them.
 
         dask blames all tasks that wait at a worker for its death. Therefore an item is submitted only after
@@ -262,7 +326,7 @@ class DaskExecutor:
             yield from self._do(task, context, [[item]], is_alone=True)
 
     def _state(self) -> str:
-        workers = len(self.client.nthreads())
+        workers = len(self.workers)
         return f"{workers} workers" if workers != 1 else "1 worker"
 
 
@@ -294,8 +358,8 @@ def make_executor(workers: int | None, scheduler: str | None) -> Iterator[Execut
     if workers is None and scheduler is None:
         yield LocalExecutor()
         return
-    with _cluster(workers) as address, _client(scheduler or address) as client:
-        yield DaskExecutor(client)
+    with _cluster(workers) as address, _connect(scheduler or address) as client:
+        yield DaskExecutor(client, scheduler or address)
 
 
 @contextmanager
@@ -318,24 +382,54 @@ def _cluster(workers: int | None) -> Iterator[str]:
         yield cluster.scheduler_address
 
 
-@contextmanager
-def _client(address: str) -> Iterator[Any]:
+def cluster_at(address: str) -> DaskExecutor:
+    """Connect to a dask cluster for searches, which come one after another; the connection is kept.
+
+    Parameters
+    ----------
+    address : str
+        Of the scheduler, such as ``tcp://10.0.0.1:8786``.
+
+    Returns
+    -------
+    DaskExecutor
+
+    Raises
+    ------
+    InputError
+        If no scheduler answers there.
+    """
+    client = _CLIENTS.get(address)
+    if client is None or client.status != "running":
+        client = _CLIENTS[address] = _connect(address)
+    return DaskExecutor(client, address, keeps_places=True)
+
+
+_CLIENTS: dict[str, Any] = {}
+
+
+def _connect(address: str) -> Any:
     from distributed import Client
 
     try:
-        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(
             f"No dask scheduler answers at {address}; start one with 'dask scheduler', or use --workers."
         ) from error
-    with client:
-        yield client
 
 
-_CONTEXTS: dict[IndexConfig, WorkerContext] = {}  # of this worker process: at most one, the latest
+class _Kept(threading.local):
+    """Contexts of a worker's thread, the latest last."""
+
+    def __init__(self) -> None:
+        self.contexts: dict[Config, Any] = {}
 
 
-def _run_task(task: Task, config: IndexConfig, batch: Sequence[Any]) -> Any:
+_KEPT, _MOST_KEPT = _Kept(), 2  # a search's context holds its turned query: megabytes
+
+
+def _run_task(task: Task, config: Config, batch: Sequence[Any]) -> Any:
     """Run a task in a worker, on one thread of torch, because the process runs one task per thread."""
     import torch
 
@@ -345,7 +439,9 @@ def _run_task(task: Task, config: IndexConfig, batch: Sequence[Any]) -> Any:
             " put the repository and the images where every worker finds them under the same path."
         )
     torch.set_num_threads(1)
-    if config not in _CONTEXTS:
-        _CONTEXTS.clear()
-        _CONTEXTS[config] = WorkerContext(config)
-    return run(task(_CONTEXTS[config], batch))
+    contexts = _KEPT.contexts
+    if config not in contexts:
+        if len(contexts) == _MOST_KEPT:
+            contexts.pop(next(iter(contexts)))
+        contexts[config] = config.context()
+    return run(task(contexts[config], batch))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -15,7 +16,14 @@ import numpy.typing as npt
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import is_remote
 from napari_cmrir.images.series import SAME_SIZE
-from napari_cmrir.repository.catalogue import CATALOGUE_NAME, FORMAT_VERSION, MODEL_NAME, Catalogue, ImageRow
+from napari_cmrir.repository.catalogue import (
+    CATALOGUE_NAME,
+    FORMAT_VERSION,
+    MODEL_NAME,
+    Catalogue,
+    ImageRow,
+    token,
+)
 from napari_cmrir.repository.field_indexes import THUMBNAIL_LEVEL, thumbnails_of
 from napari_cmrir.repository.pyramids import open_level, read_notes
 from napari_cmrir.repository.segments import Tensors, map_fields, map_tensors
@@ -142,6 +150,12 @@ class Repository:
             f"{self.path} is unfinished (none of {known} images is searchable yet);"
             " index the same images into it again to finish it."
         )
+
+    @cached_property
+    def snapshot(self) -> str:
+        """Key of the fields that are searched: equal for every process that opened this state."""
+        searched = hashlib.sha256(self._searched.tobytes()).hexdigest()
+        return token(searched, *(segment.file for segment in self._segments))
 
     def is_current(self) -> bool:
         """Tell whether, since opening, nothing was published and neither catalogue nor model was replaced."""

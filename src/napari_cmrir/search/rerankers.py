@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import cached_property
-from itertools import product
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from itertools import pairwise, product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import rotation_difference
 from napari_cmrir.jobs import Job, Progress, portion
-from napari_cmrir.registration.coarse_to_fine import register
+from napari_cmrir.registration.coarse_to_fine import Events, Registration, register
 from napari_cmrir.registration.prepared_query import Pose, PreparedQuery, rotations, scales
 from napari_cmrir.registry import Registry
+from napari_cmrir.repository.catalogue import token
+from napari_cmrir.repository.executors import TaskFailed, cluster_at
+from napari_cmrir.repository.repository import Repository, open_repository
 from napari_cmrir.search.settings import SearchSettings
-from napari_cmrir.search.shortlist import screen
+from napari_cmrir.search.shortlist import Screening
+from napari_cmrir.settings import Comparison
 
 if TYPE_CHECKING:
     from napari_cmrir.bag_of_words.descriptors.features import Features
-    from napari_cmrir.repository.repository import Repository
 
-__all__ = ["RERANKERS", "Reranker", "SearchState", "better", "covering_offsets", "patch_scores"]
+__all__ = [
+    "RERANKERS",
+    "Reranker",
+    "SearchConfig",
+    "SearchContext",
+    "SearchState",
+    "better",
+    "covering_offsets",
+    "patch_scores",
+]
 
 
 def covering_offsets(length: int, patch: int) -> list[int]:
@@ -120,6 +136,148 @@ def patch_scores(
 _SAME_PLACE, _SAME_ANGLE = 16.0, 6.0  # px and degrees below which poses of two variants count as the same
 
 
+@dataclass(frozen=True)
+class SearchConfig:
+    """What a worker of a dask cluster needs of a search: a query as it is, mirrored or resized.
+
+    Parameters
+    ----------
+    folder : Path
+        The repository, at the same path for every worker.
+    snapshot : str
+        `Repository.snapshot` of the state to search.
+    settings : SearchSettings
+    mirrored : bool
+    scale : float
+    digest : str
+        Of the query's CoMIR and mask.
+    comparison : Comparison
+        The model's.
+    comir : (channel, y, x) uint8 array
+    mask : (y, x) bool array
+    """
+
+    folder: Path
+    snapshot: str
+    settings: SearchSettings
+    mirrored: bool
+    scale: float
+    digest: str
+    comparison: Comparison
+    comir: NDArray[np.uint8] = dataclasses.field(compare=False)
+    mask: NDArray[np.bool_] = dataclasses.field(compare=False)
+
+    def context(self) -> SearchContext:
+        """Open the repository; a worker's thread keeps it open for the next search."""
+        repository = _OPENED.repositories.get(self.folder)
+        if repository is None or repository.snapshot != self.snapshot:
+            repository = open_repository(self.folder)
+            if repository.snapshot != self.snapshot:
+                raise InputError(
+                    f"{self.folder.name} has changed since it was opened; open it again to search it."
+                )
+            _OPENED.repositories = {self.folder: repository}
+        return SearchContext(self, repository)
+
+
+class _Opened(threading.local):
+    """The repository that a worker's thread searched last."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[Path, Repository] = {}
+
+
+_OPENED = _Opened()
+Step = Literal["screen", "coarse", "fine"]
+
+
+class SearchContext:
+    """A query that is prepared for the steps of a search, here or in a worker.
+
+    Parameters
+    ----------
+    config : SearchConfig
+    repository : Repository
+    """
+
+    def __init__(self, config: SearchConfig, repository: Repository) -> None:
+        self.config, self.repository = config, repository
+
+    @cached_property
+    def query(self) -> PreparedQuery:
+        """The query in the levels and rotations that are compared."""
+        from napari_cmrir.representations.devices import choose_device
+
+        config = self.config
+        return PreparedQuery(
+            config.comir,
+            config.mask,
+            choose_device(config.settings.device),
+            mirrored=config.mirrored,
+            scale=config.scale,
+            comparison=config.comparison,
+        )
+
+    @cached_property
+    def screening(self) -> Screening:
+        """The query's screening."""
+        return Screening(self.query, self.repository, rotations(self.config.settings))
+
+    @cached_property
+    def registration(self) -> Registration:
+        """The query's registration."""
+        return Registration(self.query, self.repository, self.config.settings)
+
+    def do(self, step: Step, batch: Any) -> Any:
+        """Do a step for a batch of fields; a batch of screening is given by its number."""
+        if step == "screen":
+            return self.screening.score(self.screening.batches[batch])
+        return self.registration.coarse(batch) if step == "coarse" else self.registration.fine(batch)
+
+    def run_step(self, step: Step, batches: Sequence[Any]) -> Events:
+        """Do a step for all batches, and yield their results in order."""
+        address = self.config.settings.scheduler
+        if not address:
+            for done, batch in enumerate(batches):
+                yield Progress(done, len(batches), "batches")
+                yield batch, self.do(step, batch)
+            return
+        executor = cluster_at(address)
+        results: dict[int, Any] = {}
+        portions = _portions(list(enumerate(batches)), len(executor.workers), executor.size)
+        for event in executor.run_batches(partial(_do_all, step), self, portions):
+            if not isinstance(event, Progress):
+                if isinstance(event[1], TaskFailed):
+                    raise InputError(f"Workers of {address} died of this search; look at their logs.")
+                results.update(event[1])
+            yield Progress(len(results), len(batches), "batches")
+        yield from ((batch, results[number]) for number, batch in enumerate(batches))
+
+
+def _do_all(step: Step, context: SearchContext, batches: Sequence[tuple[int, Any]]) -> Job[dict[int, Any]]:
+    """Do a step for numbered batches."""
+    yield from ()
+    return {number: context.do(step, batch) for number, batch in batches}
+
+
+_PORTIONS = 4  # of each worker: what is lost with a worker, and the steps of the progress; not measured
+
+
+def _portions(batches: list[Any], n_workers: int, n_threads: int) -> list[list[Any]]:
+    """Split batches into portions, in turn one of each worker's; the portions of a worker adjoin.
+
+    Examples
+    --------
+    >>> _portions(list("abcdef"), 2, 2)
+    [['a'], ['d'], ['b'], ['e'], ['c'], ['f']]
+    """
+    each = max(1, min(_PORTIONS * n_threads, len(batches)) // max(1, n_workers))
+    bounds = np.linspace(0, len(batches), each * max(1, n_workers) + 1).round().astype(int)
+    parts = [batches[start:stop] for start, stop in pairwise(bounds.tolist())]
+    in_turn = [parts[worker * each + turn] for turn in range(each) for worker in range(max(1, n_workers))]
+    return [part for part in in_turn if part]
+
+
 class SearchState:
     """State of a search in progress: the query, and the scores and poses computed so far.
 
@@ -152,33 +310,50 @@ class SearchState:
         self.scores: dict[str, dict[int, float]] = {}
 
     @cached_property
-    def _variants(self) -> dict[tuple[bool, float], PreparedQuery]:
+    def _variants(self) -> dict[tuple[bool, float], SearchContext]:
         """The query, and its mirrored and resized variants if the settings ask for them."""
-        from napari_cmrir.representations.devices import choose_device
-
-        device, model = choose_device(self.settings.device), self.repository.model
         ways = product((False, True) if self.settings.mirror else (False,), scales(self.settings))
+        digest = token(self.comir.shape, self.comir.tobytes(), self.mask.tobytes())
+        first = SearchConfig(
+            self.repository.path,
+            self.repository.snapshot,
+            self.settings,
+            False,
+            1.0,
+            digest,
+            self.repository.model.comparison,
+            self.comir,
+            self.mask,
+        )
         return {
-            way: PreparedQuery(
-                self.comir, self.mask, device, mirrored=way[0], scale=way[1], comparison=model.comparison
-            )
-            for way in ways
+            way: SearchContext(replace(first, mirrored=way[0], scale=way[1]), self.repository) for way in ways
         }
 
     def screen(self) -> Job[NDArray[np.float32]]:
-        """Score every field by screening it with every variant of the query; the best counts."""
-        best = np.full(len(self.repository), -np.inf, np.float32)
+        """Score every field by screening it with every variant of the query; the best counts.
+
+        A field without a pixel at the level that is compared scores -inf.
+        """
+        n_fields, n_variants = len(self.repository), len(self._variants)
+        best = np.full(n_fields, -np.inf, np.float32)
         for done, variant in enumerate(self._variants.values()):
-            job = screen(variant, self.repository, rotations(self.settings))
-            start, stop = (100 * part / len(self._variants) for part in (done, done + 1))
-            best = np.maximum(best, (yield from portion(job, start, stop)))
+            batches = variant.screening.batches
+            for event in variant.run_step("screen", range(len(batches))):
+                if isinstance(event, Progress):
+                    share = (done + event.done / max(1, len(batches))) / n_variants
+                    yield Progress(share * n_fields, n_fields, "fields", "Screening")
+                    continue
+                number, scores = event
+                fields = batches[int(number)]
+                best[fields] = np.maximum(best[fields], scores)
+        yield Progress(n_fields, n_fields, "fields", "Screening")
         self.scores["screening"] = {int(field): float(best[field]) for field in np.flatnonzero(best > -1)}
         return best
 
     def register(self, fields: list[int]) -> Job[None]:
         """Register every variant of the query with some fields; their best poses are in `poses`."""
         for done, variant in enumerate(self._variants.values()):
-            job = register(variant, self.repository, fields, self.settings)
+            job = register(variant.query, self.repository, fields, self.settings, variant.run_step)
             poses = yield from portion(
                 job, 100 * done / len(self._variants), 100 * (done + 1) / len(self._variants)
             )
@@ -188,7 +363,7 @@ class SearchState:
     def box(self, field: int) -> NDArray[np.float64]:
         """Corners (4, 2) of the query in the pixels of a registered field."""
         pose = self.poses[field]
-        return self._variants[pose.mirrored, pose.scale].corners(pose)
+        return self._variants[pose.mirrored, pose.scale].query.corners(pose)
 
 
 def better(one: Pose, other: Pose) -> Pose:

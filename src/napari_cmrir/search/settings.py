@@ -74,6 +74,11 @@ class SearchSettings(RegistrationSettings):
         " repository's (faster).",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to compute.")
+    scheduler: str = Field(
+        "",
+        description="Address of a dask scheduler, such as tcp://host:8786, whose workers screen and register"
+        " the fields; they see the repository under the same path. Empty: this computer.",
+    )
 
     @classmethod
     def paper(cls) -> Self:

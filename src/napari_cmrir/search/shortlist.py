@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from napari_cmrir.repository.repository import Repository
 
 __all__ = [
+    "Screening",
     "Template",
     "compare_words",
     "cut_template",
     "describe_turned",
     "fill_outside",
-    "screen",
     "screen_scores",
     "shortlist_length",
     "shortlist_method",
@@ -287,10 +287,8 @@ def cut_template(comir: Tensor, mask: Tensor, rotations: Sequence[float], band: 
     return Template(torch.stack(turned), (height, width), band)
 
 
-def screen(
-    query: PreparedQuery, repository: Repository, rotations: Sequence[float]
-) -> Job[NDArray[np.float32]]:
-    """Score every field by the best correlation of a query's `Template` with its thumbnail.
+class Screening:
+    """Scores fields by the best correlation of a query's `Template` with their thumbnails, batch by batch.
 
     Queries of 160 px a side and more are compared at an eighth of the resolution, smaller ones at a quarter.
 
@@ -301,33 +299,30 @@ def screen(
     rotations : sequence of float
         Rotations to try, in degrees.
 
-    Yields
-    ------
-    Progress
-        In fields.
-
-    Returns
-    -------
-    (n,) array
-        See `screen_scores`; -inf for fields without a pixel at that level.
+    Attributes
+    ----------
+    batches : list of list of int
+        Fields that are scored together. They do not depend on where they are scored.
     """
-    small = min(query.height, query.width) < _SMALLEST_SIDE * 2**_COARSER
-    level = THUMBNAIL_LEVEL if small else _COARSER
-    template = cut_template(*query.level(level), rotations, query.high_pass_px / 2**level)
-    scores = np.full(len(repository), -np.inf, np.float32)
-    done = 0
-    sizes = np.stack((repository.fields["height"], repository.fields["width"]), 1).astype(np.int64) >> level
-    for fields in _batches(sizes, template):
-        yield Progress(done, len(repository), "fields", "Screening")
-        pixels = torch.from_numpy(repository.thumbnails(fields)).to(query.device).float()
-        if level > THUMBNAIL_LEVEL:
+
+    def __init__(self, query: PreparedQuery, repository: Repository, rotations: Sequence[float]) -> None:
+        small = min(query.height, query.width) < _SMALLEST_SIDE * 2**_COARSER
+        self._level = level = THUMBNAIL_LEVEL if small else _COARSER
+        self._repository, self._device = repository, query.device
+        self._template = cut_template(*query.level(level), rotations, query.high_pass_px / 2**level)
+        sides = np.stack((repository.fields["height"], repository.fields["width"]), 1)
+        self._sizes = sides.astype(np.int64) >> level
+        self.batches = list(_batches(self._sizes, self._template))
+
+    def score(self, fields: Sequence[int]) -> NDArray[np.float32]:
+        """Score the fields of a batch, see `screen_scores`."""
+        pixels = torch.from_numpy(self._repository.thumbnails(fields)).to(self._device).float()
+        if self._level > THUMBNAIL_LEVEL:
             pixels = F.avg_pool2d(pixels, 2)
-        sides = np.unique(sizes[fields], axis=0)
-        own = None if len(sides) == 1 else [(int(height), int(width)) for height, width in sizes[fields]]
-        scores[fields] = screen_scores(template, pixels, sizes=own).cpu().numpy()
-        done += len(fields)
-    yield Progress(len(repository), len(repository), "fields", "Screening")
-    return scores
+        sizes = self._sizes[fields]
+        own = None if (sizes == sizes[0]).all() else [(int(height), int(width)) for height, width in sizes]
+        scores: NDArray[np.float32] = screen_scores(self._template, pixels, sizes=own).cpu().numpy()
+        return scores
 
 
 def screen_scores(

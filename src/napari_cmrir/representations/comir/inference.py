@@ -406,7 +406,7 @@ class AnyModalityModel(Representation):
 
     @property
     def comparison(self) -> Comparison:
-        """How its CoMIRs are compared: under the high pass of the training loss, with weights fitted to it."""
+        """How its CoMIRs are compared: under the high pass of the training loss, with its own weights."""
         return Comparison(self.settings.high_pass, ScoreWeights.fitted("starter_fine_scores"))
 
     def represent(
