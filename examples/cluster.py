@@ -1,9 +1,10 @@
 # %% [markdown]
-# # Index on a cluster
+# # Index and search on a cluster
 #
 # A dask cluster computes the CoMIRs of large collections. Workers need `pip install napari-cmrir`, without
 # napari and Qt, and see images and repository under the same paths. The process that calls `build_repository`
-# writes the catalogue; the workers only compute.
+# writes the catalogue; the workers only compute. `SearchSettings(scheduler=...)`, or `query --scheduler`, lets them
+# search, too.
 #
 # On a real cluster, start the scheduler and the workers, or use the container of this repository
 # (`deploy/Dockerfile`):
@@ -30,7 +31,8 @@ def main() -> None:
         job = cmrir.build_repository(images, model, "BF", "many.cmrir", scheduler=cluster.scheduler_address)
         with cmrir.run(job) as repository:
             print(len(repository), "images indexed by two workers")
-            result = cmrir.run(cmrir.query(repository, pairs[5].paths[0], "SHG"))
+            settings = cmrir.SearchSettings(scheduler=cluster.scheduler_address)
+            result = cmrir.run(cmrir.query(repository, pairs[5].paths[0], "SHG", settings=settings))
     print("first hit:", result.hits[0].image.rpartition("/")[2])
 
 

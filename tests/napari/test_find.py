@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from distributed import Client, LocalCluster
 from napari.layers import Image, Shapes
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QApplication, QDockWidget
@@ -621,6 +622,26 @@ def test_the_copied_command_and_python_give_the_same_hits(
     if prepare is take_an_unsaved_plane:  # which only a copy of it in a file can stand for
         assert (expected.pop("image"), Path(by_command.pop("image")).parent) == ("stack", tmp_path / "kept")
     assert by_command == expected
+
+
+def test_the_scheduler_of_the_preferences_lets_its_workers_search(
+    viewer, find, query_layer, search, copied, monkeypatch
+):
+    draw_turned(find, viewer, query_layer)
+    search()
+    here = [(hit.image, round(hit.score, 5)) for hit in find.view.found.result.hits]
+    with LocalCluster(n_workers=1, dashboard_address="127.0.0.1:0", silence_logs="CRITICAL") as cluster:
+        address = cluster.scheduler_address
+        preferences = {"scheduler": address}
+        monkeypatch.setattr("napari_cmrir.napari.find_dock.default", preferences.get)
+        search()
+        there = [(hit.image, round(hit.score, 5)) for hit in find.view.found.result.hits]
+        with Client(address, set_as_default=False) as client:
+            loaded = client.run(eval, "'napari_cmrir.search.rerankers' in __import__('sys').modules")
+        assert list(loaded.values()) == [True]
+        assert f"--scheduler {address}" in copied("command")
+        assert f"scheduler='{address}'" in copied("python")
+    assert there == here
 
 
 def answers(path):

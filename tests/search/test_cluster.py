@@ -125,7 +125,7 @@ def test_a_repository_that_has_changed_is_told(repository, cluster, tmp_path):
 
 def test_a_scheduler_that_is_not_there_or_goes_away_is_told(repository, monkeypatch):
     monkeypatch.setattr("napari_cmrir.repository.executors.CONNECT_SECONDS", 1)
-    with pytest.raises(InputError, match="No dask scheduler answers at tcp://127.0.0.1:1;"):
+    with pytest.raises(InputError, match=r"No dask scheduler answers at tcp://127\.0\.0\.1:1;"):
         found(repository, REGISTERED, "tcp://127.0.0.1:1")
     going = LocalCluster(
         n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs="CRITICAL"
@@ -136,7 +136,7 @@ def test_a_scheduler_that_is_not_there_or_goes_away_is_told(repository, monkeypa
         if progress.message == "Registering":
             going.close()
 
-    with pytest.raises(InputError, match="scheduler at .* no longer answers; start it again"):
+    with pytest.raises(InputError, match=r"scheduler at .* no longer answers; start it again"):
         found(repository, REGISTERED, address, leave)
     with pytest.raises(InputError, match="No dask scheduler answers"):
         found(repository, REGISTERED, address)

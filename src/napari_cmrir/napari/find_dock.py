@@ -304,6 +304,7 @@ class FindWidget(ScrolledDock):
             settings.mirror,
             Placement.of(image, snapshot.plane),
             name,
+            default("scheduler", ""),
         )
         if isinstance(outline, Outline):
             query.region_and_polygon()  # raises at once if the shape is no region of the image

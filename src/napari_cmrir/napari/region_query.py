@@ -364,6 +364,8 @@ class Query:
         Placement of the image in the world.
     name : str
         What it is called among several queries.
+    scheduler : str
+        Address of the dask scheduler whose workers search; empty for this computer.
     """
 
     repository: Path
@@ -375,6 +377,7 @@ class Query:
     mirror: bool
     placement: Placement
     name: str = ""
+    scheduler: str = ""
 
     def region_and_polygon(self) -> tuple[Region, NDArray[np.float64] | None]:
         """Return the region in pixels of the image, and the corners of the outline in it.
@@ -407,7 +410,7 @@ class Query:
         """Settings of the search; the region's own rotation is added to the largest rotation."""
         turned = abs(self.region_and_polygon()[0].rotation_degrees)
         most = min(self.max_rotation + turned, 180.0)
-        return SearchSettings(hits=self.hits, max_rotation=most, mirror=self.mirror)
+        return SearchSettings(hits=self.hits, max_rotation=most, mirror=self.mirror, scheduler=self.scheduler)
 
 
 class RegionCombo(LayerCombo):

@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from psygnal import Signal
@@ -191,20 +191,27 @@ def _write_choices() -> None:
     settings.sync()
 
 
-def default(name: str, otherwise: int) -> int:
+Value = TypeVar("Value", int, str)
+
+
+def default(name: str, otherwise: Value) -> Value:
     """Read a default of Find region from napari's preferences.
 
     Parameters
     ----------
     name : str
         As in the manifest's ``configurations``.
-    otherwise : int
-        Value for versions of napari without preferences of plugins.
+    otherwise : int or str
+        Value for versions of napari without preferences of plugins; its type is that of the default.
+
+    Returns
+    -------
+    int or str
     """
     try:
         from napari.settings import get_plugin_settings
 
-        return int(getattr(get_plugin_settings("napari-cmrir").search, name))
+        return type(otherwise)(getattr(get_plugin_settings("napari-cmrir").search, name))
     except (ImportError, AttributeError, KeyError, TypeError, ValueError):
         return otherwise
 
