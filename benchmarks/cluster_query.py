@@ -3,11 +3,11 @@
     python benchmarks/cluster_query.py [--images 12] [--side 4096] [--queries 4] [--rounds 3]
         [--folder FOLDER]
 
-Large textures are cut into fields of 256 px (12 images of 4,096 px: 4,332 fields). Queries are turned regions
-with noise: patches of 96 px and whole fields. Every process computes on one thread; each round asks every query
-in each way, one after the other, on a computer with two free cores. Printed are the median seconds, the median
-of the ratios of two workers to one, what one worker adds to this process (transport and merging), and whether
-all hits are equal bit for bit. The network is small: a query's CoMIR takes little time.
+Large textures are cut into fields of 256 px (12 images of 4,096 px: 4,332 fields). Queries are turned
+regions with noise: patches of 96 px and whole fields. Every process computes on one thread; each round asks
+every query in each way, one after the other, on a computer with two free cores. Printed are the median
+seconds, the median of the ratios of two workers to one, what one worker adds to this process (transport and
+merging), and whether all hits are equal bit for bit. The network is small: a query's CoMIR takes little time.
 """
 
 from __future__ import annotations
