@@ -11,6 +11,7 @@ import tifffile
 from distributed import Client, LocalCluster
 from napari.layers import Image, Shapes
 from qtpy.QtCore import QEvent, Qt
+from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QDockWidget
 
 from napari_cmrir.cli.main import main
@@ -261,6 +262,14 @@ def test_no_reliable_match_is_said(viewer, find, search, wait_for):
     assert not find.view.verdict.isHidden()
     assert "No reliable match" in find.view.verdict.text()
     assert "Not tried: rotations beyond 30°, the mirrored region, other sizes." in find.view.verdict.text()
+    QTest.mouseClick(find.view.wider, Qt.MouseButton.LeftButton)
+    wait_for(lambda: find.view.found.query.mirror and not find.panel.is_running)
+    assert (find.rotation.value(), find.mirror.isChecked()) == (180, True)
+    assert find.view.found.query.settings.max_rotation == 180
+    assert "Not tried: other sizes." in find.view.verdict.text()
+    assert find.view.wider.isHidden()
+    find.view.remove.click()
+    assert find.view.verdict.isHidden()
 
 
 def test_remove_results_removes_what_was_added_and_nothing_else(

@@ -192,6 +192,7 @@ class FindWidget(ScrolledDock):
         self.panel.start_requested.connect(self.find)
         self.view.removed.connect(self._forget_results)
         self.view.told.connect(self.panel.tell)
+        self.view.wider.clicked.connect(self._find_wider)
         self.copy.copied.connect(self._tell_copied)
         self.session.repository_changed.connect(self._propose_repository)
         self.remember("find", rotation=self.rotation, mirror=self.mirror, hits=self.hits, view=self.view.how)
@@ -257,6 +258,12 @@ class FindWidget(ScrolledDock):
             make_job = partial(find_each, queries or [query], each_label=not queries)
             show_each = partial(self.show_each, searched=[(image, regions)], shapes=shapes)
             self.panel.run("Searching", make_job, show_each)
+
+    def _find_wider(self) -> None:
+        """Search the full circle and the mirrored region, too; the fields say so."""
+        self.rotation.setValue(180)
+        self.mirror.setChecked(True)
+        self.find()
 
     def query(self) -> Query:
         """Return the search with the settings of the fields.

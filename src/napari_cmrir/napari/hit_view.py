@@ -34,6 +34,7 @@ from napari_cmrir.napari.hit_layers import AddedLayers, Shown, explain
 from napari_cmrir.napari.hit_placement import ShownHit, View, degrees
 from napari_cmrir.napari.jobs.workers import DebouncedQuery, StreamWorker
 from napari_cmrir.napari.pictures import Picture, Thumbnail, as_pixmap, read_picture, thumbnails
+from napari_cmrir.napari.summaries import doubt_of
 from napari_cmrir.search.settings import untried
 
 if TYPE_CHECKING:
@@ -327,6 +328,7 @@ class HitView(QWidget):
         self._found, self._picture = None, None
         self.list.show_hits(())
         self.verdict.hide()
+        self.wider.hide()
         self._enable()
         self.removed.emit()
 
@@ -335,6 +337,9 @@ class HitView(QWidget):
         self.verdict.setWordWrap(True)
         self.verdict.setToolTip("Whether the best hit is reliable, by its confidence")
         self.verdict.hide()
+        self.wider = QPushButton("Search all rotations, and mirrored")
+        self.wider.setToolTip("Search the full circle, and the region mirrored, too; it takes longer")
+        self.wider.hide()
         self.list = HitList()
         self.how = QComboBox()
         for _, text in _VIEWS:
@@ -378,6 +383,7 @@ class HitView(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.verdict)
+        layout.addWidget(self.wider)
         layout.addWidget(self.list, 1)
         layout.addLayout(looks)
         layout.addLayout(buttons)
@@ -409,20 +415,12 @@ class HitView(QWidget):
         self.export.show_found(self._found, self.list.rank)
 
     def _show_verdict(self, found: Found) -> None:
-        hits = found.result.hits
-        if hits and found.result.reliable:
-            self.verdict.hide()
-            return
-        if hits and hits[0].confidence >= found.query.settings.reliable_from:
-            why = "the region has so little contrast that it matches anything; draw it over tissue."
-        elif hits:
-            why = (
-                f"the confidence of the best hit is {hits[0].confidence:.0%}.{untried(found.query.settings)}"
-            )
-        else:
-            why = f"there is no hit.{untried(found.query.settings)}"
+        settings = found.query.settings
+        why = doubt_of(found.result, settings)
         self.verdict.setText(f"<b>No reliable match</b>: {why}")
-        self.verdict.show()
+        self.verdict.setVisible(bool(why))
+        is_narrow = settings.max_rotation < 180 or not settings.mirror
+        self.wider.setVisible(is_narrow and untried(settings) in why)
 
     def _show_thumbnail(self, arrived: Thumbnail) -> None:
         if arrived.pixels is not None:

@@ -1,4 +1,4 @@
-"""Short descriptions of a model file, a repository, or images."""
+"""Short descriptions of a model file, a repository, images, or the doubt about hits."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_cmrir.errors import InputError, in_words
+from napari_cmrir.search.settings import untried
+
+if TYPE_CHECKING:
+    from napari_cmrir.search.hits import SearchResult
+    from napari_cmrir.search.settings import SearchSettings
 
 __all__ = [
     "FoundImages",
@@ -18,6 +23,7 @@ __all__ = [
     "RepositorySummary",
     "as_table",
     "describe_images",
+    "doubt_of",
     "look_at_images",
     "model_rows",
     "read_modalities",
@@ -294,3 +300,22 @@ def describe_images(paths: Sequence[Path], modality: str | None) -> str:
         return f"{count}; {error}"
     which = "it has" if len(found) == 1 else "the first has"
     return f"{count}; {which} {', '.join(parts)}"
+
+
+def doubt_of(result: SearchResult, settings: SearchSettings) -> str:
+    """Say why no hit is reliable, and what was not tried; empty if the first hit is.
+
+    Parameters
+    ----------
+    result : SearchResult
+    settings : SearchSettings
+        Of the search.
+    """
+    hits = result.hits
+    if hits and result.reliable:
+        return ""
+    if not hits:
+        return f"there is no hit.{untried(settings)}"
+    if hits[0].confidence >= settings.reliable_from:
+        return "the region has so little contrast that it matches anything; draw it over tissue."
+    return f"the confidence of the best hit is {hits[0].confidence:.0%}.{untried(settings)}"
