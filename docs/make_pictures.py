@@ -1,8 +1,9 @@
 """Draw the pictures of *How a search works* and of the tutorials, and the moving picture of the home page.
 
-    python docs/make_pictures.py [explanation] [tutorials] [moving]
+    python docs/make_pictures.py [explanation] [tutorials] [tour] [moving]
 
-All images are generated. The moving picture joins screenshots of a real search that ``docs/tour.py`` took.
+All images are generated. ``docs/tour.py`` takes the screenshots beforehand: *tour* copies those that
+the pages show, *moving* joins some to one animated picture.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from napari_cmrir.search.explain import explain
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 SEARCHED, ANSWER, REGION = range(12), 4, cmrir.Region((192, 192), 180, 180, 15)
+TOUR = Path(tempfile.gettempdir()) / "napari-cmrir-tour"
+OF_FINDING = ("find-draw", "find-region", "find-registered", "find-explained", "find-no-match")
+SHOWN = ("model-training", "index", *OF_FINDING)
 FRAMES = {"find-draw": 1600, "find-region": 2200, "find-second": 1400, "find-registered": 1800}
 """Screenshots of the tour and the milliseconds that each is shown."""
 WIDTH = 960  # px of the moving picture: legible, and below 1.5 MB
@@ -34,9 +38,14 @@ WIDTH = 960  # px of the moving picture: legible, and below 1.5 MB
 def main() -> None:
     """Draw what the arguments name, by default everything."""
     matplotlib.use("agg")
-    wanted = sys.argv[1:] or ["explanation", "tutorials", "moving"]
-    for name in wanted:
-        {"explanation": draw_explanation, "tutorials": draw_tutorials, "moving": join_frames}[name]()
+    parts = {
+        "explanation": draw_explanation,
+        "tutorials": draw_tutorials,
+        "tour": take_from_tour,
+        "moving": join_frames,
+    }
+    for name in sys.argv[1:] or parts:
+        parts[name]()
 
 
 def draw_explanation() -> None:
@@ -149,11 +158,19 @@ def draw_tutorials() -> None:
                 shrink(target)
 
 
+def take_from_tour() -> None:
+    """Copy the screenshots that the pages show."""
+    for name in SHOWN:
+        target = IMAGES / f"{name}.png"
+        target.write_bytes((TOUR / target.name).read_bytes())
+        shrink(target)
+
+
 def join_frames() -> None:
     """Join screenshots of the tour to one animated picture."""
     frames = []
     for name in FRAMES:
-        with Image.open(IMAGES / f"{name}.png") as image:
+        with Image.open(TOUR / f"{name}.png") as image:
             height = round(image.height * WIDTH / image.width)
             frames.append(image.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS))
     target = IMAGES / "search.webp"

@@ -1,8 +1,11 @@
-"""Run through the whole plugin in a real napari, and save a picture of every step in docs/images.
+"""Run through the whole plugin in a real napari, and save a picture of every step.
 
 From the top of the repository, on a virtual display where there is none (some five minutes on two cores):
 
     python scripts/with_display.py python docs/tour.py
+
+The pictures go to napari-cmrir-tour in the folder for temporary files; ``python docs/make_pictures.py tour
+moving`` takes those that the pages show.
 
 The window is 1366 x 768 px, or as ``--size`` says. All images are generated. A small model is trained and
 stopped for the pictures, after ``--train-seconds`` or with the first preview; the search uses the model that
@@ -41,7 +44,7 @@ from napari_cmrir.repository.build import build_repository
 from napari_cmrir.representations.base import load_model
 from napari_cmrir.representations.model_file import sample_model
 
-IMAGES = Path(__file__).resolve().parent / "images"
+IMAGES = Path(tempfile.gettempdir()) / "napari-cmrir-tour"
 WINDOW = (1366, 768)
 PAIR_SEEDS, SLIDE_SEEDS, ANSWER = range(100, 108), range(12), 4
 REGION = Region((128, 132), 120, 140, 10)

@@ -220,6 +220,12 @@ def test_every_link_and_picture_of_a_page_is_there(page):
             assert not anchor or anchor in anchors(path), target
 
 
+def test_every_picture_is_shown():
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    pictures = {path.name for path in (DOCS / "images").iterdir() if path.suffix in (".png", ".webp")}
+    assert not [name for name in pictures if name not in text]
+
+
 def test_the_navigation_has_every_page():
     listed = re.findall(
         r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("nav:")[2]
