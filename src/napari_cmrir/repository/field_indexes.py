@@ -43,11 +43,11 @@ __all__ = [
     "IndexBuild",
     "StoredField",
     "ThumbnailIndex",
+    "Thumbnails",
     "WordIndex",
     "bag_index",
     "read_thumbnail",
     "thumbnail_shape",
-    "thumbnails_of",
 ]
 
 
@@ -192,12 +192,13 @@ class ThumbnailIndex(FieldIndex):
 
     def select(self, tensors: Tensors, fields: npt.NDArray[np.void], kept: npt.NDArray[np.bool_]) -> Tensors:
         """Select the thumbnails of the kept fields."""
-        chosen = [one.ravel() for one, keep in zip(thumbnails_of(tensors, fields), kept, strict=True) if keep]
+        stored = Thumbnails(tensors, fields)
+        chosen = [stored[row].ravel() for row in np.flatnonzero(kept).tolist()]
         return {"pixels": np.concatenate([np.empty(0, np.uint8), *chosen])}
 
 
-def thumbnails_of(tensors: Tensors, fields: npt.NDArray[np.void]) -> list[npt.NDArray[np.uint8]]:
-    """List the thumbnail (channel, y, x) of each field of a segment, as views of the mapped file.
+class Thumbnails:
+    """The thumbnails of a segment, read from the mapped file field by field.
 
     Parameters
     ----------
@@ -205,20 +206,39 @@ def thumbnails_of(tensors: Tensors, fields: npt.NDArray[np.void]) -> list[npt.ND
         File of the index.
     fields : ndarray, (n,) of `FIELD_DTYPE`
         Fields of the segment.
-
-    Returns
-    -------
-    list of ndarray, (channel, height // 4, width // 4) uint8
     """
-    pixels = np.asarray(tensors["pixels"])  # slicing a memmap is slow, slicing an array view is not
-    shapes = [thumbnail_shape(*sides) for sides in fields[["height", "width"]].tolist()]
-    sizes = [height * width for height, width in shapes]
-    n_channels = len(pixels) // max(1, sum(sizes))
-    ends = np.cumsum(sizes) * n_channels
-    return [
-        pixels[end - size * n_channels : end].reshape(n_channels, *shape)
-        for end, size, shape in zip(ends.tolist(), sizes, shapes, strict=True)
-    ]
+
+    def __init__(self, tensors: Tensors, fields: npt.NDArray[np.void]) -> None:
+        self._pixels = np.asarray(tensors["pixels"])  # slicing a memmap is slow, slicing an array view is not
+        sides = np.stack((fields["height"], fields["width"]), 1) >> THUMBNAIL_LEVEL
+        areas = sides.prod(1)
+        self.n_channels = len(self._pixels) // max(1, int(areas.sum()))
+        self._sides, self._ends = sides, np.cumsum(areas) * self.n_channels
+        self._uniform: npt.NDArray[np.uint8] | None = None
+        if len(sides) and (sides == sides[0]).all():
+            self._uniform = self._pixels.reshape(len(sides), self.n_channels, *sides[0].tolist())
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, row: int) -> npt.NDArray[np.uint8]:
+        """Give the thumbnail (channel, height // 4, width // 4) of a field, a view of the file."""
+        height, width = self._sides[row].tolist()
+        end = int(self._ends[row])
+        flat = self._pixels[end - height * width * self.n_channels : end]
+        thumbnail: npt.NDArray[np.uint8] = flat.reshape(self.n_channels, height, width)
+        return thumbnail
+
+    def copy_to(
+        self, target: npt.NDArray[np.uint8], places: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+    ) -> None:
+        """Copy the thumbnails of fields to the top left of places of an array (n, channel, y, x)."""
+        if self._uniform is not None and self._uniform.shape[2:] == target.shape[2:]:
+            target[places] = self._uniform[rows]
+            return
+        for place, row in zip(places.tolist(), rows.tolist(), strict=True):
+            thumbnail = self[row]
+            target[place, :, : thumbnail.shape[1], : thumbnail.shape[2]] = thumbnail
 
 
 def read_thumbnail(folder: Path, image: ImageRow, rectangle: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:

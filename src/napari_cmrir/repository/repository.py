@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,7 +23,7 @@ from napari_cmrir.repository.catalogue import (
     ImageRow,
     token,
 )
-from napari_cmrir.repository.field_indexes import THUMBNAIL_LEVEL, thumbnails_of
+from napari_cmrir.repository.field_indexes import THUMBNAIL_LEVEL, Thumbnails
 from napari_cmrir.repository.pyramids import open_level, read_notes
 from napari_cmrir.repository.segments import Tensors, map_fields, map_tensors
 from napari_cmrir.repository.settings import load_repository_settings
@@ -244,7 +243,7 @@ class Repository:
 
     def _searched_of_segments(self) -> list[npt.NDArray[np.bool_]]:
         """Split the mask of searched fields by segment."""
-        return np.split(self._is_searched, np.cumsum([len(table) for table in self._tables])[:-1])
+        return np.split(self._is_searched, self._segment_ends[:-1])
 
     @property
     def descriptor_settings(self) -> DescriptorSettings:
@@ -359,7 +358,8 @@ class Repository:
             If the pyramid is missing or has no such level.
         """
         if level == THUMBNAIL_LEVEL:
-            return self._thumbnails[field]
+            (segment,), (row,) = self._places(np.array([field]))
+            return self._thumbnails[int(segment)][int(row)]
         if level == 0:
             return self._read_comir(field, level)
         kept = self._comirs.get((field, level))
@@ -384,21 +384,38 @@ class Repository:
         ndarray, (n, channel, height // 4, width // 4) uint8
             Fields of several sizes are padded with 0, below and to the right.
         """
-        stored = [self._thumbnails[field] for field in fields]
-        shapes = {thumbnail.shape for thumbnail in stored}
-        if len(shapes) == 1:
-            return np.stack(stored)
-        padded = np.zeros((len(stored), *np.max(list(shapes), 0).tolist()), np.uint8)
-        for place, thumbnail in zip(padded, stored, strict=True):
-            place[:, : thumbnail.shape[1], : thumbnail.shape[2]] = thumbnail
-        return padded
+        segments, rows = self._places(np.asarray(fields, np.int64))
+        chosen = self.fields[np.asarray(fields, np.int64)]
+        sides = [int(chosen[side].max()) >> THUMBNAIL_LEVEL for side in ("height", "width")]
+        stacked = np.zeros((len(fields), self._thumbnails[segments[0]].n_channels, *sides), np.uint8)
+        for segment in np.unique(segments).tolist():
+            places = np.flatnonzero(segments == segment)
+            self._thumbnails[segment].copy_to(stacked, places, rows[places])
+        return stacked
 
     @cached_property
-    def _thumbnails(self) -> list[npt.NDArray[np.uint8]]:
-        thumbnails: list[npt.NDArray[np.uint8]] = []
-        for tensors, table in zip(self.index("thumbnails"), self._tables, strict=True):
-            thumbnails += thumbnails_of(tensors, table)
-        return list(compress(thumbnails, self._is_searched.tolist()))
+    def _thumbnails(self) -> list[Thumbnails]:
+        """The thumbnails of each segment."""
+        return [
+            Thumbnails(tensors, table)
+            for tensors, table in zip(self.index("thumbnails"), self._tables, strict=True)
+        ]
+
+    def _places(self, fields: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Give the segment of each field, and its row there."""
+        rows = self._stored_rows[fields]
+        segments = np.searchsorted(self._segment_ends, rows, side="right")
+        starts = np.concatenate(([0], self._segment_ends))
+        return segments, rows - starts[segments]
+
+    @cached_property
+    def _stored_rows(self) -> npt.NDArray[np.int64]:
+        """The row of each searched field among the fields of all segments."""
+        return np.flatnonzero(self._is_searched)
+
+    @cached_property
+    def _segment_ends(self) -> npt.NDArray[np.int64]:
+        return np.cumsum([len(table) for table in self._tables])
 
     def verify(self) -> list[str]:
         """Read every file and compare it with its checksum; `verify_repository` is the same as a job.
