@@ -2,12 +2,13 @@
 
     python benchmarks/million_fields.py [--fields 1000 10000 100000] [--queries 3] [--scheduler ADDRESS]
 
-Fields of 256 px of textures are indexed; the repository is then filled up to each number with fields that have
-other thumbnails (those of the first ones, shifted and mirrored) and share the CoMIRs of the first, so that
+Fields of 256 px of textures are indexed; the repository is then filled up to each number with fields that
+have other thumbnails (those of the first ones, shifted and mirrored) and share the CoMIRs of the first:
 screening meets as many thumbnails as it would, and registration reads real CoMIRs. Queries are turned patches
 of 96 px and whole fields, with noise, cut from the first images. For each number are printed: bytes of
 thumbnails, seconds to open, the first query (which maps the thumbnails), the median of the others, memory of
-this process without mapped files, and how many queries have their field among the 300 that screening keeps.
+this process without mapped files, and how many queries have their image among the 300 fields that screening
+keeps.
 
 A million fields take 4.1 GB on disk and minutes for a query of a patch: give ``--fields 1000000``.
 """

@@ -30,6 +30,9 @@ __all__ = ["Registration", "RunStep", "register", "size_classes"]
 # Coarse peaks of a field that are refined: the second may be the right pose, and its score is the runner-up.
 # Each one more costs as much time as the first; not measured.
 _REFINED_PEAKS = 2
+# Fields refined at once: two workers of a cluster share the 30 of a search. Among 40 fields of 256 px in one
+# process, batches of 15 took 1.02 (patches) and 0.93 times (whole fields) as long as one batch.
+_MOST_REFINED = 15
 _BATCH_PIXELS = 2**22  # pixels of fields registered at once, at full resolution: bounds memory; not measured
 
 
@@ -258,7 +261,8 @@ def _by_area(comirs: FieldComirs, fields: Sequence[int]) -> Iterator[list[int]]:
     sides = np.zeros(2, np.int64)
     for row in np.argsort(sizes.prod(1), kind="stable").tolist():
         larger = np.maximum(sides, sizes[row])
-        if batch and int(larger.prod()) * (len(batch) + 1) > _BATCH_PIXELS:
+        is_full = len(batch) == _MOST_REFINED or int(larger.prod()) * (len(batch) + 1) > _BATCH_PIXELS
+        if batch and is_full:
             yield batch
             batch, larger = [], sizes[row]
         batch.append(int(fields[row]))
