@@ -100,12 +100,11 @@ def test_a_worker_killed_while_it_answers_changes_nothing(repository, cluster):
     assert killed
 
 
-def test_a_search_that_is_stopped_leaves_no_task(repository, cluster):
+def test_a_search_that_is_stopped_does_not_disturb_the_next(repository, cluster):
     settings = SCREENED.model_copy(update={"scheduler": cluster.scheduler_address})
-    with contextlib.closing(search(repository, texture(4)[30:126, 40:140], "A", settings=settings)) as job:
+    with contextlib.closing(search(repository, texture(7)[30:126, 40:140], "A", settings=settings)) as job:
         assert any(progress.message == "Registering" for progress in job)
-    with Client(cluster.scheduler_address, set_as_default=False) as client:
-        assert not any(client.processing().values())
+    assert found(repository, SCREENED, cluster.scheduler_address) == found(repository, SCREENED)
 
 
 def test_a_repository_that_has_changed_is_told(repository, cluster, tmp_path):
@@ -140,3 +139,10 @@ def test_a_scheduler_that_is_not_there_or_goes_away_is_told(repository, monkeypa
         found(repository, REGISTERED, address, leave)
     with pytest.raises(InputError, match="No dask scheduler answers"):
         found(repository, REGISTERED, address)
+
+
+def test_a_scheduler_without_workers_is_told(repository):
+    with LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0", silence_logs="CRITICAL") as cluster:
+        address = cluster.scheduler_address
+        with pytest.raises(InputError, match=f"has no worker; start one: dask worker {address}"):
+            found(repository, REGISTERED, address)

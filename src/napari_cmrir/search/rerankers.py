@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import threading
 from collections.abc import Callable, Sequence
@@ -21,7 +22,6 @@ from napari_cmrir.jobs import Job, Progress, portion
 from napari_cmrir.registration.coarse_to_fine import Events, Registration, register
 from napari_cmrir.registration.prepared_query import Pose, PreparedQuery, rotations, scales
 from napari_cmrir.registry import Registry
-from napari_cmrir.repository.catalogue import token
 from napari_cmrir.repository.executors import TaskFailed, cluster_at
 from napari_cmrir.repository.repository import Repository, open_repository
 from napari_cmrir.search.settings import SearchSettings
@@ -243,8 +243,13 @@ class SearchContext:
                 yield batch, self.do(step, batch)
             return
         executor = cluster_at(address)
+        n_workers = len(executor.workers)
+        if not n_workers:
+            raise InputError(
+                f"The dask scheduler at {address} has no worker; start one: dask worker {address}"
+            )
         results: dict[int, Any] = {}
-        portions = _portions(list(enumerate(batches)), len(executor.workers), executor.size)
+        portions = _portions(list(enumerate(batches)), n_workers, executor.size)
         for event in executor.run_batches(partial(_do_all, step), self, portions):
             if not isinstance(event, Progress):
                 if isinstance(event[1], TaskFailed):
@@ -271,10 +276,10 @@ def _portions(batches: list[Any], n_workers: int, n_threads: int) -> list[list[A
     >>> _portions(list("abcdef"), 2, 2)
     [['a'], ['d'], ['b'], ['e'], ['c'], ['f']]
     """
-    each = max(1, min(_PORTIONS * n_threads, len(batches)) // max(1, n_workers))
-    bounds = np.linspace(0, len(batches), each * max(1, n_workers) + 1).round().astype(int)
+    each = max(1, min(_PORTIONS * n_threads, len(batches)) // n_workers)
+    bounds = np.linspace(0, len(batches), each * n_workers + 1).round().astype(int)
     parts = [batches[start:stop] for start, stop in pairwise(bounds.tolist())]
-    in_turn = [parts[worker * each + turn] for turn in range(each) for worker in range(max(1, n_workers))]
+    in_turn = [parts[worker * each + turn] for turn in range(each) for worker in range(n_workers)]
     return [part for part in in_turn if part]
 
 
@@ -313,7 +318,7 @@ class SearchState:
     def _variants(self) -> dict[tuple[bool, float], SearchContext]:
         """The query, and its mirrored and resized variants if the settings ask for them."""
         ways = product((False, True) if self.settings.mirror else (False,), scales(self.settings))
-        digest = token(self.comir.shape, self.comir.tobytes(), self.mask.tobytes())
+        digest = hashlib.sha256(self.comir.tobytes() + self.mask.tobytes()).hexdigest()
         first = SearchConfig(
             self.repository.path,
             self.repository.snapshot,
