@@ -14,6 +14,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import Source, build_repository
 from napari_cmrir.repository.repository import open_repository
+from napari_cmrir.search.places import find_places
 from napari_cmrir.search.query import search
 from napari_cmrir.search.settings import SearchSettings
 
@@ -146,3 +147,18 @@ def test_a_scheduler_without_workers_is_told(repository):
         address = cluster.scheduler_address
         with pytest.raises(InputError, match=f"has no worker; start one: dask worker {address}"):
             found(repository, REGISTERED, address)
+
+
+def test_the_places_of_one_image_are_looked_for_here(repository):
+    """Windows of an image are no fields that workers know."""
+    result = run(search(repository, texture(4)[30:126, 40:140], "A", settings=REGISTERED))
+    gone = REGISTERED.model_copy(update={"scheduler": "tcp://127.0.0.1:1"})
+    here, there = (
+        [
+            (place.score, place.box.tolist())
+            for place in run(find_places(repository, result, result.hits[0], asked))
+        ]
+        for asked in (REGISTERED, gone)
+    )
+    assert here == there
+    np.testing.assert_allclose(here[0][1][0], (29.5, 39.5), atol=1)

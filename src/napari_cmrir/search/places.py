@@ -50,6 +50,7 @@ class _Windows:
         self, repository: Repository, field: int, query: tuple[float, float], step: tuple[float, float]
     ) -> None:
         self.model: Representation = repository.model
+        self.path, self.snapshot = repository.path, repository.snapshot
         self._path: Path = repository.comir_path(field)
         self._levels: dict[int, Any] = {}
         searched = repository.fields[repository.fields["image"] == repository.fields["image"][field]]
@@ -131,7 +132,8 @@ def find_places(
     windows = _Windows(
         repository, hit.field, (_extent(height, width, turned), _extent(width, height, turned)), step
     )
-    few = settings.model_copy(update={"refine": max(settings.refine, _REFINED)})
+    # Windows are no fields of the repository that workers of a cluster could read: they are registered here.
+    few = settings.model_copy(update={"refine": max(settings.refine, _REFINED), "scheduler": ""})
     state = SearchState(cast("Repository", windows), result.comir, result.mask, few)
     yield from state.register(list(range(len(windows))))
     corners = windows.fields[["y", "x"]]
