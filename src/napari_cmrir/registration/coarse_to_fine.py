@@ -25,7 +25,7 @@ from napari_cmrir.registration.refinement import (
 )
 from napari_cmrir.settings import RegistrationSettings
 
-__all__ = ["Registration", "RunStep", "register", "size_classes"]
+__all__ = ["Registration", "RunStep", "in_turn", "register", "size_classes"]
 
 # Coarse peaks of a field that are refined: the second may be the right pose, and its score is the runner-up.
 # Each one more costs as much time as the first; not measured.
@@ -100,10 +100,14 @@ class Registration:
 
     def run_step(self, name: Literal["coarse", "fine"], batches: Sequence[Batch]) -> Events:
         """Do a step in this process, one batch after another."""
-        step = self.coarse if name == "coarse" else self.fine
-        for done, batch in enumerate(batches):
-            yield Progress(done, len(batches), "batches")
-            yield batch, step(batch)
+        yield from in_turn(self.coarse if name == "coarse" else self.fine, batches)
+
+
+def in_turn(step: Callable[[Batch], Any], batches: Sequence[Batch]) -> Events:
+    """Do a step for one batch after another."""
+    for done, batch in enumerate(batches):
+        yield Progress(done, len(batches), "batches")
+        yield batch, step(batch)
 
 
 def register(

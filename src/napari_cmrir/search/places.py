@@ -50,7 +50,6 @@ class _Windows:
         self, repository: Repository, field: int, query: tuple[float, float], step: tuple[float, float]
     ) -> None:
         self.model: Representation = repository.model
-        self.path, self.snapshot = repository.path, repository.snapshot
         self._path: Path = repository.comir_path(field)
         self._levels: dict[int, Any] = {}
         searched = repository.fields[repository.fields["image"] == repository.fields["image"][field]]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import rotation_difference
 from napari_cmrir.jobs import Job, Progress, portion
-from napari_cmrir.registration.coarse_to_fine import Events, Registration, register
+from napari_cmrir.registration.coarse_to_fine import Events, Registration, in_turn, register
 from napari_cmrir.registration.prepared_query import Pose, PreparedQuery, rotations, scales
 from napari_cmrir.registry import Registry
 from napari_cmrir.repository.executors import TaskFailed, cluster_at
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RERANKERS",
+    "QueryVariant",
     "Reranker",
     "SearchConfig",
     "SearchContext",
@@ -136,9 +137,32 @@ def patch_scores(
 _SAME_PLACE, _SAME_ANGLE = 16.0, 6.0  # px and degrees below which poses of two variants count as the same
 
 
+@dataclass(frozen=True, eq=False)
+class QueryVariant:
+    """A query as it is, mirrored or resized, and how it is searched.
+
+    Parameters
+    ----------
+    comir : (channel, y, x) uint8 array
+    mask : (y, x) bool array
+    comparison : Comparison
+        The model's.
+    settings : SearchSettings
+    mirrored : bool
+    scale : float
+    """
+
+    comir: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    comparison: Comparison
+    settings: SearchSettings
+    mirrored: bool
+    scale: float
+
+
 @dataclass(frozen=True)
 class SearchConfig:
-    """What a worker of a dask cluster needs of a search: a query as it is, mirrored or resized.
+    """What a worker of a dask cluster needs of a search.
 
     Parameters
     ----------
@@ -146,26 +170,15 @@ class SearchConfig:
         The repository, at the same path for every worker.
     snapshot : str
         `Repository.snapshot` of the state to search.
-    settings : SearchSettings
-    mirrored : bool
-    scale : float
     digest : str
-        Of the query's CoMIR and mask.
-    comparison : Comparison
-        The model's.
-    comir : (channel, y, x) uint8 array
-    mask : (y, x) bool array
+        Of the variant.
+    variant : QueryVariant
     """
 
     folder: Path
     snapshot: str
-    settings: SearchSettings
-    mirrored: bool
-    scale: float
     digest: str
-    comparison: Comparison
-    comir: NDArray[np.uint8] = dataclasses.field(compare=False)
-    mask: NDArray[np.bool_] = dataclasses.field(compare=False)
+    variant: QueryVariant = dataclasses.field(compare=False)
 
     def context(self) -> SearchContext:
         """Open the repository; a worker's thread keeps it open for the next search."""
@@ -177,7 +190,7 @@ class SearchConfig:
                     f"{self.folder.name} has changed since it was opened; open it again to search it."
                 )
             _OPENED.repositories = {self.folder: repository}
-        return SearchContext(self, repository)
+        return SearchContext(self.variant, repository)
 
 
 class _Opened(threading.local):
@@ -196,37 +209,45 @@ class SearchContext:
 
     Parameters
     ----------
-    config : SearchConfig
+    variant : QueryVariant
     repository : Repository
     """
 
-    def __init__(self, config: SearchConfig, repository: Repository) -> None:
-        self.config, self.repository = config, repository
+    def __init__(self, variant: QueryVariant, repository: Repository) -> None:
+        self.variant, self.repository = variant, repository
+
+    @cached_property
+    def config(self) -> SearchConfig:
+        """What a worker makes an equal context of."""
+        one, repository = self.variant, self.repository
+        digest = hashlib.sha256(one.comir.tobytes() + one.mask.tobytes())
+        digest.update(repr((one.comparison, one.settings, one.mirrored, one.scale)).encode())
+        return SearchConfig(repository.path, repository.snapshot, digest.hexdigest(), one)
 
     @cached_property
     def query(self) -> PreparedQuery:
         """The query in the levels and rotations that are compared."""
         from napari_cmrir.representations.devices import choose_device
 
-        config = self.config
+        one = self.variant
         return PreparedQuery(
-            config.comir,
-            config.mask,
-            choose_device(config.settings.device),
-            mirrored=config.mirrored,
-            scale=config.scale,
-            comparison=config.comparison,
+            one.comir,
+            one.mask,
+            choose_device(one.settings.device),
+            mirrored=one.mirrored,
+            scale=one.scale,
+            comparison=one.comparison,
         )
 
     @cached_property
     def screening(self) -> Screening:
         """The query's screening."""
-        return Screening(self.query, self.repository, rotations(self.config.settings))
+        return Screening(self.query, self.repository, rotations(self.variant.settings))
 
     @cached_property
     def registration(self) -> Registration:
         """The query's registration."""
-        return Registration(self.query, self.repository, self.config.settings)
+        return Registration(self.query, self.repository, self.variant.settings)
 
     def do(self, step: Step, batch: Any) -> Any:
         """Do a step for a batch of fields; a batch of screening is given by its number."""
@@ -236,11 +257,9 @@ class SearchContext:
 
     def run_step(self, step: Step, batches: Sequence[Any]) -> Events:
         """Do a step for all batches, and yield their results in order."""
-        address = self.config.settings.scheduler
+        address = self.variant.settings.scheduler
         if not address:
-            for done, batch in enumerate(batches):
-                yield Progress(done, len(batches), "batches")
-                yield batch, self.do(step, batch)
+            yield from in_turn(partial(self.do, step), batches)
             return
         executor = cluster_at(address)
         n_workers = len(executor.workers)
@@ -318,21 +337,8 @@ class SearchState:
     def _variants(self) -> dict[tuple[bool, float], SearchContext]:
         """The query, and its mirrored and resized variants if the settings ask for them."""
         ways = product((False, True) if self.settings.mirror else (False,), scales(self.settings))
-        digest = hashlib.sha256(self.comir.tobytes() + self.mask.tobytes()).hexdigest()
-        first = SearchConfig(
-            self.repository.path,
-            self.repository.snapshot,
-            self.settings,
-            False,
-            1.0,
-            digest,
-            self.repository.model.comparison,
-            self.comir,
-            self.mask,
-        )
-        return {
-            way: SearchContext(replace(first, mirrored=way[0], scale=way[1]), self.repository) for way in ways
-        }
+        query = self.comir, self.mask, self.repository.model.comparison, self.settings
+        return {way: SearchContext(QueryVariant(*query, *way), self.repository) for way in ways}
 
     def screen(self) -> Job[NDArray[np.float32]]:
         """Score every field by screening it with every variant of the query; the best counts.
