@@ -30,6 +30,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "refinement and fine scores off": {"refine": 0},
     "rotations off": {"max_rotation": 0},
     "rotations twice as far apart": {"rotation_step": 12},
+    "full circle": {"max_rotation": 180},
+    "full circle and mirrored": {"max_rotation": 180, "mirror": True},
     "registration off (rerank none)": {"rerank": "none"},
     "registration and rotated templates off": {"rerank": "none", "word_rotation_step": 0},
     "the paper's Stage III (rerank bow)": {"rerank": "bow", "word_rotation_step": 0},

@@ -104,11 +104,15 @@ def test_study_prints_the_papers_tables(folder, tmp_path, capsys):
     assert len(list((tmp_path / "conditions").iterdir())) == 2
 
 
-def test_study_of_the_starter_trains_nothing_and_compares_it_with_other_systems(folder, tmp_path, capsys):
+@pytest.mark.parametrize("named", [[], ["comir"], ["starter"], ["comir", "comir-any"]])
+def test_study_of_the_starter_trains_nothing_and_compares_it_with_other_systems(
+    folder, tmp_path, capsys, named
+):
     ask = ["study", "starter", folder / "pairs", "--modalities", "SHG", "BF", "--field-size", "96"]
     ask += ["--query", "full", "--no-within", "--no-untransformed", "-o", tmp_path]
     ask += ["--descriptors", "surf", "--rerankers", "registration"]
     ask += ["--retrievers", "mutual-information", "gradient-sift"]
+    ask += ["--representations", *named] if named else []
     status, out, err = run(ask, capsys)
     assert status == 0, err
     for other in ("mutual-information", "gradient-sift"):

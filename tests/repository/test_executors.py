@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 
+import dask
 import pytest
 from distributed import Client, LocalCluster
 
@@ -31,20 +32,16 @@ def dask_setup(worker):
 pytestmark = [pytest.mark.core, pytest.mark.timeout(240)]
 
 
-def local_cluster(**options):
-    return LocalCluster(
+@pytest.fixture(scope="module")
+def started():
+    cluster = LocalCluster(
         n_workers=2,
         threads_per_worker=1,
         processes=True,
         dashboard_address="127.0.0.1:0",
         silence_logs="CRITICAL",
-        **options,
     )
-
-
-@pytest.fixture(scope="module")
-def started():
-    with local_cluster() as cluster:
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}), cluster:
         yield cluster
 
 
@@ -123,10 +120,8 @@ def test_local_workers_and_a_stop_in_the_middle(images, model, in_peace, tmp_pat
 def test_an_image_that_kills_its_workers_is_reported(images, model, tmp_path, small):
     poison = tmp_path / "poison.py"
     poison.write_text(POISON)
-    with local_cluster(preload=[str(poison)]) as cluster:
-        address = cluster.scheduler_address
-        job = build_repository([images], model, "BF", tmp_path / "a.cmrir", small, scheduler=address)
-        repository = run(job)
+    with dask.config.set({"distributed.worker.preload": [str(poison)]}):
+        repository = run(build_repository([images], model, "BF", tmp_path / "a.cmrir", small, workers=2))
     assert list(repository.failures) == [str(images / "core07_BF.tif")]
     assert "its worker died" in next(iter(repository.failures.values()))
     assert len(repository) == N_IMAGES - 1

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 
+import dask
 import numpy as np
 import pytest
 import torch
@@ -43,9 +44,10 @@ def repository(tmp_path_factory, identity_model):
 
 @pytest.fixture(scope="module")
 def started():
-    with LocalCluster(
+    cluster = LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs="CRITICAL"
-    ) as cluster:
+    )
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}), cluster:
         yield cluster
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +22,9 @@ from napari_cmrir.cli.query import require_reranker
 from napari_cmrir.evaluation.records import EvaluationSettings, StudySettings
 from napari_cmrir.search.settings import SearchSettings
 from napari_cmrir.settings import PAIR_PATTERN
+
+if TYPE_CHECKING:
+    from napari_cmrir.representations.base import Representation
 
 __all__ = [
     "PROTOCOL",
@@ -267,12 +271,9 @@ def study(
     )
     loaded = load_model(model)
     base = StudySettings.quick() if quick else StudySettings()
-    own = {"comir": loaded.name} if loaded.name.startswith("comir") else {}  # the starter is comir-any
-    named = {
-        name: tuple(own.get(kind, kind) for kind in getattr(base, name))
-        for name in ("representations", "reranked")
-    }
-    settings = STUDY.settings(compared, base.model_copy(update={"evaluation": evaluation, **named}))
+    others = [load_model(file) for file in models or ()]
+    settings = STUDY.settings(compared, base.model_copy(update={"evaluation": evaluation}))
+    settings = _named_by_models(settings, [loaded, *others])
     found = find_pairs(pairs, modalities, read_as, pattern)
     learned = find_pairs(training_pairs, modalities, read_as, pattern) if training_pairs else ()
     job = run_study(
@@ -282,7 +283,7 @@ def study(
         settings,
         output=output,
         training_pairs=learned,
-        models=[load_model(file) for file in models or ()],
+        models=others,
         quick=quick,
         device=device.value,
     )
@@ -295,6 +296,18 @@ def study(
             typer.echo(f"napari-cmrir: {reason}", err=True)
         typer.echo(f"Failed: {', '.join(report.failed)}; the others are evaluated.", err=True)
         raise typer.Exit(1)
+
+
+def _named_by_models(settings: StudySettings, models: Sequence[Representation]) -> StudySettings:
+    """Call the starter's representation by its name, where users say ``starter`` or mean it by ``comir``."""
+    names = {"starter": "comir-any"}
+    if "comir" not in [model.name for model in models] and models[0].name == "comir-any":
+        names["comir"] = "comir-any"
+    called = {
+        field: tuple(dict.fromkeys(names.get(name, name) for name in getattr(settings, field)))
+        for field in ("representations", "reranked")
+    }
+    return settings.model_copy(update=called)
 
 
 datasets = typer.Typer(name="datasets", help="Fetch published data.", no_args_is_help=True)

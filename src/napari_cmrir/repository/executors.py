@@ -184,6 +184,8 @@ HEARTBEAT = 0.4
 CONNECT_SECONDS = 10
 """Seconds to wait for a dask scheduler to answer."""
 
+_REPLACED_SECONDS = 600  # a worker process needs 3 s to start, and more than 20 where all cores are busy
+
 Item = TypeVar("Item")
 Task = Callable[[Any, Sequence[Any]], Job[Any]]
 """``task(context, batch)`` is a job."""
@@ -385,17 +387,23 @@ def _cluster(workers: int | None) -> Iterator[str]:
     if workers is None:
         yield ""
         return
+    import dask
     from distributed import LocalCluster
     from distributed.system import MEMORY_LIMIT
 
-    with LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        processes=True,
-        memory_limit=MEMORY_LIMIT // workers,  # dask restarts a worker that needs more
-        dashboard_address="127.0.0.1:0",
-        silence_logs="CRITICAL",
-    ) as cluster:
+    # A worker that died is replaced at once, but dask ends the new one if it is not there after 15 s.
+    patient = dask.config.set({"distributed.deploy.lost-worker-timeout": f"{_REPLACED_SECONDS}s"})
+    with (
+        patient,
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=MEMORY_LIMIT // workers,  # dask restarts a worker that needs more
+            dashboard_address="127.0.0.1:0",
+            silence_logs="CRITICAL",
+        ) as cluster,
+    ):
         yield cluster.scheduler_address
 
 
