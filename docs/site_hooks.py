@@ -117,7 +117,15 @@ API = {
 }
 """Public names by subject; a test compares them with ``napari_cmrir.__all__``."""
 
-REGISTRIES = ("DESCRIPTORS", "FIELD_INDEXES", "IMAGE_FORMATS", "REPRESENTATIONS", "RERANKERS", "RETRIEVERS")
+REGISTRIES = (
+    "DESCRIPTORS",
+    "FIELD_INDEXES",
+    "IMAGE_FORMATS",
+    "MATCHERS",
+    "REPRESENTATIONS",
+    "RERANKERS",
+    "RETRIEVERS",
+)
 
 RESULTS = (
     "napari_cmrir.search.hits.SearchResult",

@@ -23,13 +23,14 @@ from napari_cmrir.images.synthetic.sample_pairs import sample_pair, write_sample
 from napari_cmrir.repository.field_indexes import FIELD_INDEXES
 from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.representations.base import REPRESENTATIONS
+from napari_cmrir.search.matchers import MATCHERS
 from napari_cmrir.search.rerankers import RERANKERS
 from napari_cmrir.search.settings import SearchSettings
 
 pytestmark = pytest.mark.core
 
 PACKAGE = Path(__file__).parent / "extension_package"
-REGISTRIES = (DESCRIPTORS, FIELD_INDEXES, IMAGE_FORMATS, REPRESENTATIONS, RERANKERS, RETRIEVERS)
+REGISTRIES = (DESCRIPTORS, FIELD_INDEXES, IMAGE_FORMATS, MATCHERS, REPRESENTATIONS, RERANKERS, RETRIEVERS)
 BOTH = ("SHG", "BF")
 
 
@@ -158,6 +159,24 @@ def test_the_reranker_orders_the_hits_of_a_query(pairs, tmp_path):
     assert hit.score == pytest.approx(plain.score / 2, abs=0.02)
     with pytest.raises(cmrir.InputError, match="There is no reranker 'magic'; choose one of none, bow, reg"):
         cmrir.run(cmrir.query(repository, turned, "BF", settings=SearchSettings(rerank="magic")))
+
+
+def test_the_matcher_counts_the_points_of_the_first_hits(pairs, tmp_path):
+    model, found = tmp_path / "original.safetensors", tmp_path / "hits.json"
+    cmrir.run(cmrir.train(pairs, BOTH, representation="original", output=model))
+    images = [pair.paths[1] for pair in pairs]
+    cmrir.run(cmrir.build_repository(images, cmrir.load_model(model), "BF", tmp_path / "a.cmrir")).close()
+    line = f"query {tmp_path / 'a.cmrir'} {images[2]} --modality BF --region 20 30 100 90"
+    for more in ("--matcher sift-points", "--matcher sift-points:0.7 --match-on images"):
+        answer = CliRunner().invoke(app, [*line.split(), *more.split(), "--json", str(found)])
+        assert answer.exit_code == 0, answer.output
+        best = json.loads(found.read_text())["queries"][0]["hits"][0]
+        assert best["image"] == str(images[2])
+        assert np.abs(np.array(best["box"])[0] - (19.5, 29.5)).max() < 0.2
+    answer = CliRunner().invoke(app, [*line.split(), "--matcher", "magic"])
+    assert answer.exit_code == 2
+    words = " ".join(answer.output.replace("│", " ").split())
+    assert "There is no matcher 'magic'; choose one of vismatch, sift-points." in words
 
 
 def test_without_the_package_its_names_are_unknown(monkeypatch):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from napari_cmrir.representations.base import REPRESENTATIONS, load_model, represent, train
     from napari_cmrir.representations.model_file import sample_model
     from napari_cmrir.search.hits import write_hits
+    from napari_cmrir.search.matchers import MATCHERS
     from napari_cmrir.search.query import search as query
     from napari_cmrir.search.rerankers import RERANKERS
     from napari_cmrir.search.settings import SearchSettings
@@ -46,6 +47,7 @@ __all__ = [
     "DESCRIPTORS",
     "FIELD_INDEXES",
     "IMAGE_FORMATS",
+    "MATCHERS",
     "REPRESENTATIONS",
     "RERANKERS",
     "RETRIEVERS",
@@ -83,6 +85,7 @@ _HOMES = {
     "FIELD_INDEXES": "repository.field_indexes:FIELD_INDEXES",
     "IMAGE_FORMATS": "images.formats.base:IMAGE_FORMATS",
     "InputError": "errors:InputError",
+    "MATCHERS": "search.matchers:MATCHERS",
     "Progress": "jobs:Progress",
     "REPRESENTATIONS": "representations.base:REPRESENTATIONS",
     "RERANKERS": "search.rerankers:RERANKERS",

@@ -7,8 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from napari_cmrir.cli.demo import Plan, demonstrate, judgement
-from napari_cmrir.cli.picture import Truth
+from napari_cmrir.cli.demo import Plan, Truth, demonstrate, judgement
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region, corner_error, cut
 from napari_cmrir.images.readers import read_image

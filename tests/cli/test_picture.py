@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_cmrir.cli.picture import FoundImage, Truth, draw_hits
+from napari_cmrir.cli.demo import FoundImage, Truth, draw_hits
 from napari_cmrir.images.geometry import Region
 from napari_cmrir.search.hits import Hit
 

@@ -18,7 +18,7 @@ from napari_cmrir.cli.options import (
     SettingsOptions,
     settings_options,
 )
-from napari_cmrir.cli.query import require_reranker
+from napari_cmrir.cli.query import require_plugins
 from napari_cmrir.evaluation.records import EvaluationSettings, StudySettings
 from napari_cmrir.search.settings import SearchSettings
 from napari_cmrir.settings import PAIR_PATTERN
@@ -134,7 +134,7 @@ def evaluate(
     searched = SEARCH.settings(
         search, SearchSettings(max_rotation=max(SearchSettings().max_rotation, asked.max_rotation))
     )
-    require_reranker(searched.rerank)
+    require_plugins(searched)
     settings = asked.model_copy(
         update={
             "kinds": ("cross", "within") if within else ("cross",),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from napari_cmrir.images.geometry import Region
     from napari_cmrir.search.hits import SearchResult
 
-__all__ = ["SEARCH", "doubts", "print_hits", "query", "require_reranker", "write_transforms"]
+__all__ = ["SEARCH", "doubts", "print_hits", "query", "require_plugins", "write_transforms"]
 
 
 SEARCH = SettingsOptions(SearchSettings, "Search settings", flags={"hits": ("-k", "--hits")})
@@ -72,7 +72,7 @@ def query(
     from napari_cmrir.search.query import search as search_for
 
     settings = SEARCH.settings(search, SearchSettings.paper() if preset is Preset.paper else None)
-    require_reranker(settings.rerank)
+    require_plugins(settings)
     read_as = READING.settings(reading)
     opened = open_repository(repository)
     opened.model.require_modality(modality)
@@ -137,8 +137,8 @@ def _part(
     return replace(Region.from_rectangle(*region), rotation_degrees=turned), None
 
 
-def require_reranker(name: str) -> None:
-    """Refuse an unknown ``--rerank`` before anything is opened; packages may add rerankers.
+def require_plugins(settings: SearchSettings) -> None:
+    """Refuse an unknown ``--rerank`` or ``--matcher`` before anything is opened; packages may add both.
 
     Raises
     ------
@@ -146,12 +146,17 @@ def require_reranker(name: str) -> None:
         Names the known ones.
     """
     from napari_cmrir.errors import InputError
+    from napari_cmrir.search.matchers import matcher_named
     from napari_cmrir.search.rerankers import RERANKERS
 
+    option = "--rerank"
     try:
-        RERANKERS[name]
+        RERANKERS[settings.rerank]
+        option = "--matcher"
+        if settings.matcher:
+            matcher_named(settings.matcher, settings.device)
     except InputError as error:
-        raise typer.BadParameter(str(error), param_hint="'--rerank'") from None
+        raise typer.BadParameter(str(error), param_hint=f"'{option}'") from None
 
 
 def write_transforms(folder: Path, name: str, shape: tuple[int, ...], result: SearchResult) -> None:

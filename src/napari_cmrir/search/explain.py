@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari_cmrir.repository.repository import Repository
     from napari_cmrir.search.hits import Hit, SearchResult
 
-__all__ = ["Explanation", "SharedWords", "agreement_map", "explain"]
+__all__ = ["Explanation", "SharedWords", "agreement_map", "explain", "frame_to_field", "resampled"]
 
 _WINDOW = 8.0  # standard deviation of the neighbourhood, px: a smaller one is noisy, a larger one blurs
 _FLAT = 1e-3  # share of an image's variance below which a neighbourhood counts as flat and gets 0
@@ -93,13 +93,9 @@ def explain(repository: Repository, result: SearchResult, hit: Hit) -> Explanati
     from napari_cmrir.images.geometry import Region
 
     affine = affine_matrix(Region.whole(result.mask.shape), hit)
-    y, x = repository.fields[["y", "x"]][hit.field].item()
-    step = repository.pixel_step(hit.field)
-    first = (step - 1) / 2 + np.array([y, x]) * step  # centre of the field's first pixel, in the image's
-    per_row = np.array([*np.broadcast_to(step, 2), 1.0])[:, np.newaxis]
-    to_field = np.array([[1, 0, -first[0]], [0, 1, -first[1]], [0, 0, 1]]) / per_row @ affine
+    to_field = frame_to_field(repository, hit, result.mask.shape)
     comir = repository.comir(hit.field)
-    field, reached = _posed(comir, to_field, result.mask.shape)
+    field, reached = resampled(comir, to_field, result.mask.shape)
     mask = result.mask & reached
     return Explanation(
         query=result.comir,
@@ -111,6 +107,65 @@ def explain(repository: Repository, result: SearchResult, hit: Hit) -> Explanati
         if repository.has_index("words")
         else None,
     )
+
+
+def frame_to_field(repository: Repository, hit: Hit, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the transform from the query's frame to the CoMIR of a hit's field.
+
+    Parameters
+    ----------
+    repository : Repository
+    hit : Hit
+    shape : (int, int)
+        Of the query's CoMIR, (y, x).
+
+    Returns
+    -------
+    (3, 3) array
+        Takes (y, x, 1) in pixels of the query's CoMIR to pixels of the field's.
+    """
+    from napari_cmrir.images.geometry import Region
+
+    y, x = repository.fields[["y", "x"]][hit.field].item()
+    step = repository.pixel_step(hit.field)
+    first = (step - 1) / 2 + np.array([y, x]) * step  # centre of the field's first pixel, in the image's
+    per_row = np.array([*np.broadcast_to(step, 2), 1.0])[:, np.newaxis]
+    to_field = np.array([[1, 0, -first[0]], [0, 1, -first[1]], [0, 0, 1]]) / per_row
+    matrix: NDArray[np.float64] = to_field @ affine_matrix(Region.whole(shape), hit)
+    return matrix
+
+
+def resampled(
+    image: NDArray[np.uint8], to_image: NDArray[np.float64], shape: tuple[int, ...]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Resample an image in another frame.
+
+    Parameters
+    ----------
+    image : (channel, y, x) uint8 array
+    to_image : (3, 3) array
+        Takes (y, x, 1) of the frame to pixels of the image.
+    shape : (int, int)
+        Of the frame, (y, x).
+
+    Returns
+    -------
+    resampled : (channel, *shape) uint8 array
+        Bilinear samples; 0 beyond the image.
+    reached : (*shape) bool array
+        Where the frame lies on the image.
+    """
+    import cv2
+
+    matrix = to_image[1::-1][:, [1, 0, 2]]  # OpenCV's order is (x, y)
+    size = (shape[1], shape[0])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    border = cv2.BORDER_REPLICATE
+    seen = np.stack([cv2.warpAffine(p, matrix, size, flags=flags, borderMode=border) for p in image])
+    grid = np.indices(shape).reshape(2, -1)
+    y, x = (to_image[:2, :2] @ grid + to_image[:2, 2:]).reshape(2, *shape)
+    reached = (y > -0.5) & (x > -0.5) & (y < image.shape[1] - 0.5) & (x < image.shape[2] - 0.5)
+    return seen * reached, reached
 
 
 def agreement_map(
@@ -179,23 +234,6 @@ def _smooth(values: NDArray[Any]) -> NDArray[np.float32]:
         values.astype(np.float32), (0, 0), _WINDOW, borderType=cv2.BORDER_CONSTANT
     )
     return smoothed
-
-
-def _posed(
-    comir: NDArray[np.uint8], to_field: NDArray[np.float64], shape: tuple[int, ...]
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A field's CoMIR resampled to the query's frame, and a mask of the field there."""
-    import cv2
-
-    matrix = to_field[1::-1][:, [1, 0, 2]]  # OpenCV's order is (x, y)
-    size = (shape[1], shape[0])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    border = cv2.BORDER_REPLICATE
-    seen = np.stack([cv2.warpAffine(p, matrix, size, flags=flags, borderMode=border) for p in comir])
-    grid = np.indices(shape).reshape(2, -1)
-    y, x = (to_field[:2, :2] @ grid + to_field[:2, 2:]).reshape(2, *shape)
-    reached = (y > -0.5) & (x > -0.5) & (y < comir.shape[1] - 0.5) & (x < comir.shape[2] - 0.5)
-    return seen * reached, reached
 
 
 def _shared_words(

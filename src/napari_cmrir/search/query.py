@@ -180,6 +180,7 @@ def search(
     from napari_cmrir.repository.build import ensure_index
     from napari_cmrir.search.calibration import find_copies, name_copies
     from napari_cmrir.search.hits import SearchResult
+    from napari_cmrir.search.matchers import match_hits, matcher_named
     from napari_cmrir.search.rerankers import RERANKERS, SearchState
     from napari_cmrir.search.shortlist import (
         compare_words,
@@ -190,6 +191,8 @@ def search(
 
     settings = settings or SearchSettings()
     rerank = RERANKERS[settings.rerank]
+    if settings.matcher:
+        matcher_named(settings.matcher, settings.device)  # refused before the search
     repository.model.require_modality(modality)
     clock = _Clock()
     with clock.stage("read"), _opened(image, reading) as stored:
@@ -249,10 +252,16 @@ def search(
         ranking = _one_an_image(repository, ranked)
         chosen: list[int] = (ranked if settings.per_field else ranking)[: settings.hits].tolist()
         unlocated = [field for field in chosen if field not in state.poses]
-        yield from portion(state.register(unlocated), 85, 100)
+        yield from portion(state.register(unlocated), 85, 90)
     evidence = _evidence(state)
     copies = find_copies(state.repository, chosen, list(state.poses), evidence)
     hits = _hits(state, chosen, evidence, seen, copies)
+    if settings.matcher:
+        with clock.stage("match"):
+            query = comir, patch[_CORE], counts
+            hits, unread = yield from portion(match_hits(repository, query, hits, settings), 90, 100)
+            ranking = _one_an_image(repository, np.array([*(hit.field for hit in hits), *ranking]))
+            doubts = (*doubts, *unread)
     reliable = bool(hits) and not blank and hits[0].confidence >= settings.reliable_from
     return SearchResult(
         hits,

@@ -59,6 +59,18 @@ class SearchSettings(RegistrationSettings):
         description="Degrees between the rotations of the query, up to max_rotation, whose words are compared"
         " for a shortlist; the best rotation counts. 0 compares the unrotated query only (paper).",
     )
+    matcher: str = Field(
+        "",
+        description="Another method of registration that looks at the first hits again and orders them by its"
+        " scores: the name of a matcher that a package adds to `MATCHERS`, or vismatch:NAME with the package"
+        " vismatch. Empty: none.",
+    )
+    matched: int = Field(5, ge=1, le=100, description="Number of first hits that the matcher looks at.")
+    match_on: Literal["comirs", "images"] = Field(
+        "comirs",
+        description="What the matcher compares: the CoMIRs, or the images themselves, for matchers that were"
+        " trained across modalities.",
+    )
     per_field: bool = Field(
         False, description="List every field of an image as a separate hit, not only the best one."
     )
