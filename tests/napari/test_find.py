@@ -653,6 +653,22 @@ def test_the_scheduler_of_the_preferences_lets_its_workers_search(
     assert there == here
 
 
+def test_a_matcher_of_the_preferences_that_is_not_there_is_told_and_keeps_the_hits(
+    viewer, find, query_layer, search, copied, monkeypatch, notifications, wait_for
+):
+    draw_turned(find, viewer, query_layer)
+    search()
+    before = find.view.found.result.hits
+    monkeypatch.setattr("napari_cmrir.napari.find_dock.default", {"matcher": "last"}.get)
+    find.find()
+    told = "There is no matcher 'last'; choose one of vismatch"
+    wait_for(lambda: any(told in message for _, message in notifications))
+    assert find.view.found.result.hits is before
+    assert "--matcher last" in copied("command")
+    assert "matcher='last'" in copied("python")
+    assert "match-on" not in copied("command")
+
+
 def answers(path):
     """What a file of hits holds, but how long it took."""
     queries = json.loads(path.read_text())["queries"]

@@ -49,13 +49,22 @@ def test_what_is_left_out_is_as_if_it_had_never_been_there() -> None:
     assert without.features(0) is None
 
 
+def test_scores_of_another_height_are_as_sure() -> None:
+    """The margins are shares of the score: a model whose scores are all half as high has the same."""
+    scores, runner_ups = np.array([0.5, 0.3, 0.2]), np.array([0.25, 0.2, 0.1])
+    full, half = (Evidence(np.arange(3), k * scores, k * runner_ups).features(0) for k in (1.0, 0.5))
+    assert full[[1, 3]].tolist() == half[[1, 3]].tolist() == pytest.approx([0.4, 0.5])
+    low = Evidence(np.arange(2), np.array([-0.01, 0.3]), np.array([-0.02, 0.1])).features(0)
+    assert low[[1, 3]] == pytest.approx([-0.31 / 0.02, 0.01 / 0.02])
+
+
 def test_a_fit_finds_the_law_that_drew_the_answers() -> None:
     """Probabilities of a fit are those the answers were drawn with, and as good as sklearn's."""
     from sklearn.linear_model import LogisticRegression
 
     rng = np.random.default_rng(0)
     features = np.abs(rng.normal(size=(4000, 4))) * [0.2, 0.2, 4, 0.2]
-    law = Calibration(score=6, margin=8, gumbel_margin=0.4, peak=3, intercept=-3)
+    law = Calibration(score=6, relative_margin=8, gumbel_margin=0.4, relative_peak=3, intercept=-3)
     right = rng.random(4000) < law.probability(features)
     fitted = fit_calibration(features, right, "a test")
     assert (fitted.queries, fitted.source) == (4000, "a test")
@@ -72,7 +81,7 @@ def test_nothing_that_speaks_for_a_hit_counts_against_it() -> None:
     right = features[:, 0] - features[:, 1] + 0.3 * rng.normal(size=300) > 0
     fitted = fit_calibration(features, right)
     assert fitted.score > 1
-    assert fitted.margin == 0
+    assert fitted.relative_margin == 0
     assert all(getattr(fitted, name) >= 0 for name in FEATURES)
 
 

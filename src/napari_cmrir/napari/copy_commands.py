@@ -179,7 +179,8 @@ def query_text(language: Language, query: Query, image: Path) -> str:
             words += ["--turned", float(region.rotation_degrees)] if region.rotation_degrees else []
         words += ["--pixel-size", query.pixel_size] if query.pixel_size is not None else []
         words += ["-k", query.hits, "--max-rotation", query.settings.max_rotation]
-        words += ["--scheduler", query.scheduler] if query.scheduler else []
+        for name, value in query.preferences.items():
+            words += [f"--{name.replace('_', '-')}", value]
         return _line(*words, *(["--mirror"] if query.mirror else []), "--json", "hits.json")
     if polygon is None:
         centre = tuple(float(value) for value in region.centre)
@@ -194,7 +195,7 @@ def query_text(language: Language, query: Query, image: Path) -> str:
         "",
         part,
         f"settings = SearchSettings(hits={query.hits}, max_rotation={query.settings.max_rotation!r},"
-        f" mirror={query.mirror}{f', scheduler={query.scheduler!r}' if query.scheduler else ''})",
+        f" mirror={query.mirror}{''.join(f', {n}={v!r}' for n, v in query.preferences.items())})",
         f"with cmrir.open_repository({str(query.repository)!r}) as repository:",
         f"    job = cmrir.query(repository, {str(image)!r}, {query.modality!r},"
         f" {'region=region' if polygon is None else 'polygon=polygon'},",

@@ -311,7 +311,7 @@ class FindWidget(ScrolledDock):
             settings.mirror,
             Placement.of(image, snapshot.plane),
             name,
-            default("scheduler", ""),
+            _preferences(),
         )
         if isinstance(outline, Outline):
             query.region_and_polygon()  # raises at once if the shape is no region of the image
@@ -489,3 +489,9 @@ class FindWidget(ScrolledDock):
         self._propose_image()
         self._propose_modality()
         self._hint()
+
+
+def _preferences() -> dict[str, str]:
+    """The settings of a search that the plugin's preferences change, by name."""
+    usual = SearchSettings().model_dump(include={"scheduler", "matcher", "match_on"})
+    return {name: value for name, kept in usual.items() if (value := default(name, kept)) != kept}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -364,8 +365,8 @@ class Query:
         Placement of the image in the world.
     name : str
         What it is called among several queries.
-    scheduler : str
-        Address of the dask scheduler whose workers search; empty for this computer.
+    preferences : mapping of str to str
+        Settings of the search that the plugin's preferences change, by name.
     """
 
     repository: Path
@@ -377,7 +378,7 @@ class Query:
     mirror: bool
     placement: Placement
     name: str = ""
-    scheduler: str = ""
+    preferences: Mapping[str, str] = field(default_factory=dict)
 
     def region_and_polygon(self) -> tuple[Region, NDArray[np.float64] | None]:
         """Return the region in pixels of the image, and the corners of the outline in it.
@@ -410,7 +411,8 @@ class Query:
         """Settings of the search; the region's own rotation is added to the largest rotation."""
         turned = abs(self.region_and_polygon()[0].rotation_degrees)
         most = min(self.max_rotation + turned, 180.0)
-        return SearchSettings(hits=self.hits, max_rotation=most, mirror=self.mirror, scheduler=self.scheduler)
+        shown = {"hits": self.hits, "max_rotation": most, "mirror": self.mirror}
+        return SearchSettings.model_validate({**shown, **self.preferences})
 
 
 class RegionCombo(LayerCombo):

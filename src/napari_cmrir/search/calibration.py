@@ -35,9 +35,10 @@ __all__ = [
 ]
 
 
-FEATURES = ("score", "margin", "gumbel_margin", "peak")
+FEATURES = ("score", "relative_margin", "gumbel_margin", "relative_peak")
 """Features of a confidence, in the order of `Evidence.features`."""
 
+_LEAST_SCORE = 0.02  # a lower one counts as this much where another is compared with it; not measured
 _EULER = 0.5772156649  # Euler's constant: a Gumbel law's mean lies this many scales above its mode
 _PRIOR_SCORES = fitted_values("wrong_score_prior").values
 
@@ -76,15 +77,16 @@ class Evidence:
         Returns
         -------
         (4,) array or None
-            Score; margin to the best score of another image; Gumbel margin: negative natural logarithm of the
-            number of wrong images expected to score as high; and margin to the next best pose in the same
-            field. ``None`` if the image has no pose.
+            Score; margin to the best score of another image, as a share of the score; Gumbel margin: negative
+            natural logarithm of the number of wrong images expected to score as high; and margin to the next
+            best pose in the same field, as a share of the score. ``None`` if the image has no pose. Shares,
+            because models differ in how high right images score.
 
         Examples
         --------
         >>> evidence = Evidence(np.arange(3), np.array([0.6, 0.1, 0.2]), np.array([0.3, 0.1, 0.1]))
         >>> evidence.features(0).round(2).tolist()
-        [0.6, 0.4, 11.14, 0.3]
+        [0.6, 0.67, 11.14, 0.5]
         """
         mine = self.images == image
         if not mine.any():
@@ -93,7 +95,8 @@ class Evidence:
         others = self.scores[~mine]
         next_best = float(others.max()) if len(others) else _PRIOR_SCORES["mean"]
         below = runner_up if math.isfinite(runner_up) else _PRIOR_SCORES["mean"]
-        return np.array([score, score - next_best, _gumbel_margin(score, others), score - below])
+        margins = (score - np.array([next_best, below])) / max(score, _LEAST_SCORE)
+        return np.array([score, margins[0], _gumbel_margin(score, others), margins[1]])
 
 
 def confidences(
@@ -233,7 +236,7 @@ class Calibration(Settings):
 
     Examples
     --------
-    >>> high, low = Calibration().probability([[0.6, 0.4, 8, 0.3], [0.15, 0.01, 0, 0.01]])
+    >>> high, low = Calibration().probability([[0.6, 0.7, 8, 0.5], [0.15, 0.05, 0, 0.05]])
     >>> bool(high > 0.95), bool(low < 0.5)
     (True, True)
     """
@@ -241,20 +244,20 @@ class Calibration(Settings):
     score: float = Field(
         default_factory=partial(_shipped, "score"), ge=0, description="Per unit of the registration score."
     )
-    margin: float = Field(
-        default_factory=partial(_shipped, "margin"),
+    relative_margin: float = Field(
+        default_factory=partial(_shipped, "relative_margin"),
         ge=0,
-        description="Per unit of the score's distance to the best other image.",
+        description="Per unit of the score's distance to the best other image, as a share of it.",
     )
     gumbel_margin: float = Field(
         default_factory=partial(_shipped, "gumbel_margin"),
         ge=0,
         description="Per unit of the negative logarithm of the expected number of images with such a score.",
     )
-    peak: float = Field(
-        default_factory=partial(_shipped, "peak"),
+    relative_peak: float = Field(
+        default_factory=partial(_shipped, "relative_peak"),
         ge=0,
-        description="Per unit of the score's distance to the field's next best pose.",
+        description="Per unit of the score's distance to the field's next best pose, as a share of it.",
     )
     intercept: float = Field(
         default_factory=partial(_shipped, "intercept"), description="Log odds if all features are 0."
