@@ -170,6 +170,29 @@ def test_the_first_hits_are_ordered_by_the_matcher(tissue):
     assert not result.reliable  # the confidence is that of the registration, which prefers another image
 
 
+def test_of_few_hits_the_matcher_still_chooses_among_the_first_five(tissue):
+    every = run(search(tissue, query_of(1), "A", pixel_size=1.0))
+    Told.answers = [Match(1.0), Match(2.0), Match(3.0), Match(2.5)]
+    settings = SearchSettings(hits=1, matcher="told")
+    result = run(search(tissue, query_of(1), "A", pixel_size=1.0, settings=settings))
+    assert [hit.image for hit in result.hits] == [every.hits[2].image]
+    assert len(result.ranking) == 4
+
+
+def test_a_matcher_that_fails_is_named_and_loses_no_hit(tissue):
+    class Fails(Matcher):
+        def match(self, query, mask, place):
+            raise ZeroDivisionError("by nothing")
+
+    MATCHERS._loaded["fails"] = Fails
+    plain = run(search(tissue, query_of(1), "A", pixel_size=1.0))
+    settings = SearchSettings(matcher="fails")
+    result = run(search(tissue, query_of(1), "A", pixel_size=1.0, settings=settings))
+    assert [hit.image for hit in result.hits] == [hit.image for hit in plain.hits]
+    assert sum("was not matched: ZeroDivisionError: by nothing" in text for text in result.warnings) == 4
+    assert result.reliable == plain.reliable
+
+
 def test_an_image_that_is_gone_is_named_and_keeps_its_place(images, model, tmp_path):
     moved = [tmp_path / path.name for path in images]
     for old, new in zip(images, moved, strict=True):

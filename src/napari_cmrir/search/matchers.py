@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_cmrir.search.hits import Hit
     from napari_cmrir.search.settings import SearchSettings
 
-__all__ = ["MATCHERS", "Match", "Matcher", "Vismatch", "match_hits", "matcher_named"]
+__all__ = ["MATCHERS", "Match", "Matcher", "Vismatch", "match_hits", "matcher_named", "similarity_match"]
 
 _MARGIN = 0.25  # of the query's sides, shown around the place of a hit; not measured
 _PERCENTILES = 0.1, 99.9  # of an image's values that become 0 and 255
@@ -210,7 +210,7 @@ def match_hits(
         Those that match, the best first; then those that do not, and those that were not looked at, in their
         order. Hits that match have the score ``"matcher"``, and the pose that it found.
     warnings : list of str
-        A sentence for each image that could not be read.
+        A sentence for each image that could not be read, or on which the matcher failed.
 
     Raises
     ------
@@ -229,11 +229,11 @@ def match_hits(
         yield Progress(done, min(len(hits), settings.matched), "hits", "Matching")
         try:
             place = (_image_at if on_images else _comir_at)(repository, hit, mask.shape, margin)
-        except (InputError, OSError) as error:
-            warnings.append(f"{hit.image} was not matched: {error}")
-            looked_at.append(hit)
-            continue
-        match = matcher.match(seen, mask, place)
+            match = matcher.match(seen, mask, place)
+        except Exception as error:  # a matcher is another package's, and may raise any; the hits stay
+            reason = error if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            warnings.append(f"{hit.image} was not matched: {reason}")
+            match = None
         looked_at.append(hit if match is None else _matched(hit, match, mask.shape, margin))
     looked_at.sort(key=lambda hit: -hit.scores.get("matcher", -math.inf))  # stable
     ordered = (*looked_at, *hits[settings.matched :])

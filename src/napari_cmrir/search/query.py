@@ -250,7 +250,8 @@ def search(
     with clock.stage("locate"):
         ranked = np.concatenate((shortlist, order[len(shortlist) :]))
         ranking = _one_an_image(repository, ranked)
-        chosen: list[int] = (ranked if settings.per_field else ranking)[: settings.hits].tolist()
+        most = max(settings.hits, settings.matched) if settings.matcher else settings.hits
+        chosen: list[int] = (ranked if settings.per_field else ranking)[:most].tolist()
         unlocated = [field for field in chosen if field not in state.poses]
         yield from portion(state.register(unlocated), 85, 90)
     evidence = _evidence(state)
@@ -261,6 +262,7 @@ def search(
             query = comir, patch[_CORE], counts
             hits, unread = yield from portion(match_hits(repository, query, hits, settings), 90, 100)
             ranking = _one_an_image(repository, np.array([*(hit.field for hit in hits), *ranking]))
+            hits = hits[: settings.hits]
             doubts = (*doubts, *unread)
     reliable = bool(hits) and not blank and hits[0].confidence >= settings.reliable_from
     return SearchResult(
