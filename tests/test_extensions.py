@@ -173,6 +173,8 @@ def test_the_matcher_counts_the_points_of_the_first_hits(pairs, tmp_path):
         best = json.loads(found.read_text())["queries"][0]["hits"][0]
         assert best["image"] == str(images[2])
         assert np.abs(np.array(best["box"])[0] - (19.5, 29.5)).max() < 0.2
+        assert best["matcher"] >= 10
+        assert f"{best['matcher']:.4g}" in answer.output
     answer = CliRunner().invoke(app, [*line.split(), "--matcher", "magic"])
     assert answer.exit_code == 2
     words = " ".join(answer.output.replace("│", " ").split())

@@ -196,7 +196,8 @@ def print_hits(
     from rich.table import Table
 
     table = Table(title=f"{title}, {result.seconds:.2f} s", title_justify="left")
-    for name in ("rank", "score", "confidence", "rotation", "box centre (y, x)"):
+    matched = ["matcher"] if settings.matcher else []
+    for name in ("rank", "score", *matched, "confidence", "rotation", "box centre (y, x)"):
         table.add_column(name, justify="right")
     table.add_column("image", overflow="fold")
     for hit in result.hits:
@@ -204,6 +205,7 @@ def print_hits(
         table.add_row(
             str(hit.rank),
             f"{hit.score:.3f}",
+            *(f"{hit.scores[name]:.4g}" if name in hit.scores else "-" for name in matched),
             f"{hit.confidence:.2f}",
             f"{hit.rotation_degrees:.1f}°",
             f"{y:.0f}, {x:.0f}",

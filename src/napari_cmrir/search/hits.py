@@ -63,7 +63,7 @@ class Hit:
     field : int
         Row of the repository's fields.
     scores : dict
-        Score of every stage: ``"words"``, ``"bow"``, ``"registration"``.
+        Score of every stage: ``"words"``, ``"bow"``, ``"registration"``, ``"matcher"``.
     mirrored : bool
         Whether the query was mirrored left to right before it was rotated.
     scale : float
@@ -100,6 +100,7 @@ class Hit:
             "confidence": round(self.confidence, 6),
             "mirrored": self.mirrored,
             "scale": round(self.scale, 6),
+            **({"matcher": round(self.scores["matcher"], 6)} if "matcher" in self.scores else {}),
             **({"reading": reading} if reading else {}),
         }
 
