@@ -13,20 +13,20 @@ reliable match").
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from napari_cmrir.evaluation.metrics import brier, calibration_error, reliability, share
+from napari_cmrir.evaluation.report.comparison import read_evaluation
 from napari_cmrir.search.calibration import FEATURES, Calibration, fit_calibration
 
 
 def hits_of(folder: Path) -> dict[str, Any]:
     """Features of first hits, whether each is right, whether its tissue is absent, and its size of query."""
     rows, right, absent, size = [], [], [], []
-    for query in json.loads((folder / "evaluation.json").read_text())["queries"]:
+    for query in read_evaluation(folder)["queries"]:
         condition = query["condition"]
         if condition["query"] == condition["repository"] or condition["pose"] != "transformed":
             continue

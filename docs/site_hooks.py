@@ -117,15 +117,7 @@ API = {
 }
 """Public names by subject; a test compares them with ``napari_cmrir.__all__``."""
 
-REGISTRIES = (
-    "DESCRIPTORS",
-    "FIELD_INDEXES",
-    "IMAGE_FORMATS",
-    "MATCHERS",
-    "REPRESENTATIONS",
-    "RERANKERS",
-    "RETRIEVERS",
-)
+REGISTRIES = [name for name in import_module("napari_cmrir").__all__ if name.isupper()]
 
 RESULTS = (
     "napari_cmrir.search.hits.SearchResult",

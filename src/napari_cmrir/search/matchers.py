@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import Job, Progress
+from napari_cmrir.registration.affine import Matrix, apply, decompose
 from napari_cmrir.registry import Registry
 from napari_cmrir.search.explain import frame_to_field, resampled
 from napari_cmrir.search.hits import affine_matrix
@@ -49,7 +50,7 @@ class Match:
     """
 
     score: float
-    matrix: NDArray[np.float64] | None = None
+    matrix: Matrix | None = None
 
 
 class Matcher(ABC):
@@ -156,8 +157,9 @@ def similarity_match(first: NDArray[np.float64], second: NDArray[np.float64]) ->
     if fitted is None or inliers.sum() < _FEWEST_INLIERS:
         return None
     matrix = np.vstack((fitted, [0.0, 0.0, 1.0]))
-    turn, scale = _turn_and_scale(matrix)
-    if abs(turn) > _LARGEST_TURN or not 1 / _LARGEST_SCALE <= scale <= _LARGEST_SCALE:
+    parts = decompose(matrix)
+    is_scaled = not 1 / _LARGEST_SCALE <= parts.scale <= _LARGEST_SCALE
+    if is_scaled or abs(parts.rotation_degrees) > _LARGEST_TURN:
         return None
     return Match(float(inliers.sum()), matrix)
 
@@ -217,7 +219,6 @@ def match_hits(
     InputError
         If the matcher cannot be made.
     """
-    yield Progress(0, settings.matched, "hits", f"Loading {settings.matcher}")
     matcher = matcher_named(settings.matcher, settings.device)
     comir, image, mask = query
     on_images = settings.match_on == "images"
@@ -240,7 +241,7 @@ def match_hits(
     return tuple(replace(hit, rank=rank) for rank, hit in enumerate(ordered, 1)), warnings
 
 
-def _shifted(margin: Sequence[float]) -> NDArray[np.float64]:
+def _shifted(margin: Sequence[float]) -> Matrix:
     """The matrix from a frame with a margin around it to the frame without."""
     return np.array([[1.0, 0.0, -margin[0]], [0.0, 1.0, -margin[1]], [0.0, 0.0, 1.0]])
 
@@ -263,7 +264,7 @@ def _image_at(
 
     to_image = affine_matrix(Region.whole(shape), hit) @ _shifted(margin)
     larger = tuple(side + 2 * more for side, more in zip(shape, margin, strict=True))
-    corners = np.array([[0, 0, 1], [larger[0], 0, 1], [0, larger[1], 1], [*larger, 1]]) @ to_image[:2].T
+    corners = apply(to_image, [[0, 0], [larger[0], 0], [0, larger[1]], larger])
     image = repository.open_image(hit.field)
     try:
         ends = np.array(image.shape[:2])
@@ -273,7 +274,7 @@ def _image_at(
     finally:
         image.close()
     seen = _eight_bit(np.moveaxis(pixels.reshape(*pixels.shape[:2], -1), 2, 0))
-    finer = max(1, round(_turn_and_scale(to_image)[1]))  # samples a pixel, where the image's pixels are finer
+    finer = max(1, round(decompose(to_image).scale))  # samples a pixel, where the image's pixels are finer
     between = np.diag([1 / finer, 1 / finer, 1.0])
     between[:2, 2] = (1 / finer - 1) / 2
     fine, _ = resampled(seen, _shifted(first) @ to_image @ between, tuple(side * finer for side in larger))
@@ -296,12 +297,6 @@ def _as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return scaled if len(scaled) == 3 else np.stack([scaled.mean(0, dtype=np.float32)] * 3)
 
 
-def _turn_and_scale(matrix: NDArray[np.float64]) -> tuple[float, float]:
-    """Rotation in degrees, as of a `Pose`, and factor of a matrix of (y, x, 1)."""
-    turn = math.degrees(math.atan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1]))
-    return turn, math.sqrt(abs(float(np.linalg.det(matrix[:2, :2]))))
-
-
 def _matched(hit: Hit, match: Match, shape: tuple[int, ...], margin: Sequence[int]) -> Hit:
     """The hit with the matcher's score and pose."""
     from napari_cmrir.images.geometry import Region
@@ -311,12 +306,12 @@ def _matched(hit: Hit, match: Match, shape: tuple[int, ...], margin: Sequence[in
         return replace(hit, scores=scores)
     frame = Region.whole(shape)
     matrix = affine_matrix(frame, hit) @ _shifted(margin) @ match.matrix
-    turn, scale = _turn_and_scale(match.matrix)
-    rotation = hit.rotation_degrees + (-turn if hit.mirrored else turn)
+    parts = decompose(match.matrix)
+    rotation = hit.rotation_degrees + parts.rotation_degrees * (-1 if hit.mirrored else 1)
     return replace(
         hit,
-        box=frame.corners() @ matrix[:2, :2].T + matrix[:2, 2],
+        box=apply(matrix, frame.corners()),
         rotation_degrees=(rotation + 180) % 360 - 180,
-        scale=hit.scale * scale,
+        scale=hit.scale * parts.scale,
         scores=scores,
     )
