@@ -45,6 +45,7 @@ from napari_cmrir.evaluation.summaries import EvaluationReport
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.images.geometry import Region, corner_error, rotation_difference
 from napari_cmrir.images.intensity import shows_structure
+from napari_cmrir.images.value_range import range_of_intensity
 from napari_cmrir.jobs import Job, Progress, portion, run, step_of
 from napari_cmrir.search.settings import SearchSettings
 
@@ -171,8 +172,8 @@ class EvaluationRun:
         content.update(f"{self.model.fingerprint} {code_digest(INDEXING)}".encode())
         for source in sources:
             content.update(source.name.encode() + np.ascontiguousarray(source.pixels).tobytes())
-        distractors = self._distractors(modality)
-        content.update(f"{distractors.count} {self.settings.seed} {distractors.images}".encode())
+        distractors = self.distractors(modality)
+        content.update(f"{distractors}".encode())
         path = folder / f"{modality}-{content.hexdigest()[:12]}.cmrir"
         drawn, done, total = iter(distractors), 0, len(sources) + distractors.count
         while done < total:
@@ -187,13 +188,17 @@ class EvaluationRun:
         repository.model = self.model  # a test's substitute for a model cannot be read from its file
         return repository
 
-    def _distractors(self, modality: str) -> Distractors:
-        settings, images = self.settings, self.other_images.get(modality, ())
+    def distractors(self, modality: str) -> Distractors:
+        """Return the further fields that are searched in a modality."""
+        from napari_cmrir.representations.model_input import model_range
+
+        intensity, settings = self.model.intensities[modality], self.settings
         return Distractors(
             settings.distractors,
             settings.field_size,
-            images,
-            self.model.intensities[modality],
+            self.other_images.get(modality, ()),
+            intensity,
+            range_of_intensity(intensity.high, model_range(self.model, modality)).full,
             settings.seed,
             settings.repository.reading,
         )
@@ -260,6 +265,9 @@ class EvaluationRun:
             hits=tuple(_found(hit) for hit in result.hits),
             right=None if right is None else _found(right),
             seconds=result.seconds,
+            screening_rank=None
+            if result.screening is None
+            else _rank_by(query, repository, result.screening),
             **_evidence(query, repository, result),
         )
         if not self.settings.report_shortlist:
@@ -273,15 +281,15 @@ class EvaluationRun:
             every = {"rerank": "registration", "register_all": len(repository), "hits": 1}
             whole = yield from _searched(query, repository, settings.model_copy(update=every))
             exhaustive = _rank(query, repository, whole)
-        screening = result.screening
-        if screening is None:
+        ranks: dict[str, Any] = {"exhaustive_rank": exhaustive}
+        if result.screening is None:
             screening = run(SearchState(repository, result.comir, result.mask, settings).screen())
+            ranks["screening_rank"] = _rank_by(query, repository, screening)
         yield from ensure_index(repository, "words")
-        ranks: dict[str, Any] = {"screening_rank": _rank_by(query, repository, screening)}
         for name, rotations in (("shortlist_rank", word_rotations(settings)), ("upright_rank", [0.0])):
             words = word_scores(repository, result.comir, result.mask, rotations)
             ranks[name] = _rank_by(query, repository, words)
-        return replace(answer, **ranks, exhaustive_rank=exhaustive)
+        return replace(answer, **ranks)
 
 
 def _searched(query: EvaluationQuery, repository: Repository, settings: SearchSettings) -> Job[SearchResult]:
@@ -448,20 +456,19 @@ def evaluate(
         evaluation_run.find_ready(Path(queries))
     conditions = evaluation_run.conditions()
     searched = list(dict.fromkeys(condition.repository for condition in conditions))
-    total = len(searched) * len(evaluation_run.fields) + sum(
-        evaluation_run.count(condition) for condition in conditions
-    )
+    before = len(searched) * len(evaluation_run.fields)
+    total = before + sum(evaluation_run.count(condition) for condition in conditions)
     results: list[QueryResult] = []
     with ExitStack() as stack:
-        folder = Path(output) if output is not None else Path(stack.enter_context(_temporary()))
+        if output is None:
+            output = stack.enter_context(tempfile.TemporaryDirectory(prefix="napari-cmrir-"))
         repositories: dict[str, Repository] = {}
         for done, modality in enumerate(searched):
-            building = evaluation_run.build(modality, folder / "repositories")
+            building = evaluation_run.build(modality, Path(output) / "repositories")
             n_fields = len(evaluation_run.fields)
             repository = yield from portion(building, done * n_fields, (done + 1) * n_fields, total, "steps")
             repositories[modality] = stack.enter_context(repository)
         unindexed = {modality: opened.failures for modality, opened in repositories.items()}
-        before = len(searched) * len(evaluation_run.fields)
         for condition in conditions:
             for query in evaluation_run.queries(condition):
                 asking = evaluation_run.search(query, repositories[condition.repository])
@@ -482,13 +489,10 @@ def evaluate(
         unindexed=unindexed,
         failed_pairs=failed_pairs,
         caveat=model.caveat,
+        distractors={modality: evaluation_run.distractors(modality) for modality in searched},
     )
 
 
 def _name(condition: Condition, _: Progress) -> str:
     """Return the message of all queries of a condition."""
     return str(condition)
-
-
-def _temporary() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="napari-cmrir-")

@@ -374,6 +374,10 @@ DISTRACTOR = "distractor"
 _GENERATED_SIDE = 2.0  # side of a generated image, in sides of a field
 _CUTS = 8  # distractors cut from a generated image
 _FIRST_SEED = 2**20  # seeds of generated images: differ from those of the samples
+_TYPES: dict[float | None, type[np.generic]] = {
+    255.0: np.uint8,
+    65535.0: np.uint16,
+}  # by the highest value that they hold
 _ZOOM = 1.25  # largest change of size, either way
 _DISTRACTOR_TRIES = 16  # random places; the one with the largest share inside the image is used
 
@@ -395,6 +399,8 @@ class Distractors:
         Images of the modality that belong to no pair.
     intensity : Intensity
         Intensities of the modality; generated tissue gets their range and channels.
+    full : float or None
+        Highest value that an image of the modality can hold, if it is known: generated tissue gets the type.
     seed : int
     reading : ReadingSettings
         Series, level, planes and channels to read of the images.
@@ -404,6 +410,7 @@ class Distractors:
     side: int
     images: tuple[Path, ...]
     intensity: Intensity
+    full: float | None
     seed: int
     reading: ReadingSettings = field(default_factory=ReadingSettings)
 
@@ -429,8 +436,10 @@ class Distractors:
     def _generated(self, number: int) -> NDArray[Any]:
         pixels = _grown(_FIRST_SEED + number, round(_GENERATED_SIDE * self.side), len(self.intensity.low))
         low, high = np.array(self.intensity.low), np.array(self.intensity.high)
-        brought: NDArray[np.float32] = (low + (high - low) * pixels).astype(np.float32)
-        return brought
+        brought = low + (high - low) * pixels
+        if self.full in _TYPES:  # a reader would have to guess the range of other values
+            brought = brought.round()
+        return np.asarray(brought, _TYPES.get(self.full, np.float32))
 
 
 def find_distractor_images(

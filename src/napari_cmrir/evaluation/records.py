@@ -349,7 +349,8 @@ class QueryResult:
         Rank of the right image; ``None`` if the search left it out.
     shortlist_rank, upright_rank, screening_rank, exhaustive_rank : int or None
         Rank of the right image by bag of words alone (with rotations of the query and without), by screening
-        alone, and with every field registered; only with the setting ``report_shortlist``.
+        alone, and with every field registered. Only with the setting ``report_shortlist``; the rank by
+        screening also if the search screened.
     localisation : Localisation or None
         Localisation of the hit on the right field.
     hits : tuple of ReportedHit

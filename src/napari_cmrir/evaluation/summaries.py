@@ -15,7 +15,7 @@ from napari_cmrir.evaluation.metrics import (
     percentile,
     share_at_most,
 )
-from napari_cmrir.evaluation.queries import GridField
+from napari_cmrir.evaluation.queries import Distractors, GridField
 from napari_cmrir.evaluation.records import Condition, EvaluationSettings, QueryResult, code_digest
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.settings import dump_settings
@@ -71,6 +71,8 @@ class ConditionSummary:
         Rotation error up to 5 degrees.
     confidence : ConfidenceReport or None
         Quality of the confidence of the first hits.
+    screening, registered : dict or None, Share or None
+        Recall of screening among the first K, and of the first 30 after registration, if the search screened.
     shortlist, upright : dict or None
         Recall of the bags of words alone among the first 1, 10, 30 and 100, with rotations of the query and
         without.
@@ -168,6 +170,7 @@ def summarise(
     upright = [result.upright_rank for result in results]
     screening = [result.screening_rank for result in results]
     exhaustive = [result.exhaustive_rank for result in results]
+    by_stage = settings.report_shortlist or any(rank is not None for rank in screening)
     return ConditionSummary(
         condition=condition,
         queries=len(results),
@@ -188,13 +191,13 @@ def summarise(
         else None,
         upright={k: share_at_most(upright, k) for k in RECALL_RANKS} if settings.report_shortlist else None,
         screening={k: share_at_most(screening, k) for k in (*RECALL_RANKS, settings.search.n_screened)}
-        if settings.report_shortlist
+        if by_stage
         else None,
-        registered=share_at_most(ranks, REFINED) if settings.report_shortlist else None,
+        registered=share_at_most(ranks, REFINED) if by_stage else None,
         exhaustive={k: share_at_most(exhaustive, k) for k in settings.ranks}
         if settings.report_shortlist and not settings.distractors
         else None,
-        lost=_lost(results, n_fields, settings) if settings.report_shortlist else None,
+        lost=_lost(results, n_fields, settings) if by_stage else None,
         median_seconds=_rounded(percentile(seconds, 50)),
         p95_seconds=_rounded(percentile(seconds, 95)),
     )
@@ -223,6 +226,8 @@ class EvaluationReport:
         By identifier, why a pair could not be read; it is left out.
     caveat : str
         What must be said of all figures; empty if nothing.
+    distractors : dict
+        By modality, how the distractors among the fields are drawn.
     """
 
     modalities: tuple[str, str]
@@ -235,6 +240,7 @@ class EvaluationReport:
     unindexed: dict[str, dict[str, str]] = field(default_factory=dict)
     failed_pairs: dict[str, str] = field(default_factory=dict)
     caveat: str = ""
+    distractors: dict[str, Distractors] = field(default_factory=dict)
 
     def conditions(self) -> Iterator[tuple[Condition, list[QueryResult]]]:
         """Iterate over the conditions and their queries."""

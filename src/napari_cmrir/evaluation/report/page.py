@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cmrir.evaluation.queries import GridField, centre_of, identifier_of
+from napari_cmrir.evaluation.queries import DISTRACTOR, GridField, centre_of, identifier_of
 from napari_cmrir.evaluation.records import Condition, QueryResult, ReportedHit
 from napari_cmrir.evaluation.report.tables import evaluation_tables
 from napari_cmrir.evaluation.summaries import EvaluationReport
@@ -141,6 +141,8 @@ class Gallery:
         return _figure(picture, [("found", hit.box)], caption, mark)
 
     def _field(self, name: str, modality: str) -> NDArray[Any]:
+        if identifier_of(name) == DISTRACTOR:
+            return _as_rgb(self._report.distractors[modality].draw(int(name.rpartition("/")[2])))
         field: GridField = self._fields[name]
         path: Path = self._paths[field.identifier, modality]
         return _as_rgb(field.crop(self._read(path)))

@@ -88,7 +88,7 @@ def evaluation_tables(summaries: Sequence[ConditionSummary]) -> dict[str, Table]
     confidence = _confidence_rows(summaries)
     if len(confidence) > 1:
         tables["Confidence of the first hit"] = confidence
-    if summaries[0].shortlist is not None:
+    if summaries[0].screening is not None:
         tables["Stage that lost a query"] = _shortlist_rows(summaries)
     return tables
 
