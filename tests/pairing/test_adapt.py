@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from pydantic import ValidationError
 
 from napari_cmrir.cli.main import main
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region, cut
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
-from napari_cmrir.pairing.adapt import adapt_model
+from napari_cmrir.pairing import adapt
+from napari_cmrir.pairing.adapt import adapt_model, adaptation_settings
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.repository import open_repository
 from napari_cmrir.representations.base import load_model
@@ -33,9 +35,9 @@ def collection(tmp_path_factory):
     (root / "shg").mkdir()
     (root / "bf").mkdir()
     for number, (seed, degrees) in enumerate({40: 0.0, 41: 70.0, 42: -25.0, 43: 10.0}.items()):
-        pair = sample_pair(seed, 320)
+        pair = sample_pair(seed, 384)
         tifffile.imwrite(root / "shg" / f"a{number}.tif", pair.shg[..., 0])
-        turned = cut(pair.bf, Region((159.5, 159.5), 240, 240, degrees))[0]
+        turned = cut(pair.bf, Region((191.5, 191.5), 304, 304, degrees))[0]
         tifffile.imwrite(root / "bf" / f"b{3 - number}.tif", turned, photometric="rgb")
     run(build_repository([root / "bf"], load_model(sample_model()), "BF", root / "own.cmrir")).close()
     return root
@@ -69,6 +71,38 @@ def test_train_adapt_goes_on_from_the_repositorys_model_and_indexes_again(collec
         assert {path.name for path in map(again.image_path, range(len(again)))} == {
             f"b{n}.tif" for n in range(4)
         }
+
+
+def test_many_pairs_train_anew_instead_of_the_starter_and_other_models_go_on():
+    starter, own = load_model("starter"), load_model(sample_model())
+    (few, goes_on), (many, goes_on_with_many) = (adaptation_settings(starter, n) for n in (9, 10))
+    assert (goes_on, few.widths) == (True, starter.settings.widths)
+    assert (goes_on_with_many, many) == (False, TrainingSettings())
+    assert adaptation_settings(own, 100)[1]
+    assert adaptation_settings(own, 100, {"steps": 7})[0].steps == 7
+    assert adaptation_settings(starter, 100, {"steps": 7})[0] == TrainingSettings(steps=7)
+    with pytest.raises(ValidationError, match="steps"):
+        adaptation_settings(starter, 100, {"steps": 0})
+
+
+def test_a_repository_of_the_starter_is_adapted_from_random_weights(
+    collection, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(adapt, "AFRESH_FROM", 3)
+    run(build_repository([collection / "bf"], load_model("starter"), "BF", tmp_path / "own.cmrir")).close()
+    output, base = tmp_path / "new.safetensors", ["train", collection / "shg", "--modalities", *MODALITIES]
+    command = [*base, "--adapt", tmp_path / "own.cmrir", "-o", output]
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in (*command, "--steps", "1")])
+    printed = capsys.readouterr()
+    assert end.value.code == 0, printed.err
+    assert "Trained from random weights, which learn more of this many pairs, for 1 steps" in printed.out
+    assert "hard negatives" not in printed.out
+    trained = load_model(output)
+    assert "went_on_from" not in trained.provenance
+    assert trained.settings.widths == TrainingSettings().widths
+    with open_repository(tmp_path / "new.cmrir") as again:
+        assert again.model.fingerprint == trained.fingerprint
 
 
 def test_a_starter_adapted_is_an_ordinary_model_that_begins_as_the_starter(tmp_path):

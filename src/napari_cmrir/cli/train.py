@@ -86,8 +86,8 @@ def train(
     adapt: Annotated[
         Path | None,
         typer.Option(
-            help="Go on from this repository's model: find confident pairs of its images and PAIRS, train on"
-            " them, and index its images again beside the new model.",
+            help="Adapt this repository's model: find confident pairs of its images and PAIRS, train on them,"
+            " and index its images again beside the new model.",
             metavar="NAME.cmrir",
         ),
     ] = None,
@@ -161,27 +161,29 @@ def _adapt(
 ) -> None:
     """Adapt a repository's model to its own images, and say what was done."""
     from napari_cmrir.cli.jobs import draw
-    from napari_cmrir.pairing.adapt import adapt_model, adaptation_settings
-    from napari_cmrir.repository.repository import open_repository
+    from napari_cmrir.pairing.adapt import adapt_model
 
-    with open_repository(repository) as opened:
-        base = adaptation_settings(opened.model)
+    TRAINING.settings(training)  # a wrong value is refused by the name of its option
     job = adapt_model(
         repository,
         images,
         modalities,
         output,
-        settings=TRAINING.settings(training, base),
+        changes=training,
         reading=READING.settings(reading) if reading else None,
         device=device,
         resume=resume,
     )
     result = draw(_with_notes(job), "Adapting")
     model, mistaken = result.model, sum(map(len, result.mistaken.values())) // 2
+    typer.echo(f"{len(result.pairs.accepted)} confident pairs found in {repository}: {result.pairs.folder}")
+    if "went_on_from" in model.provenance:
+        typer.echo(f"Taken for one another, and trained on as hard negatives: {mistaken} twos of pairs")
+        trained = "Went on from its model"
+    else:
+        trained = "Trained from random weights, which learn more of this many pairs,"
     typer.echo(
-        f"{len(result.pairs.accepted)} confident pairs found in {repository}: {result.pairs.folder}\n"
-        f"Taken for one another, and trained on as hard negatives: {mistaken} twos of pairs\n"
-        f"Went on from its model for {model.provenance['steps_done']} steps{_kept(model)}: {output}\n"
+        f"{trained} for {model.provenance['steps_done']} steps{_kept(model)}: {output}\n"
         f"Indexed again with the new model: {result.repository}"
     )
 
