@@ -439,16 +439,24 @@ def _inverse_lengths(
 ) -> Tensor:
     """Inverse norm of the pixels in the template's rectangle, (n, rows, columns)."""
     (height, width), (tall, wide) = template.area, template.turned.shape[2:]
-    energy = padded.square().sum(1, keepdim=True)
-    energy = F.avg_pool2d(F.avg_pool2d(energy, (height, 1), 1), (1, width), 1)[:, 0]
+    energy = _box_sums(padded.square().sum(1), height, width)
     if not template.band:  # high-passed images have a mean of about 0 in every rectangle
-        means = F.avg_pool2d(F.avg_pool2d(padded, (height, 1), 1), (1, width), 1)
-        energy = energy - means.square().sum(1)
-    energy = energy * (height * width)
+        sums = _box_sums(padded.flatten(0, 1), height, width)
+        energy = energy - sums.view(*padded.shape[:2], *sums.shape[1:]).square().sum(1) / (height * width)
     top, left = (tall - height) // 2, (wide - width) // 2
     energy = energy[:, top : top + padded.shape[2] - tall + 1, left : left + padded.shape[3] - wide + 1]
     floor = _FLAT * height * width * field_means(images.square().sum(1), sizes)
     return energy.maximum(floor[:, None, None]).clamp_min(1e-6).rsqrt()
+
+
+def _box_sums(images: Tensor, height: int, width: int) -> Tensor:
+    """Sum every rectangle of images (n, y, x) by products with bands of ones: faster than pooling."""
+    rows, columns = (
+        images.new_ones(side - length + 1, side).triu().tril(length - 1)
+        for side, length in zip(images.shape[1:], (height, width), strict=True)
+    )
+    sums: Tensor = rows @ (images @ columns.T)
+    return sums
 
 
 def _batches(sizes: NDArray[np.int64], template: Template) -> Iterator[list[int]]:
