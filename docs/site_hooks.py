@@ -113,7 +113,7 @@ API = {
         "verify_repository",
         "Source",
     ),
-    "Searching": ("query", "SearchSettings", "write_hits", "evaluate"),
+    "Searching": ("query", "query_many", "SearchSettings", "write_hits", "evaluate"),
 }
 """Public names by subject; a test compares them with ``napari_cmrir.__all__``."""
 

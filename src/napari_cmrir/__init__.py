@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from napari_cmrir.search.hits import write_hits
     from napari_cmrir.search.matchers import MATCHERS
     from napari_cmrir.search.query import search as query
+    from napari_cmrir.search.query import search_many as query_many
     from napari_cmrir.search.rerankers import RERANKERS
     from napari_cmrir.search.settings import SearchSettings
 
@@ -70,6 +71,7 @@ __all__ = [
     "pair_from_landmarks",
     "prune_repository",
     "query",
+    "query_many",
     "read_image",
     "represent",
     "run",
@@ -108,6 +110,7 @@ _HOMES = {
     "prune_repository": "repository.maintenance:prune_repository",
     # not "search": that name is the package's, once anything in it has been imported
     "query": "search.query:search",
+    "query_many": "search.query:search_many",
     "read_image": "images.readers:read_image",
     "represent": "representations.base:represent",
     "run": "jobs:run",

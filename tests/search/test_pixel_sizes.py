@@ -10,9 +10,10 @@ from napari_cmrir.images.geometry import Region, cut, rotation_difference
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import Source, build_repository
 from napari_cmrir.repository.settings import RepositorySettings
+from napari_cmrir.search.checks import pixel_step, searched_pixel_size
 from napari_cmrir.search.explain import explain
 from napari_cmrir.search.hits import affine_matrix
-from napari_cmrir.search.query import pixel_step, search, searched_pixel_size
+from napari_cmrir.search.query import search
 
 SIDE = 320
 MICROMETRES = 0.5

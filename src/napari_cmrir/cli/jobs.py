@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -10,9 +10,9 @@ from typing import TypeVar
 import typer
 
 from napari_cmrir.errors import InputError, in_words
-from napari_cmrir.jobs import Job, Progress, run
+from napari_cmrir.jobs import Job, Preview, Progress, run
 
-__all__ = ["Failures", "draw", "list_images", "output_names"]
+__all__ = ["Failures", "draw", "list_images", "output_names", "with_previews"]
 
 Result = TypeVar("Result")
 
@@ -61,6 +61,28 @@ def draw(job: Job[Result], title: str = "") -> Result:
             )
 
         return run(job, show)
+
+
+def with_previews(job: Job[Result], show: Callable[[Preview], object]) -> Job[Result]:
+    """Show the previews of a job, above its progress bar.
+
+    Parameters
+    ----------
+    job : Job
+    show : callable
+        Called with each preview.
+    """
+    try:
+        while True:
+            progress = next(job)
+            if progress.preview is not None:
+                show(progress.preview)
+            yield progress
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+    finally:
+        job.close()
 
 
 class Failures:

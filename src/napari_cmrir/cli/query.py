@@ -14,6 +14,7 @@ from napari_cmrir.search.settings import SearchSettings
 if TYPE_CHECKING:
     from napari_cmrir.errors import InputError
     from napari_cmrir.images.geometry import Region
+    from napari_cmrir.jobs import Preview
     from napari_cmrir.search.hits import SearchResult
 
 __all__ = ["SEARCH", "doubts", "print_hits", "query", "require_plugins", "write_transforms"]
@@ -54,6 +55,13 @@ def query(
         Path | None,
         typer.Option(help="Write the transform to each hit to this folder: affine matrix, ITK and elastix."),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Search with so many images at once, each in a process of one thread; for many images.",
+        ),
+    ] = None,
     timings: Annotated[bool, typer.Option("--timings", help="Print the seconds of every stage.")] = False,
     *,
     search: dict[str, Any],
@@ -62,14 +70,14 @@ def query(
     """Find the tissue of images, or of a region of them, in a repository."""
     from contextlib import closing
 
-    from napari_cmrir.cli.jobs import draw
+    from napari_cmrir.cli.jobs import draw, with_previews
     from napari_cmrir.errors import InputError
     from napari_cmrir.files import atomic_write, is_standard_output
     from napari_cmrir.images.readers import open_image
     from napari_cmrir.repository.repository import open_repository
     from napari_cmrir.representations.model_input import other_modality
     from napari_cmrir.search.hits import as_csv, as_geojson, as_json
-    from napari_cmrir.search.query import search as search_for
+    from napari_cmrir.search.query import Answer, search_many
 
     settings = SEARCH.settings(search, SearchSettings.paper() if preset is Preset.paper else None)
     require_plugins(settings)
@@ -85,24 +93,36 @@ def query(
         (path, InputError(reason)) for path, reason in failures.reasons.items()
     ]
     stems = output_names(found, (path.stem for path in found))
-    for number, (path, stem) in enumerate(zip(found, stems, strict=True), 1):
-        with failures.of(path):
-            job = search_for(
-                opened, path, modality, region=part, polygon=corners, reading=read_as, settings=settings
-            )
-            result = draw(job, path.name)
-            answers.append((str(path), result))
-            print_hits(path.name, result, settings, to_stderr=to_stderr)
-            if transforms is not None:
-                with closing(open_image(path, read_as)) as image:
-                    shape = image.shape
-                name = f"{number:0{len(str(len(found)))}d}-{stem.name}"
-                write_transforms(transforms, name, shape, result)
-            if timings:
-                stages = (f"{stage} {seconds:.3f} s" for stage, seconds in result.timings.items())
-                typer.echo("  ".join(stages), err=to_stderr)
-        if str(path) in failures.reasons and all(name != str(path) for name, _ in answers):
-            answers.append((str(path), InputError(failures.reasons[str(path)])))
+
+    def show(answer: Preview) -> None:
+        if not isinstance(answer, Answer) or isinstance(answer.result, InputError):
+            return
+        path, result = found[answer.number], answer.result
+        print_hits(path.name, result, settings, to_stderr=to_stderr)
+        if transforms is not None:
+            with closing(open_image(path, read_as)) as image:
+                shape = image.shape
+            name = f"{answer.number + 1:0{len(str(len(found)))}d}-{stems[answer.number].name}"
+            write_transforms(transforms, name, shape, result)
+        if timings:
+            stages = (f"{stage} {seconds:.3f} s" for stage, seconds in result.timings.items())
+            typer.echo("  ".join(stages), err=to_stderr)
+
+    job = search_many(
+        opened,
+        found,
+        modality,
+        region=part,
+        polygon=corners,
+        reading=read_as,
+        settings=settings,
+        workers=workers,
+    )
+    for path, result in zip(found, draw(with_previews(job, show), found[0].name), strict=True):
+        if isinstance(result, InputError):
+            failures.add(path, str(result))
+            result = InputError(failures.reasons[str(path)])
+        answers.append((str(path), result))
     hits_of = [(name, result.hits) for name, result in answers if not isinstance(result, InputError)]
     if hits_of:  # of failures only, nothing is written over what there may be
         if output is not None:

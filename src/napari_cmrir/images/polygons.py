@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,10 +10,35 @@ from numpy.typing import ArrayLike, NDArray
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region
 
-__all__ = ["as_stored", "in_squares", "mask_bounds", "polygon_bounds", "polygon_region"]
+__all__ = ["Outline", "as_stored", "in_squares", "mask_bounds", "polygon_bounds", "polygon_region"]
 
 _DRAWN = 2**22
 """Pixels drawn at once: scikit-image holds two 64-bit coordinates per pixel, so at most 64 MiB."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """The pixels of an image that count.
+
+    Parameters
+    ----------
+    mask : (y, x) bool array
+        Of a part of the image.
+    first : (int, int)
+        The first pixel (y, x) of the part.
+    """
+
+    mask: NDArray[np.bool_]
+    first: tuple[int, int]
+
+    def of(self, rows: slice, columns: slice) -> NDArray[np.float32]:
+        """Give the mask of a window of the image, (y, x, 1)."""
+        window = np.zeros((rows.stop - rows.start, columns.stop - columns.start, 1), np.float32)
+        top, left = self.first[0] - rows.start, self.first[1] - columns.start
+        y, x = max(top, 0), max(left, 0)
+        part = self.mask[y - top : len(window) - top, x - left : window.shape[1] - left]
+        window[y : y + part.shape[0], x : x + part.shape[1], 0] = part
+        return window
 
 
 def polygon_region(points: ArrayLike, shape: tuple[int, ...]) -> tuple[Region, NDArray[np.bool_]]:

@@ -22,7 +22,8 @@ from napari_cmrir.napari.pictures import open_large
 from napari_cmrir.napari.region_query import LabelOutline, Outline, Query, region_and_polygon
 from napari_cmrir.napari.shared_state import behind_proxy
 from napari_cmrir.napari.summaries import read_repository_summary
-from napari_cmrir.search.query import pixels_per_searched, window_read
+from napari_cmrir.search.checks import pixels_per_searched
+from napari_cmrir.search.query import window_read
 
 if TYPE_CHECKING:
     from napari.layers import Layer

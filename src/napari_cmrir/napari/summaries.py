@@ -87,7 +87,7 @@ class RepositorySummary:
     images, fields : int
         Number of searched images and fields.
     pixel_size : float or None
-        That queries are brought to, in micrometres, as `search.query.searched_pixel_size`.
+        That queries are brought to, in micrometres, as `search.checks.searched_pixel_size`.
     """
 
     modality: str

@@ -373,7 +373,7 @@ def make_executor(workers: int | None, scheduler: str | None) -> Iterator[Execut
     if workers is not None and scheduler is not None:
         raise InputError("Give a number of workers or the address of a scheduler, not both.")
     if workers is not None and workers < 1:
-        raise InputError(f"{workers} workers cannot index anything; give at least one.")
+        raise InputError(f"{workers} workers cannot do anything; give at least one.")
     if workers is None and scheduler is None:
         yield LocalExecutor()
         return

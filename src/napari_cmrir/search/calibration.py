@@ -19,6 +19,7 @@ from napari_cmrir.errors import InputError
 from napari_cmrir.settings import Settings, dump_settings, fitted_values, load_settings
 
 if TYPE_CHECKING:
+    from napari_cmrir.registration.prepared_query import Pose
     from napari_cmrir.repository.repository import Repository
     from napari_cmrir.search.hits import Hit
 
@@ -60,6 +61,28 @@ class Evidence:
     images: NDArray[np.int64]
     scores: NDArray[np.float64]
     runner_ups: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, poses: Mapping[int, Pose], images: NDArray[np.int64]) -> Evidence:
+        """Collect the evidence of registered fields, whose images are given by field.
+
+        Examples
+        --------
+        >>> from napari_cmrir.registration.prepared_query import Pose
+        >>> poses = {0: Pose(0.1, 0, (9, 9)), 1: Pose(0.4, 0, (9, 9), 0.2), 2: Pose(0.3, 0, (9, 9))}
+        >>> Evidence.of(poses, np.array([7, 7, 8])).scores.tolist()
+        [0.4, 0.3]
+        """
+        best: dict[int, Pose] = {}
+        for field, pose in sorted(poses.items()):
+            image = int(images[field])
+            if np.isfinite(pose.score) and (image not in best or pose.score > best[image].score):
+                best[image] = pose
+        return cls(
+            np.array(list(best), np.int64),
+            np.array([pose.score for pose in best.values()], np.float64),
+            np.array([pose.runner_up for pose in best.values()], np.float64),
+        )
 
     def without(self, images: Sequence[int] | NDArray[np.int64]) -> Evidence:
         """Return the evidence of a repository without some images."""

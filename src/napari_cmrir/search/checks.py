@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.geometry import Region
+from napari_cmrir.images.series import SAME_SIZE, require_plausible
 from napari_cmrir.settings import fitted_values
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ __all__ = [
     "check_region",
     "check_size",
     "likeness_warnings",
+    "pixel_step",
+    "pixels_per_searched",
+    "region_warnings",
+    "searched_pixel_size",
     "shows_nothing",
     "size_warnings",
     "swap_warnings",
@@ -43,6 +48,81 @@ _BLOCK = 4  # px a side that are averaged before contrast is measured, to suppre
 _SHARES = np.linspace(0.02, 0.98, 25)  # quantiles of two CoMIRs that are compared, without outliers
 _COMPARED = 32  # fields that stand for a repository: more cost time at the first query
 _KNOWN_QUANTILES: WeakKeyDictionary[Repository, NDArray[np.float64]] = WeakKeyDictionary()
+
+
+def searched_pixel_size(repository: Repository) -> float | None:
+    """Return the pixel size that queries are resampled to.
+
+    Parameters
+    ----------
+    repository : Repository
+
+    Returns
+    -------
+    float or None
+        Micrometres: the model's; if it has none, that of some searched images, if they agree.
+    """
+    if repository.model.pixel_size is not None:
+        return repository.model.pixel_size
+    return repository.common_pixel_size
+
+
+def pixel_step(
+    repository: Repository, pixel_size: float | None, name: str = "The region's image"
+) -> tuple[float, list[str]]:
+    """Say how many pixels of a query's image make one of the images searched.
+
+    Parameters
+    ----------
+    repository : Repository
+    pixel_size : float or None
+        Side of the pixels of the query's image, in micrometres, if it is known.
+    name : str
+        The image's, for messages.
+
+    Returns
+    -------
+    step : float
+        1 if either size is unknown, or both are equal.
+    warnings : list of str
+        A sentence if exactly one of them is unknown.
+
+    Raises
+    ------
+    InputError
+        If the pixel size is not above 0, or so far from that of the images searched that it must be wrong.
+    """
+    if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
+        raise InputError(f"A pixel size of {pixel_size:g} µm is not possible; give one above 0.")
+    searched = searched_pixel_size(repository)
+    if searched is not None and pixel_size is not None:
+        require_plausible(name, pixel_size, searched)
+    if searched is None and pixel_size is None:
+        return 1.0, []
+    if pixel_size is None:
+        return 1.0, [
+            "The pixel size of the region's image is unknown and assumed to be that of the searched images,"
+            f" {searched:.3g} µm; enter it if it differs."
+        ]
+    if searched is None and (sizes := repository.pixel_sizes):
+        return 1.0, [
+            f"The images searched have pixels of {sizes[0]:.3g} to {sizes[-1]:.3g} µm, and the model states"
+            f" no size to bring them to; images of other pixels than {pixel_size:.3g} µm are hardly found."
+        ]
+    if searched is None:
+        return 1.0, [
+            "The pixel size of the searched images is unknown and assumed to be that of the region's image,"
+            f" {pixel_size:.3g} µm; hits are wrong if it differs."
+        ]
+    return pixels_per_searched(searched, pixel_size), []
+
+
+def pixels_per_searched(searched: float | None, pixel_size: float | None) -> float:
+    """Divide the searched pixel size by that of a query's image; 1 if one is unknown or they agree."""
+    if searched is None or pixel_size is None:
+        return 1.0
+    step = searched / pixel_size
+    return 1.0 if abs(step - 1) <= SAME_SIZE else step
 
 
 def check_region(
@@ -287,3 +367,37 @@ def _largest(repository: Repository) -> tuple[int, int]:
     fields = repository.fields
     best = int(np.argmax(fields["height"].astype(np.int64) * fields["width"]))
     return int(fields["height"][best]), int(fields["width"][best])
+
+
+def region_warnings(
+    repository: Repository,
+    modality: str,
+    region: Region,
+    patch: NDArray[Any],
+    counts: NDArray[np.bool_],
+    blank: bool,
+) -> tuple[str, ...]:
+    """Warn of a region that is blank, small or large, or looks like the other modality.
+
+    Parameters
+    ----------
+    repository : Repository
+    modality : str
+    region : Region
+        In pixels of the searched images.
+    patch : ndarray, (y, x, channel)
+        Its pixels.
+    counts : (y, x) bool array
+        True where the region counts.
+    blank : bool
+        What `shows_nothing` says of it.
+    """
+    warnings = [
+        f"The region shows hardly any contrast for {modality}, such as glass; draw it over"
+        f" tissue, and check that the image is {modality}."
+    ]
+    return (
+        *(warnings if blank else []),
+        *size_warnings(repository, region, counts),
+        *swap_warnings(repository.model, modality, patch, counts),
+    )

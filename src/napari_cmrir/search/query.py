@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,110 +13,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_cmrir.errors import InputError
+from napari_cmrir.errors import InputError, in_words
 from napari_cmrir.images.geometry import Region, cut, window_of
 from napari_cmrir.images.intensity import plain_type
 from napari_cmrir.images.lazy_image import LazyImage, lazy_array
-from napari_cmrir.images.polygons import as_stored, in_squares, polygon_bounds, polygon_region
+from napari_cmrir.images.polygons import Outline, as_stored, in_squares, polygon_bounds, polygon_region
 from napari_cmrir.images.readers import open_image
-from napari_cmrir.images.series import SAME_SIZE, require_plausible
-from napari_cmrir.jobs import Job, portion
+from napari_cmrir.jobs import Job, Preview, Progress, portion
 from napari_cmrir.representations.model_input import fit_to_model
 from napari_cmrir.search.checks import (
     check_content,
     check_region,
     check_size,
     likeness_warnings,
+    pixel_step,
+    region_warnings,
     shows_nothing,
-    size_warnings,
-    swap_warnings,
 )
 from napari_cmrir.search.settings import SearchSettings
 
 if TYPE_CHECKING:
-    from napari_cmrir.registration.prepared_query import Pose
+    from napari_cmrir.repository.executors import Executor
     from napari_cmrir.repository.repository import Repository
     from napari_cmrir.search.calibration import Evidence
     from napari_cmrir.search.hits import Hit, SearchResult
     from napari_cmrir.search.rerankers import SearchState
     from napari_cmrir.settings import ReadingSettings
 
-__all__ = ["pixel_step", "pixels_per_searched", "search", "searched_pixel_size", "window_read"]
-
-
-def searched_pixel_size(repository: Repository) -> float | None:
-    """Return the pixel size that queries are resampled to.
-
-    Parameters
-    ----------
-    repository : Repository
-
-    Returns
-    -------
-    float or None
-        Micrometres: the model's; if it has none, that of some searched images, if they agree.
-    """
-    if repository.model.pixel_size is not None:
-        return repository.model.pixel_size
-    return repository.common_pixel_size
-
-
-def pixel_step(
-    repository: Repository, pixel_size: float | None, name: str = "The region's image"
-) -> tuple[float, list[str]]:
-    """Say how many pixels of a query's image make one of the images searched.
-
-    Parameters
-    ----------
-    repository : Repository
-    pixel_size : float or None
-        Side of the pixels of the query's image, in micrometres, if it is known.
-    name : str
-        The image's, for messages.
-
-    Returns
-    -------
-    step : float
-        1 if either size is unknown, or both are equal.
-    warnings : list of str
-        A sentence if exactly one of them is unknown.
-
-    Raises
-    ------
-    InputError
-        If the pixel size is not above 0, or so far from that of the images searched that it must be wrong.
-    """
-    if pixel_size is not None and not (np.isfinite(pixel_size) and pixel_size > 0):
-        raise InputError(f"A pixel size of {pixel_size:g} µm is not possible; give one above 0.")
-    searched = searched_pixel_size(repository)
-    if searched is not None and pixel_size is not None:
-        require_plausible(name, pixel_size, searched)
-    if searched is None and pixel_size is None:
-        return 1.0, []
-    if pixel_size is None:
-        return 1.0, [
-            "The pixel size of the region's image is unknown and assumed to be that of the searched images,"
-            f" {searched:.3g} µm; enter it if it differs."
-        ]
-    if searched is None and (sizes := repository.pixel_sizes):
-        return 1.0, [
-            f"The images searched have pixels of {sizes[0]:.3g} to {sizes[-1]:.3g} µm, and the model states"
-            f" no size to bring them to; images of other pixels than {pixel_size:.3g} µm are hardly found."
-        ]
-    if searched is None:
-        return 1.0, [
-            "The pixel size of the searched images is unknown and assumed to be that of the region's image,"
-            f" {pixel_size:.3g} µm; hits are wrong if it differs."
-        ]
-    return pixels_per_searched(searched, pixel_size), []
-
-
-def pixels_per_searched(searched: float | None, pixel_size: float | None) -> float:
-    """Divide the searched pixel size by that of a query's image; 1 if one is unknown or they agree."""
-    if searched is None or pixel_size is None:
-        return 1.0
-    step = searched / pixel_size
-    return 1.0 if abs(step - 1) <= SAME_SIZE else step
+__all__ = ["Answer", "search", "search_many", "window_read"]
 
 
 _CONTEXT = 64  # px around a region that the network sees, so that the CoMIR at its border is as in an image
@@ -178,7 +102,7 @@ def search(
         than all searched fields, mostly outside the image or of one constant value.
     """
     from napari_cmrir.repository.build import ensure_index
-    from napari_cmrir.search.calibration import find_copies, name_copies
+    from napari_cmrir.search.calibration import Evidence, find_copies, name_copies
     from napari_cmrir.search.hits import SearchResult
     from napari_cmrir.search.matchers import match_hits, matcher_named
     from napari_cmrir.search.rerankers import RERANKERS, SearchState
@@ -203,20 +127,20 @@ def search(
             zoom = opened.shape[0] / stored.shape[0], opened.shape[1] / stored.shape[1]
             region, polygon, mask = in_squares(region, polygon, mask, zoom, opened.shape)
         step, unknown = pixel_step(repository, opened.pixel_size, opened.name)
-        outline: _Outline | None = None
+        outline: Outline | None = None
         if polygon is not None:
             if region is not None or mask is not None:
                 raise InputError("A polygon replaces a region and a mask; give neither with it.")
             region, outline = _drawn(repository, polygon, opened.shape, step, settings.min_overlap)
         elif mask is not None:
-            outline = _Outline(mask, (0, 0))
+            outline = Outline(mask, (0, 0))
         region = check_region(region, opened.shape, mask, step)
         seen = replace(region, height=region.height / step, width=region.width / step)
         check_size(repository, seen, settings.min_overlap)
         patch, counts = _cut(opened, region, outline, step)
     with clock.stage("comir"):
         blank = shows_nothing(repository.model, modality, patch[_CORE], counts)
-        doubts = _doubts(repository, modality, seen, patch[_CORE], counts, blank)
+        doubts = region_warnings(repository, modality, seen, patch[_CORE], counts, blank)
         comir = yield from portion(_represented(repository, patch, modality, counts, settings), 0, 20)
         if not doubts:
             doubts = tuple(likeness_warnings(repository, comir, modality))
@@ -254,7 +178,7 @@ def search(
         chosen: list[int] = (ranked if settings.per_field else ranking)[:most].tolist()
         unlocated = [field for field in chosen if field not in state.poses]
         yield from portion(state.register(unlocated), 85, 90)
-    evidence = _evidence(state)
+    evidence = Evidence.of(state.poses, repository.fields["image"])
     copies = find_copies(state.repository, chosen, list(state.poses), evidence)
     hits = _hits(state, chosen, evidence, seen, copies)
     if settings.matcher:
@@ -283,29 +207,143 @@ def search(
     )
 
 
+@dataclass(frozen=True)
+class Answer(Preview):
+    """What one of many images found.
+
+    Parameters
+    ----------
+    number : int
+        Of the image, from 0.
+    result : SearchResult or InputError
+        An `InputError` says why its search was refused.
+    """
+
+    number: int
+    result: SearchResult | InputError
+
+
+def search_many(
+    repository: Repository,
+    images: Sequence[Any],
+    modality: str,
+    *,
+    region: Region | None = None,
+    polygon: ArrayLike | None = None,
+    reading: ReadingSettings | None = None,
+    settings: SearchSettings | None = None,
+    workers: int | None = None,
+) -> Job[list[SearchResult | InputError]]:
+    """Search with many images, several at once. Each finds what `search` finds.
+
+    Parameters
+    ----------
+    repository : Repository
+    images : sequence of path or array
+        As `search` takes them; workers are sent arrays, and read files under the same path.
+    modality, region, polygon, reading, settings
+        As `search` takes them; they hold for every image. The workers of the settings' ``scheduler`` answer
+        whole queries if there are as many images as workers; otherwise they share the fields of each query.
+    workers : int, optional
+        Number of processes to start on this computer, of one thread each. By default, the images are searched
+        one after another, on all threads.
+
+    Yields
+    ------
+    Progress
+        In queries, with an `Answer` after each; of one image, in percent of its search. The answers of
+        workers come in any order.
+
+    Returns
+    -------
+    list of SearchResult or InputError
+        In the order of the images.
+
+    Raises
+    ------
+    InputError
+        If workers and a scheduler are given, no scheduler answers, or workers died of a query.
+    """
+    from napari_cmrir.repository.executors import LocalExecutor, TaskFailed, cluster_at, make_executor
+
+    settings = settings or SearchSettings()
+    scheduler, n_images = settings.scheduler, len(images)
+    if workers is not None and scheduler:
+        raise InputError("Give a number of workers or the address of a scheduler, not both.")
+    local = settings.model_copy(update={"scheduler": ""})
+    asked = {"region": region, "polygon": polygon, "reading": reading, "settings": settings}
+    answers: dict[int, SearchResult | InputError] = {}
+    with ExitStack() as stack:
+        executor: Executor = LocalExecutor()
+        if workers is not None:
+            executor = stack.enter_context(make_executor(min(workers, max(1, n_images)), None))
+        elif scheduler and 0 < len(cluster_at(scheduler).workers) <= n_images:
+            executor = cluster_at(scheduler)
+        queries = _Queries(repository.path, repository.snapshot, modality, asked, repository)
+        if not isinstance(executor, LocalExecutor):
+            queries = replace(queries, asked=asked | {"settings": local})
+            images = [os.path.abspath(image) if _is_path(image) else image for image in images]
+        scale, unit = (100, "%") if n_images == 1 else (1, "queries")
+        for event in executor.run_batches(_answer, queries, [[query] for query in enumerate(images)]):
+            if isinstance(event, Progress):
+                share = event.done / (event.total or 1) if isinstance(executor, LocalExecutor) else 0
+                yield Progress((len(answers) + share) * scale, n_images * scale, unit, event.message)
+                continue
+            ((number, _),), answer = event
+            if isinstance(answer, TaskFailed):
+                raise InputError(f"Workers died of the search with {images[number]}; search without them.")
+            answers[number] = answer
+            finished = Answer(number, answer)
+            yield Progress(len(answers) * scale, n_images * scale, unit, preview=finished)
+    return [answers[number] for number in range(n_images)]
+
+
+@dataclass(frozen=True, eq=False)
+class _Queries:
+    """What is asked with every image: keyword arguments of `search`. Workers open the repository."""
+
+    folder: Path
+    snapshot: str
+    modality: str
+    asked: Mapping[str, Any]
+    repository: Repository | None = None
+
+    @property
+    def config(self) -> _Queries:
+        """What workers are sent."""
+        return replace(self, repository=None)
+
+    def context(self) -> _Queries:
+        """Open the repository; a worker's thread keeps it open."""
+        from napari_cmrir.search.rerankers import opened_by_worker
+
+        return replace(self, repository=opened_by_worker(self.folder, self.snapshot))
+
+
+def _answer(queries: _Queries, batch: Sequence[tuple[int, Any]]) -> Job[SearchResult | InputError]:
+    """Search with one image; a refusal is an answer, too."""
+    ((_, image),) = batch
+    assert queries.repository is not None
+    try:
+        return (yield from search(queries.repository, image, queries.modality, **queries.asked))
+    except InputError as error:
+        return error
+    except OSError as error:
+        if (refusal := in_words(error)) is None or "disk" in str(refusal):
+            raise
+        return refusal
+
+
+def _is_path(image: Any) -> bool:
+    return isinstance(image, str | os.PathLike)
+
+
 def _one_an_image(repository: Repository, ranked: NDArray[np.int64]) -> NDArray[np.int64]:
     """The best field of each image, best image first."""
     images = repository.fields["image"][ranked]
     _, first = np.unique(images, return_index=True)
     best: NDArray[np.int64] = ranked[np.sort(first)]
     return best
-
-
-def _evidence(state: SearchState) -> Evidence:
-    """Registration scores of every image: of its best field, and of the next best pose there."""
-    from napari_cmrir.search.calibration import Evidence
-
-    numbers = state.repository.fields["image"]
-    best: dict[int, Pose] = {}
-    for field, pose in sorted(state.poses.items()):
-        image = int(numbers[field])
-        if np.isfinite(pose.score) and (image not in best or pose.score > best[image].score):
-            best[image] = pose
-    return Evidence(
-        np.array(list(best), np.int64),
-        np.array([pose.score for pose in best.values()], np.float64),
-        np.array([pose.runner_up for pose in best.values()], np.float64),
-    )
 
 
 def _hits(
@@ -375,26 +413,9 @@ class _Clock:
 _CORE = (slice(_CONTEXT, -_CONTEXT), slice(_CONTEXT, -_CONTEXT))
 
 
-@dataclass(frozen=True, eq=False)
-class _Outline:
-    """The pixels of an image that count: a mask of a part of it, and the first pixel of the part."""
-
-    mask: NDArray[np.bool_]
-    first: tuple[int, int]
-
-    def of(self, rows: slice, columns: slice) -> NDArray[np.float32]:
-        """The mask of a window of the image, (y, x, 1)."""
-        window = np.zeros((rows.stop - rows.start, columns.stop - columns.start, 1), np.float32)
-        top, left = self.first[0] - rows.start, self.first[1] - columns.start
-        y, x = max(top, 0), max(left, 0)
-        part = self.mask[y - top : len(window) - top, x - left : window.shape[1] - left]
-        window[y : y + part.shape[0], x : x + part.shape[1], 0] = part
-        return window
-
-
 def _opened(image: Any, reading: ReadingSettings | None) -> AbstractContextManager[LazyImage]:
     """Open a query's image lazily; an image that is opened here is closed afterwards."""
-    if isinstance(image, str | os.PathLike):
+    if _is_path(image):
         return closing(open_image(image, reading))
     if isinstance(image, LazyImage):
         return nullcontext(image)
@@ -405,7 +426,7 @@ def _opened(image: Any, reading: ReadingSettings | None) -> AbstractContextManag
 
 def _drawn(
     repository: Repository, polygon: ArrayLike, shape: tuple[int, ...], step: float, min_overlap: float
-) -> tuple[Region, _Outline]:
+) -> tuple[Region, Outline]:
     """Region and outline of a polygon; refuse one that is far too large before its mask is drawn."""
     _, first, end = polygon_bounds(polygon, shape)
     # The pixels inside can begin and end two pixels from the corners' bounds.
@@ -413,7 +434,7 @@ def _drawn(
     check_size(repository, Region((0, 0), height, width), min_overlap)
     region, mask = polygon_region(polygon, shape)
     y, x, _, _ = region.rectangle
-    return region, _Outline(mask, (int(y), int(x)))
+    return region, Outline(mask, (int(y), int(x)))
 
 
 def window_read(region: Region, shape: tuple[int, ...], step: float) -> tuple[slice, slice]:
@@ -444,7 +465,7 @@ def _with_context(region: Region, step: float) -> Region:
 
 
 def _cut(
-    image: LazyImage, region: Region, outline: _Outline | None, step: float
+    image: LazyImage, region: Region, outline: Outline | None, step: float
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """The region's pixels, upright, with `_CONTEXT` around it; and the mask of the region."""
     around = _with_context(region, step)
@@ -458,25 +479,6 @@ def _cut(
     counts = inside[_CORE]
     check_content(patch[_CORE], counts, outlined=outline is not None)
     return patch, counts
-
-
-def _doubts(
-    repository: Repository,
-    modality: str,
-    region: Region,
-    patch: NDArray[Any],
-    counts: NDArray[np.bool_],
-    blank: bool,
-) -> tuple[str, ...]:
-    warnings = [
-        f"The region shows hardly any contrast for {modality}, such as glass; draw it over"
-        f" tissue, and check that the image is {modality}."
-    ]
-    return (
-        *(warnings if blank else []),
-        *size_warnings(repository, region, counts),
-        *swap_warnings(repository.model, modality, patch, counts),
-    )
 
 
 def _represented(

@@ -181,16 +181,8 @@ class SearchConfig:
     variant: QueryVariant = dataclasses.field(compare=False)
 
     def context(self) -> SearchContext:
-        """Open the repository; a worker's thread keeps it open for the next search."""
-        repository = _OPENED.repositories.get(self.folder)
-        if repository is None or repository.snapshot != self.snapshot:
-            repository = open_repository(self.folder)
-            if repository.snapshot != self.snapshot:
-                raise InputError(
-                    f"{self.folder.name} has changed since it was opened; open it again to search it."
-                )
-            _OPENED.repositories = {self.folder: repository}
-        return SearchContext(self.variant, repository)
+        """Prepare the query there."""
+        return SearchContext(self.variant, opened_by_worker(self.folder, self.snapshot))
 
 
 class _Opened(threading.local):
@@ -201,6 +193,31 @@ class _Opened(threading.local):
 
 
 _OPENED = _Opened()
+
+
+def opened_by_worker(folder: Path, snapshot: str) -> Repository:
+    """Open a repository in a worker, whose thread keeps it open for the next search.
+
+    Parameters
+    ----------
+    folder : Path
+    snapshot : str
+        `Repository.snapshot` of the state to search.
+
+    Raises
+    ------
+    InputError
+        If it is in another state.
+    """
+    repository = _OPENED.repositories.get(folder)
+    if repository is None or repository.snapshot != snapshot:
+        repository = open_repository(folder)
+        if repository.snapshot != snapshot:
+            raise InputError(f"{folder.name} has changed since it was opened; open it again to search it.")
+        _OPENED.repositories = {folder: repository}
+    return repository
+
+
 Step = Literal["screen", "coarse", "fine"]
 
 
