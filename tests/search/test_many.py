@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -16,6 +17,7 @@ from napari_cmrir.images.geometry import Region
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import Source, build_repository
+from napari_cmrir.repository.repository import open_repository
 from napari_cmrir.representations.base import load_model
 from napari_cmrir.representations.model_file import sample_model
 from napari_cmrir.search.query import Answer, search, search_many
@@ -112,6 +114,15 @@ def test_worker_processes_find_the_same(repository, images, alone):
     assert [values_of(result) for result in results[:5]] == alone
     assert "5_SHG.tif" in str(results[5])
     assert values_of(results[6]) == alone[2]
+
+
+def test_words_that_are_missing_are_counted_once_before_the_workers_search(repository, images, tmp_path):
+    copy = shutil.copytree(repository.path, tmp_path / "copy.cmrir")
+    settings = SearchSettings.paper().model_copy(update={"rerank": "none", "hits": 2})
+    with open_repository(copy) as opened:
+        results = run(search_many(opened, images[:5], "SHG", settings=settings, workers=2))
+        again = run(search_many(opened, images[:5], "SHG", settings=settings))
+    assert [values_of(result) for result in results] == [values_of(result) for result in again]
 
 
 @pytest.mark.parametrize("count", [1, 5])  # fewer images than workers share the fields of each query

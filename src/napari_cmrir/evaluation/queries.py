@@ -374,10 +374,8 @@ DISTRACTOR = "distractor"
 _GENERATED_SIDE = 2.0  # side of a generated image, in sides of a field
 _CUTS = 8  # distractors cut from a generated image
 _FIRST_SEED = 2**20  # seeds of generated images: differ from those of the samples
-_TYPES: dict[float | None, type[np.generic]] = {
-    255.0: np.uint8,
-    65535.0: np.uint16,
-}  # by the highest value that they hold
+# Types by the highest value that they hold.
+_TYPES: dict[float | None, type[np.generic]] = {255.0: np.uint8, 65535.0: np.uint16}
 _ZOOM = 1.25  # largest change of size, either way
 _DISTRACTOR_TRIES = 16  # random places; the one with the largest share inside the image is used
 

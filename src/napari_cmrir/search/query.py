@@ -262,9 +262,11 @@ def search_many(
     Raises
     ------
     InputError
-        If workers and a scheduler are given, no scheduler answers, or workers died of a query.
+        If workers and a scheduler are given, or no scheduler answers.
     """
+    from napari_cmrir.repository.build import ensure_index
     from napari_cmrir.repository.executors import LocalExecutor, TaskFailed, cluster_at, make_executor
+    from napari_cmrir.search.shortlist import shortlist_method
 
     settings = settings or SearchSettings()
     scheduler, n_images = settings.scheduler, len(images)
@@ -279,6 +281,8 @@ def search_many(
             executor = stack.enter_context(make_executor(min(workers, max(1, n_images)), None))
         elif scheduler and 0 < len(cluster_at(scheduler).workers) <= n_images:
             executor = cluster_at(scheduler)
+        if shortlist_method(settings, len(repository)) == "words":
+            yield from ensure_index(repository, "words")  # once, not by every worker
         queries = _Queries(repository.path, repository.snapshot, modality, asked, repository)
         if not isinstance(executor, LocalExecutor):
             queries = replace(queries, asked=asked | {"settings": local})
@@ -291,7 +295,7 @@ def search_many(
                 continue
             ((number, _),), answer = event
             if isinstance(answer, TaskFailed):
-                raise InputError(f"Workers died of the search with {images[number]}; search without them.")
+                answer = InputError("Workers died of this search; it may need more memory than they have.")
             answers[number] = answer
             finished = Answer(number, answer)
             yield Progress(len(answers) * scale, n_images * scale, unit, preview=finished)
