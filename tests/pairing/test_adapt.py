@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import tifffile
@@ -73,36 +75,58 @@ def test_train_adapt_goes_on_from_the_repositorys_model_and_indexes_again(collec
         }
 
 
-def test_many_pairs_train_anew_instead_of_the_starter_and_other_models_go_on():
+def test_the_starter_is_left_behind_too_with_five_pairs_and_other_models_go_on():
     starter, own = load_model("starter"), load_model(sample_model())
-    (few, goes_on), (many, goes_on_with_many) = (adaptation_settings(starter, n) for n in (9, 10))
-    assert (goes_on, few.widths) == (True, starter.settings.widths)
-    assert (goes_on_with_many, many) == (False, TrainingSettings())
-    assert adaptation_settings(own, 100)[1]
-    assert adaptation_settings(own, 100, {"steps": 7})[0].steps == 7
-    assert adaptation_settings(starter, 100, {"steps": 7})[0] == TrainingSettings(steps=7)
+    assert list(adaptation_settings(starter, 4)) == ["went-on"]
+    ways = adaptation_settings(starter, 5)
+    assert ways["went-on"].widths == starter.settings.widths
+    assert ways["afresh"] == TrainingSettings()
+    assert list(adaptation_settings(own, 100)) == ["went-on"]
+    changed = adaptation_settings(starter, 100, {"steps": 7})
+    assert {way: settings.steps for way, settings in changed.items()} == {"went-on": 7, "afresh": 7}
     with pytest.raises(ValidationError, match="steps"):
         adaptation_settings(starter, 100, {"steps": 0})
 
 
-def test_a_repository_of_the_starter_is_adapted_from_random_weights(
-    collection, tmp_path, monkeypatch, capsys
-):
+@pytest.fixture
+def adapting(collection, tmp_path, monkeypatch):
+    """Adapting a repository of the starter in both ways, two steps each, to few pairs."""
     monkeypatch.setattr(adapt, "AFRESH_FROM", 3)
     run(build_repository([collection / "bf"], load_model("starter"), "BF", tmp_path / "own.cmrir")).close()
-    output, base = tmp_path / "new.safetensors", ["train", collection / "shg", "--modalities", *MODALITIES]
-    command = [*base, "--adapt", tmp_path / "own.cmrir", "-o", output]
-    with pytest.raises(SystemExit) as end:
-        main([str(word) for word in (*command, "--steps", "1")])
-    printed = capsys.readouterr()
-    assert end.value.code == 0, printed.err
-    assert "Trained from random weights, which learn more of this many pairs, for 1 steps" in printed.out
-    assert "hard negatives" not in printed.out
-    trained = load_model(output)
-    assert "went_on_from" not in trained.provenance
-    assert trained.settings.widths == TrainingSettings().widths
+    return partial(
+        adapt_model,
+        tmp_path / "own.cmrir",
+        collection / "shg",
+        MODALITIES,
+        tmp_path / "new.safetensors",
+        changes={"steps": 2, "validation_every": 1},
+    )
+
+
+def test_of_two_ways_to_adapt_the_starter_the_model_that_retrieves_more_is_kept(adapting, tmp_path):
+    result = run(adapting())
+    assert set(result.retrieved) == {"went-on", "afresh"}
+    best = max(result.retrieved.values())
+    assert result.model.score["retrieval"] == best
+    # two steps from random weights teach nothing that the starter does not know
+    assert result.retrieved["went-on"] == best > result.retrieved["afresh"]
+    kept = load_model(tmp_path / "new.safetensors")
+    assert kept.fingerprint == result.model.fingerprint
+    assert "went_on_from" in kept.provenance
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors*")) == ["new.safetensors"]
     with open_repository(tmp_path / "new.cmrir") as again:
-        assert again.model.fingerprint == trained.fingerprint
+        assert again.model.fingerprint == kept.fingerprint
+
+
+def test_an_interrupted_adaptation_keeps_the_model_that_was_trained(adapting, tmp_path):
+    job, first = adapting(), tmp_path / "new-went-on.safetensors"
+    while not first.exists():
+        next(job)
+    job.close()
+    made = load_model(first).provenance["created"]
+    result = run(adapting(resume=True))
+    assert result.model.provenance["created"] == made
+    assert not first.exists()
 
 
 def test_a_starter_adapted_is_an_ordinary_model_that_begins_as_the_starter(tmp_path):

@@ -161,7 +161,7 @@ def _adapt(
 ) -> None:
     """Adapt a repository's model to its own images, and say what was done."""
     from napari_cmrir.cli.jobs import draw
-    from napari_cmrir.pairing.adapt import adapt_model
+    from napari_cmrir.pairing.adapt import AFRESH, WENT_ON, adapt_model
 
     TRAINING.settings(training)  # a wrong value is refused by the name of its option
     job = adapt_model(
@@ -176,14 +176,16 @@ def _adapt(
     )
     result = draw(_with_notes(job), "Adapting")
     model, mistaken = result.model, sum(map(len, result.mistaken.values())) // 2
-    typer.echo(f"{len(result.pairs.accepted)} confident pairs found in {repository}: {result.pairs.folder}")
-    if "went_on_from" in model.provenance:
-        typer.echo(f"Taken for one another, and trained on as hard negatives: {mistaken} twos of pairs")
-        trained = "Went on from its model"
-    else:
-        trained = "Trained from random weights, which learn more of this many pairs,"
+    went_on = "went_on_from" in model.provenance
+    how = "Went on from its model" if went_on else "Trained from random weights"
+    tried = {WENT_ON: "going on", AFRESH: "from random weights"}
+    shares = ", ".join(f"{tried[way]} {share:.0%}" for way, share in result.retrieved.items())
+    if len(result.retrieved) > 1:
+        how = f"Retrieved of the validation queries: {shares}. {how}"
     typer.echo(
-        f"{trained} for {model.provenance['steps_done']} steps{_kept(model)}: {output}\n"
+        f"{len(result.pairs.accepted)} confident pairs found in {repository}: {result.pairs.folder}\n"
+        f"Taken for one another, hard negatives where training goes on: {mistaken} twos of pairs\n"
+        f"{how} for {model.provenance['steps_done']} steps{_kept(model)}: {output}\n"
         f"Indexed again with the new model: {result.repository}"
     )
 

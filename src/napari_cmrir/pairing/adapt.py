@@ -17,6 +17,7 @@ from napari_cmrir.pairing.find import find_aligned_pairs
 from napari_cmrir.pairing.pair_files import FoundPair, pair_paths
 from napari_cmrir.repository.build import build_repository
 from napari_cmrir.repository.repository import open_repository
+from napari_cmrir.representations.base import load_model
 from napari_cmrir.search.settings import PairingSettings
 
 if TYPE_CHECKING:
@@ -33,8 +34,12 @@ _STEPS = 400
 _LEARNING_RATE = 5e-4  # a quarter of a training's from random weights, so that what was learnt is not lost
 _VALIDATION = 0.15  # share of the pairs, the default of a training
 
-AFRESH_FROM = 10
-"""Pairs from which on the starter's weights are left behind: 11 road pairs find 86 % of patches, not 75 %."""
+AFRESH_FROM = 5
+"""Pairs from which on a model from random weights is trained, too: fewer teach less than the starter knows of
+roads, and are too few to tell by validation (docs/training.md, How many pairs)."""
+
+WENT_ON, AFRESH = "went-on", "afresh"
+"""Ways of training: from the weights of the model, or from random ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +56,10 @@ class Adaptation:
     pairs : PairingResult
         The pairs that were mined; the accepted ones were trained on.
     mistaken : dict
-        By identifier of a pair, the pairs that the model before took it for; empty if the training did not go
-        on from it.
+        By identifier of a pair, the pairs that the model before took it for.
+    retrieved : dict
+        By the way of training, the share of the validation queries that its model retrieves; the model of
+        the highest share is kept.
     """
 
     model: Representation
@@ -60,16 +67,17 @@ class Adaptation:
     repository: Path
     pairs: PairingResult
     mistaken: dict[str, tuple[str, ...]]
+    retrieved: dict[str, float]
 
 
 def adaptation_settings(
     model: Representation, n_pairs: int, changes: Mapping[str, Any] | None = None
-) -> tuple[TrainingSettings, bool]:
+) -> dict[str, TrainingSettings]:
     """Return how a model is trained on a number of pairs.
 
     A training goes on from the model's weights, with the model's settings, for fewer steps and at a lower
-    learning rate. With ten pairs or more, networks of the default size and random weights learn more than
-    the starter's (docs/training.md, How many pairs).
+    learning rate. In place of the starter, which was made of other images, a network of the default size is
+    also trained from random weights if there are five pairs or more: it often learns more of them.
 
     Parameters
     ----------
@@ -80,9 +88,8 @@ def adaptation_settings(
 
     Returns
     -------
-    settings : TrainingSettings
-    goes_on : bool
-        Whether the training begins with the model's weights.
+    dict
+        Settings by the way of training.
 
     Raises
     ------
@@ -94,9 +101,9 @@ def adaptation_settings(
     Examples
     --------
     >>> from napari_cmrir.representations.base import load_model
-    >>> settings, goes_on = adaptation_settings(load_model("starter"), 9)
-    >>> settings.steps, goes_on
-    (400, True)
+    >>> ways = adaptation_settings(load_model("starter"), 5)
+    >>> {way: settings.steps for way, settings in ways.items()}
+    {'went-on': 400, 'afresh': 1500}
     """
     from napari_cmrir.representations.comir.inference import AnyModalityModel
     from napari_cmrir.representations.comir.model import ComirModel
@@ -104,11 +111,13 @@ def adaptation_settings(
 
     if not isinstance(model, ComirModel | AnyModalityModel):
         raise InputError(f"A model of kind '{model.name}' has no networks to train on; adapt a CoMIR model.")
-    goes_on = isinstance(model, ComirModel) or n_pairs < AFRESH_FROM
-    values = dict(model.settings if goes_on else TrainingSettings())
-    if goes_on:
-        values |= {"steps": _STEPS, "learning_rate": _LEARNING_RATE, "validation_share": _VALIDATION}
-    return TrainingSettings.model_validate(values | dict(changes or {})), goes_on
+    shorter = {"steps": _STEPS, "learning_rate": _LEARNING_RATE, "validation_share": _VALIDATION}
+    ways = {WENT_ON: dict(model.settings) | shorter}
+    if isinstance(model, AnyModalityModel) and n_pairs >= AFRESH_FROM:
+        ways[AFRESH] = dict(TrainingSettings())
+    return {
+        way: TrainingSettings.model_validate(values | dict(changes or {})) for way, values in ways.items()
+    }
 
 
 def mistaken_pairs(pairs: Sequence[FoundPair], identifiers: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -161,9 +170,10 @@ def adapt_model(
     """Train a repository's model on pairs mined in the repository, and index its images again.
 
     The images of the repository are searched in those of the other modality and the other way round, as
-    `find_aligned_pairs` does; only confident pairs are trained on. The training goes on from the model, but
-    from the starter only with fewer than ten pairs (`adaptation_settings`). Pairs that the model took for
-    one another then come into the same batches, as hard negatives. The repository is not changed.
+    `find_aligned_pairs` does; only confident pairs are trained on. The training goes on from the model.
+    Pairs that the model took for one another come into the same batches, as hard negatives. In place of the
+    starter, a model is also trained from random weights if there are five pairs or more, and the one that
+    retrieves more of the validation queries is kept. The repository is not changed.
 
     Parameters
     ----------
@@ -230,23 +240,43 @@ def adapt_model(
             f"{len(result.accepted)} confident pairs are too few to adapt to, {_FEWEST_PAIRS} are needed; add"
             f" images of both modalities, or make pairs by landmarks and train on them."
         )
-    settings, goes_on = adaptation_settings(model, len(result.accepted), changes)
-    mistaken = mistaken_pairs(result.pairs, result.identifiers) if goes_on else {}
+    mistaken = mistaken_pairs(result.pairs, result.identifiers)
     pairs = [Pair(name, pair_paths(folder, name, modalities)) for name in result.identifiers]
-    job = train(
-        pairs,
-        modalities,
-        settings.model_copy(update={"patch_size": _patch_size(pairs, settings.patch_size)}),
-        output=target,
-        device=device,
-        resume=resume,
-        pixel_size=model.pixel_size,
-        start=Start(model, mistaken) if goes_on else None,
-    )
-    adapted = yield from portion(job, 50, 90)
+    ways = adaptation_settings(model, len(pairs), changes)
+    made = {way: target.with_name(f"{target.stem}-{way}.safetensors") for way in ways}
+    models: dict[str, Representation] = {}
+    for number, (way, settings) in enumerate(ways.items()):
+        if resume and _is_trained_on(made[way], pairs):
+            models[way] = load_model(made[way])
+            continue
+        job = train(
+            pairs,
+            modalities,
+            settings.model_copy(update={"patch_size": _patch_size(pairs, settings.patch_size)}),
+            output=made[way],
+            device=device,
+            resume=resume,
+            pixel_size=model.pixel_size,
+            start=Start(model, mistaken) if way == WENT_ON else None,
+        )
+        share = 40 / len(ways)
+        models[way] = yield from portion(job, 50 + share * number, 50 + share * (number + 1))
+    retrieved = {way: trained.score.get("retrieval", 0.0) for way, trained in models.items()}
+    adapted = models[max(retrieved, key=lambda way: retrieved[way])]
+    adapted.save(target)
+    for path in made.values():
+        path.unlink()
     yield from portion(_index(files, adapted, modality, indexed, kept, device), 90, 100)
     yield Progress(100, 100, "%", f"Adapted to {len(pairs)} pairs")
-    return Adaptation(adapted, target, indexed, result, mistaken)
+    return Adaptation(adapted, target, indexed, result, mistaken, retrieved)
+
+
+def _is_trained_on(path: Path, pairs: Sequence[Pair]) -> bool:
+    """Whether a model file is there that an interrupted job has made of these pairs."""
+    if not path.exists():
+        return False
+    made_from = load_model(path).provenance
+    return {*made_from["trained_on"], *made_from["validated_on"]} == {pair.identifier for pair in pairs}
 
 
 def _index(
