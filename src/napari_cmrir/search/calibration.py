@@ -69,7 +69,8 @@ class Evidence:
         Examples
         --------
         >>> from napari_cmrir.registration.prepared_query import Pose
-        >>> poses = {0: Pose(0.1, 0, (9, 9)), 1: Pose(0.4, 0, (9, 9), 0.2), 2: Pose(0.3, 0, (9, 9))}
+        >>> scores = {0: 0.1, 1: 0.4, 2: 0.3}
+        >>> poses = {field: Pose(score, 0, (9, 9), 0.05) for field, score in scores.items()}
         >>> Evidence.of(poses, np.array([7, 7, 8])).scores.tolist()
         [0.4, 0.3]
         """
