@@ -35,7 +35,7 @@ from napari_cmrir.evaluation.queries import cut_grid, identifier_of, read_square
 from napari_cmrir.evaluation.report.comparison import read_evaluation
 from napari_cmrir.images.discovery import find_pairs
 from napari_cmrir.images.geometry import Region, cut
-from napari_cmrir.images.intensity import BAND
+from napari_cmrir.images.intensity import BAND, bandpass, grey_span
 
 LOWEST = 0.2  # share of all queries that counts as low
 SAME_SCENE = 0.5
@@ -122,13 +122,11 @@ def look_at(result, images, fields, query, repository):
 def part_of(image, box, field):
     """Cut a box of a field, and give the range of its image."""
     region = Region.from_corners(np.array(box) + np.array([field.y, field.x]))
-    low, high = np.percentile(image[::4, ::4].mean(2), (0.1, 99.9))
-    return cut(image, region)[0], max(float(high - low), 1e-6)
+    return cut(image, region)[0], max(grey_span(image), 1e-6)
 
 
 def bandpassed(pixels):
-    grey = pixels.mean(2, dtype=np.float64)
-    return gaussian_filter(grey, BAND[0]) - gaussian_filter(grey, BAND[1])
+    return bandpass(pixels.mean(2, dtype=np.float64))
 
 
 def edge_agreement(one, other):

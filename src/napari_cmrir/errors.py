@@ -101,6 +101,30 @@ def disk_fault(error: Exception) -> DiskFault | None:
     return "full" if number in _FULL else "denied" if number in _DENIED else None
 
 
+def refusal_of(error: InputError | OSError) -> InputError | None:
+    """Say why one file of several cannot be used.
+
+    Parameters
+    ----------
+    error : InputError or OSError
+
+    Returns
+    -------
+    InputError or None
+        ``None`` if the other files would fail, too: the disk is full, or the user cannot correct the error.
+
+    Examples
+    --------
+    >>> print(refusal_of(FileNotFoundError(2, "No such file or directory", "a.tif")))
+    a.tif: No such file or directory; check the path and its permissions.
+    >>> print(refusal_of(OSError(28, "No space left on device")))
+    None
+    """
+    if isinstance(error, InputError):
+        return error
+    return None if disk_fault(error) == "full" else in_words(error)
+
+
 def in_words(error: OSError) -> InputError | None:
     """Turn an error of the disk or of a path into a message for the user.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeVar
 
-__all__ = ["Job", "Preview", "Progress", "portion", "run", "step_of"]
+__all__ = ["Job", "Preview", "Progress", "changed", "portion", "run", "step_of"]
 
 Result = TypeVar("Result")
 
@@ -93,6 +93,51 @@ def run(job: Job[Result], on_progress: Callable[[Progress], object] | None = Non
         job.close()
 
 
+def changed(job: Job[Result], change: Callable[[Progress], Progress | None]) -> Job[Result]:
+    """Run a job with its progress changed.
+
+    Parameters
+    ----------
+    job : Job
+        It is closed when the changed job ends or is closed.
+    change : callable
+        Makes a `Progress` of each; ``None`` leaves it out.
+
+    Yields
+    ------
+    Progress
+        What ``change`` returns.
+
+    Returns
+    -------
+    Result
+        Return value of the job.
+
+    Examples
+    --------
+    >>> def double(n):
+    ...     for i in range(n):
+    ...         yield Progress(i + 1, n, "numbers")
+    ...     return 2 * n
+    >>> run(changed(double(3), lambda progress: progress if progress.done > 1 else None), print)
+    Progress(done=2, total=3, unit='numbers', message='', preview=None, share=None)
+    Progress(done=3, total=3, unit='numbers', message='', preview=None, share=None)
+    6
+    """
+    try:
+        while True:
+            try:
+                progress = next(job)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            shown = change(progress)
+            if shown is not None:
+                yield shown
+    finally:
+        job.close()
+
+
 def portion(
     job: Job[Result],
     start: float,
@@ -137,19 +182,14 @@ def portion(
     60.0 %
     4
     """
-    try:
-        while True:
-            try:
-                progress = next(job)
-            except StopIteration as end:
-                result: Result = end.value
-                return result
-            share = progress.done / progress.total if progress.total else 0.0
-            done = start + (stop - start) * min(1.0, share)
-            message = progress.message if describe is None else describe(progress)
-            yield Progress(done, total, unit, message, progress.preview)
-    finally:
-        job.close()
+
+    def within(progress: Progress) -> Progress:
+        share = progress.done / progress.total if progress.total else 0.0
+        done = start + (stop - start) * min(1.0, share)
+        message = progress.message if describe is None else describe(progress)
+        return Progress(done, total, unit, message, progress.preview)
+
+    return changed(job, within)
 
 
 def step_of(

@@ -4,10 +4,8 @@ import contextlib
 import os
 import signal
 
-import dask
 import numpy as np
 import pytest
-import torch
 from distributed import Client, LocalCluster
 from scipy.ndimage import gaussian_filter
 
@@ -19,7 +17,7 @@ from napari_cmrir.search.places import find_places
 from napari_cmrir.search.query import search
 from napari_cmrir.search.settings import SearchSettings
 
-pytestmark = [pytest.mark.core, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.core, pytest.mark.timeout(240), pytest.mark.usefixtures("one_thread")]
 N_IMAGES = 24
 REGISTERED = SearchSettings(max_rotation=12, min_overlap=0.3, refine=12)
 SCREENED = REGISTERED.model_copy(update={"register_all": 0, "n_screened": 10})
@@ -40,30 +38,6 @@ def repository(tmp_path_factory, identity_model):
     built = run(build_repository(sources, model, "B", tmp_path_factory.mktemp("cluster") / "a.cmrir"))
     built.model = model
     return built
-
-
-@pytest.fixture(scope="module")
-def started():
-    cluster = LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs="CRITICAL"
-    )
-    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}), cluster:
-        yield cluster
-
-
-@pytest.fixture
-def cluster(started):
-    """Both workers are there, also where the test before has killed one: its nanny starts another."""
-    started.wait_for_workers(2, timeout=60)
-    return started
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def found(repository, settings, scheduler="", on_progress=None):

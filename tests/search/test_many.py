@@ -8,8 +8,6 @@ import signal
 import numpy as np
 import pytest
 import tifffile
-import torch
-from distributed import LocalCluster
 
 from napari_cmrir.cli.main import main
 from napari_cmrir.errors import InputError
@@ -23,7 +21,7 @@ from napari_cmrir.representations.model_file import sample_model
 from napari_cmrir.search.query import Answer, search, search_many
 from napari_cmrir.search.settings import SearchSettings
 
-pytestmark = [pytest.mark.core, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.core, pytest.mark.timeout(240), pytest.mark.usefixtures("one_thread")]
 REGION = Region.from_rectangle(20, 30, 100, 110)
 SETTINGS = SearchSettings(max_rotation=6, refine=2, hits=3)
 
@@ -45,22 +43,6 @@ def images(repository):
     return sorted(repository.path.parent.glob("*_SHG.tif"))
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs="CRITICAL"
-    ) as started:
-        yield started
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def values_of(result):
     """What a search found, as values that compare equal bit for bit; or why it was refused."""
     if isinstance(result, InputError):
@@ -69,15 +51,12 @@ def values_of(result):
 
 
 @pytest.fixture(scope="module")
-def alone(repository, images):
+def alone(repository, images, one_thread):
     """What each image finds by itself, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     found = [
         values_of(run(search(repository, image, "SHG", region=REGION, settings=SETTINGS)))
         for image in images[:5]
     ]
-    torch.set_num_threads(threads)
     assert [hits[0][0] for hits in found] == [f"tissue-{seed}" for seed in range(5)]
     return found
 

@@ -312,16 +312,9 @@ def _train(pairs: list[Pair], out: Path, plan: Plan) -> Job[Representation]:
 
 def _only(unit: str, job: Job[Representation]) -> Job[Representation]:
     """Pass on only progress in one unit, so that the bar never runs backwards."""
-    try:
-        while True:
-            progress = next(job)
-            if progress.unit == unit:
-                yield progress
-    except StopIteration as end:
-        result: Representation = end.value
-        return result
-    finally:
-        job.close()
+    from napari_cmrir.jobs import changed
+
+    return changed(job, lambda progress: progress if progress.unit == unit else None)
 
 
 def _index(images: list[Path], model: Representation, out: Path, plan: Plan) -> Job[Repository]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import typer
 
-from napari_cmrir.errors import InputError, in_words
-from napari_cmrir.jobs import Job, Preview, Progress, run
+from napari_cmrir.errors import InputError, refusal_of
+from napari_cmrir.jobs import Job, Progress, run
 
-__all__ = ["Failures", "draw", "list_images", "output_names", "with_previews"]
+__all__ = ["Failures", "draw", "list_images", "output_names"]
 
 Result = TypeVar("Result")
 
@@ -63,28 +63,6 @@ def draw(job: Job[Result], title: str = "") -> Result:
         return run(job, show)
 
 
-def with_previews(job: Job[Result], show: Callable[[Preview], object]) -> Job[Result]:
-    """Show the previews of a job, above its progress bar.
-
-    Parameters
-    ----------
-    job : Job
-    show : callable
-        Called with each preview.
-    """
-    try:
-        while True:
-            progress = next(job)
-            if progress.preview is not None:
-                show(progress.preview)
-            yield progress
-    except StopIteration as end:
-        result: Result = end.value
-        return result
-    finally:
-        job.close()
-
-
 class Failures:
     """Collects why images fail.
 
@@ -110,11 +88,9 @@ class Failures:
         """Note what an image is refused for, instead of raising it."""
         try:
             yield
-        except InputError as error:
-            self.add(path, str(error))
-        except OSError as error:
-            refusal = in_words(error)
-            if refusal is None or "disk" in str(refusal):
+        except (InputError, OSError) as error:
+            refusal = refusal_of(error)
+            if refusal is None:
                 raise
             self.add(path, str(refusal))
 

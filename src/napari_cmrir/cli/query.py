@@ -14,7 +14,7 @@ from napari_cmrir.search.settings import SearchSettings
 if TYPE_CHECKING:
     from napari_cmrir.errors import InputError
     from napari_cmrir.images.geometry import Region
-    from napari_cmrir.jobs import Preview
+    from napari_cmrir.jobs import Progress
     from napari_cmrir.search.hits import SearchResult
 
 __all__ = ["SEARCH", "doubts", "print_hits", "query", "require_plugins", "write_transforms"]
@@ -70,10 +70,11 @@ def query(
     """Find the tissue of images, or of a region of them, in a repository."""
     from contextlib import closing
 
-    from napari_cmrir.cli.jobs import draw, with_previews
+    from napari_cmrir.cli.jobs import draw
     from napari_cmrir.errors import InputError
     from napari_cmrir.files import atomic_write, is_standard_output
     from napari_cmrir.images.readers import open_image
+    from napari_cmrir.jobs import changed
     from napari_cmrir.repository.repository import open_repository
     from napari_cmrir.representations.model_input import other_modality
     from napari_cmrir.search.hits import as_csv, as_geojson, as_json
@@ -94,9 +95,10 @@ def query(
     ]
     stems = output_names(found, (path.stem for path in found))
 
-    def show(answer: Preview) -> None:
+    def show(progress: Progress) -> Progress:
+        answer = progress.preview
         if not isinstance(answer, Answer) or isinstance(answer.result, InputError):
-            return
+            return progress
         path, result = found[answer.number], answer.result
         print_hits(path.name, result, settings, to_stderr=to_stderr)
         if transforms is not None:
@@ -107,6 +109,7 @@ def query(
         if timings:
             stages = (f"{stage} {seconds:.3f} s" for stage, seconds in result.timings.items())
             typer.echo("  ".join(stages), err=to_stderr)
+        return progress
 
     job = search_many(
         opened,
@@ -118,7 +121,7 @@ def query(
         settings=settings,
         workers=workers,
     )
-    for path, result in zip(found, draw(with_previews(job, show), found[0].name), strict=True):
+    for path, result in zip(found, draw(changed(job, show), found[0].name), strict=True):
         if isinstance(result, InputError):
             failures.add(path, str(result))
             result = InputError(failures.reasons[str(path)])

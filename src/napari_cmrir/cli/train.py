@@ -26,7 +26,7 @@ from napari_cmrir.settings import PAIR_PATTERN, Settings
 
 if TYPE_CHECKING:
     from napari_cmrir.images.discovery import Pair
-    from napari_cmrir.jobs import Job
+    from napari_cmrir.jobs import Job, Progress
     from napari_cmrir.pairing.pair_files import FoundPair
     from napari_cmrir.representations.base import Representation
     from napari_cmrir.settings import ReadingSettings
@@ -221,23 +221,22 @@ def _check(pairs: list[Pair], modalities: tuple[str, str], model: str, correct: 
 
 def _with_notes(job: Job[Any]) -> Job[Any]:
     """Print a training's notes above the progress bar, and its figures in the bar."""
+    from napari_cmrir.jobs import changed
     from napari_cmrir.representations.training_settings import PairNotes, TrainingPreview
 
     figures = ""
-    try:
-        while True:
-            progress = next(job)
-            preview = progress.preview
-            if isinstance(preview, PairNotes | TrainingPreview):
-                for note in preview.notes:
-                    typer.echo(note, err=True)
-            if isinstance(preview, TrainingPreview) and preview.figures is not None:
-                figures = f", {preview.figures.peak_memory_bytes / 2**20:.0f} MiB"
-            yield replace(progress, message=progress.message + figures)
-    except StopIteration as end:
-        return end.value
-    finally:
-        job.close()
+
+    def show(progress: Progress) -> Progress:
+        nonlocal figures
+        preview = progress.preview
+        if isinstance(preview, PairNotes | TrainingPreview):
+            for note in preview.notes:
+                typer.echo(note, err=True)
+        if isinstance(preview, TrainingPreview) and preview.figures is not None:
+            figures = f", {preview.figures.peak_memory_bytes / 2**20:.0f} MiB"
+        return replace(progress, message=progress.message + figures)
+
+    return changed(job, show)
 
 
 def _kept(model: Representation) -> str:

@@ -44,7 +44,7 @@ from napari_cmrir.evaluation.records import (
 from napari_cmrir.evaluation.summaries import EvaluationReport
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.images.geometry import Region, corner_error, rotation_difference
-from napari_cmrir.images.intensity import shows_structure
+from napari_cmrir.images.intensity import grey_span, shows_structure
 from napari_cmrir.images.value_range import range_of_intensity
 from napari_cmrir.jobs import Job, Progress, portion, run, step_of
 from napari_cmrir.search.settings import SearchSettings
@@ -235,8 +235,7 @@ class EvaluationRun:
         for modality in {query.condition.query, query.condition.repository}:
             image = self.images[modality][query.field.identifier]
             part = cut_query(image, query.region)
-            low, high = np.percentile(image[::4, ::4].mean(2), (0.1, 99.9))
-            if not shows_structure(part.pixels, float(high - low), part.mask):
+            if not shows_structure(part.pixels, grey_span(image), part.mask):
                 return False
         return True
 

@@ -14,8 +14,10 @@ from napari_cmrir.settings import Settings
 
 __all__ = [
     "Intensity",
+    "bandpass",
     "choose_intensity",
     "from_palette",
+    "grey_span",
     "inverted",
     "plain_type",
     "rgb_from_cmyk",
@@ -263,6 +265,33 @@ def choose_intensity(images: Iterable[NDArray[Any]]) -> Intensity:
     return Intensity(transform="log" if skewed else "linear", low=low, high=high)
 
 
+def bandpass(grey: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Keep the structure (y, x) between 1.5 and 16 px, as the difference of two Gaussians.
+
+    Examples
+    --------
+    >>> bandpass(np.full((8, 8), 5.0)).round(9).any()
+    np.False_
+    """
+    from scipy.ndimage import gaussian_filter
+
+    fine, coarse = BAND
+    kept: NDArray[np.float64] = gaussian_filter(grey, fine) - gaussian_filter(grey, coarse)
+    return kept
+
+
+def grey_span(image: NDArray[Any]) -> float:
+    """Range of the grey values of an image (y, x, channel), without the lowest and highest thousandth.
+
+    Examples
+    --------
+    >>> grey_span(np.linspace(0, 200, 64**2).reshape(64, 64, 1)) < 200
+    True
+    """
+    low, high = np.percentile(image[::4, ::4].mean(2), (0.1, 99.9))
+    return float(high - low)
+
+
 def shows_structure(
     pixels: NDArray[Any], span: float | None = None, mask: NDArray[np.bool_] | None = None
 ) -> bool:
@@ -290,18 +319,17 @@ def shows_structure(
     >>> shows_structure(noise, span=255), shows_structure(noise + structure, span=255)
     (False, True)
     """
-    from scipy.ndimage import convolve, gaussian_filter
+    from scipy.ndimage import convolve
 
     grey = np.nan_to_num(pixels.mean(2, dtype=np.float64))
     inside = np.ones(grey.shape, bool) if mask is None else mask
     if not inside.any() or min(grey.shape) < 3:
         return False
     grey = np.where(inside, grey, grey[inside].mean())
-    fine, coarse = BAND
-    contrast = (gaussian_filter(grey, fine) - gaussian_filter(grey, coarse))[inside].std()
+    contrast = bandpass(grey)[inside].std()
     kernel = np.outer((1, -2, 1), (1, -2, 1))
     noise = np.sqrt(np.pi / 2) / 6 * np.abs(convolve(grey, kernel))[inside].mean()
-    left = noise / (2 * np.sqrt(np.pi) * fine)  # of white noise, after the finer Gaussian
+    left = noise / (2 * np.sqrt(np.pi) * BAND[0])  # of white noise, after the finer Gaussian
     least = LEAST_CONTRAST * (np.ptp(grey) if span is None else span)
     return bool(contrast > max(ABOVE_NOISE * left, least))
 

@@ -225,8 +225,7 @@ def adapt_model(
         raise InputError(f"{indexed} would replace the repository itself; give the model another name.")
     if modality not in modalities:
         raise InputError(f"{repository} holds {modality} images; name {modality} among the modalities.")
-    for n_pairs in (_FEWEST_PAIRS, AFRESH_FROM):  # refused before the search, not after it
-        adaptation_settings(model, n_pairs, changes)
+    adaptation_settings(model, AFRESH_FROM, changes)  # refused before the search, not after it
     files = sorted(path for path in paths if path is not None and path.is_file())
     if not files:
         raise InputError(f"No image file of {repository} exists any more; index the images where they are.")

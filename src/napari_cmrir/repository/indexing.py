@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.files import checksum
-from napari_cmrir.jobs import Job, Progress, portion
+from napari_cmrir.jobs import Job, Progress, changed, portion
 from napari_cmrir.repository.catalogue import COMIRS, Catalogue, ImageRow, SegmentRow
 from napari_cmrir.repository.executors import Executor, IndexConfig, Task, TaskFailed, WorkerContext
 from napari_cmrir.repository.field_indexes import FIELD_INDEXES, StoredField
@@ -112,14 +112,8 @@ class Indexing:
 
     def part(self, job: Job[Item], start: float, stop: float, message: str) -> Job[Item]:
         """Run a job as the part of the current stage from ``start`` to ``stop`` percent."""
-        with closing(portion(job, *self._units(start, stop))) as part:
-            while True:
-                try:
-                    done = next(part).done
-                except StopIteration as end:
-                    result: Item = end.value
-                    return result
-                yield self.progress(done, message)
+        part = portion(job, *self._units(start, stop))
+        return changed(part, lambda progress: self.progress(progress.done, message))
 
 
 def represent_images(indexing: Indexing, images: Sequence[tuple[int, AnySource]]) -> Job[None]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from napari_cmrir.errors import InputError, in_words
+from napari_cmrir.errors import InputError, refusal_of
 from napari_cmrir.images.geometry import Region, cut, window_of
 from napari_cmrir.images.intensity import plain_type
 from napari_cmrir.images.lazy_image import LazyImage, lazy_array
@@ -270,27 +270,27 @@ def search_many(
 
     settings = settings or SearchSettings()
     scheduler, n_images = settings.scheduler, len(images)
-    if workers is not None and scheduler:
-        raise InputError("Give a number of workers or the address of a scheduler, not both.")
-    local = settings.model_copy(update={"scheduler": ""})
     asked = {"region": region, "polygon": polygon, "reading": reading, "settings": settings}
     answers: dict[int, SearchResult | InputError] = {}
     with ExitStack() as stack:
         executor: Executor = LocalExecutor()
         if workers is not None:
-            executor = stack.enter_context(make_executor(min(workers, max(1, n_images)), None))
+            workers = min(workers, max(1, n_images))
+            executor = stack.enter_context(make_executor(workers, scheduler or None))
         elif scheduler and 0 < len(cluster_at(scheduler).workers) <= n_images:
             executor = cluster_at(scheduler)
         if shortlist_method(settings, len(repository)) == "words":
             yield from ensure_index(repository, "words")  # once, not by every worker
         queries = _Queries(repository.path, repository.snapshot, modality, asked, repository)
-        if not isinstance(executor, LocalExecutor):
-            queries = replace(queries, asked=asked | {"settings": local})
+        is_here = isinstance(executor, LocalExecutor)
+        if not is_here:
+            whole = settings.model_copy(update={"scheduler": ""})
+            queries = replace(queries, asked=asked | {"settings": whole})
             images = [os.path.abspath(image) if _is_path(image) else image for image in images]
         scale, unit = (100, "%") if n_images == 1 else (1, "queries")
         for event in executor.run_batches(_answer, queries, [[query] for query in enumerate(images)]):
             if isinstance(event, Progress):
-                share = event.done / (event.total or 1) if isinstance(executor, LocalExecutor) else 0
+                share = event.done / (event.total or 1) if is_here else 0
                 yield Progress((len(answers) + share) * scale, n_images * scale, unit, event.message)
                 continue
             ((number, _),), answer = event
@@ -330,10 +330,9 @@ def _answer(queries: _Queries, batch: Sequence[tuple[int, Any]]) -> Job[SearchRe
     assert queries.repository is not None
     try:
         return (yield from search(queries.repository, image, queries.modality, **queries.asked))
-    except InputError as error:
-        return error
-    except OSError as error:
-        if (refusal := in_words(error)) is None or "disk" in str(refusal):
+    except (InputError, OSError) as error:
+        refusal = refusal_of(error)
+        if refusal is None:
             raise
         return refusal
 
