@@ -42,7 +42,7 @@ PARTS = {
 }
 """The functions whose time is each part's; all else is writing and bookkeeping."""
 
-BESIDE = {"CoMIRs written": [(storing, "write_pyramid"), (representing, "digest")]}
+BESIDE = {"CoMIRs written": [(storing, "write_pyramid"), (representing, "checksum")]}
 """What a thread of its own does while the next image is computed."""
 
 

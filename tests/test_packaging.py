@@ -14,6 +14,7 @@ from packaging.version import Version
 
 import napari_cmrir
 from napari_cmrir.registry import Registry
+from napari_cmrir.search.settings import SearchSettings
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(napari_cmrir.__file__).parent
@@ -90,6 +91,13 @@ def test_napari_is_offered_three_widgets_and_four_samples(manifest):
 
 def test_every_command_of_the_manifest_can_be_imported(manifest):
     manifest.validate_imports()
+
+
+@pytest.mark.parametrize("name", ["effort", "scheduler", "matcher", "match_on"])
+def test_a_preference_takes_what_the_setting_of_a_search_takes(manifest, name):
+    preference = manifest.contributions.configurations["search"].properties[name]
+    setting = SearchSettings.model_json_schema()["properties"][name]
+    assert (preference.default, preference.enum) == (setting["default"], setting.get("enum"))
 
 
 def test_the_version_of_a_release_is_that_of_the_changelog_and_the_citation():

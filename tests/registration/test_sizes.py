@@ -5,42 +5,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import gaussian_filter
 
 from napari_cmrir.jobs import run
 from napari_cmrir.registration.coarse_to_fine import register, size_classes
 from napari_cmrir.registration.prepared_query import PreparedQuery
 from napari_cmrir.settings import Comparison, RegistrationSettings
 
-
-class Comirs:
-    """CoMIRs in memory, of any sizes."""
-
-    def __init__(self, images):
-        self.images = images
-        sizes = [image.shape[1:] for image in images]
-        self.fields = np.array(sizes, dtype=[("height", "i8"), ("width", "i8")])
-
-    def comir(self, field, level=0):
-        image, side = self.images[field], 2**level
-        height, width = (length // side * side for length in image.shape[1:])
-        blocks = image[:, :height, :width].reshape(len(image), height // side, side, width // side, side)
-        return blocks.mean((2, 4)).round().astype(np.uint8)
-
-
-def texture(seed, size):
-    noise = np.random.default_rng(seed).normal(size=(1, *size))
-    smooth = sum(gaussian_filter(noise, (0, sigma, sigma)) * sigma for sigma in (2, 5))
-    return np.clip(128 + 40 * smooth / smooth.std(), 0, 255).astype(np.uint8)
-
-
 SIZES = [(200, 240), (201, 239), (190, 250), (120, 260), (110, 100), (230, 260), (64, 300), (200, 240)]
 
 
 @pytest.mark.parametrize("high_pass_px", [16.0, 0.0])
 @pytest.mark.parametrize("side", [96, 160])
-def test_poses_are_those_of_each_field_alone(side, high_pass_px):
-    comirs = Comirs([texture(seed, size) for seed, size in enumerate(SIZES)])
+def test_poses_are_those_of_each_field_alone(comirs_of, side, high_pass_px):
+    comirs = comirs_of(SIZES)
     source = comirs.images[1]
     query = source[:, 20 : 20 + side, 40 : 40 + side]
     mask = np.ones((side, side), bool)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from napari_cmrir.representations.comir.networks import Tiramisu, UNet
+from napari_cmrir.representations.comir.networks import Tiramisu, UNet, without_norms
 
 
 @pytest.mark.parametrize("stem", [1, 2, 4])
@@ -35,3 +35,19 @@ def test_tiramisu_has_the_published_parameters() -> None:
 def test_tiramisu_maps_any_multiple_of_its_stride() -> None:
     with torch.inference_mode():
         assert Tiramisu(3, 1).eval()(torch.zeros(1, 3, 64, 128)).shape == (1, 1, 64, 128)
+
+
+@pytest.mark.parametrize(("channels", "stem"), [(1, 1), (3, 2)])
+def test_a_network_without_norms_gives_the_comirs_of_the_trained_one(channels: int, stem: int) -> None:
+    torch.manual_seed(0)
+    network = UNet(channels, 2, (6, 10, 14), stem=stem)
+    for _ in range(3):  # the norms learn means and variances
+        network(1 + 3 * torch.rand(2, channels, 64, 64))
+    network.eval()
+    images = 1 + 3 * torch.rand(2, channels, 48, 80)
+    with torch.inference_mode():
+        fast = without_norms(network)(images)
+    expected = network(images)  # with gradients: joined by torch's own functions
+    torch.testing.assert_close(fast, expected.detach(), atol=1e-4, rtol=1e-4)
+    assert expected.std() > 0.01
+    assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())  # it is a copy

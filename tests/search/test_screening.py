@@ -152,3 +152,18 @@ def test_a_mirrored_query_is_screened_if_asked_for(repository, searched):
         search(repository, flipped, "BF", settings=SearchSettings(register_all=0, n_screened=1, mirror=True))
     )
     assert (found.hits[0].image, found.hits[0].mirrored) == ("tissue-22", True)
+
+
+def test_the_effort_says_how_many_fields_are_registered(repository, partners):
+    n_fields, asked = len(repository), {"register_all": 0, "n_screened": 2}
+    found = {
+        effort: run(
+            search(repository, partners["tissue-21"], "SHG", settings=SearchSettings(effort=effort, **asked))
+        )
+        for effort in ("fast", "normal", "thorough")
+    }
+    assert [len(found[effort].shortlist) for effort in found] == [2, 2, n_fields]
+    assert {one.hits[0].image for one in found.values()} == {"tissue-21"}
+    small = run(search(repository, partners["tissue-21"], "SHG", settings=SearchSettings(effort="fast")))
+    assert small.screening is not None  # a fast search screens even a few fields
+    assert small.hits[0].image == "tissue-21"

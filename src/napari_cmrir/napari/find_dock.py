@@ -493,5 +493,5 @@ class FindWidget(ScrolledDock):
 
 def _preferences() -> dict[str, str]:
     """The settings of a search that the plugin's preferences change, by name."""
-    usual = SearchSettings().model_dump(include={"scheduler", "matcher", "match_on"})
+    usual = SearchSettings().model_dump(include={"effort", "scheduler", "matcher", "match_on"})
     return {name: value for name, kept in usual.items() if (value := default(name, kept)) != kept}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -33,6 +34,7 @@ _REFINED_PEAKS = 2
 # Fields refined at once: two workers of a cluster share the 30 of a search. Among 40 fields of 256 px in one
 # process, batches of 15 took 1.02 (patches) and 0.93 times (whole fields) as long as one batch.
 _MOST_REFINED = 15
+_FIRST_PORTION = 16  # fields by which a registration of limited time finds out what a field takes
 _BATCH_PIXELS = 2**22  # pixels of fields registered at once, at full resolution: bounds memory; not measured
 
 
@@ -116,6 +118,9 @@ def register(
     fields: Sequence[int],
     settings: RegistrationSettings,
     run_step: RunStep | None = None,
+    *,
+    seconds: float = math.inf,
+    at_least: int = 0,
 ) -> Job[dict[int, Pose]]:
     """Find the best pose of a query in each field, coarse to fine.
 
@@ -134,6 +139,10 @@ def register(
     settings : RegistrationSettings
     run_step : callable, optional
         Does the steps elsewhere; by default they are done here.
+    seconds : float
+        Time for the coarse level. The fields that it is not enough for, from the last on, are left out.
+    at_least : int
+        Fields that are registered in any time.
 
     Yields
     ------
@@ -150,13 +159,15 @@ def register(
     total = len(fields) + min(len(fields), settings.refine)
     starts: dict[int, Tensor] = {}
     coarse: dict[int, float] = {}
-    for event in run_step("coarse", steps.coarse_batches(fields)):
-        if isinstance(event, Progress):
-            yield Progress(_share(event) * len(fields), total, "fields", "Registering")
-            continue
-        (_, batch), (found, scores) = event
-        starts.update(zip(batch, found, strict=True))
-        coarse.update(zip(batch, scores, strict=True))
+    for first, stop in _portions(len(fields), seconds, at_least):
+        for event in run_step("coarse", steps.coarse_batches(fields[first:stop])):
+            if isinstance(event, Progress):
+                done = first + _share(event) * (stop - first)
+                yield Progress(done, total, "fields", "Registering")
+                continue
+            (_, batch), (found, scores) = event
+            starts.update(zip(batch, found, strict=True))
+            coarse.update(zip(batch, scores, strict=True))
     best = sorted(coarse, key=lambda field: -coarse[field])[: settings.refine]
     poses: dict[int, Pose] = {}
     for event in run_step("fine", steps.fine_batches(starts, best)):
@@ -172,6 +183,22 @@ def register(
         )
     yield Progress(total, total, "fields", "Registering")
     return poses
+
+
+def _portions(count: int, seconds: float, at_least: int) -> Iterator[tuple[int, int]]:
+    """Divide ``count`` fields into portions (first, stop), each made while the portions before leave time."""
+    if seconds == math.inf:
+        yield 0, count
+        return
+    started, stop = time.monotonic(), min(max(at_least, _FIRST_PORTION), count)
+    yield 0, stop
+    while stop < count:
+        used = time.monotonic() - started
+        affordable = int(stop * (seconds - used) / max(used, 1e-9))
+        if affordable < 1:
+            return
+        first, stop = stop, min(count, stop + min(affordable, stop))  # twice as many at most: times vary
+        yield first, stop
 
 
 def _share(progress: Progress) -> float:

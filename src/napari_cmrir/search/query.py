@@ -169,6 +169,7 @@ def search(
         scores = yield from portion(rerank(state, shortlist.tolist()), 40, 85)
         if settings.rerank != "none":
             state.scores.setdefault(settings.rerank, scores)
+        shortlist = shortlist[: len(scores)]  # the last ones may have been left out
         values = np.array([scores[field] for field in shortlist.tolist()])
         shortlist = shortlist[np.argsort(-values, kind="stable")]
     with clock.stage("locate"):

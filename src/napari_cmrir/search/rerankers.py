@@ -378,13 +378,25 @@ class SearchState:
         self.scores["screening"] = {int(field): float(best[field]) for field in np.flatnonzero(best > -1)}
         return best
 
-    def register(self, fields: list[int]) -> Job[None]:
-        """Register every variant of the query with some fields; their best poses are in `poses`."""
+    def register(self, fields: list[int], seconds: float = math.inf, at_least: int = 0) -> Job[None]:
+        """Register every variant of the query with some fields; their best poses are in `poses`.
+
+        Fields for which the first variant's share of the seconds is not enough are left out.
+        """
         for done, variant in enumerate(self._variants.values()):
-            job = register(variant.query, self.repository, fields, self.settings, variant.run_step)
+            job = register(
+                variant.query,
+                self.repository,
+                fields,
+                self.settings,
+                variant.run_step,
+                seconds=math.inf if done else seconds / len(self._variants),
+                at_least=at_least,
+            )
             poses = yield from portion(
                 job, 100 * done / len(self._variants), 100 * (done + 1) / len(self._variants)
             )
+            fields = [field for field in fields if field in poses]
             for field, pose in poses.items():
                 self.poses[field] = better(self.poses[field], pose) if field in self.poses else pose
 
@@ -426,10 +438,16 @@ def by_patches(state: SearchState, fields: list[int]) -> Job[dict[int, float]]:
     return scores
 
 
+_SECONDS = {"fast": 1.0, "normal": math.inf, "thorough": 10.0}  # of the coarse registration, by effort
+_FEWEST = 60  # fields that are registered with any effort: the confidence compares the first with others
+
+
 def by_registration(state: SearchState, fields: list[int]) -> Job[dict[int, float]]:
-    """Order by how well the registered CoMIRs agree."""
-    yield from state.register(fields)
-    scores = {field: state.poses[field].score for field in fields}
+    """Order by how well the registered CoMIRs agree, of as many fields as the effort allows."""
+    effort = state.settings.effort
+    at_least = state.settings.n_screened if effort == "thorough" else _FEWEST
+    yield from state.register(fields, _SECONDS[effort], at_least)
+    scores = {field: state.poses[field].score for field in fields if field in state.poses}
     state.scores["registration"] = scores
     return scores
 

@@ -52,6 +52,12 @@ class SearchSettings(RegistrationSettings):
         ge=1,
         description="Number of fields that screening selects for registration; the best are then refined.",
     )
+    effort: Literal["fast", "normal", "thorough"] = Field(
+        "normal",
+        description="How many fields are registered, in the order of screening: fast, as many as one second"
+        " allows on this computer, but no more than `n_screened`; normal, `n_screened`; thorough, as many as"
+        " ten seconds allow, but no fewer than `n_screened`.",
+    )
     word_rotation_step: float = Field(
         15.0,
         ge=0,

@@ -80,12 +80,13 @@ def shortlist_method(settings: SearchSettings, n_fields: int) -> Literal["all", 
     --------
     >>> [shortlist_method(SearchSettings(rerank=rerank), 10_000) for rerank in ("registration", "bow")]
     ['screening', 'words']
-    >>> shortlist_method(SearchSettings(), 134)
-    'all'
+    >>> shortlist_method(SearchSettings(), 134), shortlist_method(SearchSettings(effort="fast"), 134)
+    ('all', 'screening')
     """
     if settings.rerank != "registration":
         return "words"
-    return "all" if n_fields <= settings.register_all else settings.shortlist_by
+    all_at_once = n_fields <= settings.register_all and settings.effort != "fast"
+    return "all" if all_at_once else settings.shortlist_by
 
 
 def shortlist_length(settings: SearchSettings, n_fields: int) -> int:
@@ -95,10 +96,11 @@ def shortlist_length(settings: SearchSettings, n_fields: int) -> int:
     --------
     >>> [shortlist_length(SearchSettings(rerank=rerank), 10_000) for rerank in ("registration", "bow")]
     [300, 30]
-    >>> shortlist_length(SearchSettings(), 134)
-    134
+    >>> shortlist_length(SearchSettings(), 134), shortlist_length(SearchSettings(effort="thorough"), 10_000)
+    (134, 10000)
     """
-    lengths = {"all": n_fields, "screening": settings.n_screened, "words": settings.shortlist}
+    screened = n_fields if settings.effort == "thorough" else settings.n_screened
+    lengths = {"all": n_fields, "screening": screened, "words": settings.shortlist}
     return min(n_fields, lengths[shortlist_method(settings, n_fields)])
 
 

@@ -36,8 +36,8 @@ __all__ = [
     "to_grey",
 ]
 
-# Side of a tile in px; larger tiles need more memory, smaller ones repeat more halo; not measured
-_TILE = 1024
+# Side of a tile in px; larger tiles need more memory, smaller ones repeat more halo
+_TILE = 2048
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def infer(
 ) -> Job[NDArray[np.uint8]]:
     """Compute the CoMIR of an image by the network of its modality.
 
-    Images larger than 1,024 pixels a side are computed in tiles. Each tile includes the network's halo, so
+    Images larger than 2,048 pixels a side are computed in tiles. Each tile includes the network's halo, so
     tiles join without a seam. Tiles shrink when memory runs out. Convolutions use `training_precision`.
 
     Parameters
@@ -98,6 +98,7 @@ def infer(
     """
     import torch
 
+    from napari_cmrir.representations.comir.networks import UNet, without_norms
     from napari_cmrir.representations.devices import choose_device, is_out_of_memory, release_memory
 
     if rotations not in (1, 4):
@@ -105,6 +106,8 @@ def infer(
     chosen = choose_device(device)
     network = network.to(chosen).eval()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if isinstance(network, UNet):
+        network = without_norms(network)
     stride = network.stride
     first_y, first_x, height, width = (0, 0, *pixels.shape[:2]) if part is None else part
     comir = np.empty((len(scale.mean), height, width), np.uint8) if out is None else out
@@ -151,18 +154,22 @@ def _tile(
     The network's grid of strides starts at the first corner of the turned image. Each turn is therefore cut
     at whole strides from that corner, so that a tile equals the same part of the whole image.
     """
+    import torch
+
     y, x, rows, columns = tile
     height, width = pixels.shape[:2]
     reach = network.halo + network.stride
     top, left = max(0, y - reach), max(0, x - reach)
     image = intensity.apply(np.asarray(pixels[top : y + rows + reach, left : x + columns + reach]))
-    raw = np.zeros((len(scale.mean), rows, columns), np.float32)
+    images = torch.from_numpy(image)[None]
+    raw = torch.zeros(len(scale.mean), rows, columns)
     for turn in range(0, 4, 4 // rotations):
         y0, y1 = _seen(y, rows, height, network, from_end=turn in (2, 3))
         x0, x1 = _seen(x, columns, width, network, from_end=turn in (1, 2))
-        view = image[:, y0 - top : y1 - top, x0 - left : x1 - left]
-        answer = np.rot90(_forward(network, np.rot90(view, turn, (1, 2))), -turn, (1, 2))
-        raw += answer[:, y - y0 : y - y0 + rows, x - x0 : x - x0 + columns] / np.float32(rotations)
+        view = images[..., y0 - top : y1 - top, x0 - left : x1 - left]
+        answer = _forward(network, torch.rot90(view, turn, (2, 3)))[0].cpu()
+        answer = torch.rot90(answer, -turn, (1, 2))
+        raw += answer[:, y - y0 : y - y0 + rows, x - x0 : x - x0 + columns] / rotations
     return _to_uint8(raw, scale)
 
 
@@ -175,28 +182,28 @@ def _seen(first: int, count: int, whole: int, network: UNet | Tiramisu, *, from_
     return start, min(whole, first + count + network.halo)
 
 
-def _forward(network: UNet | Tiramisu, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Compute the unscaled CoMIR of an image, reflected to whole strides below and to the right."""
+def _forward(network: UNet | Tiramisu, images: Tensor) -> Tensor:
+    """Compute unscaled CoMIRs of images (n, channel, y, x), reflected to whole strides below and right."""
     import torch
 
     from napari_cmrir.representations.devices import training_precision
 
-    height, width = image.shape[1:]
-    stride = network.stride
-    padded = np.pad(image, ((0, 0), (0, -height % stride), (0, -width % stride)), mode="reflect")
+    height, width = images.shape[2:]
+    below, right = -height % network.stride, -width % network.stride
+    if below or right:
+        padded = np.pad(images.numpy(), ((0, 0), (0, 0), (0, below), (0, right)), mode="reflect")
+        images = torch.from_numpy(padded)
     device = next(network.parameters()).device
-    comir = forward_in_batches(network, torch.from_numpy(padded)[None], device, training_precision(device))
-    answer: NDArray[np.float32] = comir[0, :, :height, :width].cpu().numpy()
-    return answer
+    return forward_in_batches(network, images, device, training_precision(device))[..., :height, :width]
 
 
-def _to_uint8(raw: NDArray[np.float32], scale: OutputScale) -> NDArray[np.uint8]:
+def _to_uint8(raw: Tensor, scale: OutputScale) -> NDArray[np.uint8]:
     """Scale a network's output and map it by the sigmoid to 0 to 255."""
     import torch
 
     mean, deviation = (torch.tensor(values)[:, None, None] for values in (scale.mean, scale.deviation))
-    scaled = (torch.from_numpy(np.ascontiguousarray(raw)) - mean) / deviation
-    comir: NDArray[np.uint8] = scaled.sigmoid().mul(255).round().to(torch.uint8).numpy()
+    scaled = (raw - mean) / deviation
+    comir: NDArray[np.uint8] = scaled.sigmoid_().mul_(255).round_().to(torch.uint8).numpy()
     return comir
 
 
@@ -238,8 +245,10 @@ def forward_in_batches(
     answers: list[torch.Tensor] = []
     count, done = len(images), 0
     while done < len(images):
-        batch = F.pad(images[done : done + count].to(device), padding, mode="replicate")
-        batch = batch.contiguous(memory_format=torch.channels_last)
+        batch = images[done : done + count].to(device)
+        if any(padding):
+            batch = F.pad(batch, padding, mode="replicate")
+        batch = batch.to(precision, memory_format=torch.channels_last)
         try:
             with (
                 torch.inference_mode(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from napari_cmrir.representations.comir.dense_backward import dense_block, dropout_noise
 from napari_cmrir.representations.comir.dense_layers import LayerWeights, TensorPool
 from napari_cmrir.representations.training_settings import TrainingSettings
 
-__all__ = ["Tiramisu", "UNet", "build_network", "mix_channels"]
+__all__ = ["Tiramisu", "UNet", "build_network", "mix_channels", "without_norms"]
 
 
 def mix_channels(x: Tensor, weight: Tensor) -> Tensor:
@@ -139,14 +141,54 @@ class UNet(nn.Module):
             x = block(x if level == 0 else F.avg_pool2d(x, 2))
             skips.append(x)
         for block, skip in zip(self.up, skips[-2::-1], strict=True):
-            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = block(torch.cat((skip, x), 1))
+            x = block(_beside(skip, x))
         comir = _in_full_precision(self.head, x)
         if self.stem_stride > 1:
             comir = F.interpolate(
                 comir, scale_factor=float(self.stem_stride), mode="bilinear", align_corners=False
             )
         return comir
+
+
+def _beside(skip: Tensor, coarse: Tensor) -> Tensor:
+    """Join images (n, c, y, x) and coarser ones, each of whose pixels is repeated to 2 x 2."""
+    if torch.is_grad_enabled():
+        return torch.cat((skip, F.interpolate(coarse, scale_factor=2.0, mode="nearest")), 1)
+    n, before, height, width = skip.shape  # without gradients in one pass over the memory, channels last
+    joined = skip.new_empty(n, height, width, before + coarse.shape[1])
+    joined[..., :before] = skip.permute(0, 2, 3, 1)
+    squares = joined.view(n, height // 2, 2, width // 2, 2, -1)
+    squares[..., before:] = coarse.permute(0, 2, 3, 1)[:, :, None, :, None]
+    return joined.permute(0, 3, 1, 2)
+
+
+def without_norms(network: UNet) -> UNet:
+    """Copy a U-Net for inference, each batch normalisation folded into the convolution before it.
+
+    Parameters
+    ----------
+    network : UNet
+        In evaluation mode.
+
+    Returns
+    -------
+    UNet
+        Gives the same CoMIRs, to rounding, in less time.
+
+    Examples
+    --------
+    >>> network, image = UNet(1, 1, (4, 8)).eval(), torch.rand(1, 1, 16, 16)
+    >>> with torch.inference_mode():
+    ...     torch.allclose(without_norms(network)(image), network(image), atol=1e-5)
+    True
+    """
+    folded = copy.deepcopy(network)
+    for blocks in (folded.down, folded.up):
+        for number, block in enumerate(blocks):
+            first, norm, _, second, other_norm, _ = cast("Iterable[Any]", block)
+            fused = fuse_conv_bn_eval(first, norm), fuse_conv_bn_eval(second, other_norm)
+            blocks[number] = nn.Sequential(fused[0], nn.ReLU(True), fused[1], nn.ReLU(True))
+    return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 def _double_convolution(before: int, after: int) -> nn.Sequential:
