@@ -4,7 +4,7 @@ import pytest
 
 HOLES = """
 import numpy as np
-from napari_cmrir.repository.executors import trim_malloc
+from napari_cmrir.representations.devices import trim_malloc
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096

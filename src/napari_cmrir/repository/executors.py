@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import platform
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -39,44 +37,7 @@ __all__ = [
     "WorkerContext",
     "cluster_at",
     "make_executor",
-    "trim_malloc",
 ]
-
-
-def trim_malloc() -> None:
-    """Return freed memory to the system, if the C library is GNU's; otherwise do nothing.
-
-    Small allocations that stay fragment the memory between large temporary arrays, such as the descriptors of
-    a field. Without trimming, a long job grows by about one such array per field.
-    """
-    library = _gnu_library()
-    if library is not None:
-        library.malloc_trim(0)
-
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt
-
-
-@lru_cache(maxsize=1)
-def _keep_freed_memory() -> None:
-    """Let a dask worker reuse the memory of large arrays, as other processes do.
-
-    dask starts workers with MALLOC_TRIM_THRESHOLD_, which keeps GNU's C library from adapting: every array of
-    more than 128 kB is then taken from the system and given back, page by page. A search took twice as long.
-    The values are those that the library adapts to by itself.
-    """
-    library = _gnu_library()
-    if library is not None:
-        library.mallopt(_MMAP_THRESHOLD, 2**25)
-        library.mallopt(_TRIM_THRESHOLD, 2**26)
-
-
-@lru_cache(maxsize=1)
-def _gnu_library() -> Any:
-    if not sys.platform.startswith("linux"):
-        return None
-    library = ctypes.CDLL(None)
-    return library if hasattr(library, "malloc_trim") else None
 
 
 REMEMBERED_BYTES = 2**29
@@ -84,7 +45,7 @@ REMEMBERED_BYTES = 2**29
 memory, not measured."""
 
 GIVE_BACK_EVERY = 16
-"""Fields between two calls of `trim_malloc`; fewer cost time, more cost memory. Not measured."""
+"""Fields between two calls of `devices.trim_malloc`; fewer cost time, more cost memory. Not measured."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +125,7 @@ class WorkerContext:
         ``again`` means that the field will be described once more; its features are kept if there is room.
         """
         from napari_cmrir.bag_of_words.descriptors.features import describe
+        from napari_cmrir.representations.devices import trim_malloc
 
         y, x = rectangle[:2].tolist()
         features = self._remembered.pop((row.id, y, x), None)
@@ -458,13 +420,15 @@ def _run_task(task: Task, config: Config, batch: Sequence[Any]) -> Any:
     """Run a task in a worker, on one thread of torch, because the process runs one task per thread."""
     import torch
 
+    from napari_cmrir.representations.devices import keep_freed_memory
+
     if not (config.folder / MODEL_NAME).is_file():
         raise InputError(
             f"The worker on {platform.node()} does not see {config.folder};"
             " put the repository and the images where every worker finds them under the same path."
         )
     torch.set_num_threads(1)
-    _keep_freed_memory()
+    keep_freed_memory()
     contexts = _KEPT.contexts
     if config not in contexts:
         if len(contexts) == _MOST_KEPT:

@@ -1,4 +1,4 @@
-"""Devices and threads: which device computes, its number format and memory; and a pool of threads.
+"""Devices, memory and threads: which device computes, in which number format; and a pool of threads.
 
 torch splits every product over its threads and waits for all of them. For hundreds of small products this
 costs more time than it saves, and many times more on a busy machine. The pool gives whole pieces of work to
@@ -7,13 +7,14 @@ threads instead, each of which computes on one thread of torch.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, wraps
-from typing import Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 
@@ -24,12 +25,14 @@ __all__ = [
     "choose_device",
     "describe_device",
     "is_out_of_memory",
+    "keep_freed_memory",
     "on_one_thread",
     "parallel_map",
     "peak_memory",
     "release_memory",
     "run_parallel",
     "training_precision",
+    "trim_malloc",
 ]
 
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
@@ -310,3 +313,39 @@ def run_parallel(
     futures = [_pool(2, threads // 2).submit(work) for work in (first, second)]
     wait(futures)  # also after an error, so that no work continues when this function has returned
     return futures[0].result(), futures[1].result()
+
+
+def trim_malloc() -> None:
+    """Return freed memory to the system, if the C library is GNU's; otherwise do nothing.
+
+    Small allocations that stay fragment the memory between large temporary arrays, such as the descriptors of
+    a field. Without trimming, a long job grows by about one such array per field.
+    """
+    library = _gnu_library()
+    if library is not None:
+        library.malloc_trim(0)
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let this process reuse the memory of large arrays, if the C library is GNU's.
+
+    It takes arrays of more than 128 kB to 32 MB from the system and gives them back, page by page; by and by
+    it adapts, unless MALLOC_TRIM_THRESHOLD_ is set, as in dask's workers. There, a search took twice as long.
+    Up to 512 MB stay with the process.
+    """
+    library = _gnu_library()
+    if library is not None:
+        library.mallopt(_MMAP_THRESHOLD, 2**25)  # the library takes no larger value
+        library.mallopt(_TRIM_THRESHOLD, 2**29)
+
+
+@cache
+def _gnu_library() -> Any:
+    if not sys.platform.startswith("linux"):
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "malloc_trim") else None

@@ -229,6 +229,7 @@ _LONGEST_SIDE = 32  # px of the template at its level: bounds the size of the ma
 _HANGING = 0.25  # share of a template's side that may overhang a field's edge
 _FLAT = 0.1  # share of a field's mean energy: the least energy of a place, so that flat places score low
 _BANK = 1.0  # time of writing the template's strips and of a product's calls, in fields
+_CACHED = 2**20  # values of strips that are multiplied at once
 _BATCH_BYTES = 2**26  # memory of one batch of products; a larger batch takes memory, a smaller one time
 
 
@@ -383,15 +384,17 @@ def screen_scores(
     strips = _strips(template, shifts).to(precision)
     padded = padded.to(precision)
     best = torch.full_like(inverse_length[:, 0, 0], -torch.inf)
-    for first in range(0, columns, shifts):
-        first = min(first, columns - shifts)
-        strip = padded[..., first : first + shifts + wide - 1].unfold(
-            2, tall, 1
-        )  # (n, channel, rows, x, tall)
-        strip = strip.permute(0, 2, 1, 4, 3).reshape(len(fields) * rows, -1)
-        products = (strip @ strips).view(len(fields), rows, -1, shifts).amax(2).float()
-        scores = products * inverse_length[:, :, first : first + shifts]
-        best = best.maximum(scores.amax((1, 2)))
+    # A CPU is faster on strips that fit its cache; a GPU on as many as there are.
+    at_once = max(1, _CACHED // (rows * len(strips))) if fields.device.type == "cpu" else len(fields)
+    for begin in range(0, len(fields), at_once):
+        part = slice(begin, begin + at_once)
+        for first in range(0, columns, shifts):
+            first = min(first, columns - shifts)
+            strip = padded[part, ..., first : first + shifts + wide - 1].unfold(2, tall, 1)
+            strip = strip.permute(0, 2, 1, 4, 3).reshape(-1, len(strips))  # of (field, row, channel, tall, x)
+            products = (strip @ strips).view(-1, rows, strips.shape[1] // shifts, shifts).amax(2).float()
+            scores = products * inverse_length[part, :, first : first + shifts]
+            best[part] = best[part].maximum(scores.amax((1, 2)))
     return best
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -99,8 +99,14 @@ def infer(
     import torch
 
     from napari_cmrir.representations.comir.networks import UNet, without_norms
-    from napari_cmrir.representations.devices import choose_device, is_out_of_memory, release_memory
+    from napari_cmrir.representations.devices import (
+        choose_device,
+        is_out_of_memory,
+        keep_freed_memory,
+        release_memory,
+    )
 
+    keep_freed_memory()
     if rotations not in (1, 4):
         raise InputError(f"CoMIRs are averaged over 1 or 4 rotations, not {rotations}.")
     chosen = choose_device(device)
@@ -156,20 +162,30 @@ def _tile(
     """
     import torch
 
+    from napari_cmrir.representations.devices import run_parallel
+
     y, x, rows, columns = tile
+    device = next(network.parameters()).device
     height, width = pixels.shape[:2]
     reach = network.halo + network.stride
     top, left = max(0, y - reach), max(0, x - reach)
     image = intensity.apply(np.asarray(pixels[top : y + rows + reach, left : x + columns + reach]))
     images = torch.from_numpy(image)[None]
-    raw = torch.zeros(len(scale.mean), rows, columns)
-    for turn in range(0, 4, 4 // rotations):
-        y0, y1 = _seen(y, rows, height, network, from_end=turn in (2, 3))
-        x0, x1 = _seen(x, columns, width, network, from_end=turn in (1, 2))
-        view = images[..., y0 - top : y1 - top, x0 - left : x1 - left]
-        answer = _forward(network, torch.rot90(view, turn, (2, 3)))[0].cpu()
-        answer = torch.rot90(answer, -turn, (1, 2))
-        raw += answer[:, y - y0 : y - y0 + rows, x - x0 : x - x0 + columns] / rotations
+
+    def turned(turns: Iterable[int]) -> list[Tensor]:
+        answers = []
+        for turn in turns:
+            y0, y1 = _seen(y, rows, height, network, from_end=turn in (2, 3))
+            x0, x1 = _seen(x, columns, width, network, from_end=turn in (1, 2))
+            view = images[..., y0 - top : y1 - top, x0 - left : x1 - left]
+            answer = torch.rot90(_forward(network, torch.rot90(view, turn, (2, 3)))[0].cpu(), -turn, (1, 2))
+            answers.append(answer[:, y - y0 : y - y0 + rows, x - x0 : x - x0 + columns])
+        return answers
+
+    if rotations == 1:
+        return _to_uint8(turned([0])[0], scale)
+    upright, sideways = run_parallel(lambda: turned((0, 2)), lambda: turned((1, 3)), device)
+    raw = torch.stack((upright[0], sideways[0], upright[1], sideways[1])).mean(0)
     return _to_uint8(raw, scale)
 
 
