@@ -29,7 +29,6 @@ __all__ = [
     "AnyModalityModel",
     "GreyIntensity",
     "OutputScale",
-    "as_bytes",
     "forward_in_batches",
     "infer",
     "own_intensity",
@@ -264,7 +263,7 @@ def forward_in_batches(
         batch = images[done : done + count].to(device)
         if any(padding):
             batch = F.pad(batch, padding, mode="replicate")
-        batch = batch.to(precision, memory_format=torch.channels_last)
+        batch = batch.contiguous(memory_format=torch.channels_last)
         try:
             with (
                 torch.inference_mode(),
@@ -280,22 +279,6 @@ def forward_in_batches(
         count = (count + 1) // 2
         release_memory(device)
     return torch.cat(answers).contiguous()
-
-
-def as_bytes(comir: torch.Tensor) -> NDArray[np.uint8]:
-    """Scale a CoMIR to 8 bits by its own mean and standard deviation, for display.
-
-    Parameters
-    ----------
-    comir : (channel, y, x) tensor
-
-    Returns
-    -------
-    (channel, y, x) uint8 array
-    """
-    mean, deviation = comir.mean((-2, -1), keepdim=True), comir.std((-2, -1), keepdim=True).clamp_min(1e-6)
-    shown: NDArray[np.uint8] = ((comir - mean) / deviation).sigmoid().mul(255).round().byte().cpu().numpy()
-    return shown
 
 
 _LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, of red, green and blue

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.intensity import Intensity, choose_intensity
-from napari_cmrir.representations.comir.inference import as_bytes, forward_in_batches
+from napari_cmrir.representations.comir.inference import forward_in_batches
 from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.networks import Tiramisu, build_network
 from napari_cmrir.representations.comir.training.loss import Objective, Recovery
@@ -327,7 +327,7 @@ class Trainer(SteppedTrainer):
             device=device,
             peak_memory_bytes=peak_memory(self.device),
             comirs={
-                modality: as_bytes(self.represent(side, images)[0])
+                modality: _as_bytes(self.represent(side, images)[0])
                 for side, (modality, images) in enumerate(zip(self.modalities, self._shown, strict=True))
             },
             retrieval=None if kept is None else self.history.retrieval,
@@ -385,3 +385,10 @@ class Trainer(SteppedTrainer):
         self.selection.load_state(state["selection"])
         self.recovery.load_state(state["recovery"])
         self.batch_size, self.stopped, self.notes = state["course"]
+
+
+def _as_bytes(comir: Tensor) -> NDArray[np.uint8]:
+    """Scale a CoMIR (channel, y, x) to 8 bits by its own mean and standard deviation, for display."""
+    mean, deviation = comir.mean((-2, -1), keepdim=True), comir.std((-2, -1), keepdim=True).clamp_min(1e-6)
+    shown: NDArray[np.uint8] = ((comir - mean) / deviation).sigmoid().mul(255).round().byte().cpu().numpy()
+    return shown
