@@ -85,11 +85,11 @@ def _index(image: str, repository: str) -> None:
         {"BF": network, "SHG": copy.deepcopy(network)},
         dict.fromkeys(both, scale),
     )
-    before, started = _peak_gb(), time.perf_counter()
+    before, started = peak_gb(), time.perf_counter()
     job = build_repository([image], model, "BF", repository)
     built = jobs.run(job, lambda progress: _say(progress.message))
     seconds = time.perf_counter() - started
-    answer = {"peak_gb": _peak_gb(), "before_gb": before, "seconds": seconds, "fields": len(built)}
+    answer = {"peak_gb": peak_gb(), "before_gb": before, "seconds": seconds, "fields": len(built)}
     print(json.dumps(answer))
 
 
@@ -97,10 +97,10 @@ def _say(message: str, said: dict[str, str] = {}) -> None:  # noqa: B006
     stage = message.split(" of ")[0].split(" (")[0].split(":")[0]
     if said.get("last") != stage:
         said["last"] = stage
-        print(f"    {stage}: peak {_peak_gb():.2f} GB", file=sys.stderr, flush=True)
+        print(f"    {stage}: peak {peak_gb():.2f} GB", file=sys.stderr, flush=True)
 
 
-def _peak_gb() -> float:
+def peak_gb() -> float:
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 

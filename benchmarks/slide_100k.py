@@ -20,7 +20,6 @@ import argparse
 import json
 import os
 import re
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from index_large_image import peak_gb
 
 WHOLE, TILE, SECTION = 100_000, 512, 2048  # px
 COARSER = 16  # pixels of the slide per pixel of its second level
@@ -175,11 +175,6 @@ def ask(repository: str, side: int, share: float, count: int) -> None:
     print(
         json.dumps(answer | {"first": seconds[0], "seconds": statistics.median(seconds[1:]), "right": right})
     )
-
-
-def peak_gb() -> float:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def run_this(*arguments: object) -> dict[str, float]:

@@ -122,3 +122,23 @@ def record():
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="module")
+def two_workers():
+    """A dask cluster of two workers of one thread each."""
+    import dask
+    from distributed import LocalCluster
+
+    cluster = LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs="CRITICAL"
+    )
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}), cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster(two_workers):
+    """Both workers are there, also where the test before has killed one: its nanny starts another."""
+    two_workers.wait_for_workers(2, timeout=60)
+    return two_workers

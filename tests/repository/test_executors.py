@@ -6,7 +6,7 @@ import signal
 
 import dask
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.jobs import run
@@ -30,26 +30,6 @@ def dask_setup(worker):
 """
 
 pytestmark = [pytest.mark.core, pytest.mark.timeout(240)]
-
-
-@pytest.fixture(scope="module")
-def started():
-    cluster = LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        processes=True,
-        dashboard_address="127.0.0.1:0",
-        silence_logs="CRITICAL",
-    )
-    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}), cluster:
-        yield cluster
-
-
-@pytest.fixture
-def cluster(started):
-    """Both workers are there, also where the test before has killed one: its nanny starts another."""
-    started.wait_for_workers(2, timeout=60)
-    return started
 
 
 @pytest.fixture(scope="module")

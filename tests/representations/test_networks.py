@@ -51,3 +51,14 @@ def test_a_network_without_norms_gives_the_comirs_of_the_trained_one(channels: i
     torch.testing.assert_close(fast, expected.detach(), atol=1e-4, rtol=1e-4)
     assert expected.std() > 0.01
     assert any(isinstance(layer, torch.nn.BatchNorm2d) for layer in network.modules())  # it is a copy
+
+
+def test_a_network_without_norms_is_kept_until_a_weight_changes() -> None:
+    network, images = UNet(1, 1, (4, 8)).eval(), torch.rand(1, 1, 16, 16)
+    kept = without_norms(network)
+    assert without_norms(network) is kept
+    network.load_state_dict(UNet(1, 1, (4, 8)).state_dict())
+    with torch.inference_mode():
+        changed = without_norms(network)(images)
+        torch.testing.assert_close(changed, network(images), atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(changed, kept(images), atol=1e-3)

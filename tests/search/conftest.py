@@ -1,10 +1,8 @@
 from pathlib import Path
 
-import dask
 import numpy as np
 import pytest
 import torch
-from distributed import LocalCluster
 
 from napari_cmrir.bag_of_words.settings import VocabularySettings
 from napari_cmrir.images.intensity import Intensity
@@ -55,23 +53,6 @@ def identity_model():
         )
 
     return make
-
-
-@pytest.fixture(scope="module")
-def two_workers():
-    """A dask cluster of two workers of one thread each."""
-    cluster = LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs="CRITICAL"
-    )
-    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}), cluster:
-        yield cluster
-
-
-@pytest.fixture
-def cluster(two_workers):
-    """Both workers are there, also where the test before has killed one: its nanny starts another."""
-    two_workers.wait_for_workers(2, timeout=60)
-    return two_workers
 
 
 @pytest.fixture(scope="module")

@@ -444,9 +444,11 @@ _FEWEST = 60  # fields that are registered with any effort: the confidence compa
 
 def by_registration(state: SearchState, fields: list[int]) -> Job[dict[int, float]]:
     """Order by how well the registered CoMIRs agree, of as many fields as the effort allows."""
-    effort = state.settings.effort
-    at_least = state.settings.n_screened if effort == "thorough" else _FEWEST
-    yield from state.register(fields, _SECONDS[effort], at_least)
+    settings = state.settings
+    # With register_all, the fields are in no order: the last ones are no worse than the first.
+    most = max(settings.n_screened, settings.register_all)
+    at_least = most if settings.effort == "thorough" else _FEWEST
+    yield from state.register(fields, _SECONDS[settings.effort], at_least)
     scores = {field: state.poses[field].score for field in fields if field in state.poses}
     state.scores["registration"] = scores
     return scores

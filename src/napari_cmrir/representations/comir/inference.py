@@ -110,9 +110,10 @@ def infer(
         raise InputError(f"CoMIRs are averaged over 1 or 4 rotations, not {rotations}.")
     chosen = choose_device(device)
     network = network.to(chosen).eval()
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if isinstance(network, UNet):
         network = without_norms(network)
+    else:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     stride = network.stride
     first_y, first_x, height, width = (0, 0, *pixels.shape[:2]) if part is None else part
     comir = np.empty((len(scale.mean), height, width), np.uint8) if out is None else out
