@@ -61,7 +61,8 @@ PICTURES = (  # of skimage/data; the docstrings of skimage.data say where each c
 CARD = {
     "is": "A CoMIR network for images of any two modalities that show the same structures. It needs no"
     " training: index with it, and search. Every image is brought to one channel (the luminance of three"
-    " channels, the mean of others) and scaled by its own values.",
+    " channels, red less green and blue of a stained section, the mean of others) and scaled by its own"
+    " values.",
     "is not": "It has seen no pair of real images. A model trained on aligned pairs of two modalities finds"
     " more, above all of small regions. It finds what both modalities show: where one shows nothing of what"
     " the other shows, it cannot help. It is not made for diagnosis.",

@@ -19,7 +19,7 @@ def folder(call, tmp_path_factory):
     images = sorted((folder / "pairs").glob("*_slide.tif"))
     ended = call("index", *images, "--model", "starter", "--modality", "slide", "-o", folder / "a.cmrir")
     assert ended.status == 0, ended.err
-    assert ended.err.count("of 3 channels, the model sees the luminance") == 1
+    assert ended.err.count("of 3 channels, the model sees red less green and blue") == 1
     return folder
 
 

@@ -8,7 +8,8 @@ from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.intensity import Intensity, choose_intensity
+from napari_cmrir.images.intensity import Intensity, choose_intensity, stain_white, to_grey
+from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 
 
 def test_linear_scaling_by_hand():
@@ -134,3 +135,39 @@ def test_settings_round_trip_and_are_checked():
     for low, high in [((0, 0), (1,)), ((1,), (1,)), ((), ()), ((0,), (float("inf"),))]:
         with pytest.raises(ValidationError):
             Intensity(low=low, high=high)
+
+
+@pytest.mark.parametrize("cast", [(1.0, 1.0, 1.0), (0.6, 0.7, 1.0), (200.0, 180.0, 150.0)])
+def test_a_stained_section_is_told_under_any_light_and_in_any_unit(cast):
+    section = sample_pair(2, 192).bf.astype(np.float32) * cast
+    white = stain_white(section)
+    assert white == pytest.approx(np.percentile(section, 99, axis=(0, 1)), rel=0.02)
+    upright = to_grey(sample_pair(2, 192).bf, stain_white(sample_pair(2, 192).bf))
+    assert np.allclose(to_grey(section, white), upright, atol=1e-5)
+
+
+def test_eosin_is_bright_and_haematoxylin_and_glass_are_dark():
+    eosin, haematoxylin, glass = [220, 130, 180], [90, 70, 140], [240, 240, 240]
+    grey = to_grey(np.array([[eosin, haematoxylin, glass]]), (240.0, 240.0, 240.0))[0, :, 0]
+    assert grey.tolist() == pytest.approx([65 / 240, -15 / 240, 0], abs=1e-6)
+
+
+def test_other_images_are_not_taken_for_a_stained_section():
+    section = sample_pair(2, 192).bf
+    assert stain_white(section[..., [1, 0, 2]]) == ()  # green tissue
+    assert (
+        stain_white(section[..., 0]) == stain_white(section[..., :1]) == stain_white(section[..., :2]) == ()
+    )
+    assert stain_white(np.repeat(section[..., :1], 3, 2)) == ()
+    assert stain_white(np.zeros((8, 8, 3), np.uint8)) == stain_white(np.full((8, 8, 3), np.nan)) == ()
+    street = np.random.default_rng(0).integers(40, 200, (64, 64, 1)).repeat(3, 2).astype(np.uint8)
+    street[:2, :2] = [150, 40, 60]  # a tail light
+    assert stain_white(street) == ()
+    noise = np.random.default_rng(0).integers(238, 243, (512, 512, 3)).astype(np.uint8)
+    assert stain_white(noise) == ()
+
+
+def test_a_little_tissue_on_much_glass_is_told():
+    slide = np.random.default_rng(0).integers(238, 243, (960, 960, 3)).astype(np.uint8)
+    slide[:96, :96] = sample_pair(2, 192).bf[:96, :96]
+    assert stain_white(slide)

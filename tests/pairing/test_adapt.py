@@ -147,6 +147,14 @@ def test_a_starter_adapted_is_an_ordinary_model_that_begins_as_the_starter(tmp_p
     assert np.corrcoef(one.ravel(), ours.ravel())[0, 1] > 0.95
 
 
+def test_a_starter_adapted_to_stained_sections_begins_with_what_it_saw_of_them():
+    starter, tissue = load_model("starter"), sample_pair(50, 160)
+    settings = starter.settings.model_copy(update={"steps": 1, "batch_size": 2, "learning_rate": 1e-12})
+    model = run(train([(tissue.shg, tissue.bf)], MODALITIES, settings, start=Start(starter)))
+    ours, its = (run(one.represent(tissue.bf, "BF")) for one in (starter, model))
+    assert np.corrcoef(ours.ravel(), its.ravel())[0, 1] > 0.95
+
+
 def test_a_patch_is_followed_by_one_of_a_pair_that_it_is_taken_for():
     pairs = [(torch.full((1, 64, 64), float(n)), torch.full((1, 64, 64), float(n))) for n in range(4)]
     plain, paired = (PatchSampler(pairs, 32, 0.0, 0) for _ in range(2))

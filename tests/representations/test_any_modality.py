@@ -1,18 +1,20 @@
 """The model of any two modalities, and models that are named."""
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.images.intensity import stain_white, to_grey
 from napari_cmrir.images.synthetic.sample_pairs import sample_pair
 from napari_cmrir.jobs import run
 from napari_cmrir.repository.build import Source, build_repository
 from napari_cmrir.repository.repository import open_repository
 from napari_cmrir.representations.base import load_model, represent, train
-from napari_cmrir.representations.comir.inference import AnyModalityModel, own_intensity, to_grey
+from napari_cmrir.representations.comir.inference import AnyModalityModel, own_intensity
 from napari_cmrir.representations.comir.networks import build_network
 from napari_cmrir.representations.comir.training.validation import measure_scale
 from napari_cmrir.representations.model_file import find_model, read_header
@@ -36,21 +38,24 @@ def model(image):
 
 
 def test_it_takes_any_name_and_any_number_of_channels(model, image):
-    grey = run(represent(model, to_grey(image), "IR", device="cpu"))
+    one_channel = to_grey(image, stain_white(image))
+    grey = run(represent(model, one_channel, "IR", device="cpu"))
     assert grey.shape == (1, 160, 160)
     assert grey.std() > 1
     assert np.array_equal(run(represent(model, image, "visible", device="cpu")), grey)
     assert run(represent(model, image[..., [0, 1, 2, 0, 1]], "5 channels", device="cpu")).shape == grey.shape
-    assert np.array_equal(run(represent(model, to_grey(image)[..., 0], "plain", device="cpu")), grey)
+    assert np.array_equal(run(represent(model, one_channel[..., 0], "plain", device="cpu")), grey)
 
 
 def test_it_says_how_channels_are_brought_to_one(model, image, caplog):
     with caplog.at_level(logging.INFO, "napari_cmrir"):
         run(represent(model, image, "BF", device="cpu"))
+        run(represent(model, image[..., [1, 0, 2]], "green", device="cpu"))
         run(represent(model, image[..., :2], "two", device="cpu"))
         run(represent(model, image[..., :1], "one", device="cpu"))
     assert [record.getMessage() for record in caplog.records] == [
-        "BF images: of 3 channels, the model sees the luminance.",
+        "BF images: of 3 channels, the model sees red less green and blue, as of a stained section.",
+        "green images: of 3 channels, the model sees the luminance.",
         "two images: of 2 channels, the model sees the mean.",
     ]
 
@@ -93,6 +98,20 @@ def test_a_saved_model_answers_the_same(tmp_path, model, image):
     assert loaded.fingerprint == model.fingerprint
     answers = [run(represent(m, image, "X", device="cpu")) for m in (model, loaded)]
     assert np.array_equal(*answers)
+
+
+def test_a_file_from_before_stains_were_told_sees_the_luminance_still(tmp_path, model, image):
+    old = replace(model, sees_stains=False)
+    assert "stained" not in old.decisive()["grey"]
+    old.save(tmp_path / "old.safetensors")
+    loaded = load_model(tmp_path / "old.safetensors")
+    assert loaded.fingerprint == old.fingerprint != model.fingerprint
+    seen, grey, stains = (
+        run(represent(one, pixels, "X", device="cpu"))
+        for one, pixels in ((loaded, image), (model, to_grey(image)), (model, image))
+    )
+    assert np.array_equal(seen, grey)
+    assert not np.array_equal(seen, stains)
 
 
 def test_a_repository_remembers_its_modality_and_is_searched_by_any_other(tmp_path, model, image):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.errors import InputError
-from napari_cmrir.images.intensity import Intensity, choose_intensity
+from napari_cmrir.images.intensity import LUMINANCE, STAIN, Intensity, choose_intensity, stain_white, to_grey
 from napari_cmrir.jobs import Job, Progress
 from napari_cmrir.representations.base import Rectangle, Representation, RepresentationKind, cut_tiles
 from napari_cmrir.representations.training_settings import TrainingSettings
@@ -32,7 +32,6 @@ __all__ = [
     "forward_in_batches",
     "infer",
     "own_intensity",
-    "to_grey",
 ]
 
 # Side of a tile in px; larger tiles need more memory, smaller ones repeat more halo
@@ -282,58 +281,45 @@ def forward_in_batches(
     return torch.cat(answers).contiguous()
 
 
-_LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, of red, green and blue
 _WINDOWS = 8  # along each axis of a large image, of `_WINDOW` px a side: 2**18 pixels are read
 _WINDOW = 64
 
 
-def to_grey(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """Bring an image to one channel: the luminance of three channels, else the mean.
+class GreyIntensity(Intensity):
+    """An `Intensity` that first brings an image to one channel, `to_grey`.
 
     Parameters
     ----------
-    pixels : (y, x) or (y, x, channel) array
-
-    Returns
-    -------
-    (y, x, 1) float32 array
-
-    Examples
-    --------
-    >>> to_grey(np.array([[[100, 0, 0], [20, 20, 20]]], np.uint8))[0, :, 0].round(1).tolist()
-    [29.899999618530273, 20.0]
+    white : tuple of float
+        Of a stained section, see `stain_white`; empty for any other image.
     """
-    pixels = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
-    if pixels.shape[2] == 1:
-        return pixels.astype(np.float32)
-    weights = np.array(_LUMINANCE if pixels.shape[2] == 3 else [1 / pixels.shape[2]] * pixels.shape[2])
-    grey: NDArray[np.float32] = (pixels.astype(np.float32) @ weights.astype(np.float32))[..., np.newaxis]
-    return grey
 
-
-class GreyIntensity(Intensity):
-    """An `Intensity` that first brings an image to one channel, `to_grey`."""
+    white: tuple[float, ...] = ()
 
     def apply(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """Scale an image of any channels: (1, y, x)."""
-        return super().apply(to_grey(np.asarray(pixels)))
+        return super().apply(to_grey(np.asarray(pixels), self.white))
 
 
-def own_intensity(pixels: Any) -> GreyIntensity:
+def own_intensity(pixels: Any, *, sees_stains: bool = True) -> GreyIntensity:
     """Choose an image's scaling by its own grey values, as `choose_intensity`.
 
     Parameters
     ----------
     pixels : (y, x) or (y, x, channel) array, or lazy image
         Of a large one, windows on a regular grid are read.
+    sees_stains : bool
+        Whether a stained section has grey values of its own, see `stain_white`.
 
     Examples
     --------
     >>> own_intensity(np.arange(101.0).reshape(1, -1, 1).repeat(9, 0)).high
     (100.0,)
     """
-    chosen = choose_intensity([to_grey(np.asarray(_some_of(pixels)))])
-    return GreyIntensity(**chosen.model_dump())
+    seen = np.asarray(_some_of(pixels))
+    white = stain_white(seen) if sees_stains else ()
+    chosen = choose_intensity([to_grey(seen, white)])
+    return GreyIntensity(**chosen.model_dump(), white=white)
 
 
 def _some_of(pixels: Any) -> Any:
@@ -358,15 +344,21 @@ def _starts(side: int) -> list[int]:
 class _OwnIntensity(GreyIntensity):
     """Scales every image that it is given by the image's own values."""
 
+    sees_stains: bool
+
     def apply(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        return own_intensity(pixels).apply(pixels)
+        return own_intensity(pixels, sees_stains=self.sees_stains).apply(pixels)
 
 
 class _OfEvery(dict[str, Intensity]):
     """An intensity for whatever modality is asked for."""
 
+    def __init__(self, sees_stains: bool) -> None:
+        super().__init__()
+        self._sees_stains = sees_stains
+
     def __missing__(self, modality: str) -> Intensity:
-        return _OwnIntensity(low=(0.0,), high=(1.0,))
+        return _OwnIntensity(low=(0.0,), high=(1.0,), sees_stains=self._sees_stains)
 
     def __iter__(self) -> Iterator[str]:
         return iter(())
@@ -390,6 +382,8 @@ class AnyModalityModel(Representation):
     scale : OutputScale
     history, provenance, score, pixel_size
         As of `Representation`.
+    sees_stains : bool
+        See `own_intensity`. Older files, and repositories that hold them, do not.
     """
 
     name: ClassVar[str] = "comir-any"
@@ -403,9 +397,10 @@ class AnyModalityModel(Representation):
     provenance: dict[str, Any] = field(default_factory=dict)
     score: dict[str, float] = field(default_factory=dict)
     pixel_size: float | None = None
+    sees_stains: bool = True
 
     def __post_init__(self) -> None:
-        self.intensities = _OfEvery()
+        self.intensities = _OfEvery(self.sees_stains)
         self.network.load_state_dict(self.tensors())
 
     @property
@@ -431,14 +426,17 @@ class AnyModalityModel(Representation):
     ) -> Job[NDArray[np.uint8]]:
         """Turn an image of any modality into its CoMIR; see `Representation.represent`."""
         channels = pixels.shape[2] if pixels.ndim == 3 else 1
+        intensity = own_intensity(pixels, sees_stains=self.sees_stains)
         if channels > 1:
-            kept = "luminance" if channels == 3 else "mean"
+            kept = "the luminance" if channels == 3 else "the mean"
+            if intensity.white:
+                kept = "red less green and blue, as of a stained section"
             logging.getLogger("napari_cmrir").info(
-                "%s images: %s.", modality, f"of {channels} channels, the model sees the {kept}"
+                "%s images: %s.", modality, f"of {channels} channels, the model sees {kept}"
             )
         return infer(
             self.network,
-            own_intensity(pixels),
+            intensity,
             self.scale,
             pixels,
             mask=mask,
@@ -450,10 +448,11 @@ class AnyModalityModel(Representation):
 
     def decisive(self) -> dict[str, Any]:
         """Give the values that decide the CoMIRs, beside the weights."""
+        grey = {"three channels": list(LUMINANCE), "other numbers": "mean"}
         return {
             "modalities": list(self.modalities),
             "any_modality": True,
-            "grey": {"three channels": list(_LUMINANCE), "other numbers": "mean"},
+            "grey": grey | ({"stained": list(STAIN)} if self.sees_stains else {}),
             "network": self.settings.model_dump(
                 mode="json", include={"network", "widths", "stem", "channels", "rotations"}
             ),
@@ -481,7 +480,8 @@ class AnyModalityModel(Representation):
         network = build_network(settings, 1)
         network.load_state_dict(tensors)
         scale = OutputScale(*map(tuple, header["scale"]))
-        return cls((first, second), settings, network.eval(), scale)
+        sees_stains = "stained" in header["grey"]
+        return cls((first, second), settings, network.eval(), scale, sees_stains=sees_stains)
 
 
 def _train(*_: Any, **__: Any) -> Job[AnyModalityModel]:

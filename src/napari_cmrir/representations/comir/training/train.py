@@ -11,6 +11,7 @@ import torch
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import ArrayPair, Pair
+from napari_cmrir.images.intensity import to_grey
 from napari_cmrir.jobs import Job
 from napari_cmrir.representations.base import RepresentationKind
 from napari_cmrir.representations.comir.model import ComirModel
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from napari_cmrir.images.intensity import Intensity
     from napari_cmrir.representations.base import Representation
+    from napari_cmrir.representations.comir.inference import GreyIntensity
 
 __all__ = ["COMIR", "Start", "keep_best", "train"]
 
@@ -60,13 +62,18 @@ class Start:
         validation: Sequence[ArrayPair],
     ) -> Trainer:
         """Make a trainer that begins with the weights; its first note says what they retrieve."""
+        from napari_cmrir.representations.comir.inference import AnyModalityModel, own_intensity
+
         trainer = Trainer(images, modalities, settings, device, validation, self.intensities)
         trainer.mistaken = self.mistaken
         trainer.went_on_from = {"kind": self.model.name, "fingerprint": self.model.fingerprint}
-        for modality, network in trainer.networks.items():
-            source = self._network(modality).state_dict()
-            own = network.state_dict()
-            network.load_state_dict({name: _as_wide(source[name], own[name]) for name in own})
+        for side, (modality, network) in enumerate(trainer.networks.items()):
+            weights = dict(self._network(modality).state_dict())
+            scaled = trainer.intensities[modality]
+            if isinstance(self.model, AnyModalityModel) and scaled.channels > 1:
+                seen = [own_intensity(pair[side], sees_stains=self.model.sees_stains) for pair in images]
+                weights |= _spread(weights, scaled, seen)
+            network.load_state_dict(weights)
         score = trainer.selection.offer(0, trainer.networks, trainer.represent)
         if score is not None:
             trainer.notes.append(f"Before, {score.retrieval:.0%} of the validation queries are retrieved.")
@@ -83,14 +90,30 @@ class Start:
         raise InputError(f"A model of kind '{self.model.name}' has no networks to go on from.")
 
 
-def _as_wide(weights: Tensor, wanted: Tensor) -> Tensor:
-    """Spread the weights of a grey input over the channels that grey is made of."""
-    from napari_cmrir.representations.comir.inference import to_grey
+def _spread(
+    weights: Mapping[str, Tensor], scaled: Intensity, seen: Sequence[GreyIntensity]
+) -> dict[str, Tensor]:
+    """Spread the first layer, which sees grey values, over the channels of a modality.
 
-    if weights.shape == wanted.shape:
-        return weights
-    shares = torch.from_numpy(to_grey(np.eye(wanted.shape[1])[np.newaxis])[0, :, 0])
-    return weights * shares.to(weights)[None, :, None, None]
+    ``scaled`` scales the channels; the grey values are those that the starter sees of a typical image.
+    """
+    layer = next(iter(weights)).removesuffix(".weight")
+    stained = [one for one in seen if one.white]
+    is_stained = 2 * len(stained) > len(seen)
+    typical = stained if is_stained else seen
+    white = tuple(np.median([one.white for one in stained], 0).tolist()) if is_stained else ()
+    low, high = (
+        float(np.median(ends)) for ends in zip(*((one.low, one.high) for one in typical), strict=True)
+    )
+    of_channel = to_grey(np.eye(scaled.channels)[np.newaxis], white)[0, :, 0]
+    zero, one = np.array(scaled.low), np.array(scaled.high)
+    shares = torch.from_numpy(of_channel * (one - zero) / (high - low))
+    constant = (float(of_channel @ zero) - low) / (high - low)
+    weight, bias = weights[f"{layer}.weight"], weights[f"{layer}.bias"]
+    return {
+        f"{layer}.weight": weight * shares.to(weight)[None, :, None, None],
+        f"{layer}.bias": bias + constant * weight.sum((1, 2, 3)),
+    }
 
 
 def train(
