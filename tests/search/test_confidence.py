@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from napari_cmrir.errors import InputError
+from napari_cmrir.registration.prepared_query import Pose
 from napari_cmrir.search.calibration import FEATURES, Calibration, Evidence, confidences, fit_calibration
 
 
@@ -33,6 +34,24 @@ def test_no_pose_is_no_confidence_and_one_image_is_possible() -> None:
     nothing = Evidence(np.zeros(0, int), np.zeros(0), np.zeros(0))
     assert confidences(nothing, [0], Calibration()) == [0.0]
     assert 0 < first_of([0.2]) < 1
+
+
+def test_the_other_places_of_one_slide_are_evidence() -> None:
+    """A slide in fields that overlap: the place is found by two of them, all others are wrong."""
+    rng, square = np.random.default_rng(0), 96.0 * np.array([[0, 0], [0, 1], [1, 1], [1, 0]])
+    scores = [0.11, 0.10, *rng.gumbel(0.03, 0.006, size=30)]  # as low as a slide's of an untrained kind
+    poses = {field: Pose(score, 0.0, (50.0, 50.0), 0.03) for field, score in enumerate(scores)}
+    places = [(3, 0), (0, 2), *((900.0 * number, 500.0) for number in range(1, 31))]
+    boxes = {field: square + place for field, place in enumerate(places)}
+    slide = np.zeros(len(poses), np.int64)
+    seen = Evidence.of(poses, slide, boxes)
+    assert seen.scores.tolist() == [0.11, *sorted(scores[2:], reverse=True)]
+    sure = confidences(seen, [0], Calibration())[0]
+    assert sure > 0.9
+    assert confidences(Evidence.of(poses, slide), [0], Calibration())[0] < 0.5
+    equal = {field: Pose(0.11, 0.0, (50.0, 50.0), 0.05) for field in poses}
+    assert confidences(Evidence.of(equal, slide, boxes), [0], Calibration())[0] < 0.1
+    assert len(seen.without([0]).images) == 0
 
 
 def test_hits_share_at_most_certainty() -> None:

@@ -10,6 +10,8 @@ from scipy.ndimage import gaussian_filter, rotate
 from napari_cmrir.jobs import run
 from napari_cmrir.registration.coarse_to_fine import rotations
 from napari_cmrir.registration.correlation import RotatedTemplates, high_pass, own_pixels
+from napari_cmrir.repository.build import Source, build_repository
+from napari_cmrir.repository.settings import RepositorySettings
 from napari_cmrir.search.query import search
 from napari_cmrir.search.settings import SearchSettings
 from napari_cmrir.search.shortlist import cut_template, screen_scores
@@ -167,3 +169,18 @@ def test_the_effort_says_how_many_fields_are_registered(repository, partners):
     small = run(search(repository, partners["tissue-21"], "SHG", settings=SearchSettings(effort="fast")))
     assert small.screening is not None  # a fast search screens even a few fields
     assert small.hits[0].image == "tissue-21"
+
+
+def test_a_search_ends_early_where_the_first_fields_hold_a_certain_match(tmp_path, model):
+    slide = textures(1, 2000, 2000)[0, 0].numpy().clip(0, 255).astype(np.uint8)
+    fields = RepositorySettings(field_size=256)
+    built = run(build_repository([Source("slide", slide)], model, "SHG", tmp_path / "s.cmrir", fields))
+    with built as repository:
+        asked = SearchSettings(register_all=0, n_screened=90)
+        certain = run(search(repository, slide[300:396, 200:296], "SHG", settings=asked))
+        assert certain.hits[0].box.mean(0) == pytest.approx([347.5, 247.5], abs=1)
+        assert certain.hits[0].confidence >= 0.99
+        nothing = textures(1, 96, 96, seed=9)[0, 0].numpy().clip(0, 255).astype(np.uint8)
+        absent = run(search(repository, nothing, "SHG", settings=asked))
+        assert absent.hits[0].confidence < 0.5
+        assert [len(one.shortlist) for one in (certain, absent)] == [60, 90]

@@ -33,6 +33,7 @@ __all__ = [
     "fit_calibration",
     "name_copies",
     "store_calibration",
+    "suppress",
 ]
 
 
@@ -46,16 +47,16 @@ _PRIOR_SCORES = fitted_values("wrong_score_prior").values
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Registration scores of every registered image.
+    """Registration scores of every registered image, and of the further places of large ones.
 
     Parameters
     ----------
     images : (n,) int array
-        Number of each image, once.
+        Number of the image of each place; the first place of an image is its best.
     scores : (n,) float array
-        Registration score of its best field; finite.
+        Registration score of the place; finite.
     runner_ups : (n,) float array
-        Score of the next best, different pose in that field; -inf if there is none.
+        Score of the next best, different pose in the same field; -inf if there is none.
     """
 
     images: NDArray[np.int64]
@@ -63,8 +64,16 @@ class Evidence:
     runner_ups: NDArray[np.float64]
 
     @classmethod
-    def of(cls, poses: Mapping[int, Pose], images: NDArray[np.int64]) -> Evidence:
+    def of(
+        cls,
+        poses: Mapping[int, Pose],
+        images: NDArray[np.int64],
+        boxes: Mapping[int, NDArray[np.float64]] | None = None,
+    ) -> Evidence:
         """Collect the evidence of registered fields, whose images are given by field.
+
+        With the boxes (4, 2) of the poses in their images, the best pose of every field counts, unless it is
+        at a place of a better one (`suppress`): of one slide, the other places are evidence, too.
 
         Examples
         --------
@@ -73,16 +82,27 @@ class Evidence:
         >>> poses = {field: Pose(score, 0, (9, 9), 0.05) for field, score in scores.items()}
         >>> Evidence.of(poses, np.array([7, 7, 8])).scores.tolist()
         [0.4, 0.3]
+        >>> box = np.array([[0, 0], [0, 9], [9, 9], [9, 0]])
+        >>> boxes = {0: box + 500, 1: box, 2: box}
+        >>> Evidence.of(poses, np.array([7, 7, 8]), boxes).scores.tolist()
+        [0.4, 0.1, 0.3]
         """
-        best: dict[int, Pose] = {}
-        for field, pose in sorted(poses.items()):
-            image = int(images[field])
-            if np.isfinite(pose.score) and (image not in best or pose.score > best[image].score):
-                best[image] = pose
+        of_image: dict[int, list[int]] = {}
+        for field in sorted(poses):
+            if np.isfinite(poses[field].score):
+                of_image.setdefault(int(images[field]), []).append(field)
+        numbers, places = [], []
+        for image, fields in of_image.items():
+            scores = np.array([poses[field].score for field in fields])
+            kept = [int(scores.argmax())]
+            if boxes is not None and len(fields) > 1:
+                kept = suppress(np.stack([boxes[field] for field in fields]), scores)
+            numbers += [image] * len(kept)
+            places += [poses[fields[one]] for one in kept]
         return cls(
-            np.array(list(best), np.int64),
-            np.array([pose.score for pose in best.values()], np.float64),
-            np.array([pose.runner_up for pose in best.values()], np.float64),
+            np.array(numbers, np.int64),
+            np.array([pose.score for pose in places], np.float64),
+            np.array([pose.runner_up for pose in places], np.float64),
         )
 
     def without(self, images: Sequence[int] | NDArray[np.int64]) -> Evidence:
@@ -101,10 +121,10 @@ class Evidence:
         Returns
         -------
         (4,) array or None
-            Score; margin to the best score of another image, as a share of the score; Gumbel margin: negative
-            natural logarithm of the number of wrong images expected to score as high; and margin to the next
-            best pose in the same field, as a share of the score. ``None`` if the image has no pose. Shares,
-            because models differ in how high right images score.
+            Score; margin to the best score of another image or place, as a share of the score; Gumbel
+            margin: negative natural logarithm of the number of wrong ones expected to score as high; and
+            margin to the next best pose in the same field, as a share of the score. ``None`` if the image
+            has no pose. Shares, because models differ in how high right images score.
 
         Examples
         --------
@@ -112,11 +132,11 @@ class Evidence:
         >>> evidence.features(0).round(2).tolist()
         [0.6, 0.67, 11.14, 0.5]
         """
-        mine = self.images == image
-        if not mine.any():
+        places = np.flatnonzero(self.images == image)
+        if not len(places):
             return None
-        score, runner_up = float(self.scores[mine][0]), float(self.runner_ups[mine][0])
-        others = self.scores[~mine]
+        score, runner_up = float(self.scores[places[0]]), float(self.runner_ups[places[0]])
+        others = np.delete(self.scores, places[0])
         next_best = float(others.max()) if len(others) else _PRIOR_SCORES["mean"]
         below = runner_up if math.isfinite(runner_up) else _PRIOR_SCORES["mean"]
         margins = (score - np.array([next_best, below])) / max(score, _LEAST_SCORE)
@@ -181,6 +201,45 @@ def _gumbel_margin(score: float, others: NDArray[np.float64]) -> float:
     return float(np.clip((score - place) / scale - math.log(count), -5, 15))
 
 
+_RANKED = 2000  # places that are told apart; those of lower scores are no evidence that is missed
+
+
+def suppress(boxes: NDArray[np.float64], scores: NDArray[np.float64]) -> list[int]:
+    """Choose the boxes that are no worse copies of others (non-maximum suppression), best first.
+
+    A box gives way to a better one if its centre lies in the middle half of that one, along both axes.
+
+    Parameters
+    ----------
+    boxes : (n, 4, 2) array
+        Corners, as `Hit.box`.
+    scores : (n,) array
+
+    Returns
+    -------
+    list of int
+        Numbers of the boxes.
+
+    Examples
+    --------
+    >>> box = np.array([[0, 0], [0, 20], [10, 20], [10, 0]])
+    >>> suppress(np.stack([box, box + [2, 4], box + [6, 0]]), np.array([0.5, 0.6, 0.4]))
+    [1, 2]
+    """
+    centres = boxes.mean(axis=1)
+    down, right = boxes[:, 3] - boxes[:, 0], boxes[:, 1] - boxes[:, 0]
+    kept: list[int] = []
+    order = np.argsort(-scores, kind="stable")
+    for one in order[np.isfinite(scores[order])][:_RANKED].tolist():
+        offset = centres[one] - centres[kept]
+        covered = np.ones(len(kept), bool)
+        for side in (down[kept], right[kept]):
+            covered &= np.abs((offset * side).sum(1)) < (side * side).sum(1) / 4
+        if not covered.any():
+            kept.append(one)
+    return kept
+
+
 _TIED = 1e-3  # difference of scores up to which two images can be copies: the same pixels score the same
 
 
@@ -210,7 +269,8 @@ def find_copies(
     fields: dict[int, list[int]] = {}
     for field in registered:
         fields.setdefault(int(numbers[field]), []).append(field)
-    scores = dict(zip(evidence.images.tolist(), evidence.scores.tolist(), strict=True))
+    images, first = np.unique(evidence.images, return_index=True)
+    scores = dict(zip(images.tolist(), evidence.scores[first].tolist(), strict=True))
     copies: dict[int, set[int]] = {}
     for field in chosen:
         image = int(numbers[field])

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cmrir.jobs import Job
-from napari_cmrir.search.calibration import Evidence, calibration_of
+from napari_cmrir.search.calibration import Evidence, calibration_of, suppress
 from napari_cmrir.search.rerankers import SearchState
 from napari_cmrir.search.settings import SearchSettings
 
@@ -21,14 +21,13 @@ if TYPE_CHECKING:
     from napari_cmrir.representations.base import Representation
     from napari_cmrir.search.hits import Hit, SearchResult
 
-__all__ = ["find_places", "suppress"]
+__all__ = ["find_places"]
 
 _STEP = 0.5
 """Distance of windows, in sides of the query. A window is as much larger than the turned query, so that every
 place lies whole in one of them, and no window holds two places that do not overlap."""
 _WHOLE_PX = 4  # windows begin at whole pixels of the coarsest level that registration reads
 _REFINED = 200  # windows whose pose is refined, the best at the coarse level; a place lies in a few of them
-_RANKED = 2000  # places that are told apart; those of lower scores are no evidence that is missed
 _MOST_PLACES = 100
 
 
@@ -162,42 +161,6 @@ def find_places(
             )
         )
     return tuple(found)
-
-
-def suppress(boxes: NDArray[np.float64], scores: NDArray[np.float64]) -> list[int]:
-    """Choose the boxes that are no worse copies of others (non-maximum suppression), best first.
-
-    A box gives way to a better one if its centre lies in the middle half of that one, along both axes.
-
-    Parameters
-    ----------
-    boxes : (n, 4, 2) array
-        Corners, as `Hit.box`.
-    scores : (n,) array
-
-    Returns
-    -------
-    list of int
-        Numbers of the boxes.
-
-    Examples
-    --------
-    >>> box = np.array([[0, 0], [0, 20], [10, 20], [10, 0]])
-    >>> suppress(np.stack([box, box + [2, 4], box + [6, 0]]), np.array([0.5, 0.6, 0.4]))
-    [1, 2]
-    """
-    centres = boxes.mean(axis=1)
-    down, right = boxes[:, 3] - boxes[:, 0], boxes[:, 1] - boxes[:, 0]
-    kept: list[int] = []
-    order = np.argsort(-scores, kind="stable")
-    for one in order[np.isfinite(scores[order])][:_RANKED].tolist():
-        offset = centres[one] - centres[kept]
-        covered = np.ones(len(kept), bool)
-        for side in (down[kept], right[kept]):
-            covered &= np.abs((offset * side).sum(1)) < (side * side).sum(1) / 4
-        if not covered.any():
-            kept.append(one)
-    return kept
 
 
 def _confidences(repository: Repository, result: SearchResult, hit: Hit, poses: list[Any]) -> list[float]:

@@ -179,7 +179,7 @@ def search(
         chosen: list[int] = (ranked if settings.per_field else ranking)[:most].tolist()
         unlocated = [field for field in chosen if field not in state.poses]
         yield from portion(state.register(unlocated), 85, 90)
-    evidence = Evidence.of(state.poses, repository.fields["image"])
+    evidence = Evidence.of(state.poses, repository.fields["image"], state.boxes())
     copies = find_copies(state.repository, chosen, list(state.poses), evidence)
     hits = _hits(state, chosen, evidence, seen, copies)
     if settings.matcher:

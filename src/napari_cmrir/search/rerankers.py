@@ -24,6 +24,7 @@ from napari_cmrir.registration.prepared_query import Pose, PreparedQuery, rotati
 from napari_cmrir.registry import Registry
 from napari_cmrir.repository.executors import TaskFailed, cluster_at
 from napari_cmrir.repository.repository import Repository, open_repository
+from napari_cmrir.search.calibration import Evidence, calibration_of, confidences
 from napari_cmrir.search.settings import SearchSettings
 from napari_cmrir.search.shortlist import Screening
 from napari_cmrir.settings import Comparison
@@ -405,6 +406,17 @@ class SearchState:
         pose = self.poses[field]
         return self._variants[pose.mirrored, pose.scale].query.corners(pose)
 
+    def certainty(self) -> float:
+        """Confidence of the best image so far, 0 to 1."""
+        evidence = Evidence.of(self.poses, self.repository.fields["image"], self.boxes())
+        best = evidence.images[evidence.scores.argmax()] if len(evidence.images) else -1
+        return confidences(evidence, [int(best)], calibration_of(self.repository))[0]
+
+    def boxes(self) -> dict[int, NDArray[np.float64]]:
+        """Corners (4, 2) in the pixels of its image's CoMIR, of every registered field."""
+        corners = self.repository.fields[["y", "x"]]
+        return {field: self.box(field) + corners[field].item() for field in self.poses}
+
 
 def better(one: Pose, other: Pose) -> Pose:
     """Choose the pose of higher score. The other is its runner-up if its place or angle differs.
@@ -440,6 +452,7 @@ def by_patches(state: SearchState, fields: list[int]) -> Job[dict[int, float]]:
 
 _SECONDS = {"fast": 1.0, "normal": math.inf, "thorough": 10.0}  # of the coarse registration, by effort
 _FEWEST = 60  # fields that are registered with any effort: the confidence compares the first with others
+_CERTAIN = 0.99  # confidence at which the normal effort ends with the first fields
 
 
 def by_registration(state: SearchState, fields: list[int]) -> Job[dict[int, float]]:
@@ -448,7 +461,14 @@ def by_registration(state: SearchState, fields: list[int]) -> Job[dict[int, floa
     # With register_all, the fields are in no order: the last ones are no worse than the first.
     most = max(settings.n_screened, settings.register_all)
     at_least = most if settings.effort == "thorough" else _FEWEST
-    yield from state.register(fields, _SECONDS[settings.effort], at_least)
+    is_ordered = "screening" in state.scores and settings.effort == "normal"
+    if is_ordered and len(fields) > _FEWEST:
+        share = 100 * _FEWEST / len(fields)
+        yield from portion(state.register(fields[:_FEWEST]), 0, share)
+        if state.certainty() < _CERTAIN:
+            yield from portion(state.register(fields[_FEWEST:]), share, 100)
+    else:
+        yield from state.register(fields, _SECONDS[settings.effort], at_least)
     scores = {field: state.poses[field].score for field in fields if field in state.poses}
     state.scores["registration"] = scores
     return scores

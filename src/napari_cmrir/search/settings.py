@@ -55,8 +55,9 @@ class SearchSettings(RegistrationSettings):
     effort: Literal["fast", "normal", "thorough"] = Field(
         "normal",
         description="How many fields are registered, in the order of screening: fast, as many as one second"
-        " allows on this computer, but no more than `n_screened`; normal, `n_screened`; thorough, as many as"
-        " ten seconds allow, but no fewer than `n_screened`.",
+        " allows on this computer, but no more than `n_screened`; normal, `n_screened`, or the first 60 where"
+        " these hold a match of a confidence of 0.99 or more; thorough, as many as ten seconds allow, but no"
+        " fewer than `n_screened`.",
     )
     word_rotation_step: float = Field(
         15.0,
