@@ -264,9 +264,7 @@ def to_grey(pixels: NDArray[Any], white: tuple[float, ...] = ()) -> NDArray[np.f
 
 
 _COLOURED = 0.1  # difference of a pixel's channels, and depth of its darkest, as shares of white, that count
-_DARKEST = (
-    0.875  # least share of the colour that is darkest in green: sections above 0.9, road scenes up to 1
-)
+_DARKEST = 0.875  # least share of the colour that is darkest in green
 _ABSORBED = 0.4  # least share of green in the optical density: haematoxylin 0.43, eosin 0.85, grey 0.33
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.intensity import LUMINANCE, STAIN, Intensity, choose_intensity, stain_white, to_grey
@@ -286,15 +287,11 @@ _WINDOW = 64
 
 
 class GreyIntensity(Intensity):
-    """An `Intensity` that first brings an image to one channel, `to_grey`.
+    """An `Intensity` that first brings an image to one channel, `to_grey`."""
 
-    Parameters
-    ----------
-    white : tuple of float
-        Of a stained section, see `stain_white`; empty for any other image.
-    """
-
-    white: tuple[float, ...] = ()
+    white: tuple[float, ...] = Field(
+        (), description="White of a stained section, see `stain_white`; empty for any other image"
+    )
 
     def apply(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         """Scale an image of any channels: (1, y, x)."""
@@ -344,7 +341,7 @@ def _starts(side: int) -> list[int]:
 class _OwnIntensity(GreyIntensity):
     """Scales every image that it is given by the image's own values."""
 
-    sees_stains: bool
+    sees_stains: bool = Field(description="See `own_intensity`")
 
     def apply(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         return own_intensity(pixels, sees_stains=self.sees_stains).apply(pixels)
