@@ -102,7 +102,7 @@ def search(
         than all searched fields, mostly outside the image or of one constant value.
     """
     from napari_cmrir.repository.build import ensure_index
-    from napari_cmrir.search.calibration import Evidence, find_copies, name_copies
+    from napari_cmrir.search.calibration import find_copies, name_copies
     from napari_cmrir.search.hits import SearchResult
     from napari_cmrir.search.matchers import match_hits, matcher_named
     from napari_cmrir.search.rerankers import RERANKERS, SearchState
@@ -179,7 +179,7 @@ def search(
         chosen: list[int] = (ranked if settings.per_field else ranking)[:most].tolist()
         unlocated = [field for field in chosen if field not in state.poses]
         yield from portion(state.register(unlocated), 85, 90)
-    evidence = Evidence.of(state.poses, repository.fields["image"], state.boxes())
+    evidence = state.evidence()
     copies = find_copies(state.repository, chosen, list(state.poses), evidence)
     hits = _hits(state, chosen, evidence, seen, copies)
     if settings.matcher:

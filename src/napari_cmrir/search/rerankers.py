@@ -406,16 +406,17 @@ class SearchState:
         pose = self.poses[field]
         return self._variants[pose.mirrored, pose.scale].query.corners(pose)
 
+    def evidence(self) -> Evidence:
+        """Collect the evidence of all fields that were registered."""
+        fields = self.repository.fields
+        boxes = {field: self.box(field) + fields[["y", "x"]][field].item() for field in self.poses}
+        return Evidence.of(self.poses, fields["image"], boxes)
+
     def certainty(self) -> float:
         """Confidence of the best image so far, 0 to 1."""
-        evidence = Evidence.of(self.poses, self.repository.fields["image"], self.boxes())
+        evidence = self.evidence()
         best = evidence.images[evidence.scores.argmax()] if len(evidence.images) else -1
         return confidences(evidence, [int(best)], calibration_of(self.repository))[0]
-
-    def boxes(self) -> dict[int, NDArray[np.float64]]:
-        """Corners (4, 2) in the pixels of its image's CoMIR, of every registered field."""
-        corners = self.repository.fields[["y", "x"]]
-        return {field: self.box(field) + corners[field].item() for field in self.poses}
 
 
 def better(one: Pose, other: Pose) -> Pose:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from napari_cmrir.errors import InputError
 from napari_cmrir.images.discovery import Pair
 from napari_cmrir.images.geometry import Region, cut
-from napari_cmrir.images.intensity import Intensity, choose_intensity
+from napari_cmrir.images.intensity import LUMINANCE, Intensity, choose_intensity
 from napari_cmrir.jobs import Job, Progress, portion, run
 from napari_cmrir.registry import Registry
 from napari_cmrir.search.settings import SearchSettings
@@ -238,9 +238,6 @@ def _ask(retriever: Retriever, query: EvaluationQuery) -> int | None:
 
 Transform = Literal["linear", "log"]
 
-LUMINANCE = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue (ITU-R BT.601), as in MATLAB's rgb2gray; 2DKD and IMTDF are MATLAB."""
-
 
 class PixelScaling:
     """Scales the images of each modality by one mapping, for training, indexing and queries alike.
@@ -312,6 +309,8 @@ class PixelScaling:
 
 def grey(planes: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """Make (y, x) of (channel, y, x): the luminance of three channels, the mean of any other number.
+
+    The luminance is that of MATLAB's rgb2gray; 2DKD and IMTDF are MATLAB.
 
     Examples
     --------

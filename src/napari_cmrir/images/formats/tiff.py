@@ -24,7 +24,7 @@ from napari_cmrir.images.formats.tiff_series import (
     open_series,
     own_pages,
 )
-from napari_cmrir.images.intensity import from_palette, inverted, rgb_from_cmyk
+from napari_cmrir.images.intensity import LUMINANCE, from_palette, inverted, rgb_from_cmyk
 from napari_cmrir.images.metadata import (
     PixelSize,
     sizes_of_instrument,
@@ -375,7 +375,7 @@ def rgb_from_ycbcr(
     """
     full = float(np.iinfo(pixels.dtype).max)
     middle = (full + 1) / 2
-    red, green, blue = weights if weights and len(weights) == 3 and weights[1] > 0 else (0.299, 0.587, 0.114)
+    red, green, blue = weights if weights and len(weights) == 3 and weights[1] > 0 else LUMINANCE
     y, cb, cr = np.moveaxis(pixels.astype(np.float64), -1, 0)
     # Many writers tag YCbCr with the reference values of RGB (0 and 255 thrice): these code chroma about the
     # middle all the same.
@@ -433,7 +433,7 @@ def _palette(colormap: NDArray[np.uint16], imagej: bool) -> tuple[Convert | None
     as_bytes = colormap if colormap.max(initial=0) < 256 else colormap >> 8
     if colormap.shape[1] == 256 and all((channel == ramp).all() for channel in as_bytes):
         return None, False  # the palette of a grey image
-    luminance = np.array([0.299, 0.587, 0.114]) @ colormap.astype(np.float64)
+    luminance = np.array(LUMINANCE) @ colormap.astype(np.float64)
     if imagej and (np.diff(luminance) >= -1e-6).all():
         return None, False  # a pseudo-colour; the palettes of colour images are in no order
     return partial(from_palette, colormap=colormap), True

@@ -14,6 +14,7 @@ from napari_cmrir.images.discovery import ArrayPair, Pair
 from napari_cmrir.images.intensity import to_grey
 from napari_cmrir.jobs import Job
 from napari_cmrir.representations.base import RepresentationKind
+from napari_cmrir.representations.comir.inference import AnyModalityModel, GreyIntensity, own_intensity
 from napari_cmrir.representations.comir.model import ComirModel
 from napari_cmrir.representations.comir.training.trainer import Trainer
 from napari_cmrir.representations.training import keep_latest, run_training
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from napari_cmrir.images.intensity import Intensity
     from napari_cmrir.representations.base import Representation
-    from napari_cmrir.representations.comir.inference import GreyIntensity
 
 __all__ = ["COMIR", "Start", "keep_best", "train"]
 
@@ -62,8 +62,6 @@ class Start:
         validation: Sequence[ArrayPair],
     ) -> Trainer:
         """Make a trainer that begins with the weights; its first note says what they retrieve."""
-        from napari_cmrir.representations.comir.inference import AnyModalityModel, own_intensity
-
         trainer = Trainer(images, modalities, settings, device, validation, self.intensities)
         trainer.mistaken = self.mistaken
         trainer.went_on_from = {"kind": self.model.name, "fingerprint": self.model.fingerprint}
@@ -80,8 +78,6 @@ class Start:
         return trainer
 
     def _network(self, modality: str) -> torch.nn.Module:
-        from napari_cmrir.representations.comir.inference import AnyModalityModel
-
         if isinstance(self.model, AnyModalityModel):
             return self.model.network
         if isinstance(self.model, ComirModel):
@@ -102,13 +98,11 @@ def _spread(
     is_stained = 2 * len(stained) > len(seen)
     typical = stained if is_stained else seen
     white = tuple(np.median([one.white for one in stained], 0).tolist()) if is_stained else ()
-    low, high = (
-        float(np.median(ends)) for ends in zip(*((one.low, one.high) for one in typical), strict=True)
-    )
+    low, high = np.median([one.low + one.high for one in typical], 0).tolist()
     of_channel = to_grey(np.eye(scaled.channels)[np.newaxis], white)[0, :, 0]
-    zero, one = np.array(scaled.low), np.array(scaled.high)
-    shares = torch.from_numpy(of_channel * (one - zero) / (high - low))
-    constant = (float(of_channel @ zero) - low) / (high - low)
+    lows, highs = np.array(scaled.low), np.array(scaled.high)
+    shares = torch.from_numpy(of_channel * (highs - lows) / (high - low))
+    constant = (float(of_channel @ lows) - low) / (high - low)
     weight, bias = weights[f"{layer}.weight"], weights[f"{layer}.bias"]
     return {
         f"{layer}.weight": weight * shares.to(weight)[None, :, None, None],
